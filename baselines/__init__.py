@@ -1,0 +1,1 @@
+"""Methods to compare with, each in a file of its own, written against the public contract only."""

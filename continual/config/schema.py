@@ -1,0 +1,214 @@
+"""The sequence's YAML as pydantic models. Imports neither torch nor ray: a mistake is answered in a second."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
+
+from continual.mitigation import Mitigation, build_mitigation
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors: a typo must never fall back to a default in silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(Strict):
+    """Where documents come from and what they look like.
+
+    Formats: `text` (loss on everything), `prompt` + `completion` (loss on the completion), `messages` (the
+    tokenizer's chat template; loss on assistant turns). For jsonl, parquet and hub these keys name the columns; a
+    `python` source yields dicts with keys `text`, `prompt` and `completion`, or `messages`.
+    """
+
+    type: Literal["jsonl", "parquet", "text", "hub", "python"]
+    path: str | None = Field(None, description="file, folder or glob (jsonl, parquet, text), or hub id or local folder (hub)")
+    split: str = Field("train", description="hub: the split")
+    subset: str | None = Field(None, description="hub: the configuration name")
+    rows: str | None = Field(None, description='python: "module:function" that yields one dict per document')
+    arguments: dict[str, Any] = Field(default_factory=dict, description="python: keyword arguments of the function")
+    text: str | None = Field(None, description="column with running text")
+    prompt: str | None = Field(None, description="column with the prompt (no loss)")
+    completion: str | None = Field(None, description="column with the completion (loss)")
+    messages: str | None = Field(None, description="column with a list of {role, content}")
+    limit: int | None = Field(None, ge=1, description="use only the first so many documents")
+    overlong: Literal["drop", "cut"] = Field("drop", description="documents longer than `train.row_tokens`")
+    end_token: bool = Field(True, description="append the end-of-text token to every uncut document")
+
+    @model_validator(mode="after")
+    def _check(self) -> "Source":
+        if self.type == "python":
+            if not self.rows or ":" not in self.rows:
+                raise ValueError('a python source needs `rows: "module:function"`')
+        elif not self.path:
+            raise ValueError(f"a {self.type} source needs `path`")
+        if bool(self.prompt) != bool(self.completion):
+            raise ValueError("`prompt` and `completion` go together; for running text use `text`")
+        given = [key for key in ("text", "prompt", "messages") if getattr(self, key)]
+        if len(given) > 1:
+            raise ValueError(f"choose one format: {' or '.join(given)}")
+        if not given and self.type in ("jsonl", "parquet", "hub"):
+            raise ValueError("name the column(s): `text`, `prompt` and `completion`, or `messages`")
+        return self
+
+
+class ModelSource(Strict):
+    """`pretrained`: a local folder or hub id. `python`: a function that builds a randomly initialised model."""
+
+    type: Literal["pretrained", "python"]
+    source: str | None = Field(None, description="pretrained: folder or hub id")
+    build: str | None = Field(None, description='python: "module:function" that returns a transformers model')
+    tokenizer: str | None = Field(None, description='python: a tokenizer folder, or "module:function"')
+    arguments: dict[str, Any] = Field(default_factory=dict, description="python: keyword arguments of `build`")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="dtype of training and of sampling")
+
+    @model_validator(mode="after")
+    def _check(self) -> "ModelSource":
+        if self.type == "pretrained" and not self.source:
+            raise ValueError("a pretrained model needs `source`, a folder or a hub id")
+        if self.type == "python" and not (self.build and ":" in self.build and self.tokenizer):
+            raise ValueError('a python model needs `build: "module:function"` and `tokenizer`')
+        return self
+
+
+class EvaluationTask(Strict):
+    """One lm-eval task; `metric` and `filter` only where lm-eval reports more than one."""
+
+    name: str
+    metric: str | None = None
+    filter: str | None = None
+
+
+def _as_task(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+Task = Annotated[EvaluationTask, BeforeValidator(_as_task)]
+MitigationItem = Annotated[SerializeAsAny[Mitigation], BeforeValidator(build_mitigation)]
+
+
+class Stage(Strict):
+    name: str = Field(pattern=NAME)
+    data: Source
+    tasks: list[Task] = Field(default_factory=list, description="evaluation tasks that this stage is meant to learn")
+    start_token: str | None = Field(None, description="what an unconditional sample of this task begins with")
+    steps: int | None = Field(None, ge=1, description="optimizer steps")
+    epochs: float | None = Field(None, gt=0, description="passes over the data, instead of steps")
+    mitigation: list[MitigationItem] | None = Field(None, description="replaces the sequence's list in this stage")
+
+    @model_validator(mode="after")
+    def _check(self) -> "Stage":
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either `steps` or `epochs`")
+        return self
+
+
+class Train(Strict):
+    workers: int = Field(1, ge=1, description="Ray Train workers")
+    strategy: Literal["ddp", "deepspeed"] = "ddp"
+    zero_stage: Literal[1, 2, 3] = Field(2, description="deepspeed: ZeRO stage")
+    deepspeed: dict[str, Any] | str | None = Field(None, description="deepspeed: JSON (inline or path) merged in")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: autocast, float32 weights")
+    learning_rate: float = Field(1e-5, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = Field(1e-8, gt=0)
+    clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null: no clipping")
+    batch_tokens: int = Field(16384, ge=1, description="the task's tokens per optimizer step, over all workers")
+    row_tokens: int = Field(256, ge=2, description="tokens per packed row")
+    micro_rows: int | None = Field(None, ge=1, description="rows per forward pass of a worker; null: all at once")
+    loss_chunk_tokens: int = Field(1024, ge=1, description="positions whose logits exist at one time")
+    checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints inside a stage")
+    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept inside a stage")
+    max_failures: int = Field(2, ge=0, description="worker failures survived within a stage")
+    gpus_per_worker: float = Field(0.0, ge=0)
+    cpus_per_worker: float | None = Field(None, gt=0, description="null: shares what the cluster has")
+
+    @model_validator(mode="after")
+    def _check(self) -> "Train":
+        if self.batch_tokens % self.row_tokens:
+            lower = max(self.row_tokens, self.batch_tokens // self.row_tokens * self.row_tokens)
+            raise ValueError(f"`batch_tokens` must be a multiple of `row_tokens` ({self.row_tokens}), e.g. {lower}")
+        if self.deepspeed is not None and self.strategy != "deepspeed":
+            raise ValueError("`deepspeed` needs `strategy: deepspeed`")
+        return self
+
+    @property
+    def batch_rows(self) -> int:
+        return self.batch_tokens // self.row_tokens
+
+
+class Generate(Strict):
+    engine: Literal["vllm", "transformers"] = "vllm"
+    replicas: int = Field(1, ge=1, description="engines that sample at the same time")
+    gpus_per_replica: float = Field(0.0, ge=0)
+    cpus_per_replica: float = Field(1.0, gt=0)
+    shard_samples: int = Field(512, ge=1, description="samples per stored shard, the unit of resume")
+    batch_size: int = Field(64, ge=1, description="requests handed to an engine at a time")
+    max_failed: float = Field(0.01, ge=0, le=1, description="largest tolerated share of failed requests")
+    engine_arguments: dict[str, Any] = Field(default_factory=dict, description="vLLM engine arguments, merged in")
+
+
+class Text(Strict):
+    """A text whose loss in nats per token is measured; its score is the negated loss."""
+
+    name: str = Field(pattern=NAME)
+    data: Source
+
+
+class Evaluate(Strict):
+    old_tasks: list[Task] = Field(default_factory=list, description="abilities that the start model has")
+    texts: list[Text] = Field(default_factory=list, description="texts that the start model knows, in nats per token")
+    every: int | None = Field(None, ge=1, description="also every so many steps inside a stage")
+    include_path: str | None = Field(None, description="folder with lm-eval task YAML files")
+    limit: int | None = Field(None, ge=1, description="documents per lm-eval task")
+    num_fewshot: int | None = Field(None, ge=0)
+    apply_chat_template: bool = False
+    batch_size: int = Field(64, ge=1)
+    seed: int = 1234
+    gpus: float = Field(0.0, ge=0)
+
+
+class Track(Strict):
+    enabled: bool = True
+    uri: str | None = Field(None, description="MLflow tracking URI; null: sqlite:///<storage>/mlflow.db")
+    experiment: str | None = Field(None, description="null: the sequence's name")
+    tags: dict[str, str] = Field(default_factory=dict)
+
+
+class Sequence(Strict):
+    name: str = Field(pattern=NAME)
+    seed: int = Field(0, ge=0)
+    storage: str = Field("runs", description="where runs and the shared store live")
+    model: ModelSource
+    stages: list[Stage] = Field(min_length=1)
+    mitigation: list[MitigationItem] = Field(default_factory=list)
+    train: Train = Field(default_factory=Train)  # type: ignore[arg-type]
+    generate: Generate = Field(default_factory=Generate)  # type: ignore[arg-type]
+    evaluate: Evaluate = Field(default_factory=Evaluate)  # type: ignore[arg-type]
+    track: Track = Field(default_factory=Track)  # type: ignore[arg-type]
+
+    @field_validator("name")
+    @classmethod
+    def _free(cls, name: str) -> str:
+        if name in ("store", "mlartifacts"):
+            raise ValueError(f"`{name}` is a folder of the storage itself; choose another name")
+        return name
+
+    @model_validator(mode="after")
+    def _check(self) -> "Sequence":
+        names = [stage.name for stage in self.stages]
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled or "start" in names:
+            bad = doubled[0] if doubled else "start"
+            raise ValueError(f"stages: the name `{bad}` is taken; every stage needs its own (`start` is stage 0)")
+        return self
+
+    def mitigations(self, stage: int) -> list[Mitigation]:
+        """The mitigations of stage `stage` (1-based): its own list if it has one, else the sequence's."""
+        own = self.stages[stage - 1].mitigation
+        return list(self.mitigation if own is None else own)

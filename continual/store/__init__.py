@@ -1,0 +1,9 @@
+"""Artefacts: stored results, addressed by the hash of all that produced them."""
+
+from continual.store.artefact import Artefact, Store, Writer
+from continual.store.files import digest, hash_file, hash_folder, write_atomic
+from continual.store.lock import FileLock, Locked
+
+__all__ = [
+    "Artefact", "FileLock", "Locked", "Store", "Writer", "digest", "hash_file", "hash_folder", "write_atomic",
+]  # fmt: skip

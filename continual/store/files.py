@@ -1,0 +1,41 @@
+"""Hashes and atomic writes."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+SHORT = 20
+"""Hex digits of an address; 80 bits leave no room for chance collisions."""
+
+
+def digest(value: Any) -> str:
+    """Address of a JSON-able value: equal values, whatever the order of their keys, have equal addresses."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:SHORT]
+
+
+def hash_file(path: str | Path) -> str:
+    """sha256 of a file's content, in full."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_folder(folder: str | Path, suffixes: tuple[str, ...] = ()) -> str:
+    """Address of a folder's files by name and content; `suffixes` narrows it. Hidden files do not count."""
+    files = sorted(p for p in Path(folder).rglob("*") if p.is_file() and not p.name.startswith("."))
+    names = [p for p in files if not suffixes or p.name.endswith(suffixes)]
+    return digest([[str(p.relative_to(folder)), hash_file(p)] for p in names])
+
+
+def write_atomic(path: str | Path, content: str | bytes) -> None:
+    """Write a file so that a reader, or a kill at any moment, sees the old content or the new, never a part."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

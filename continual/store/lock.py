@@ -1,0 +1,47 @@
+"""A lock on a file that ends with its owner, however the owner ends (flock: the kernel lets go)."""
+
+import fcntl
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+
+class Locked(Exception):
+    """Somebody else holds the lock; `owner` is what they wrote into it."""
+
+    def __init__(self, owner: str):
+        self.owner = owner
+        super().__init__(f"held by {owner or 'another process'}")
+
+
+class FileLock:
+    """`with FileLock(path):` waits for the lock; `with FileLock(path, wait=False):` raises Locked at once."""
+
+    def __init__(self, path: str | Path, wait: bool = True):
+        self.path, self.wait = Path(path), wait
+        self._file: Any = None
+
+    def __enter__(self) -> "FileLock":
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("a+")
+        while True:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not self.wait:
+                    self._file.seek(0)
+                    owner = self._file.read().strip()
+                    self._file.close()
+                    raise Locked(owner) from None
+                time.sleep(0.2)
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write(f"process {os.getpid()} on {os.uname().nodename} since {time.strftime('%F %T')}")
+        self._file.flush()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+        self._file.close()
