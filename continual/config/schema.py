@@ -24,7 +24,9 @@ class Source(Strict):
     """
 
     type: Literal["jsonl", "parquet", "text", "hub", "python"]
-    path: str | None = Field(None, description="file, folder or glob (jsonl, parquet, text), or hub id or local folder (hub)")
+    path: str | None = Field(
+        None, description="file, folder or glob (jsonl, parquet, text), or hub id or local folder (hub)"
+    )
     split: str = Field("train", description="hub: the split")
     subset: str | None = Field(None, description="hub: the configuration name")
     rows: str | None = Field(None, description='python: "module:function" that yields one dict per document')
@@ -34,7 +36,9 @@ class Source(Strict):
     completion: str | None = Field(None, description="column with the completion (loss)")
     messages: str | None = Field(None, description="column with a list of {role, content}")
     limit: int | None = Field(None, ge=1, description="use only the first so many documents")
-    overlong: Literal["drop", "cut"] = Field("drop", description="documents longer than `train.row_tokens`")
+    overlong: Literal["drop", "cut"] | None = Field(
+        None, description="documents longer than `train.row_tokens`; null: cut for type text, else drop"
+    )
     end_token: bool = Field(True, description="append the end-of-text token to every uncut document")
 
     @model_validator(mode="after")

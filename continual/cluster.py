@@ -1,0 +1,44 @@
+"""Connect to Ray: the cluster that RAY_ADDRESS names, or a local one of our own that ends with the driver."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from continual.errors import ContinualError
+
+
+def in_job() -> bool:
+    """Whether this driver was started by `ray job submit`."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+@contextmanager
+def connected(cpus: int | None = None) -> Iterator[dict[str, float]]:
+    """The cluster's resources while connected. `cpus` sizes a local cluster (default: the machine's cores).
+
+    Raises ContinualError when RAY_ADDRESS names a cluster that does not answer.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray Data's progress bars would fill the log file.
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"address": address or "local", "log_to_driver": True}
+    if not address:
+        options |= {"num_cpus": cpus, "include_dashboard": False}
+    # Workers import the user's own modules (rows, models, tasks) from where the driver does.
+    paths = os.pathsep.join(dict.fromkeys([str(Path.cwd()), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
+    if not in_job():
+        options["runtime_env"] = {"env_vars": {"PYTHONPATH": paths.rstrip(os.pathsep)}}
+    try:
+        ray.init(**options)
+    except (ConnectionError, ValueError) as error:
+        raise ContinualError(f"no Ray cluster answers at RAY_ADDRESS={address}: {error}") from error
+    try:
+        yield dict(ray.cluster_resources())
+    finally:
+        ray.shutdown()

@@ -1,0 +1,78 @@
+"""Checks of what is measured: every task exists and has one name and one place."""
+
+from pathlib import Path
+
+from continual.config.check_data import check_source
+from continual.config.schema import EvaluationTask, Sequence
+from continual.config.tokenizer_facts import TokenizerFacts
+from continual.errors import ConfigurationError
+
+SHARES = ("acc", "acc_norm", "acc_mutual_info", "exact_match", "f1", "mcc", "em", "brier_score")
+UNITS = {
+    **dict.fromkeys(SHARES, "shares of 1"),
+    **dict.fromkeys(("perplexity", "word_perplexity", "byte_perplexity"), "perplexity"),
+    "bits_per_byte": "bits per byte",
+    **dict.fromkeys(("bleu", "chrf", "ter"), "points of 100"),
+}
+"""Units of lm-eval's metrics, of those that are known: scores in different ones have no mean."""
+
+
+def measured(sequence: Sequence) -> list[tuple[str, str]]:
+    """(key, name) of everything that gets a column in the score matrix."""
+    found = []
+    for number, stage in enumerate(sequence.stages):
+        found += [(f"stages.{number}.tasks.{at}", task.name) for at, task in enumerate(stage.tasks)]
+    found += [(f"evaluate.old_tasks.{at}", task.name) for at, task in enumerate(sequence.evaluate.old_tasks)]
+    found += [(f"evaluate.texts.{at}", text.name) for at, text in enumerate(sequence.evaluate.texts)]
+    return found
+
+
+def check_evaluation(sequence: Sequence, tokenizer: TokenizerFacts | None) -> list[str]:
+    """Notes. Raises ConfigurationError for a measurement that cannot be made or would mean nothing."""
+    evaluate = sequence.evaluate
+    places: dict[str, str] = {}
+    for key, name in measured(sequence):
+        if name in places:
+            problem = f"`{name}` is measured at {places[name]} already, and every score needs a place of its own"
+            raise ConfigurationError(key, problem, "remove one of them")
+        places[name] = key
+    notes = []
+    if not places:
+        if evaluate.every:
+            problem = "there is nothing to evaluate: no stage has `tasks`, and there are no `old_tasks` or `texts`"
+            raise ConfigurationError("evaluate.every", problem, "name tasks or remove the key")
+        notes.append("nothing is measured: no stage has `tasks`, and there are no `evaluate.old_tasks` or `texts`")
+    _check_units([(f"stages.{n}.tasks", task) for n, stage in enumerate(sequence.stages) for task in stage.tasks])
+    _check_units([("evaluate.old_tasks", task) for task in evaluate.old_tasks])
+    for number, text in enumerate(evaluate.texts):
+        chat = tokenizer.chat_template if tokenizer else None
+        notes += check_source(f"evaluate.texts.{number}.data", text.data, chat)
+    if evaluate.include_path is not None and not Path(evaluate.include_path).is_dir():
+        fix = "correct the path; it starts at the YAML"
+        raise ConfigurationError("evaluate.include_path", f"there is no folder {evaluate.include_path}", fix)
+    _check_known(sequence, places)
+    return notes
+
+
+def _check_known(sequence: Sequence, places: dict[str, str]) -> None:
+    """Every lm-eval task is in its registry or below `include_path`."""
+    names = [name for name, key in places.items() if not key.startswith("evaluate.texts")]
+    if not names:
+        return
+    from continual.evaluation.check import unknown_tasks
+
+    for name, near in unknown_tasks(names, sequence.evaluate.include_path):
+        fix = (
+            f"did you mean `{near}`?"
+            if near
+            else "name one of lm-eval's, or give its folder as `evaluate.include_path`"
+        )
+        raise ConfigurationError(places[name], f"there is no evaluation task `{name}`", fix)
+
+
+def _check_units(tasks: list[tuple[str, EvaluationTask]]) -> None:
+    known = [(key, task, UNITS[task.metric]) for key, task in tasks if task.metric in UNITS]
+    for key, task, unit in known[1:]:
+        if unit != known[0][2]:
+            problem = f"`{task.name}` is in {unit} and `{known[0][1].name}` in {known[0][2]}: mixed units have no mean"
+            raise ConfigurationError(key, problem, "choose metrics of one unit")

@@ -1,0 +1,95 @@
+"""Where relative paths of a sequence lie: beside its YAML, or for the command line in the current folder."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from continual.config.overrides import KeyPath
+from continual.errors import ConfigurationError
+
+FILE_SOURCES = ("jsonl", "parquet", "text")
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Set by Ray's job supervisor for the driver of a submitted job, and by nothing else (ray 2.60, job_supervisor.py)."""
+STORAGE_VARIABLE = "CONTINUAL_STORAGE"
+
+
+def in_job() -> bool:
+    """Whether this process is the driver of a `ray job submit`."""
+    return JOB_VARIABLE in os.environ
+
+
+def is_uri(path: str) -> bool:
+    return "://" in path
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a model or data set is certainly no hub id (`name` or `owner/name`)."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
+
+
+def path_places(raw: Any, at: KeyPath = ()) -> Iterator[tuple[dict[str, Any], str, KeyPath, bool]]:
+    """Every path in a configuration: (mapping, key, place, whether it may be a hub id instead).
+
+    Data sources are found wherever they stand, among a mitigation's options too. `arguments` belong to the user's
+    functions and are left alone, as is `storage`, which has its own rule.
+    """
+    if isinstance(raw, list):
+        for number, item in enumerate(raw):
+            yield from path_places(item, (*at, number))
+    if not isinstance(raw, dict):
+        return
+    kind = raw.get("type")
+    if kind in (*FILE_SOURCES, "hub") and isinstance(raw.get("path"), str):
+        yield raw, "path", (*at, "path"), kind == "hub"
+    for section, key, hub in (
+        ("model", "source", True), ("model", "tokenizer", True),
+        ("train", "deepspeed", False), ("evaluate", "include_path", False),
+    ):  # fmt: skip
+        if at == (section,) and isinstance(raw.get(key), str) and not (key == "tokenizer" and ":" in raw[key]):
+            yield raw, key, (*at, key), hub
+    for key, value in raw.items():
+        if key != "arguments":
+            yield from path_places(value, (*at, key))
+
+
+def resolve_paths(raw: dict[str, Any], base: Path, within: KeyPath = ()) -> list[KeyPath]:
+    """Makes relative paths absolute, in place; returns their places. `within`: only at or below this place.
+
+    What may be a hub id is a path if it looks like one or is there.
+    """
+    changed = []
+    for mapping, key, place, hub in list(path_places(raw)):
+        if place[: len(within)] != within:
+            continue
+        path = mapping[key]
+        if is_uri(path) or not path:
+            continue
+        full = Path(os.path.abspath(base / Path(path).expanduser()))  # noqa: PTH100  `..` without following links
+        if hub and not looks_like_path(path) and not full.exists():
+            continue
+        if not Path(path).is_absolute():
+            changed.append(place)
+        mapping[key] = str(full)
+    return changed
+
+
+def resolve_storage(storage: Any, base: Path) -> Any:
+    """The storage as an absolute path: beside the YAML, or inside a Ray job below $CONTINUAL_STORAGE.
+
+    A job runs in a copied folder whose name changes with its content: what is stored there would be lost.
+    Raises ConfigurationError for a relative storage inside a job without that variable.
+    """
+    if not isinstance(storage, str) or is_uri(storage):
+        return storage
+    path = Path(storage).expanduser()
+    if path.is_absolute():
+        return str(path)
+    if in_job():
+        root = os.environ.get(STORAGE_VARIABLE, "")
+        if not Path(root).is_absolute():
+            problem = f"the relative path `{storage}` would be lost with this Ray job's copied folder"
+            fix = f"give an absolute path, or set {STORAGE_VARIABLE} to one for the job"
+            raise ConfigurationError("storage", problem, fix)
+        base = Path(root)
+    return os.path.abspath(base / path)  # noqa: PTH100

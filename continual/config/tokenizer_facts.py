@@ -1,0 +1,145 @@
+"""What a tokenizer can do, read from its files without transformers, whose tokenizers import torch."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from continual.config.references import call, one_line
+from continual.config.schema import ModelSource
+from continual.errors import ConfigurationError
+
+FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
+"""Any one of these holds a vocabulary."""
+GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
+"""Tokenizer classes that have no special tokens but those in their configuration."""
+
+
+@dataclass(frozen=True)
+class TokenizerFacts:
+    """`vocabulary`: ids by token, added ones included; None where only transformers can read it.
+
+    `bos` and `eos` are None where there is none, which is certain only if `certain`: other classes bring defaults.
+    `folder` or `built` is where `tokenizer` comes from.
+    """
+
+    vocabulary: dict[str, int] | None
+    bos: str | None
+    eos: str | None
+    certain: bool
+    chat_template: bool
+    folder: Path | None = None
+    built: Any = None
+
+    @property
+    def largest_id(self) -> int | None:
+        return max(self.vocabulary.values()) if self.vocabulary else None
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """A `tokenizers.Tokenizer` for estimates, or None. Vocabulary and merges alone are split as GPT-2 does."""
+        if self.built is not None or self.folder is None:
+            return self.built
+        from tokenizers import Tokenizer, models, pre_tokenizers
+
+        try:
+            if (self.folder / "tokenizer.json").is_file():
+                return Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+            files = [str(self.folder / name) for name in ("vocab.json", "merges.txt")]
+            tokenizer = Tokenizer(models.BPE.from_file(*files))
+        except Exception:  # tokenizers raises bare Exception
+            return None
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        return tokenizer
+
+
+def read_tokenizer(model: ModelSource, folder: Path | None) -> TokenizerFacts | None:
+    """The tokenizer of a model; `folder` is the pretrained model's, or None for a hub id that is not at hand.
+
+    Raises ConfigurationError for a tokenizer that is missing or damaged.
+    """
+    if model.type == "pretrained":
+        return folder_tokenizer("model.source", folder) if folder else None
+    reference = str(model.tokenizer)
+    if ":" in reference:
+        return _built("model.tokenizer", reference)
+    path = Path(reference)
+    if not path.is_dir():
+        if path.is_absolute():
+            fix = 'give a folder with tokenizer files, or "module:function"'
+            raise ConfigurationError("model.tokenizer", f"there is no folder {path}", fix)
+        return None
+    return folder_tokenizer("model.tokenizer", path)
+
+
+def _built(key: str, reference: str) -> TokenizerFacts:
+    from tokenizers import Tokenizer
+
+    made = call(key, reference, {})
+    right = isinstance(made, tuple) and [isinstance(*pair) for pair in zip(made, (Tokenizer, dict), strict=False)]
+    if right != [True, True]:
+        fix = 'return (tokenizers.Tokenizer, {"eos_token": "...", ...})'
+        raise ConfigurationError(key, f"`{reference}` returns a {type(made).__name__} of another form", fix)
+    tokenizer, special = made
+    for name, token in special.items():
+        if name.endswith("_token") and token is not None and tokenizer.token_to_id(str(token)) is None:
+            problem = f"`{reference}` names {name} `{token}`, which is not in its vocabulary"
+            raise ConfigurationError(key, problem, "add it to the vocabulary")
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    bos, eos, chat = special.get("bos_token"), special.get("eos_token"), bool(special.get("chat_template"))
+    return TokenizerFacts(vocabulary, bos, eos, True, chat, built=tokenizer)
+
+
+def folder_tokenizer(key: str, folder: Path) -> TokenizerFacts:
+    """The tokenizer in a folder. Raises ConfigurationError if there is none or a file is damaged."""
+    if not any((folder / name).is_file() for name in FILES):
+        fix = "save one there with `tokenizer.save_pretrained`"
+        raise ConfigurationError(key, f"{folder} has no tokenizer (tokenizer.json, tokenizer.model, vocab.json)", fix)
+    special = read_json(key, folder / "special_tokens_map.json")
+    settings = {**special, **read_json(key, folder / "tokenizer_config.json")}
+    chat = bool(settings.get("chat_template")) or any(folder.glob("chat_template.*"))
+    generic = settings.get("tokenizer_class") in (None, *GENERIC)
+    return TokenizerFacts(
+        vocabulary=_vocabulary(key, folder, settings),
+        bos=_token(settings.get("bos_token")),
+        eos=_token(settings.get("eos_token")),
+        certain=generic or {"bos_token", "eos_token"} <= set(settings),
+        chat_template=chat,
+        folder=folder,
+    )
+
+
+def _token(value: Any) -> str | None:
+    return value.get("content") if isinstance(value, dict) else value
+
+
+def _vocabulary(key: str, folder: Path, settings: dict[str, Any]) -> dict[str, int] | None:
+    whole = read_json(key, folder / "tokenizer.json")
+    listed = whole.get("model", {}).get("vocab")
+    if isinstance(listed, dict):
+        found = dict(listed)
+    elif isinstance(listed, list):
+        found = {str(entry[0]): number for number, entry in enumerate(listed)}
+    elif (folder / "vocab.json").is_file():
+        found = read_json(key, folder / "vocab.json")
+    else:
+        return None
+    found |= {str(token["content"]): int(token["id"]) for token in whole.get("added_tokens", [])}
+    found |= read_json(key, folder / "added_tokens.json")
+    for number, token in settings.get("added_tokens_decoder", {}).items():
+        found[str(_token(token))] = int(number)
+    return found
+
+
+def read_json(key: str, path: Path) -> dict[str, Any]:
+    """A JSON object from a file, {} if there is no such file. Raises ConfigurationError for a damaged one."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(key, f"{path} is damaged ({one_line(error)})", "copy the file again") from error
+    if not isinstance(value, dict):
+        raise ConfigurationError(key, f"{path} holds no JSON object", "copy the file again")
+    return value

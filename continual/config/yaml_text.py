@@ -1,0 +1,112 @@
+"""YAML as its version 1.2 reads it, without surprises.
+
+PyYAML follows YAML 1.1, where `1e-5` is text, `no` is false, `12:30` is 750 and `2024-01-01` is a date. Here numbers
+are what they look like, only `true` and `false` are truth values, and a key that stands twice is an error instead of
+the last one winning in silence.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from continual.errors import ConfigurationError
+
+TAG = "tag:yaml.org,2002:"
+
+
+class _Reader(yaml.SafeLoader):
+    yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012  PyYAML copies it into the class on first use
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if key.tag == f"{TAG}merge":
+                continue
+            if key.tag != f"{TAG}str":
+                raise yaml.composer.ComposerError(problem="a key must be text; quote it", problem_mark=key.start_mark)
+            if key.value in seen:
+                problem = f"the key `{key.value}` stands twice; keep one of them"
+                raise yaml.composer.ComposerError(problem=problem, problem_mark=key.start_mark)
+            seen.add(key.value)
+        return node
+
+
+def _number(kind: type) -> Any:
+    return lambda loader, node: kind(loader.construct_scalar(node).replace("_", ""))
+
+
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9][0-9_]*", "-+0123456789"),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+",
+     "-+.0123456789"),
+    ("null", r"~|null|Null|NULL|", "~nN\0"),
+    ("merge", r"<<", "<"),
+):  # fmt: skip
+    characters = [*_first.replace("\0", "")] + ([""] if "\0" in _first else [])
+    _Reader.add_implicit_resolver(f"{TAG}{_tag}", re.compile(rf"^(?:{_pattern})$"), characters)
+_Reader.add_constructor(f"{TAG}int", _number(int))
+_Reader.add_constructor(f"{TAG}float", _number(float))
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of a YAML text as plain, unshared dicts, lists and scalars.
+
+    Raises ConfigurationError whose key is `line N` for anything that cannot be read.
+    """
+    try:
+        return _plain(yaml.load(text, _Reader))  # a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem, _, fix = " ".join(str(error.problem or error.context).split()).partition("; ")
+        raise ConfigurationError(place, problem, fix or "correct the YAML there or just before") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigurationError("", f"this is no YAML ({' '.join(str(error).split())})", "correct the text") from error
+    except RecursionError as error:
+        raise ConfigurationError("", "the YAML contains itself or is nested too deep", "remove the alias") from error
+
+
+def read_yaml(path: Path, file: str) -> dict[str, Any]:
+    """The mapping in a YAML file; `file` is its name in messages. Raises ConfigurationError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigurationError("", "there is no such file", "give the path of a sequence's YAML", file) from None
+    except IsADirectoryError:
+        raise ConfigurationError("", "this is a folder", "give the path of a sequence's YAML in it", file) from None
+    except UnicodeDecodeError as error:
+        problem = f"the file is no UTF-8 text (byte {error.start})"
+        raise ConfigurationError("", problem, "save it as UTF-8", file) from error
+    except OSError as error:
+        problem = f"the file cannot be read ({error.strerror})"
+        raise ConfigurationError("", problem, "check its permissions", file) from error
+    try:
+        value = parse_yaml(text)
+    except ConfigurationError as error:
+        raise ConfigurationError(error.key, error.problem, error.fix, file) from error
+    if not isinstance(value, dict):
+        found = "is empty" if value is None else f"holds a {kind_name(value)}"
+        fix = "write keys such as `name:`, `model:` and `stages:`"
+        raise ConfigurationError("", f"the file {found}, not a mapping", fix, file)
+    return value
+
+
+def kind_name(value: Any) -> str:
+    """What a value is called in messages."""
+    names = {dict: "mapping", list: "list", str: "text", bool: "truth value", int: "number", float: "number"}
+    return names.get(type(value), "null")
+
+
+def _plain(value: Any) -> Any:
+    """A deep copy without shared parts: an override of one use of an anchor must not change the other."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, str | int | float):
+        return value
+    raise ConfigurationError("", f"a value of type {type(value).__name__} is not used here", "write it as text")

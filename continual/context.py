@@ -1,0 +1,104 @@
+"""The services that mitigations use on the driver: sample, score, read; everything comes from the store if it is there."""
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from continual.config.schema import Sequence, Source
+from continual.data.tokenise import load_tokenizer, prepare_rows
+from continual.mitigation import ModelRef, StageRecord
+from continual.sampling import SampleSettings, bos_start, sample_rows, task_starts, template_start
+from continual.sampling.start import end_tokens
+from continual.store import Artefact, Store
+from continual.terminal import Terminal
+
+
+@dataclass
+class StageContext:
+    """`continual.mitigation.Context` for one stage. `used` collects the sample sets, for the record of tokens."""
+
+    sequence: Sequence
+    stage: int
+    store: Store
+    terminal: Terminal
+    start: ModelRef
+    stage_start: ModelRef
+    earlier: list[StageRecord]
+    task_rows: Artefact
+    steps: int
+    used: list[Artefact] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def stage_name(self) -> str:
+        return self.sequence.stages[self.stage - 1].name
+
+    @property
+    def seed(self) -> int:
+        return self.sequence.seed
+
+    def sample(
+        self,
+        model: ModelRef,
+        *,
+        count: int,
+        start: str = "bos",
+        start_tokens: list[str] | None = None,
+        tokens: int | None = None,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        run_on: bool = False,
+        seed: int | None = None,
+    ) -> Artefact:
+        """Rows of `count` samples from `model`; `start` is `bos`, `template` or `tasks` (then `start_tokens`).
+
+        `tokens` is the longest sample, start included (default: a row). Samples stop at end-of-text unless `run_on`.
+        """
+        settings = SampleSettings(
+            starts=tuple(tuple(one) for one in self._starts(start, start_tokens or [])),
+            count=count,
+            tokens=tokens or self.sequence.train.row_tokens,
+            stop=() if run_on else self._stop(chat=start == "template"),
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            seed=self.seed if seed is None else seed,
+        )
+        begun = time.monotonic()
+        with self.terminal.step(f"stage {self.stage} {self.stage_name}: sample {count} from {start}") as step:
+            rows, samples = sample_rows(
+                self.store,
+                model,
+                self.sequence.model.dtype,
+                settings,
+                self.sequence.generate,
+                self.sequence.train.row_tokens,
+                lambda done, total, made: step.update(done, total, f"{made} tokens"),
+            )
+        self.used.append(samples)
+        self.seconds["sample"] = self.seconds.get("sample", 0.0) + time.monotonic() - begun
+        return rows
+
+    def _starts(self, start: str, tokens: list[str]) -> list[list[int]]:
+        tokenizer = load_tokenizer(self.start.path)
+        if start == "tasks":
+            return task_starts(tokenizer, tokens)
+        ids, text = template_start(tokenizer) if start == "template" else bos_start(tokenizer)
+        if start == "bos" and tokenizer.bos_token_id is None:
+            self.terminal.line(f"  the tokenizer has no BOS: samples begin with its end-of-text token {text}")
+        return [ids]
+
+    def _stop(self, chat: bool) -> tuple[int, ...]:
+        path = Path(self.start.path) / "generation_config.json"
+        generation = json.loads(path.read_text()) if path.is_file() else {}
+        return end_tokens(load_tokenizer(self.start.path), generation, chat)
+
+    def read(self, source: Source) -> Artefact:
+        """Packed rows of a data source, with the start model's tokenizer."""
+        begun = time.monotonic()
+        rows = prepare_rows(self.store, source, self.start.path, self.sequence.train.row_tokens)
+        self.seconds["data"] = self.seconds.get("data", 0.0) + time.monotonic() - begun
+        return rows

@@ -1,0 +1,100 @@
+"""One document to token ids and loss weights.
+
+`weights[t]` is the weight of predicting token t from the tokens before it; a document's first token has nothing before
+it, so its weight is always 0. Masks come from lengths and character spans, never from `ids != pad`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from continual.config.schema import Source
+from continual.errors import ConfigurationError
+
+WHOLE, CUT, DROPPED, EMPTY, PROBLEM = range(5)
+
+
+@dataclass
+class Piece:
+    """Token ids (int32) and loss weights (float32) of equal length; `outcome` is WHOLE, CUT, DROPPED or EMPTY."""
+
+    ids: np.ndarray
+    weights: np.ndarray
+    outcome: int
+
+
+def special_prefix(tokenizer: Any) -> list[int]:
+    """What the tokenizer itself puts before every text: its BOS, or nothing."""
+    around = tokenizer("", add_special_tokens=True)["input_ids"]
+    return [token for token in around if token != tokenizer.eos_token_id or token == tokenizer.bos_token_id][:1]
+
+
+def _plain(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _field(document: dict[str, Any], key: str) -> Any:
+    if key not in document:
+        raise ConfigurationError(key, f"a document has no field `{key}`", f"it has {', '.join(sorted(document))}")
+    return document[key]
+
+
+def encode(document: dict[str, Any], source: Source, tokenizer: Any, row_tokens: int) -> list[Piece]:
+    """The pieces of one document, none longer than `row_tokens` tokens.
+
+    Running text that is too long and may be cut becomes consecutive pieces, each behind the tokenizer's own BOS; other
+    formats keep their beginning. A cut piece gets no end token: the text did not end there.
+    """
+    cut = (source.overlong or ("cut" if source.type == "text" else "drop")) == "cut"
+    end = [tokenizer.eos_token_id] if source.end_token and tokenizer.eos_token_id is not None else []
+    python = source.type == "python"
+    if source.messages or (python and "messages" in document):
+        ids, weights = _chat(_field(document, source.messages or "messages"), tokenizer)
+    elif source.prompt or (python and "prompt" in document):
+        before = special_prefix(tokenizer) + _plain(tokenizer, str(_field(document, source.prompt or "prompt")))
+        after = _plain(tokenizer, str(_field(document, source.completion or "completion"))) + end
+        ids, weights = before + after, [0.0] * len(before) + [1.0] * len(after)
+    else:
+        prefix = special_prefix(tokenizer)
+        body = _plain(tokenizer, str(_field(document, source.text or "text"))) + end
+        if cut and len(prefix) + len(body) > row_tokens:
+            room = row_tokens - len(prefix)
+            return [_piece(prefix + body[at : at + room], None, CUT) for at in range(0, len(body), room)]
+        ids, weights = prefix + body, [1.0] * (len(prefix) + len(body))
+    if len(ids) < 2:
+        return [_piece([], None, EMPTY)]
+    if len(ids) > row_tokens:
+        return [_piece(ids[:row_tokens], weights[:row_tokens], CUT)] if cut else [_piece([], None, DROPPED)]
+    return [_piece(ids, weights, WHOLE)]
+
+
+def _piece(ids: list[int], weights: list[float] | None, outcome: int) -> Piece:
+    loss = np.ones(len(ids), np.float32) if weights is None else np.asarray(weights, np.float32)
+    loss[:1] = 0.0
+    return Piece(np.asarray(ids, np.int32), loss, outcome)
+
+
+def _chat(messages: Any, tokenizer: Any) -> tuple[list[int], list[float]]:
+    """A conversation through the chat template; weight 1 on assistant turns up to their end-of-turn token.
+
+    A turn's characters are what the template adds to the conversation before it, so any template whose rendering grows
+    by appending works, with or without generation markers.
+    """
+    turns = [dict(turn) for turn in messages]
+    full = tokenizer.apply_chat_template(turns, tokenize=False)
+    spans = []
+    for number, turn in enumerate(turns):
+        if turn["role"] != "assistant":
+            continue
+        before = tokenizer.apply_chat_template(turns[:number], tokenize=False, add_generation_prompt=True)
+        until = tokenizer.apply_chat_template(turns[: number + 1], tokenize=False).rstrip()
+        if not (full.startswith(before) and full.startswith(until)):
+            raise ConfigurationError("messages", "the chat template rewrites earlier turns", "use `prompt`/`completion`")
+        spans.append((len(before), len(until)))
+    encoded = tokenizer(full, add_special_tokens=False, return_offsets_mapping=True)
+    weights = [
+        float(any(start < end and first <= start and end <= last for first, last in spans))
+        for start, end in encoded["offset_mapping"]
+    ]
+    return list(encoded["input_ids"]), weights

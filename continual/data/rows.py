@@ -1,0 +1,143 @@
+"""Stored rows: their Arrow form, and the one reader that serves everything.
+
+The reader answers for shards that a sampler is still making: it waits for the next one. That is streaming, resume and
+sharing between trials with one code path.
+"""
+
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from continual.data.packing import Arrays, empty_rows
+from continual.errors import ContinualError
+from continual.store import Artefact
+
+ROW_COLUMNS = {"ids": pa.int32(), "positions": pa.int32(), "weights": pa.float32(), "documents": pa.int32()}
+WAIT_SECONDS = 1800.0
+"""A reader gives up on a silent maker after this long without a new shard."""
+
+
+def row_schema(row_tokens: int) -> pa.Schema:
+    return pa.schema([(name, pa.list_(kind, row_tokens)) for name, kind in ROW_COLUMNS.items()])
+
+
+def fixed_column(array: np.ndarray) -> pa.FixedSizeListArray:
+    """An array [rows, ...] as one fixed-size list per row."""
+    flat = np.ascontiguousarray(array).reshape(len(array), -1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1])
+
+
+def rows_table(rows: Arrays) -> pa.Table:
+    return pa.table({name: fixed_column(rows[name]) for name in ROW_COLUMNS})
+
+
+def column(table: pa.Table, name: str) -> np.ndarray:
+    """A fixed-size list column as an array [rows, width], without a copy where Arrow allows."""
+    chunked = table.column(name)
+    width = chunked.type.list_size
+    parts = [chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, width) for chunk in chunked.chunks]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts or [np.zeros((0, width))])
+
+
+def row_facts(rows: Arrays) -> dict[str, int]:
+    """Counts for a shard's side file."""
+    return {
+        "tokens": int((rows["documents"] >= 0).sum()),
+        "trained_tokens": int((rows["weights"][:, 1:] > 0).sum()),
+    }
+
+
+class RowReader:
+    """Random access to the rows of an artefact by row number, complete or growing."""
+
+    def __init__(self, artefact: Artefact, wait_seconds: float = WAIT_SECONDS):
+        self.artefact, self.wait_seconds = artefact, wait_seconds
+        self._starts: list[int] = [0]
+        self._tables: dict[int, pa.Table] = {}
+        self._total: int | None = None
+
+    def __len__(self) -> int:
+        """Number of rows; waits until the artefact is complete."""
+        self._grow(until=None)
+        assert self._total is not None
+        return self._total
+
+    def available(self) -> tuple[int, bool]:
+        """Rows that stand in an unbroken row of shards now, and whether that is all."""
+        if self._total is None:
+            complete = self.artefact.complete
+            while (facts := self.artefact.shard_facts(len(self._starts) - 1)) is not None:
+                self._starts.append(self._starts[-1] + facts["rows"])
+            if complete:
+                self._check_whole()
+                self._total = self._starts[-1]
+        return self._starts[-1], self._total is not None
+
+    def _check_whole(self) -> None:
+        wanted = self.artefact.manifest()["counts"]["shards"]
+        if len(self._starts) - 1 < wanted:
+            raise ContinualError(
+                f"{self.artefact.shard(len(self._starts) - 1)}: the stored shard is missing or damaged; "
+                f"delete the folder {self.artefact.path} and run the same command again"
+            )
+
+    def _grow(self, until: int | None) -> None:
+        """Wait until row number `until` exists or the artefact is complete."""
+        seen, deadline = -1, time.monotonic() + self.wait_seconds
+        while True:
+            rows, complete = self.available()
+            if complete or (until is not None and rows > until):
+                return
+            if rows != seen:
+                seen, deadline = rows, time.monotonic() + self.wait_seconds
+            if reason := self.artefact.failure():
+                raise ContinualError(f"{self.artefact.path}: its maker gave up: {reason}")
+            if time.monotonic() > deadline:
+                raise ContinualError(f"{self.artefact.path}: no new shard for {self.wait_seconds:.0f} s")
+            time.sleep(0.2)
+
+    def resolve(self, positions: np.ndarray, skip: int = 0) -> np.ndarray:
+        """Row numbers of endless sequential reading from row `skip` on: after the last row comes row `skip` again.
+
+        Only what is needed is waited for, and the answer does not depend on how far the maker is.
+        """
+        if len(positions) == 0:
+            return positions
+        self._grow(until=skip + int(positions.max()))
+        rows, complete = self.available()
+        if complete:
+            if rows <= skip:
+                raise ContinualError(f"{self.artefact.path}: has {rows} rows, but {skip} are held out; sample more")
+            return skip + positions % (rows - skip)
+        return skip + positions
+
+    def _table(self, shard: int) -> pa.Table:
+        if shard not in self._tables:
+            self._tables[shard] = self.artefact.table(shard)
+        return self._tables[shard]
+
+    def take(self, numbers: np.ndarray, columns: tuple[str, ...] = tuple(ROW_COLUMNS)) -> dict[str, Any]:
+        """Columns of the rows `numbers`, each [len(numbers), width]; a negative number is a row of padding."""
+        if len(numbers):
+            self._grow(until=int(numbers.max()))
+        out: dict[str, np.ndarray] = {}
+        shards = np.searchsorted(np.asarray(self._starts), numbers, side="right") - 1
+        for shard in np.unique(shards[numbers >= 0]):
+            at = np.flatnonzero((shards == shard) & (numbers >= 0))
+            for name in columns:
+                values = column(self._table(int(shard)), name)
+                if name not in out:
+                    out[name] = self._padding(name, len(numbers), values)
+                out[name][at] = values[numbers[at] - self._starts[shard]]
+        if not out:
+            width = column(self._table(0), columns[0]).shape[1]
+            out = {name: empty_rows(len(numbers), width)[name] for name in columns}
+        return out
+
+    @staticmethod
+    def _padding(name: str, count: int, like: np.ndarray) -> np.ndarray:
+        if name in ROW_COLUMNS:
+            return empty_rows(count, like.shape[1])[name]
+        return np.zeros((count, like.shape[1]), like.dtype)

@@ -1,0 +1,73 @@
+"""Put a run together: log file, cluster, store, tracker; and take it apart in order whatever happens."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from continual.cluster import connected
+from continual.config.load import Loaded
+from continual.errors import ContinualError
+from continual.ledger import Ledger
+from continual.plan import make_plan, render
+from continual.publish import Publisher
+from continual.sequence import Run, run_sequence
+from continual.store import Store
+from continual.terminal import Terminal, closing
+from continual.tracking import Tracker
+
+FLUSH_SECONDS = 30.0
+"""How long the end of a run waits for a slow tracker; what is left stays in the spool and follows with the next run."""
+
+
+def tracking_uri(loaded: Loaded) -> str:
+    storage = Path(loaded.sequence.storage)
+    return loaded.sequence.track.uri or f"sqlite:///{storage.resolve() / 'mlflow.db'}"
+
+
+@contextmanager
+def published(loaded: Loaded, folder: Path, ledger: Ledger, terminal: Terminal) -> Iterator[tuple[Publisher, list[Any]]]:
+    """A publisher whose runs never stay open: FINISHED, FAILED or KILLED, as the block ends.
+
+    The block puts the summary into the list that it gets.
+    """
+    sequence = loaded.sequence
+    tracker = Tracker(folder, tracking_uri(loaded), sequence.track.experiment or sequence.name, sequence.track.enabled)
+    publisher = Publisher(tracker, sequence, folder, loaded.resolved)
+    summaries: list[Any] = []
+    status = "FAILED"
+    try:
+        yield publisher, summaries
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        open_stages = {event["stage"] for event in ledger.all("prepared")}
+        publisher.end(summaries[0] if summaries and status == "FINISHED" else None, status, sorted(open_stages))
+        waiting = tracker.close(FLUSH_SECONDS)
+        if waiting:
+            terminal.line(f"  {waiting} records wait for the tracker {tracking_uri(loaded)}; the next run sends them")
+
+
+def drive(loaded: Loaded, folder: Path, ledger: Ledger, notes: list[str]) -> dict[str, Any]:
+    """Run the sequence; returns its summary. Raises ContinualError, or KeyboardInterrupt after an orderly stop."""
+    sequence = loaded.sequence
+    store = Store(Path(sequence.storage) / "store", maker=ledger.run_id())
+    with Terminal(folder / "log.txt") as terminal:
+        terminal.line(render(make_plan(loaded)))
+        for note in notes:
+            terminal.line(f"note: {note}")
+        terminal.line(f"log: {folder / 'log.txt'}")
+        with connected() as resources, published(loaded, folder, ledger, terminal) as (publisher, summaries):
+            if sequence.train.gpus_per_worker * sequence.train.workers > resources.get("GPU", 0):
+                raise ContinualError(
+                    f"train.gpus_per_worker: {sequence.train.workers} workers need more GPUs than the cluster's "
+                    f"{resources.get('GPU', 0):g}; use fewer workers or a larger cluster"
+                )
+            run = Run(sequence, folder, store, ledger, terminal, publisher, resources.get("CPU", 1.0))
+            summary = run_sequence(run)
+            publisher.tracker.wait_for("sequence", 10.0)
+            summaries.append(summary)
+        terminal.line(closing(summary, folder))
+    return summary

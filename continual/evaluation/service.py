@@ -1,0 +1,122 @@
+"""Scores of a model from the store, made by one long-lived actor per sequence."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from continual.config.schema import EvaluationTask, Sequence
+from continual.errors import ContinualError
+from continual.mitigation import ModelRef
+from continual.store import Artefact, Store, hash_folder
+from continual.store.artefact import versions
+
+ACTOR_CPUS = 0.1
+"""The actor waits most of the time; reserving a whole CPU would take it from the workers."""
+
+
+def all_tasks(sequence: Sequence) -> list[EvaluationTask]:
+    """Tasks of all stages and the old tasks, each once, in the order of the sequence."""
+    found: dict[str, EvaluationTask] = {}
+    for task in [t for stage in sequence.stages for t in stage.tasks] + list(sequence.evaluate.old_tasks):
+        found.setdefault(task.name, task)
+    return list(found.values())
+
+
+class Scorer:
+    """Scores models; equal models under equal settings are scored once per storage."""
+
+    def __init__(self, store: Store, sequence: Sequence, texts: dict[str, Artefact], threads: int):
+        self.store, self.sequence, self.texts, self.threads = store, sequence, texts, threads
+        self.tasks = all_tasks(sequence)
+        include = sequence.evaluate.include_path
+        self.shared = {
+            "tasks": [task.model_dump() for task in self.tasks],
+            "texts": {name: rows.hash for name, rows in texts.items()},
+            "settings": sequence.evaluate.model_dump(include={"limit", "num_fewshot", "apply_chat_template", "seed"}),
+            "include": hash_folder(include, (".yaml", ".py", ".json", ".jsonl")) if include else None,
+            "versions": versions(("lm-eval", "transformers", "torch")),
+        }
+        self._actor: Any = None
+
+    @property
+    def empty(self) -> bool:
+        return not self.tasks and not self.texts
+
+    def artefact(self, model: ModelRef) -> tuple[Artefact, dict[str, Any]]:
+        inputs = {"model": model.hash, **self.shared}
+        return self.store.artefact("scores", inputs), inputs
+
+    def actor(self) -> Any:
+        if self._actor is None:
+            import ray
+
+            from continual.evaluation.evaluator import Evaluator
+
+            gpus = self.sequence.evaluate.gpus
+            self._actor = (
+                ray.remote(Evaluator)
+                .options(num_cpus=ACTOR_CPUS, num_gpus=gpus or None, max_restarts=2, max_task_retries=2)
+                .remote(
+                    self.sequence.evaluate.model_dump(),
+                    [task.model_dump() for task in self.tasks],
+                    self.texts,
+                    self.threads,
+                    self.sequence.model.dtype,
+                )
+            )
+        return self._actor
+
+    def score(self, model: ModelRef) -> dict[str, Any]:
+        """{task: {score, stderr, n, unit}} of a model; empty when there is nothing to evaluate.
+
+        Raises ContinualError when the evaluation fails.
+        """
+        if self.empty:
+            return {}
+        import ray
+
+        artefact, inputs = self.artefact(model)
+        with self.store.write(artefact, inputs) as writer:
+            if writer is not None:
+                try:
+                    ray.get(self.actor().evaluate.remote(model.path, str(artefact.path / "scores")))
+                except ray.exceptions.RayTaskError as error:
+                    raise ContinualError(f"the evaluation of {model.path} failed: {error.cause}") from error
+                writer.finish()
+        return json.loads((artefact.path / "scores.json").read_text())["scores"]
+
+
+class InsideStage:
+    """Scores what the workers export at every `evaluate.every` steps, beside the training."""
+
+    def __init__(self, scorer: Scorer, folder: Path):
+        self.scorer, self.folder = scorer, folder
+        self.pending: dict[int, Any] = {}
+
+    def exports(self) -> list[tuple[int, Path]]:
+        found = [p for p in (self.folder / "evaluations").glob("step-*") if p.is_dir()]
+        return sorted((int(p.name.removeprefix("step-")), p) for p in found)
+
+    def scored(self) -> dict[int, dict[str, Any]]:
+        """Scores by step, all that are done."""
+        files = sorted((self.folder / "scores").glob("step-*.json"))
+        return {int(p.stem.removeprefix("step-")): json.loads(p.read_text())["scores"] for p in files}
+
+    def poll(self, wait: bool = False) -> None:
+        """Hand new exports to the actor; clear those that are scored. With `wait`, until none is left."""
+        import ray
+
+        for step, export in self.exports():
+            output = self.folder / "scores" / export.name
+            if output.with_suffix(".json").is_file():
+                shutil.rmtree(export, ignore_errors=True)
+                self.pending.pop(step, None)
+            elif step not in self.pending:
+                self.pending[step] = self.scorer.actor().evaluate.remote(str(export), str(output))
+        if wait and self.pending:
+            try:
+                ray.get(list(self.pending.values()))
+            except ray.exceptions.RayTaskError as error:
+                raise ContinualError(f"an evaluation inside the stage failed: {error.cause}") from error
+            self.poll()

@@ -1,0 +1,1 @@
+"""The method that the project is named for; the others live in `baselines`."""

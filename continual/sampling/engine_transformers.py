@@ -1,0 +1,76 @@
+"""The same samples' distribution from `transformers`, for models and machines that vLLM does not serve.
+
+A shard is sampled as one batch under the seed of its first sample, so a shard that is made again is made equal.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from continual.config.schema import Generate
+from continual.sampling.engine_vllm import Sample
+from continual.sampling.settings import SampleSettings
+
+
+class _SampleBatch:
+    """A batch of sample numbers to tokens; runs in a Ray Data actor that holds the model."""
+
+    def __init__(self, model: str, dtype: str, settings: SampleSettings, gpu: bool):
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        self.settings, self.device = settings, "cuda" if gpu else "cpu"
+        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype))
+        self.model = loaded.to(self.device).eval()
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
+        numbers = [int(number) for number in batch["number"]]
+        sampled: dict[int, np.ndarray] = {}
+        for start in {tuple(self.settings.prompt(number)) for number in numbers}:
+            mine = sorted(number for number in numbers if tuple(self.settings.prompt(number)) == start)
+            sampled |= dict(zip(mine, self._sample(list(start), mine), strict=True))
+        return {"number": numbers, "tokens": [sampled[number] for number in numbers]}
+
+    def _sample(self, start: list[int], numbers: list[int]) -> list[np.ndarray]:
+        import torch
+
+        settings, stop = self.settings, list(self.settings.stop)
+        torch.manual_seed(settings.seed_of(numbers[0]))
+        prompt = torch.tensor([start] * len(numbers), device=self.device)
+        out = self.model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            do_sample=True,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            top_k=settings.top_k,
+            max_new_tokens=settings.tokens - len(start),
+            eos_token_id=stop or None,
+            pad_token_id=0,
+        )[:, len(start) :].cpu()
+        results = []
+        for row in out.tolist():
+            ends = [at for at, token in enumerate(row) if token in stop]
+            results.append(np.asarray(row[: ends[0] + 1] if ends else row, np.int32))
+        return results
+
+
+def generate(
+    model: str, dtype: str, settings: SampleSettings, numbers: list[int], config: Generate
+) -> Iterator[Sample]:
+    """Samples `numbers`, shard by shard."""
+    import ray.data
+
+    gpu = config.gpus_per_replica > 0
+    requests = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=1)
+    sampled = requests.map_batches(
+        _SampleBatch,
+        fn_constructor_args=(model, dtype, settings, gpu),
+        batch_size=config.shard_samples,
+        compute=ray.data.ActorPoolStrategy(size=config.replicas),
+        num_cpus=config.cpus_per_replica,
+        num_gpus=config.gpus_per_replica or None,
+    )
+    for row in sampled.iter_rows():
+        yield int(row["number"]), np.asarray(row["tokens"], np.int32)

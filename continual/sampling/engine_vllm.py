@@ -1,0 +1,83 @@
+"""vLLM behind `ray.data.llm`: one request per sample, each with its own seed."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from continual.config.schema import Generate
+from continual.sampling.settings import SampleSettings
+
+Sample = tuple[int, np.ndarray | None]
+"""Sample number and its tokens after the prompt, or None for a failed request."""
+
+
+class _Request:
+    def __init__(self, settings: SampleSettings):
+        self.settings = settings
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        number = int(row["number"])
+        prompt = self.settings.prompt(number)
+        return {
+            "number": number,
+            "tokenized_prompt": prompt,
+            "prompt": "",
+            "sampling_params": {
+                "max_tokens": self.settings.tokens - len(prompt),
+                "temperature": self.settings.temperature,
+                "top_p": self.settings.top_p,
+                "top_k": self.settings.top_k or -1,
+                "seed": self.settings.seed_of(number),
+                # With ignore_eos vLLM stops at nothing but the listed ids, so that the settings alone decide.
+                "ignore_eos": True,
+                "stop_token_ids": list(self.settings.stop) or None,
+                "detokenize": False,
+            },
+        }
+
+
+def _answer(row: dict[str, Any]) -> dict[str, Any]:
+    return {"number": row["number"], "tokens": row["generated_tokens"], "failed": ""}
+
+
+def generate(
+    model: str, dtype: str, settings: SampleSettings, numbers: list[int], config: Generate
+) -> Iterator[Sample]:
+    """Samples `numbers` in the order in which they finish. `model` is a folder; `settings.tokens` bounds the context."""
+    import ray.data
+    from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+
+    cpu = config.gpus_per_replica == 0
+    engine: dict[str, Any] = {"dtype": dtype, "max_model_len": settings.tokens, "enable_prefix_caching": False}
+    if cpu:
+        engine["enforce_eager"] = True
+    else:
+        engine["tensor_parallel_size"] = 1
+    # One process per engine on CPU: a second one costs 8 to 9 s per start and brings nothing on two cores.
+    environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"} if cpu else {}
+    bundle = {"CPU": config.cpus_per_replica} | ({} if cpu else {"GPU": config.gpus_per_replica})
+    processor = build_processor(
+        vLLMEngineProcessorConfig(
+            model_source=model,
+            engine_kwargs=engine | config.engine_arguments,
+            batch_size=config.batch_size,
+            concurrency=(config.replicas, config.replicas),
+            placement_group_config={"bundles": [bundle]},
+            # Exporting engine metrics needs Ray Serve, which `ray[default,train,tune,data]` does not bring.
+            log_engine_metrics=False,
+            should_continue_on_error=True,
+            chat_template_stage=False,
+            tokenize_stage=False,
+            detokenize_stage=False,
+            runtime_env={"env_vars": environment},
+        ),
+        preprocess=_Request(settings),
+        postprocess=_answer,
+    )
+    blocks = max(1, len(numbers) // max(config.batch_size, 1))
+    requests = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=blocks)
+    for row in processor(requests).iter_rows():
+        tokens = row.get("tokens")
+        failed = bool(row.get("__inference_error__")) or tokens is None
+        yield int(row["number"]), None if failed else np.asarray(tokens, np.int32)

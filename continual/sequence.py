@@ -1,0 +1,178 @@
+"""The state machine over stages: generate, train, evaluate, commit. Runs on the driver and never holds a model."""
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from continual.config.schema import Sequence
+from continual.context import StageContext
+from continual.errors import ConfigurationError
+from continual.evaluation.service import InsideStage, Scorer
+from continual.ledger import Ledger
+from continual.mitigation import ModelRef, StageRecord
+from continual.models import model_hash, start_model
+from continual.publish import Publisher
+from continual.stage import build_job
+from continual.store import Artefact, Store
+from continual.summary import summarise
+from continual.terminal import Terminal
+from continual.training.launch import exported, fit
+
+
+@dataclass
+class Run:
+    """One run of a sequence: where it stands and what it works with."""
+
+    sequence: Sequence
+    folder: Path
+    store: Store
+    ledger: Ledger
+    terminal: Terminal
+    publisher: Publisher
+    cluster_cpus: float
+    texts: dict[str, Artefact] = field(default_factory=dict)
+    earlier: list[StageRecord] = field(default_factory=list)
+
+    @contextmanager
+    def phase(self, name: str, stage: int) -> Iterator[None]:
+        """Book the time of a phase, also when it is interrupted."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.ledger.add("phase", phase=name, stage=stage, seconds=round(time.monotonic() - begun, 3))
+
+    @property
+    def threads(self) -> int:
+        """Threads of a worker: the machine's cores divided among the workers."""
+        return max(1, (os.cpu_count() or 1) // self.sequence.train.workers)
+
+
+def run_sequence(run: Run) -> dict[str, Any]:
+    """Do what is missing of the sequence, stage by stage; returns the summary (see `continual.summary`)."""
+    sequence, ledger = run.sequence, run.ledger
+    with run.phase("start", 0):
+        start = _start(run)
+    with run.phase("data", 0):
+        for text in sequence.evaluate.texts:
+            run.texts[text.name] = _rows(run, 0, f"text {text.name}", text.data, start)
+    scorer = Scorer(run.store, sequence, run.texts, threads=max(1, os.cpu_count() or 1))
+    run.publisher.begin(start)
+    _score(run, scorer, 0, "start", start)
+    current = start
+    for stage in range(1, len(sequence.stages) + 1):
+        done = ledger.find("stage_done", stage=stage)
+        if done is None:
+            done = _stage(run, scorer, stage, start, current)
+        rows = Artefact("rows", done["rows"], str(run.store.root))
+        current = ModelRef(done["model"], done["hash"])
+        declared = sequence.stages[stage - 1]
+        run.earlier.append(StageRecord(declared.name, current, rows, declared.start_token))
+    ledger.find("done") or ledger.add("done")
+    return summarise(run.folder, sequence, ledger, run.store.root, run.publisher.run_id())
+
+
+def _start(run: Run) -> ModelRef:
+    known = run.ledger.find("start_model")
+    if known is not None:
+        return ModelRef(known["path"], known["hash"])
+    start = start_model(run.store, run.sequence.model, run.sequence.seed)
+    run.ledger.add("start_model", path=start.path, hash=start.hash)
+    return start
+
+
+def _rows(run: Run, stage: int, title: str, source: Any, start: ModelRef) -> Artefact:
+    from continual.data.tokenise import prepare_rows
+
+    name = "start" if stage == 0 else f"stage {stage} {run.sequence.stages[stage - 1].name}"
+    with run.terminal.step(f"{name}: read {title}") as step:
+        try:
+            rows = prepare_rows(
+                run.store, source, start.path, run.sequence.train.row_tokens, lambda n: step.update(n, None, "documents")
+            )
+        except ConfigurationError as error:
+            raise error.within(f"stages.{stage - 1}.data" if stage else f"evaluate.texts ({title})") from error
+        manifest = rows.manifest()
+        lost = [f"{manifest[key]} documents {key}" for key in ("dropped", "cut", "empty") if manifest.get(key)]
+        counts = manifest["counts"]
+        step.note(f"{counts['rows']} rows, {counts['tokens']} tokens" + "".join(f", {text}" for text in lost))
+    return rows
+
+
+def _score(run: Run, scorer: Scorer, stage: int, name: str, model: ModelRef) -> dict[str, Any]:
+    known = run.ledger.find("scored", stage=stage, model=model.hash)
+    if known is None:
+        with run.phase("evaluate", stage), run.terminal.step(f"stage {stage} {name}: evaluate") as step:
+            scores = scorer.score(model)
+            step.note(", ".join(f"{task} {value['score']:.3f}" for task, value in scores.items()))
+        known = run.ledger.add("scored", stage=stage, name=name, model=model.hash, scores=scores)
+    run.publisher.scores(run.ledger.all("scored"))
+    return dict(known["scores"])
+
+
+def stage_folder(folder: Path, stage: int, name: str) -> Path:
+    return folder / "stages" / f"{stage}-{name}"
+
+
+def _stage(run: Run, scorer: Scorer, stage: int, start: ModelRef, stage_start: ModelRef) -> dict[str, Any]:
+    """One stage as a transaction: everything before the `stage_done` line can be repeated."""
+    sequence, declared = run.sequence, run.sequence.stages[stage - 1]
+    with run.phase("data", stage):
+        rows = _rows(run, stage, "task", declared.data, start)
+    steps = declared.steps or math.ceil((declared.epochs or 1) * rows.manifest()["counts"]["rows"] / sequence.train.batch_rows)
+    ctx = StageContext(sequence, stage, run.store, run.terminal, start, stage_start, list(run.earlier), rows, steps)
+    folder = stage_folder(run.folder, stage, declared.name)
+    with run.phase("mitigate", stage):
+        job, mitigations, artefacts = build_job(ctx, folder, run.threads)
+    run.ledger.add("prepared", stage=stage, samples=[artefact.hash for artefact in ctx.used], steps=steps)
+    run.publisher.stage_begins(stage, job, ctx)
+    inside = InsideStage(scorer, folder)
+    if not exported(job):
+        with run.phase("train", stage):
+            _train(run, job, stage, inside)
+    inside.poll(wait=True)
+    run.publisher.records(stage, folder, inside.scored())
+    trained = ModelRef(str(job.export), model_hash(job.export))
+    chosen, others = _candidates(ctx, mitigations, artefacts, trained)
+    _score(run, scorer, stage, declared.name, chosen)
+    for name, other in others:
+        with run.phase("evaluate", stage):
+            run.ledger.add("candidate", stage=stage, name=name, scores=scorer.score(other))
+    done = run.ledger.add(
+        "stage_done", stage=stage, name=declared.name, model=chosen.path, hash=chosen.hash, rows=rows.hash, steps=steps
+    )
+    run.publisher.stage_ends(stage)
+    for left in ("checkpoints", "ray", "evaluations"):
+        shutil.rmtree(folder / left, ignore_errors=True)
+    return done
+
+
+def _candidates(
+    ctx: StageContext, mitigations: list[Any], artefacts: list[Any], trained: ModelRef
+) -> tuple[ModelRef, list[tuple[str, ModelRef]]]:
+    """The model that continues (the first candidate, else the trained one) and those that are only scored."""
+    found = [c for m in mitigations for c in m.candidates(ctx, trained)]
+    if not found:
+        return trained, []
+    return found[0].model, [(candidate.name, candidate.model) for candidate in found[1:]]
+
+
+def _train(run: Run, job: Any, stage: int, inside: InsideStage) -> None:
+    title = f"stage {stage} {run.sequence.stages[stage - 1].name}: train"
+    with run.terminal.step(title) as step:
+
+        def watch(records: list[dict[str, Any]]) -> None:
+            if records:
+                last = records[-1]
+                losses = " ".join(f"{name} {value:.3f}" for name, value in last["loss"].items())
+                step.update(last["step"], job.steps, f"loss {losses}")
+            inside.poll()
+            run.publisher.records(stage, job.folder, inside.scored())
+
+        fit(job, run.cluster_cpus, watch)

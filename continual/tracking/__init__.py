@@ -1,0 +1,10 @@
+"""MLflow behind one small class: the driver records, a thread follows. Imports mlflow only inside that thread."""
+
+from continual.tracking.figures import matrix_figure, matrix_table
+from continual.tracking.git import git_state
+from continual.tracking.names import clean, flatten, sequence_metrics, stage_metrics
+from continual.tracking.tracker import Tracker
+
+__all__ = [
+    "Tracker", "clean", "flatten", "git_state", "matrix_figure", "matrix_table", "sequence_metrics", "stage_metrics",
+]  # fmt: skip

@@ -1,0 +1,82 @@
+"""What things are called in MLflow, and how values are made to fit its limits."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+KEY_CHARACTERS, PARAM_CHARACTERS, TAG_CHARACTERS = 250, 6000, 5000
+"""MLflow's longest key and parameter; for tags older servers stop at 5,000."""
+
+
+def shorten(text: str, limit: int) -> str:
+    """The text, or its beginning and the hash of the whole: equal texts stay equal, different ones different."""
+    if len(text) <= limit:
+        return text
+    mark = f"...{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+    return text[: limit - len(mark)] + mark
+
+
+def clean(name: str) -> str:
+    """A key that MLflow takes: letters, digits and `_ - . : /` and space, no empty or dotted path parts, <= 250.
+
+    lm-eval's `acc,none` becomes `acc:none`; every other foreign character becomes `_`. A valid name is left alone.
+    """
+    name = re.sub(r"[^\w\-. :/]", "_", name.replace(",", ":"))
+    parts = [part for part in shorten(name, KEY_CHARACTERS).split("/") if part not in ("", ".", "..")]
+    return "/".join(parts) or "_"
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """A nested configuration as parameters, by the dotted keys that overrides use: `mitigation.0.weight` -> `1.0`.
+
+    None is `null` and booleans are `true` and `false`, as in YAML; lists of plain values stay one JSON value.
+    """
+    flat: dict[str, str] = {}
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(item, list) and any(isinstance(part, Mapping) for part in item):
+            item = {str(i): part for i, part in enumerate(item)}
+        if isinstance(item, Mapping) and item:
+            flat |= flatten(item, f"{name}.")
+        else:
+            flat[name] = item if isinstance(item, str) else json.dumps(item, default=str)
+    return flat
+
+
+def stage_metrics(record: Mapping[str, Any]) -> dict[str, float]:
+    """A line of a stage's metrics.jsonl as the metrics of its run at step `record["step"]`.
+
+    Losses and drift are in nats per token, `learning_rate` and `gradient_norm` as trained with, and
+    `tokens_per_second` counts the tokens of all streams and workers.
+    """
+    metrics = {
+        f"{group}/{stream}": value
+        for group in ("loss", "weight", "drift")
+        for stream, value in record.get(group, {}).items()
+    }
+    metrics |= {name: record.get(name) for name in ("learning_rate", "gradient_norm")}
+    if seconds := record.get("seconds"):
+        metrics["tokens_per_second"] = record["tokens"] / seconds
+        metrics["data_wait_fraction"] = record.get("data_wait", 0.0) / seconds
+    return {name: float(value) for name, value in metrics.items() if value is not None}
+
+
+def sequence_metrics(figures: Mapping[str, Any], scores: Mapping[str, Any]) -> dict[str, float]:
+    """The parent run's metrics after a stage; the step is the stage's number.
+
+    `figures` maps a name to a number, or to {task: number}, e.g. {"forgetting": 0.1, "forgetting_by_task": {"sort":
+    0.1}} gives `forgetting` and `forgetting/sort`. `scores` is the stage's line of the matrix, {task: {score, stderr,
+    n}}, and gives `score/<task>` and `score_stderr/<task>`. What is None is undefined at this stage and left out.
+    """
+    metrics: dict[str, Any] = {}
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            metrics |= {f"{name.removesuffix('_by_task')}/{task}": number for task, number in value.items()}
+        else:
+            metrics[name] = value
+    for task, score in scores.items():
+        metrics[f"score/{task}"] = score["score"]
+        metrics[f"score_stderr/{task}"] = score.get("stderr")
+    return {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}

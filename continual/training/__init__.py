@@ -1,0 +1,1 @@
+"""Training: losses, the module that a strategy wraps, strategies, the loop, checkpoints."""

@@ -1,0 +1,97 @@
+"""Ray Data into Ray Train workers: each rank gets its own ordered data set of steps, mapped to stored rows.
+
+Ray Train's default split gives an order that depends on timing. Here a data set's row is one optimizer step of one
+rank, so a start at step 10 reads exactly what a run from step 0 reads from there on, with any number of workers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ray.train import DataConfig
+
+from continual.data.rows import ROW_COLUMNS, RowReader
+from continual.store import Artefact
+from continual.training.checkpoints import newest_valid
+from continual.training.order import StreamRows, rank_share, shuffled, step_positions
+
+if TYPE_CHECKING:
+    from ray.data import DataIterator
+
+STEPS_PER_BLOCK = 8
+READ_CPUS = 0.1
+
+
+@lru_cache(maxsize=32)
+def _reader(artefact: Artefact) -> RowReader:
+    return RowReader(artefact)
+
+
+@dataclass
+class ReadSteps:
+    """Maps step numbers to a rank's rows: per stream the arrays `<stream>/<column>` [1, rows, row_tokens]."""
+
+    streams: Sequence[StreamRows]
+    seed: int
+    rank: int
+    world_size: int
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        steps = [self.read(int(step)) for step in batch["step"]]
+        out = {key: np.stack([one[key] for one in steps]) for key in steps[0]}
+        return {"step": batch["step"], **out}
+
+    def read(self, step: int) -> dict[str, np.ndarray]:
+        out: dict[str, np.ndarray] = {}
+        for stream in self.streams:
+            numbers = rank_share(self.row_numbers(stream, step), self.rank, self.world_size)
+            rows = _reader(stream.artefact).take(numbers)
+            for weights in stream.row_weights:
+                rows["weights"] = rows["weights"] * _reader(weights).take(numbers, ("weights",))["weights"]
+            if stream.columns is not None:
+                rows |= _reader(stream.columns).take(numbers, ("top_ids", "top_logprobs"))
+            rows["row"] = numbers
+            out |= {f"{stream.name}/{key}": value for key, value in rows.items() if key != "documents"}
+        return out
+
+    def row_numbers(self, stream: StreamRows, step: int) -> np.ndarray:
+        """All workers' row numbers of a stream in a step."""
+        positions = step_positions(stream.per_step, step)
+        reader = _reader(stream.artefact)
+        if stream.shuffle:
+            return shuffled(self.seed, stream.name, positions, len(reader))
+        return reader.resolve(positions, skip=stream.held_out)
+
+
+class OrderedIngest(DataConfig):
+    """Gives every rank its steps, from the newest valid checkpoint on. Runs again at every worker-group start."""
+
+    def __init__(self, streams: Sequence[StreamRows], seed: int, steps: int, checkpoints: str):
+        super().__init__()
+        self.streams, self.seed, self.steps, self.checkpoints = list(streams), seed, steps, checkpoints
+
+    def configure(
+        self, datasets: Any, world_size: int, worker_handles: Any, worker_node_ids: Any, **kwargs: Any
+    ) -> "list[dict[str, DataIterator]]":
+        import ray.data
+
+        first, _ = newest_valid(Path(self.checkpoints))
+        ray.data.DataContext.get_current().execution_options.preserve_order = True
+        steps = np.arange(min(first, self.steps - 1), self.steps)
+        parts = []
+        for rank in range(world_size):
+            read = ReadSteps(self.streams, self.seed, rank, world_size)
+            items = [{"step": int(step)} for step in steps]
+            blocks = -(-len(items) // STEPS_PER_BLOCK)
+            numbered = ray.data.from_items(items, override_num_blocks=blocks)
+            # A fraction of a CPU: with whole ones two workers on two cores leave none, and reading waits for ever.
+            mapped = numbered.map_batches(read, batch_size=STEPS_PER_BLOCK, num_cpus=READ_CPUS)
+            mapped.context.execution_options.preserve_order = True
+            parts.append({"steps": mapped.iterator()})
+        return parts
+
+
+COLUMNS = tuple(name for name in ROW_COLUMNS if name != "documents")

@@ -1,0 +1,107 @@
+"""Run a stage's training with Ray Train from the driver, and watch it."""
+
+import contextlib
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from continual.errors import ContinualError
+from continual.training.checkpoints import newest_valid, problem
+from continual.training.job import TrainJob
+from continual.training.records import read_records
+
+POLL_SECONDS = 0.5
+STOP_SECONDS = 60.0
+"""How long Ctrl-C waits for the workers to put down a checkpoint."""
+
+
+def exported(job: TrainJob) -> bool:
+    """Whether the stage's model is there and whole."""
+    return job.export.is_dir() and problem(job.export) is None
+
+
+def worker_cpus(job: TrainJob, cluster_cpus: float) -> float:
+    """CPUs that a worker reserves: as configured, or an equal part of what the cluster has less one for Ray Data."""
+    if job.train.cpus_per_worker:
+        return job.train.cpus_per_worker
+    share = max(cluster_cpus - 1, 0.5) / job.train.workers
+    return float(int(share)) if share >= 1 else round(max(share, 0.05), 2)
+
+
+def fit(job: TrainJob, cluster_cpus: float, watch: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Train until `job.export` exists. `watch` gets all records so far, about twice a second.
+
+    On KeyboardInterrupt the workers finish their step and publish a checkpoint before it goes on to the caller. Raises
+    ContinualError with the workers' own sentence where they had one.
+    """
+    stop, failed = job.folder / "stop", job.folder / "failed.txt"
+    job.folder.mkdir(parents=True, exist_ok=True)
+    for left in (stop, failed):
+        left.unlink(missing_ok=True)
+    outcome: dict[str, BaseException] = {}
+    # In a thread of its own: in the main thread fit() would install a SIGINT handler and leave it behind.
+    thread = threading.Thread(target=_fit, args=(job, cluster_cpus, outcome), daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(POLL_SECONDS)
+            watch(read_records(job.folder / "metrics.jsonl"))
+    except KeyboardInterrupt:
+        stop.touch()
+        deadline = time.monotonic() + STOP_SECONDS
+        with contextlib.suppress(KeyboardInterrupt):
+            while thread.is_alive() and time.monotonic() < deadline:
+                thread.join(POLL_SECONDS)
+        raise
+    if error := outcome.get("error"):
+        text = failed.read_text() if failed.is_file() else _sentence(error)
+        step, _ = newest_valid(job.checkpoints)
+        raise ContinualError(f"training failed after step {step}: {text}") from error
+    if not exported(job):
+        raise ContinualError(f"training ended without a whole model in {job.export}; run the same command again")
+
+
+def _sentence(error: BaseException) -> str:
+    """The workers' last line of the first failure."""
+    failures = getattr(error, "worker_failures", None) or {}
+    first = next(iter(failures.values()), error)
+    lines = [line for line in str(first).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+def _fit(job: TrainJob, cluster_cpus: float, outcome: dict[str, BaseException]) -> None:
+    try:
+        _trainer(job, cluster_cpus).fit()
+    except BaseException as error:
+        outcome["error"] = error
+
+
+def _trainer(job: TrainJob, cluster_cpus: float) -> Any:
+    import ray.data
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from continual.training.ingest import OrderedIngest
+    from continual.training.loop import train_worker
+
+    gpu = job.train.gpus_per_worker > 0
+    resources = {"CPU": worker_cpus(job, cluster_cpus)} | ({"GPU": job.train.gpus_per_worker} if gpu else {})
+    streams = [component.rows for component in job.components]
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job},
+        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=job.train.workers, use_gpu=gpu, resources_per_worker=resources
+        ),
+        # A new name every time: (storage_path, name) would resume Ray Train's own state, and ours is elsewhere.
+        run_config=RunConfig(
+            name=f"train-{uuid.uuid4().hex[:8]}",
+            storage_path=str(job.folder / "ray"),
+            failure_config=FailureConfig(max_failures=job.train.max_failures),
+        ),
+        datasets={"steps": ray.data.range(1)},
+        dataset_config=OrderedIngest(streams, job.seed, job.steps, str(job.checkpoints)),
+    )

@@ -1,0 +1,164 @@
+"""Model and loss as one module: what a strategy wraps.
+
+Body, head and loss run inside one `forward`, so that DDP sees every use of every parameter (with the head outside it
+trains unsynchronised, in silence) and the hooks of ZeRO-3 fire for the head too. Logits exist for one chunk of
+positions at a time.
+"""
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from continual.errors import ContinualError
+from continual.training.losses import kl_sum, kl_topk_sum, nll_sum
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class LossModule(nn.Module):
+    """A causal language model together with its loss.
+
+    `chunk_tokens`: positions whose logits exist at one time. `autocast_dtype`: compute dtype of body and head (the
+    parameters keep theirs, the losses are float32), None for the parameters' own.
+    """
+
+    equal_chunks = False
+    """Set under ZeRO-3: each chunk gathers the head's weights from all ranks, so all need the same number of chunks."""
+
+    def __init__(self, model: "PreTrainedModel", chunk_tokens: int, autocast_dtype: torch.dtype | None):
+        super().__init__()
+        self.model = model
+        self.chunk_tokens = chunk_tokens
+        self.autocast_dtype = autocast_dtype
+
+    def forward(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        weights: Tensor,
+        loss: str = "nll",
+        teacher: nn.Module | None = None,
+        top_ids: Tensor | None = None,
+        top_logprobs: Tensor | None = None,
+    ) -> Tensor:
+        """Sum over positions of weight x loss, a float32 scalar in nats; what to divide by is the caller's business.
+
+        ids, positions, weights [B, T]; top_ids, top_logprobs [B, T, k]. `weights[b, t]` belongs to predicting token t
+        from what is before it, so `weights[:, 0]` is ignored; `top_ids[b, t]` and `top_logprobs[b, t]` are a teacher's
+        distribution of token t. `loss`: `nll`, or `kl` against `teacher` (a frozen causal language model in eval mode
+        with the same vocabulary) or, without one, against the top-k columns.
+
+        With no weight anywhere the result is a zero that still reaches every parameter: DDP waits for all gradients.
+        Under ZeRO-3 all ranks must call this the same number of times.
+        """
+        if loss not in ("nll", "kl"):
+            raise ValueError(f"no such loss: `{loss}`")
+        if teacher is not None and teacher.training:
+            raise ValueError("the teacher is in training mode; call teacher.eval()")
+        at, kept, chunks = self._positions(weights)
+        # The token that position `at` predicts; a row's last position predicts none and has no weight.
+        token = torch.where(at % ids.shape[1] == ids.shape[1] - 1, at, at + 1)
+        with torch.autocast(ids.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
+            hidden = _hidden(self.model, ids, positions).index_select(0, at)
+            columns: tuple[Tensor, ...]
+            if loss == "nll":
+                columns = (ids.reshape(-1)[token].long(),)
+            elif teacher is not None:
+                with torch.no_grad():
+                    columns = (_hidden(teacher, ids, positions).index_select(0, at),)
+            elif top_ids is not None and top_logprobs is not None:
+                columns = (top_ids.flatten(0, 1)[token].long(), top_logprobs.flatten(0, 1)[token])
+            else:
+                raise ValueError("loss `kl` needs `teacher`, or `top_ids` and `top_logprobs`")
+            parts = zip(*(column.tensor_split(chunks) for column in (hidden, kept, *columns)), strict=True)
+            if chunks == 1 or not torch.is_grad_enabled():
+                sums = [self._chunk(teacher, *part) for part in parts]
+            else:
+                # The backward pass computes logits again, so that one chunk's live at a time. No dropout in a head.
+                again: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+                sums = [checkpoint(self._chunk, teacher, *part, **again) for part in parts]
+        return torch.stack(sums).sum()
+
+    def _positions(self, weights: Tensor) -> tuple[Tensor, Tensor, int]:
+        """Flat positions [N] that predict a token of nonzero weight, its weight [N], and the number of chunks."""
+        shifted = torch.zeros_like(weights, dtype=torch.float32)
+        shifted[:, :-1] = weights[:, 1:]
+        flat = shifted.reshape(-1)
+        at = flat.nonzero().squeeze(-1)
+        chunks = max(1, -(-len(at) // self.chunk_tokens))
+        if self.equal_chunks:
+            most = torch.tensor(chunks, device=weights.device)
+            dist.all_reduce(most, dist.ReduceOp.MAX)
+            chunks = int(most)
+        # No empty chunk: fill up with a position of no weight, which uses the head and leaves no gradient.
+        filled = max(0, chunks - len(at))
+        return torch.cat([at, at.new_zeros(filled)]), torch.cat([flat[at], flat.new_zeros(filled)]), chunks
+
+    def _chunk(self, teacher: nn.Module | None, hidden: Tensor, weights: Tensor, *columns: Tensor) -> Tensor:
+        """The weighted sum of one chunk; see `forward` for what the columns are."""
+        logits = _logits(self.model, hidden)
+        if len(columns) == 2:
+            return kl_topk_sum(logits, columns[0], columns[1], weights)
+        if teacher is None:
+            return nll_sum(logits, columns[0], weights)
+        with torch.no_grad():
+            teacher_logits = _logits(teacher, columns[0])
+        return kl_sum(logits, teacher_logits, weights)
+
+
+def check_head(model: "PreTrainedModel") -> None:
+    """Compare the module's way from ids to logits with the model's own, on 8 tokens; ContinualError if it differs.
+
+    Finds heads that do more than one projection (scaled logits, extra layers), and models whose packed documents see
+    each other (in transformers 5.24 OPT, GPT-OSS and every model with a recurrent state, among others). Call it before
+    a strategy shards the parameters.
+    """
+    name = type(model).__name__
+    decoder = model.get_decoder()
+    if decoder is model or model.get_output_embeddings() is None:
+        raise ContinualError(f"{name} does not tell its body from its head; it cannot be trained")
+    if "position_ids" not in inspect.signature(decoder.forward).parameters:
+        raise ContinualError(f"{name} takes no position ids, so documents packed in one row would see each other")
+    embedding = model.get_input_embeddings().weight
+    device = embedding.device
+    ids = (torch.arange(8, device=device) * 7 + 1) % len(embedding)
+    apart, packed = ids.view(4, 2), ids.view(2, 4)
+    positions = torch.arange(2, device=device)
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        expected = model(input_ids=apart, use_cache=False).logits.flatten(0, 1).float()
+        own = _logits(model, _hidden(model, apart, positions.expand(4, 2))).float()
+        together = _logits(model, _hidden(model, packed, positions.repeat(2, 2))).float()
+    model.train(training)
+    # A low-precision model rounds differently in another shape; documents that see each other differ by far more.
+    tolerance = max(1e-4, 8 * torch.finfo(model.dtype).eps) * float(expected.abs().max())
+    if float((own - expected).abs().max()) > tolerance:
+        raise ContinualError(f"the head of {name} does more than project the hidden states; it cannot be trained")
+    if float((together - expected).abs().max()) > tolerance:
+        raise ContinualError(
+            f"{name} lets documents that are packed in one row see each other "
+            f"(attention `{model.config._attn_implementation}`); it cannot be trained"
+        )
+
+
+def _hidden(model: Any, ids: Tensor, positions: Tensor) -> Tensor:
+    """Last hidden states [B x T, H]. Position ids that restart are all that keeps packed documents apart.
+
+    transformers reads document borders off the position ids, and only where there is no attention mask and no cache
+    (`masking_utils._preprocess_mask_arguments` in 5.x).
+    """
+    states = model.get_decoder()(input_ids=ids, position_ids=positions, attention_mask=None, use_cache=False)
+    return states.last_hidden_state.flatten(0, 1)
+
+
+def _logits(model: Any, hidden: Tensor) -> Tensor:
+    """Logits [N, V] of hidden states [N, H]. The head is called as a module: its hooks are ZeRO-3's."""
+    logits = model.get_output_embeddings()(hidden)
+    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    return logits if cap is None else cap * torch.tanh(logits / cap)

@@ -1,0 +1,54 @@
+"""Which rows make up which step: a pure function of (seed, step, world size, rank), never of timing."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from continual.store import Artefact, digest
+
+
+@dataclass(frozen=True)
+class StreamRows:
+    """A stream as the workers read it: `per_step` rows of `artefact` in every optimizer step, over all workers.
+
+    `shuffle`: a new permutation every epoch (the task's rows); else sequential from row `held_out` on, endlessly.
+    `row_weights` and `columns` are artefacts with further columns for the same rows.
+    """
+
+    name: str
+    artefact: Artefact
+    per_step: int
+    shuffle: bool
+    held_out: int = 0
+    row_weights: tuple[Artefact, ...] = ()
+    columns: Artefact | None = None
+
+
+@lru_cache(maxsize=8)
+def permutation(seed: int, stream: str, epoch: int, rows: int) -> np.ndarray:
+    """The order of an epoch's rows; shape [rows], int64."""
+    key = int(digest([seed, stream, epoch]), 16) % (1 << 64)
+    return np.random.Generator(np.random.Philox(key)).permutation(rows)
+
+
+def shuffled(seed: int, stream: str, positions: np.ndarray, rows: int) -> np.ndarray:
+    """Row numbers at endless positions: epoch after epoch, each in its own order."""
+    epochs, within = np.divmod(positions, rows)
+    out = np.empty(len(positions), np.int64)
+    for epoch in np.unique(epochs):
+        at = epochs == epoch
+        out[at] = permutation(seed, stream, int(epoch), rows)[within[at]]
+    return out
+
+
+def step_positions(per_step: int, step: int) -> np.ndarray:
+    """Positions in a stream that step `step` (0-based) reads."""
+    return np.arange(step * per_step, (step + 1) * per_step)
+
+
+def rank_share(numbers: np.ndarray, rank: int, world_size: int) -> np.ndarray:
+    """A rank's part of a step's row numbers: every world_size-th, filled with -1 (padding) to equal counts."""
+    share = -(-len(numbers) // world_size)
+    mine = numbers[rank::world_size]
+    return np.concatenate([mine, np.full(share - len(mine), -1, np.int64)])

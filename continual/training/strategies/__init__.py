@@ -1,0 +1,33 @@
+"""Strategies: how one optimizer step is spread over ranks. Importing this package imports neither torch nor deepspeed."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from continual.config.schema import Train
+    from continual.training.module import LossModule
+    from continual.training.strategies.base import Strategy
+
+__all__ = ["build_strategy"]
+
+
+def build_strategy(
+    train: "Train",
+    module: "LossModule",
+    steps: int,
+    device: "torch.device",
+    world_size: int,
+    micro_batches: int,
+) -> "Strategy":
+    """The strategy that `train.strategy` names, around `module` on `device`; called by all ranks.
+
+    `micro_batches`: backward passes per optimizer step of each rank.
+    """
+    if train.strategy == "ddp":
+        from continual.training.strategies.ddp import Ddp
+
+        return Ddp(train, module, device, world_size)
+    from continual.training.strategies.deepspeed import DeepSpeed
+
+    return DeepSpeed(train, module, device, micro_batches)

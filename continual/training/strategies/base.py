@@ -1,0 +1,90 @@
+"""What a strategy is: the one place that knows how a step is distributed."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from continual.config.schema import Train
+from continual.training.module import LossModule
+
+
+class Strategy(ABC):
+    """A wrapped LossModule with its optimizer. Every method is called by all ranks, in the same order.
+
+    The loss that is backpropagated is world_size x (this rank's weighted sum / global count): gradients are averaged
+    over ranks and summed over micro-batches, so they are those of the global mean.
+
+        with strategy.micro(last):
+            loss = strategy(ids, positions, weights)
+            strategy.backward(loss * world_size / count, last)
+        norm = strategy.step(rate)
+    """
+
+    module: LossModule
+
+    @abstractmethod
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        """`LossModule.forward` through the wrapper."""
+
+    @abstractmethod
+    def micro(self, last: bool) -> AbstractContextManager[Any]:
+        """Surrounds forward and backward of one micro-batch; `last`: the optimizer step follows it."""
+
+    @abstractmethod
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """Add the gradients of `loss` (a scalar), unscaled; after the last micro-batch all ranks have their mean."""
+
+    @abstractmethod
+    def step(self, learning_rate: float) -> float:
+        """Clip, update the weights at this rate, clear the gradients; the global gradient norm before clipping."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write weights and optimizer state into an existing folder that all ranks share; each writes its own files."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> None:
+        """Go on from what `save` wrote with the same number of ranks, bit for bit; for a fresh strategy."""
+
+    @abstractmethod
+    def full_state(self) -> dict[str, Tensor] | None:
+        """On rank 0 the model's own state dict, whole, float32, on the CPU, and nobody else's memory; else None."""
+
+    def train(self) -> None:
+        """Dropout on, where the model has any."""
+        self.module.train()
+
+    def eval(self) -> None:
+        """Dropout off."""
+        self.module.eval()
+
+
+def adamw(train: Train, module: LossModule) -> torch.optim.AdamW:
+    """The same AdamW for every strategy, with all trainable parameters in one group."""
+    return torch.optim.AdamW(
+        [p for p in module.parameters() if p.requires_grad],
+        lr=train.learning_rate,
+        betas=train.betas,
+        eps=train.epsilon,
+        weight_decay=train.weight_decay,
+        # One implementation on every device, whatever torch prefers there: strategies must give equal numbers.
+        foreach=False,
+        fused=False,
+    )
+
+
+def copied(items: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """CPU copies by name, floating-point ones in float32; names that shared a tensor share its copy (tied weights)."""
+    copies: dict[int, Tensor] = {}
+    named = {}
+    for name, tensor in items:
+        if id(tensor) not in copies:
+            dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+            copies[id(tensor)] = tensor.detach().to("cpu", dtype, copy=True)
+        named[name] = copies[id(tensor)]
+    return named

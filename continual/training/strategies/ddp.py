@@ -1,0 +1,69 @@
+"""Every rank holds everything; torch averages the gradients. With one rank there is no wrapper."""
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from continual.config.schema import Train
+from continual.training.module import LossModule
+from continual.training.strategies.base import Strategy, adamw, copied
+
+FILE = "ddp.pt"
+
+
+class Ddp(Strategy):
+    """torch DistributedDataParallel over the process group that is there, and AdamW."""
+
+    def __init__(self, train: Train, module: LossModule, device: torch.device, world_size: int):
+        self.module = module.to(device)
+        self.clip = train.clip
+        self.optimizer = adamw(train, module)
+        self.rank = dist.get_rank() if world_size > 1 else 0
+        # Buffers are constants of the architecture (rotary frequencies): sent at every forward they would only cost,
+        # and hang where ranks call the module unequally often.
+        self.wrapped: nn.Module = (
+            DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
+            if world_size > 1
+            else module
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self.wrapped(*args, **kwargs)
+
+    def micro(self, last: bool) -> AbstractContextManager[Any]:
+        # DDP decides in the forward pass whether the backward pass will reduce, so this must cover both.
+        if isinstance(self.wrapped, DistributedDataParallel) and not last:
+            return self.wrapped.no_sync()
+        return nullcontext()
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        loss.backward()
+
+    def step(self, learning_rate: float) -> float:
+        parameters = [p for p in self.module.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if self.clip is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self.clip, norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return float(norm)
+
+    def save(self, folder: Path) -> None:
+        if self.rank == 0:
+            state = {"model": self.module.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+            torch.save(state, folder / FILE)
+
+    def load(self, folder: Path) -> None:
+        state = torch.load(folder / FILE, map_location="cpu", weights_only=True)
+        self.module.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def full_state(self) -> dict[str, Tensor] | None:
+        return copied(self.module.model.state_dict(keep_vars=True).items()) if self.rank == 0 else None

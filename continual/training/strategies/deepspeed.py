@@ -1,0 +1,109 @@
+"""ZeRO through `deepspeed.initialize`. Never through accelerate, whose CPU path leaves every worker to itself."""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from continual.config.schema import Train
+from continual.errors import ContinualError
+from continual.training.module import LossModule
+from continual.training.strategies.base import Strategy, adamw, copied
+from continual.training.strategies.deepspeed_json import merged, read_json
+
+TAG = "deepspeed"
+
+
+class DeepSpeed(Strategy):
+    """A DeepSpeed engine over the process group that is there (Ray Train's), with the same AdamW as ddp."""
+
+    def __init__(self, train: Train, module: LossModule, device: torch.device, micro_batches: int):
+        if not dist.is_initialized():
+            raise ContinualError("strategy `deepspeed` needs a process group, which Ray Train starts")
+        if device.type == "cpu":
+            # Before the first import: deepspeed looks once, and builds CUDA extensions where it believes in CUDA.
+            os.environ["DS_ACCELERATOR"] = "cpu"
+        os.environ.setdefault("LOCAL_RANK", "0" if device.index is None else str(device.index))
+        import deepspeed
+
+        logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+        # deepspeed 0.19 calls collectives by names that torch 2.13 renamed; torch would say so at every call.
+        warnings.filterwarnings("ignore", "`torch.distributed.* is deprecated", FutureWarning)
+        self.module = module.to(device)
+        self.zero3 = train.zero_stage == 3
+        module.equal_chunks = self.zero3
+        self.engine, *_ = deepspeed.initialize(
+            model=module, optimizer=adamw(train, module), config=settings(train, micro_batches)
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self.engine(*args, **kwargs)
+
+    def micro(self, last: bool) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        self.engine.set_gradient_accumulation_boundary(last)
+        # A new tensor: where the loss is the module's own output, deepspeed 0.19 divides its gradient by the number of
+        # micro-batches in a hook, whatever `scale_wrt_gas` says.
+        self.engine.backward(loss * 1.0, scale_wrt_gas=False)
+
+    def step(self, learning_rate: float) -> float:
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.engine.step()
+        return float(self.engine.get_global_grad_norm())
+
+    def save(self, folder: Path) -> None:
+        self.engine.save_checkpoint(str(folder), tag=TAG)
+
+    def load(self, folder: Path) -> None:
+        found, _ = self.engine.load_checkpoint(str(folder), tag=TAG)
+        if found is None:
+            raise ContinualError(f"there is no deepspeed checkpoint in {folder}")
+
+    def full_state(self) -> dict[str, Tensor] | None:
+        state = self.module.model.state_dict(keep_vars=True)
+        if not self.zero3:
+            return copied(state.items()) if dist.get_rank() == 0 else None
+        return self._gathered(state)
+
+    def _gathered(self, state: dict[str, Tensor]) -> dict[str, Tensor] | None:
+        """ZeRO-3: whole parameters, one at a time, so that no rank ever holds the model twice."""
+        import deepspeed
+
+        def whole() -> Iterator[tuple[str, Tensor]]:
+            for name, tensor in state.items():
+                parameters = [tensor] if hasattr(tensor, "ds_id") else []
+                with deepspeed.zero.GatheredParameters(parameters):
+                    yield name, tensor
+
+        if dist.get_rank() == 0:
+            return copied(whole())
+        for _ in whole():
+            pass
+        return None
+
+
+def settings(train: Train, micro_batches: int) -> dict[str, Any]:
+    """DeepSpeed's configuration for `train`, with the user's JSON merged in. Raises ConfigurationError."""
+    ours = {
+        "train_micro_batch_size_per_gpu": 1,  # only its own counters read it
+        "gradient_accumulation_steps": micro_batches,
+        "gradient_clipping": train.clip or 0.0,
+        "zero_optimization": {"stage": train.zero_stage},
+        # Autocast is LossModule's; float32 weights need no half-precision engine.
+        "bf16": {"enabled": False},
+        "fp16": {"enabled": False},
+        # Offloading the optimizer keeps our AdamW instead of asking for DeepSpeed's compiled one.
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": None,
+    }
+    return merged(ours, read_json(train.deepspeed))
