@@ -15,20 +15,18 @@ from continual.ledger import Ledger
 from continual.store import write_atomic
 
 
-def _stored(folder: Path) -> dict[str, Any] | None:
-    path = folder / "config.yaml"
-    return yaml.safe_load(path.read_text()) if path.is_file() else None
+IDENTITY = "identity.json"
 
 
 def _refuse_changes(folder: Path, loaded: Loaded) -> None:
-    stored = _stored(folder)
-    changed = differences(stored, loaded.resolved) if stored is not None else []
+    path = folder / IDENTITY
+    changed = differences(json.loads(path.read_text()), loaded.identity) if path.is_file() else []
     if changed:
         raise ConfigurationError(
             "name",
             f"the run `{loaded.sequence.name}` in {folder} was begun with other values of {', '.join(changed)}",
             "choose a new `name`, or give --fresh to begin it again",
-            str(loaded.path),
+            loaded.file,
         )
 
 
@@ -56,6 +54,7 @@ def claim(folder: Path, loaded: Loaded, fresh: bool) -> Iterator[Ledger]:
             _forget(folder)
             ledger.events.clear()
         _refuse_changes(folder, loaded)
+        write_atomic(folder / IDENTITY, json.dumps(loaded.identity))
         write_atomic(folder / "config.yaml", yaml.safe_dump(loaded.resolved, sort_keys=False))
         yield ledger
 

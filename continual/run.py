@@ -79,7 +79,7 @@ def execute(loaded: Loaded, notes: list[str], fresh: bool) -> dict[str, Any]:
     """Run or resume the sequence; a finished run returns its summary at once, without torch or ray."""
     from continual.resume import claim, finished
 
-    folder = Path(loaded.sequence.storage) / loaded.sequence.name
+    folder = loaded.run_folder
     if not fresh and (summary := finished(folder, loaded)) is not None:
         from continual.terminal import closing
 

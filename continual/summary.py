@@ -28,11 +28,23 @@ def matrix_of(scored: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def old_names(sequence: Sequence) -> list[str]:
+    """What `forgetting_old` is the mean of.
+
+    The mean is over `old_tasks`; without any it is over the texts that no stage is to learn, so that
+    `--max-forgetting` has something to hold on to. Both together would mix units.
+    """
+    learned = {task.name for stage in sequence.stages for task in stage.tasks}
+    texts = [text.name for text in sequence.evaluate.texts if text.name not in learned]
+    tasks = [task.name for task in sequence.evaluate.old_tasks]
+    return tasks or texts
+
+
 def figures_of(sequence: Sequence, scored: list[dict[str, Any]]) -> dict[str, Any]:
     """Forgetting and its relatives (see `continual.forgetting`) of the stages scored so far."""
     units = {task: value["unit"] for event in scored for task, value in event["scores"].items()}
-    old = [task.name for task in sequence.evaluate.old_tasks] + [text.name for text in sequence.evaluate.texts]
-    return figures(matrix_of(scored), [[task.name for task in stage.tasks] for stage in sequence.stages], old, units)
+    stage_tasks = [[task.name for task in stage.tasks] for stage in sequence.stages]
+    return figures(matrix_of(scored), stage_tasks, old_names(sequence), units)
 
 
 def token_counts(folder: Path, sequence: Sequence, ledger: Ledger, store: Path) -> dict[str, int]:

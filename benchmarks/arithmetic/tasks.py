@@ -55,7 +55,9 @@ def held_out_inputs(task: str, digits: int, held_out: int) -> list[int]:
     if digits < 1:
         raise ValueError(f"`digits` is {digits}; numbers need at least one digit")
     if not 0 <= held_out <= inputs(task, digits) // 2:
-        raise ValueError(f"`held_out` is {held_out}, but {task} has {inputs(task, digits)} inputs; hold out half at most")
+        raise ValueError(
+            f"`held_out` is {held_out}, but {task} has {inputs(task, digits)} inputs; hold out half at most"
+        )
     draw, found = random.Random(f"held out {task} {digits}"), dict[int, None]()
     while len(found) < held_out:
         found[draw.randrange(inputs(task, digits))] = None

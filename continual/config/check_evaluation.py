@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from continual.config.check_data import check_source
+from continual.config.paths import CORRECT_PATH
 from continual.config.schema import EvaluationTask, Sequence
 from continual.config.tokenizer_facts import TokenizerFacts
 from continual.errors import ConfigurationError
@@ -18,24 +19,20 @@ UNITS = {
 
 
 def measured(sequence: Sequence) -> list[tuple[str, str]]:
-    """(key, name) of everything that gets a column in the score matrix."""
+    """(key, name) of everything that gets a column in the score matrix. A stage may list a text as its task."""
     found = []
+    learned = {task.name for stage in sequence.stages for task in stage.tasks}
     for number, stage in enumerate(sequence.stages):
         found += [(f"stages.{number}.tasks.{at}", task.name) for at, task in enumerate(stage.tasks)]
     found += [(f"evaluate.old_tasks.{at}", task.name) for at, task in enumerate(sequence.evaluate.old_tasks)]
-    found += [(f"evaluate.texts.{at}", text.name) for at, text in enumerate(sequence.evaluate.texts)]
-    return found
+    texts = [(f"evaluate.texts.{at}", text.name) for at, text in enumerate(sequence.evaluate.texts)]
+    return found + [(key, name) for key, name in texts if name not in learned]
 
 
 def check_evaluation(sequence: Sequence, tokenizer: TokenizerFacts | None) -> list[str]:
     """Notes. Raises ConfigurationError for a measurement that cannot be made or would mean nothing."""
     evaluate = sequence.evaluate
-    places: dict[str, str] = {}
-    for key, name in measured(sequence):
-        if name in places:
-            problem = f"`{name}` is measured at {places[name]} already, and every score needs a place of its own"
-            raise ConfigurationError(key, problem, "remove one of them")
-        places[name] = key
+    places = _places(sequence)
     notes = []
     if not places:
         if evaluate.every:
@@ -48,15 +45,36 @@ def check_evaluation(sequence: Sequence, tokenizer: TokenizerFacts | None) -> li
         chat = tokenizer.chat_template if tokenizer else None
         notes += check_source(f"evaluate.texts.{number}.data", text.data, chat)
     if evaluate.include_path is not None and not Path(evaluate.include_path).is_dir():
-        fix = "correct the path; it starts at the YAML"
-        raise ConfigurationError("evaluate.include_path", f"there is no folder {evaluate.include_path}", fix)
+        raise ConfigurationError("evaluate.include_path", f"there is no folder {evaluate.include_path}", CORRECT_PATH)
     _check_known(sequence, places)
     return notes
 
 
+def _places(sequence: Sequence) -> dict[str, str]:
+    """The key where each name is measured first.
+
+    A later stage may list a task again, which then counts as learned at the first one. Raises ConfigurationError for a
+    name that stands twice otherwise, or with another metric: every name has one column of scores.
+    """
+    places: dict[str, str] = {}
+    options = {task.name: task for stage in sequence.stages for task in stage.tasks}
+    for key, name in measured(sequence):
+        first = places.setdefault(name, key)
+        if first == key:
+            continue
+        again = first.startswith("stages.") and key.startswith("stages.") and first.split(".")[1] != key.split(".")[1]
+        same = all(task == options[name] for stage in sequence.stages for task in stage.tasks if task.name == name)
+        if not again or not same:
+            how = " with other options" if again else ""
+            problem = f"`{name}` is measured at {first} already{how}, and a name has one column of scores"
+            raise ConfigurationError(key, problem, "remove one of them")
+    return places
+
+
 def _check_known(sequence: Sequence, places: dict[str, str]) -> None:
     """Every lm-eval task is in its registry or below `include_path`."""
-    names = [name for name, key in places.items() if not key.startswith("evaluate.texts")]
+    texts = {text.name for text in sequence.evaluate.texts}
+    names = [name for name in places if name not in texts]
     if not names:
         return
     from continual.evaluation.check import unknown_tasks

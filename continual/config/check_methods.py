@@ -12,6 +12,8 @@ from continual.mitigation import Mitigation
 
 TASK = "task"
 """The name of the task's own stream."""
+WHOLE = 1e-6
+"""How far from a whole number of rows a share may be: room for 0.333333333."""
 
 
 def entries(sequence: Sequence, stage: int) -> list[tuple[str, Mitigation]]:
@@ -64,18 +66,16 @@ def _check_labels(listed: list[tuple[str, Mitigation]]) -> None:
 def nearest_shares(share: float, batch_rows: int) -> list[float]:
     """The shares closest to `share` that make whole rows, at least one per step; [] if `share` itself does.
 
-    They have as few digits as make their rows whole up to 1e-6.
+    They have as few digits as make their rows whole up to WHOLE.
     """
-    if _whole(share, batch_rows):
+    wanted = share * batch_rows
+    if round(wanted) >= 1 and abs(wanted - round(wanted)) <= WHOLE:
         return []
-    rows = sorted({max(1, math.floor(share * batch_rows)), max(1, math.ceil(share * batch_rows))})
-    written = [[float(f"{count / batch_rows:.{digits}g}") for digits in range(1, 18)] for count in rows]
-    return [next(value for value in values if _whole(value, batch_rows)) for values in written]
-
-
-def _whole(share: float, batch_rows: int) -> bool:
-    rows = share * batch_rows
-    return round(rows) >= 1 and abs(rows - round(rows)) <= 1e-6
+    found = []
+    for rows in sorted({max(1, math.floor(wanted)), max(1, math.ceil(wanted))}):
+        written = (float(f"{rows / batch_rows:.{digits}g}") for digits in range(1, 18))
+        found.append(next(value for value in written if abs(value * batch_rows - rows) <= WHOLE))
+    return found
 
 
 def _check_share(key: str, one: Mitigation, batch_rows: int) -> None:

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from continual.store.files import digest
-
 NOT_COMPARED = {
     "name": "it names the folder in which the comparison is made",
     "storage": "where results lie, not what they are",
@@ -42,6 +40,8 @@ def compared(config: dict[str, Any]) -> dict[str, Any]:
 
 def config_fingerprint(config: dict[str, Any]) -> str:
     """An address of what the configuration asks for: equal for configurations without differences."""
+    from continual.store.files import digest  # brings pyarrow, which a mistake in the YAML need not wait for
+
     return digest(compared(config))
 
 

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from continual.config.paths import is_uri, looks_like_path
+from continual.config.paths import CORRECT_PATH, is_uri, looks_like_path
 from continual.config.problems import shown
 from continual.config.references import attempt, call, one_line
 from continual.config.schema import Source
+from continual.config.yaml_text import kind_name
 from continual.errors import ConfigurationError
 
 Document = dict[str, Any]
@@ -33,7 +34,7 @@ def local_files(key: str, source: Source) -> list[Path]:
     if not files:
         if Path(path).is_dir():
             raise ConfigurationError(f"{key}.path", f"the folder {path} has no files", "put data there")
-        raise ConfigurationError(f"{key}.path", f"there is no file {path}", "correct the path; it starts at the YAML")
+        raise ConfigurationError(f"{key}.path", f"there is no file {path}", CORRECT_PATH)
     for file in files:
         if not os.access(file, os.R_OK):
             raise ConfigurationError(f"{key}.path", f"{file} cannot be read", "change its permissions")
@@ -48,7 +49,7 @@ def hub_folder(key: str, source: Source) -> Path | None:
     if path.exists():
         return path
     if looks_like_path(str(source.path)):
-        raise ConfigurationError(f"{key}.path", f"there is no folder {path}", "correct the path; it starts at the YAML")
+        raise ConfigurationError(f"{key}.path", f"there is no folder {path}", CORRECT_PATH)
     return None
 
 
@@ -89,14 +90,13 @@ def _json_lines(key: str, file: Path, count: int) -> Iterator[Document]:
 def _object(key: str, place: str, line: str) -> Document:
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except json.JSONDecodeError as error:
         whole = line.lstrip().startswith("[") or line.strip() == "{"
         fix = "write one JSON object per line" + (", not one array or object over many lines" if whole else "")
-        problem = f"{place}: this is no JSON ({one_line(error)}): {shown(line.strip()[:60])}"
+        problem = f"{place}: this is no JSON ({error.msg} at column {error.colno}): {shown(line.strip()[:60])}"
         raise ConfigurationError(key, problem, fix) from error
     if not isinstance(value, dict):
-        kind = type(value).__name__
-        raise ConfigurationError(key, f"{place}: a {kind}, not an object", "write one JSON object per line")
+        raise ConfigurationError(key, f"{place}: a {kind_name(value)}, not an object", "write one JSON object per line")
     return value
 
 
@@ -134,7 +134,7 @@ def _generated(key: str, source: Source, count: int) -> list[Document]:
         raise ConfigurationError(f"{key}.rows", f"`{reference}` yields nothing", "yield one dict per document")
     for document in take:
         if not isinstance(document, dict):
-            problem = f"`{reference}` yields a {type(document).__name__}"
+            problem = f"`{reference}` yields a {kind_name(document)}"
             raise ConfigurationError(f"{key}.rows", problem, "yield one dict per document")
     return take
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.config.check_data import offline
-from continual.config.paths import looks_like_path
+from continual.config.paths import CORRECT_PATH, looks_like_path
 from continual.config.references import find_function
 from continual.config.schema import ModelSource
 from continual.config.tokenizer_facts import read_json
@@ -38,7 +38,7 @@ def read_model(model: ModelSource) -> tuple[ModelFacts, list[str]]:
             problem, fix = f"{folder} is a file, not a model folder", "give the folder that holds config.json"
             raise ConfigurationError(KEY, problem, fix)
         if looks_like_path(source):
-            raise ConfigurationError(KEY, f"there is no folder {folder}", "correct the path; it starts at the YAML")
+            raise ConfigurationError(KEY, f"there is no folder {folder}", CORRECT_PATH)
         cached = cached_model(source)
         if cached is None:
             if offline():

@@ -12,6 +12,7 @@ FILE_SOURCES = ("jsonl", "parquet", "text")
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set by Ray's job supervisor for the driver of a submitted job, and by nothing else (ray 2.60, job_supervisor.py)."""
 STORAGE_VARIABLE = "CONTINUAL_STORAGE"
+CORRECT_PATH = "correct the path (relative ones start at the YAML's folder)"
 
 
 def in_job() -> bool:

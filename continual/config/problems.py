@@ -56,7 +56,8 @@ def with_override(file: str, path: KeyPath, overrides: list[Override]) -> str:
     for override in reversed(overrides):
         shared = min(len(path), len(override.path))
         if path and path[:shared] == override.path[:shared]:
-            return f"{file} with override `{override.text}`"
+            text = override.text if len(override.text) <= 60 else f"{override.text[:57]}..."
+            return f"{file} with override `{text}`"
     return file
 
 

@@ -99,7 +99,9 @@ def check_fit(sequence: Sequence, cpus: float | None, gpus: float | None) -> Non
             key = need.key if need.phase == "evaluation" else _gpu_key(need)
             have = f"there are {gpus:g}" if gpus else "there is none"
             fix = "lower it, or start on a cluster that has them (RAY_ADDRESS)"
-            raise ConfigurationError(key, f"{need.phase} takes {need.gpus:g} GPUs, but {have}", fix)
+            raise ConfigurationError(
+                key, f"{need.phase} takes {need.gpus:g} GPU{'s' * (need.gpus > 1)}, but {have}", fix
+            )
 
 
 def _gpu_key(need: Demand) -> str:

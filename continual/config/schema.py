@@ -96,7 +96,7 @@ MitigationItem = Annotated[SerializeAsAny[Mitigation], BeforeValidator(build_mit
 class Stage(Strict):
     name: str = Field(pattern=NAME)
     data: Source
-    tasks: list[Task] = Field(default_factory=list, description="evaluation tasks that this stage is meant to learn")
+    tasks: list[Task] = Field(default_factory=list, description="tasks or texts that this stage is to learn")
     start_token: str | None = Field(None, description="what an unconditional sample of this task begins with")
     steps: int | None = Field(None, ge=1, description="optimizer steps")
     epochs: float | None = Field(None, gt=0, description="passes over the data, instead of steps")
@@ -203,14 +203,15 @@ class Sequence(Strict):
             raise ValueError(f"`{name}` is a folder of the storage itself; choose another name")
         return name
 
-    @model_validator(mode="after")
-    def _check(self) -> "Sequence":
-        names = [stage.name for stage in self.stages]
+    @field_validator("stages")
+    @classmethod
+    def _distinct(cls, stages: list[Stage]) -> list[Stage]:
+        names = [stage.name for stage in stages]
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled or "start" in names:
             bad = doubled[0] if doubled else "start"
-            raise ValueError(f"stages: the name `{bad}` is taken; every stage needs its own (`start` is stage 0)")
-        return self
+            raise ValueError(f"the name `{bad}` is taken; every stage needs its own (`start` is stage 0)")
+        return stages
 
     def mitigations(self, stage: int) -> list[Mitigation]:
         """The mitigations of stage `stage` (1-based): its own list if it has one, else the sequence's."""

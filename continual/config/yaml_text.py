@@ -98,7 +98,7 @@ def read_yaml(path: Path, file: str) -> dict[str, Any]:
 def kind_name(value: Any) -> str:
     """What a value is called in messages."""
     names = {dict: "mapping", list: "list", str: "text", bool: "truth value", int: "number", float: "number"}
-    return names.get(type(value), "null")
+    return names.get(type(value), "null" if value is None else type(value).__name__)
 
 
 def _plain(value: Any) -> Any:

@@ -30,7 +30,7 @@ class Index:
         try:
             descriptor = os.open(path, os.O_RDONLY)
             try:
-                content = os.read(descriptor, 1 << 22)
+                content = b"".join(iter(lambda: os.read(descriptor, 1 << 16), b""))
             finally:
                 os.close(descriptor)
         except OSError:
@@ -58,7 +58,9 @@ def own_index(include_path: str | None) -> Index:
     if include_path:
         if not Path(include_path).is_dir():
             raise ConfigurationError(
-                "evaluate.include_path", f"there is no folder {include_path}", "name the folder with the task YAML files"
+                "evaluate.include_path",
+                f"there is no folder {include_path}",
+                "name the folder with the task YAML files",
             )
         for path in yaml_files(include_path):
             index.read(path)

@@ -76,8 +76,8 @@ def read(matrix: Sequence[Mapping[str, Any]], needed: Iterable[str]) -> tuple[di
     from an incomplete matrix would look like any other.
     """
     entries = sorted(matrix, key=lambda entry: entry["stage"])
-    if [entry["stage"] for entry in entries] != list(range(len(entries))) or not entries:
-        found = ", ".join(str(entry["stage"]) for entry in entries) or "none"
+    if [entry["stage"] for entry in entries] != list(range(len(entries))):
+        found = ", ".join(str(entry["stage"]) for entry in entries)
         raise ContinualError(f"the matrix must hold every stage from 0 on once; it holds {found}")
     tasks = sorted({*needed, *(task for entry in entries for task in entry["scores"])})
     scores: dict[Cell, Score] = {}
@@ -136,9 +136,7 @@ class Reader:
             "forgetting_old": mean(c for task in self.old if (c := self.lost(task, stage, 0))),
             "backward_transfer": mean(difference((stage, task), (at, task)) for task, at in earlier.items()),
             # Before the first stage nothing was learned that could transfer, so its tasks do not count.
-            "forward_transfer": mean(
-                difference((at - 1, task), (0, task)) for task, at in learned.items() if at > 1
-            ),
+            "forward_transfer": mean(difference((at - 1, task), (0, task)) for task, at in learned.items() if at > 1),
             "learning_accuracy": mean(Combination({(at, task): 1.0}) for task, at in learned.items()),
         }
 
@@ -186,4 +184,5 @@ def figures(
     check_units(stage_tasks, old, units)
     reader = Reader(scores, tasks, learned, old)
     history = [{"stage": stage, "name": name, **reader.after(stage)} for stage, name in enumerate(names)]
-    return {**reader.after(len(names) - 1), "history": history}
+    # Nothing scored at all has the figures of the start: none.
+    return {**reader.after(max(0, len(names) - 1)), "history": history}

@@ -19,13 +19,18 @@ from continual.data.sources import source_identity
 
 SAMPLE = 200
 """Documents that are tokenised for an estimate."""
-SAMPLE_CHARACTERS = 400_000
+SAMPLE_CHARACTERS = 200_000
 COUNT_BYTES = 16 << 20
 """How far into a file lines are counted."""
 COUNT_SECONDS = 0.5
 """How long a user's generator is run to count what it yields."""
 HASH_BYTES = 256 << 20
 """Larger sources are not hashed to look for their stored rows; the run itself does."""
+
+
+def epoch_steps(epochs: float, rows: int, batch_rows: int) -> int:
+    """Optimizer steps of so many passes over `rows`; the last step may begin another pass."""
+    return max(1, math.ceil(epochs * rows / batch_rows))
 
 
 def stored_rows(store: Path, source: Source, row_tokens: int) -> int | None:
@@ -51,19 +56,21 @@ def estimated_rows(source: Source, tokenizer: TokenizerFacts | None, row_tokens:
     encoder = tokenizer.tokenizer if tokenizer else None
     if encoder is None or not documents or total is None:
         return None, ""
-    texts, characters = [], 0
-    for text in (_text(source, document) for document in documents):
-        texts.append(text[:SAMPLE_CHARACTERS])
-        characters += len(texts[-1])
+    sample, characters = [], 0
+    for parts in (_texts(source, document) for document in documents):
+        sample.append([part[:SAMPLE_CHARACTERS] for part in parts])
+        characters += sum(map(len, sample[-1]))
         if characters >= SAMPLE_CHARACTERS:
             break
     special = int(tokenizer is not None and tokenizer.bos is not None) + int(source.end_token)
     try:
-        lengths = [len(encoder.encode(text, add_special_tokens=False).ids) + special for text in texts]
+        lengths = [
+            special + sum(len(encoder.encode(part, add_special_tokens=False).ids) for part in parts) for parts in sample
+        ]
     except Exception as error:  # tokenizers raises bare Exception
         return None, f"a document cannot be tokenised ({' '.join(str(error).split())[:120]})"
     if source.type == "text":
-        tokens = sum(lengths) * _bytes(source) / max(1, sum(len(text.encode()) for text in texts))
+        tokens = sum(lengths) * _bytes(source) / max(1, sum(len(part.encode()) for parts in sample for part in parts))
         return math.ceil(tokens / row_tokens), ""
     kept, lost = _fitting(lengths, row_tokens, source.overlong == "cut")
     warning = f"{lost} of {len(lengths)} sampled documents are longer than a row and would be dropped" if lost else ""
@@ -79,12 +86,15 @@ def _fitting(lengths: Sequence[int], row_tokens: int, cut: bool) -> tuple[list[i
     return kept, len(lengths) - len(kept)
 
 
-def _text(source: Source, document: Document) -> str:
-    """A document's text as it is tokenised; a chat without its template, which adds about a dozen characters a turn."""
+def _texts(source: Source, document: Document) -> list[str]:
+    """A document's parts, which are tokenised one by one.
+
+    A chat's turns stand without the template, which is taken to add three tokens to role and content.
+    """
     values: list[Any] = [document[name] for name in fields(source, document)]
     if isinstance(values[0], list | tuple):
-        return "".join(f"{turn['role']:<20}{turn['content']}" for turn in values[0])
-    return "".join(str(value) for value in values)
+        return [f"{turn['role']}\n{turn['content']}. . ." for turn in values[0]]
+    return [str(value) for value in values]
 
 
 def count_documents(source: Source) -> int | None:

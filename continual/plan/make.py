@@ -1,7 +1,6 @@
 """A plan: what would run, what it costs, what is there already."""
 
-import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from continual.config.check_methods import active, entries
@@ -10,7 +9,7 @@ from continual.config.model_facts import read_model
 from continual.config.resources import local_cpus, machine, samples, worker_cpus
 from continual.config.schema import Sequence
 from continual.config.tokenizer_facts import TokenizerFacts, read_tokenizer
-from continual.plan.estimate import estimated_rows, stored_rows
+from continual.plan.estimate import epoch_steps, estimated_rows, stored_rows
 from continual.plan.progress import Progress, counted, newest_step, read_progress
 
 
@@ -113,7 +112,7 @@ def _stage(
             warnings.append(f"stages.{number - 1}.data: {warning}")
     steps = declared.steps
     if steps is None and rows:
-        steps = max(1, math.ceil((declared.epochs or 1) * rows / sequence.train.batch_rows))
+        steps = epoch_steps(declared.epochs or 1.0, rows, sequence.train.batch_rows)
         estimated += ["steps", "train_tokens", "replay_tokens", "sample_tokens"] if "rows" in estimated else []
     if rows == 0:
         warnings.append(f"stages.{number - 1}.data: no sampled document fits a row; raise `train.row_tokens`")
@@ -186,17 +185,26 @@ def _plural(word: str, count: int) -> str:
 def _evaluated(sequence: Sequence) -> list[str]:
     tasks = [task.name for stage in sequence.stages for task in stage.tasks]
     old = [task.name for task in sequence.evaluate.old_tasks]
-    return tasks + old + [text.name for text in sequence.evaluate.texts]
+    return list(dict.fromkeys(tasks + old + [text.name for text in sequence.evaluate.texts]))
 
 
 def remaining(plan: Plan) -> StagePlan:
     """The sums over the stages that are not done, as a stage named `to do`."""
     todo = [stage for stage in plan.stages if stage.state != "done"]
-    first = StagePlan(0, "to do", None, 0, 0, 0, 0, [], "", [])
-    for stage in todo:
-        sums = {}
-        for key in ("steps", "train_tokens", "replay_tokens", "sample_tokens"):
-            one, other = getattr(first, key), getattr(stage, key)
-            sums[key] = None if one is None or other is None else one + other
-        first = replace(first, **sums, estimated=sorted({*first.estimated, *stage.estimated} - {"rows"}))
-    return first
+
+    def total(key: str) -> int | None:
+        values = [getattr(stage, key) for stage in todo]
+        return None if None in values else sum(values)
+
+    return StagePlan(
+        number=0,
+        name="to do",
+        rows=None,
+        steps=total("steps"),
+        train_tokens=total("train_tokens"),
+        replay_tokens=total("replay_tokens"),
+        sample_tokens=total("sample_tokens"),
+        mitigations=[],
+        state="",
+        estimated=sorted({name for stage in todo for name in stage.estimated} - {"rows"}),
+    )

@@ -1,6 +1,6 @@
 """vLLM behind `ray.data.llm`: one request per sample, each with its own seed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,9 @@ Sample = tuple[int, np.ndarray | None]
 """Sample number and its tokens after the prompt, or None for a failed request."""
 
 
-class _Request:
+class Request:
+    """Row with a sample's number to vLLM request."""
+
     def __init__(self, settings: SampleSettings):
         self.settings = settings
 
@@ -38,26 +40,22 @@ class _Request:
 
 
 def _answer(row: dict[str, Any]) -> dict[str, Any]:
-    return {"number": row["number"], "tokens": row["generated_tokens"], "failed": ""}
+    return {"number": row["number"], "tokens": row["generated_tokens"]}
 
 
-def generate(
-    model: str, dtype: str, settings: SampleSettings, numbers: list[int], config: Generate
-) -> Iterator[Sample]:
-    """Samples `numbers` in the order in which they finish. `model` is a folder; `settings.tokens` bounds the context."""
-    import ray.data
+def processor(
+    model: str, dtype: str, tokens: int, config: Generate, request: Callable[..., Any], answer: Callable[..., Any]
+) -> Callable[..., Any]:
+    """A Ray Data stage that sends every row through vLLM; contexts hold `tokens` tokens."""
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
     cpu = config.gpus_per_replica == 0
-    engine: dict[str, Any] = {"dtype": dtype, "max_model_len": settings.tokens, "enable_prefix_caching": False}
-    if cpu:
-        engine["enforce_eager"] = True
-    else:
-        engine["tensor_parallel_size"] = 1
+    engine: dict[str, Any] = {"dtype": dtype, "max_model_len": tokens, "enable_prefix_caching": False}
+    engine |= {"enforce_eager": True} if cpu else {"tensor_parallel_size": 1}
     # One process per engine on CPU: a second one costs 8 to 9 s per start and brings nothing on two cores.
     environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"} if cpu else {}
     bundle = {"CPU": config.cpus_per_replica} | ({} if cpu else {"GPU": config.gpus_per_replica})
-    processor = build_processor(
+    return build_processor(
         vLLMEngineProcessorConfig(
             model_source=model,
             engine_kwargs=engine | config.engine_arguments,
@@ -72,12 +70,21 @@ def generate(
             detokenize_stage=False,
             runtime_env={"env_vars": environment},
         ),
-        preprocess=_Request(settings),
-        postprocess=_answer,
+        preprocess=request,
+        postprocess=answer,
     )
-    blocks = max(1, len(numbers) // max(config.batch_size, 1))
+
+
+def generate(
+    model: str, dtype: str, settings: SampleSettings, numbers: list[int], config: Generate
+) -> Iterator[Sample]:
+    """Samples `numbers` in the order in which they finish. `model` is a folder; `settings.tokens` bounds the context."""
+    import ray.data
+
+    blocks = max(1, len(numbers) // config.batch_size)
     requests = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=blocks)
-    for row in processor(requests).iter_rows():
+    sampled = processor(model, dtype, settings.tokens, config, Request(settings), _answer)(requests)
+    for row in sampled.iter_rows():
         tokens = row.get("tokens")
         failed = bool(row.get("__inference_error__")) or tokens is None
         yield int(row["number"]), None if failed else np.asarray(tokens, np.int32)

@@ -13,7 +13,7 @@ from typing import Any
 from continual.store.files import write_atomic
 from continual.store.lock import FileLock
 from continual.tracking.names import PARAM_CHARACTERS, TAG_CHARACTERS, clean, shorten
-from continual.tracking.spool import Entry
+from continual.tracking.spool import Entry, Spool
 
 log = logging.getLogger(__name__)
 
@@ -60,13 +60,13 @@ class Sender:
         self._client: Any = None
         self._experiment_id = ""
 
-    def send(self, entries: Iterator[Entry]) -> None:
-        """Send all entries. Raises what mlflow raises when it is down; then the saved position tells how far it came.
+    def send(self, spool: Spool) -> None:
+        """Send all that waits. Raises what mlflow raises when it is down; the saved position tells how far it came.
 
         What the tracker refuses as invalid would be refused for ever: it is logged, stays in the spool and is passed.
         """
         self._connect()
-        for group in _groups(entries):
+        for group in _groups(spool.read(self.state.offset)):
             try:
                 self._send_group(group)
             except Exception as error:

@@ -174,16 +174,16 @@ class Tracker:
                 time.sleep(0.5)
 
     def _pause(self, failures: int) -> None:
-        """Until something waits, then a little longer; `close` cuts it short, and `wait_for` unless the tracker is down."""
+        """Until something waits, then a little longer; `close` cuts it short, and `wait_for` while nothing fails."""
         with self._condition:
             self._condition.wait_for(lambda: self._closing or self.waiting)
-            pause = min(LONGEST_PAUSE, PAUSE * 2.0**failures)
+            pause = min(LONGEST_PAUSE, PAUSE * 2 ** min(failures, 10))
             self._condition.wait_for(lambda: self._closing or (self._urgent and not failures), pause)
 
     def _send(self, failures: int) -> bool:
         """One attempt at all that waits; whether it went through."""
         try:
-            self._sender.send(self._spool.read(self._sender.state.offset))
+            self._sender.send(self._spool)
         except Exception as error:
             # Whatever is wrong with the tracker, training goes on: the records wait.
             if not failures:

@@ -21,7 +21,12 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "ddp": {"strategy": "ddp"},
     "zero1": {"strategy": "deepspeed", "zero_stage": 1},
     "zero2": {"strategy": "deepspeed", "zero_stage": 2},
-    "zero3": {"strategy": "deepspeed", "zero_stage": 3, "deepspeed": {"zero_optimization": {"reduce_bucket_size": 4096}}},
+    # Small parameters would stay whole on every rank.
+    "zero3": {
+        "strategy": "deepspeed",
+        "zero_stage": 3,
+        "deepspeed": {"zero_optimization": {"stage3_param_persistence_threshold": 0}},
+    },
 }
 
 
@@ -92,7 +97,9 @@ def build(name: str, rank: int, world: int, tied: bool = False, clip: float | No
 
 def scenarios(rank: int, world: int, folder: Path) -> dict[str, Any]:
     results: dict[str, Any] = {}
+    import time
     for name in STRATEGIES:
+        print(rank,name,time.time()-T0,flush=True)
         strategy = build(name, rank, world)
         record = train_steps(strategy, range(HALF), rank, world)
         saved = folder / name
@@ -114,6 +121,8 @@ def scenarios(rank: int, world: int, folder: Path) -> dict[str, Any]:
     return results
 
 
+import time
+T0=time.time()
 def worker(rank: int, world: int, folder: Path) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
     torch.set_num_threads(1)

@@ -28,11 +28,13 @@ class DeepSpeed(Strategy):
         if not dist.is_initialized():
             raise ContinualError("strategy `deepspeed` needs a process group, which Ray Train starts")
         if device.type == "cpu":
-            # Before the first import: deepspeed looks once, and builds CUDA extensions where it believes in CUDA.
-            os.environ["DS_ACCELERATOR"] = "cpu"
-        os.environ.setdefault("LOCAL_RANK", "0" if device.index is None else str(device.index))
+            os.environ["DS_ACCELERATOR"] = "cpu"  # before the first import, which decides it
+            os.environ.setdefault("LOCAL_SIZE", "1")  # else ZeRO-3 forks `numactl` at every gradient bucket
         import deepspeed
 
+        if device.type == "cpu":
+            # Else every first run compiles, for a minute, a shared-memory collective that only inference uses.
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         # deepspeed 0.19 calls collectives by names that torch 2.13 renamed; torch would say so at every call.
         warnings.filterwarnings("ignore", "`torch.distributed.* is deprecated", FutureWarning)

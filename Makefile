@@ -1,0 +1,63 @@
+# `make` lists what there is. Every target does its own set-up, which is quick once it is done.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow soak check constraints clean
+
+# Python >= 3.11; another one: make PYTHON=/path/to/python setup
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+READY := .venv/.ready
+PIP := -m pip --disable-pip-version-check --quiet --quiet
+
+export RAY_USAGE_STATS_ENABLED := 0
+test test-slow soak: export HF_HUB_OFFLINE := 1
+test test-slow soak: export OMP_NUM_THREADS ?= 1
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+setup: $(READY) ## .venv with everything, at the versions of constraints.txt (a few minutes, once)
+
+# The stamp comes last: a set-up that failed half-way starts again.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo 'Python 3.11 or newer is needed: make PYTHON=/path/to/python setup' >&2; exit 1; }
+	@echo 'Setting up .venv (a few minutes)'
+	@rm -f $@
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python $(PIP) install --constraint constraints.txt --editable '.[cpu,dev]'
+	@docker/drop-broken $(BIN)/python
+	@touch $@
+
+demo: $(READY) ## two tasks, without and with replay: what is forgotten (about 5 minutes)
+	@$(BIN)/python -m benchmarks.arithmetic.demo
+
+test: $(READY) ## unit tests, one real path, one kill and resume
+	@$(BIN)/pytest -m 'not slow and not soak'
+
+test-slow: $(READY) ## the other tests
+	@$(BIN)/pytest -m 'slow and not soak'
+
+soak: $(READY) ## tests that run for long, not part of CI
+	@$(BIN)/pytest -m soak
+
+check: $(READY) ## lint, format, types, Dockerfile
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check . || { echo 'make check: run .venv/bin/ruff format .' >&2; exit 1; }
+	@$(BIN)/mypy
+	@$(BIN)/hadolint docker/Dockerfile
+
+constraints: ## constraints.txt anew, from what pip resolves today for the extras cpu and gpu
+	@rm -rf .setup && $(PYTHON) -m venv .setup
+	@for extra in cpu gpu; do \
+	    .setup/bin/python $(PIP) install --dry-run --ignore-installed --report .setup/$$extra.json ".[$$extra,dev]"; \
+	done
+	@.setup/bin/python docker/constraints.py .setup/cpu.json .setup/gpu.json > .setup/constraints.txt
+	@mv .setup/constraints.txt constraints.txt
+	@rm -rf .setup
+
+clean: ## remove .venv and all caches; runs stay
+	@rm -rf .venv .setup build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,90 @@
+"""One process that scores model after model: lm-eval tasks and texts. Made an actor with `ray.remote(Evaluator)`."""
+
+import gc
+import json
+import time
+from typing import Any
+
+from continual.store import Artefact, write_atomic
+from continual.store.artefact import versions
+
+PACKAGES = ("continual", "lm_eval", "torch", "transformers", "tokenizers", "datasets")
+
+
+class Evaluator:
+    """Scores with the settings of one sequence. It keeps no model between calls, and equal models score equally."""
+
+    def __init__(
+        self,
+        evaluate: dict[str, Any],
+        tasks: list[dict[str, Any]],
+        texts: dict[str, Artefact],
+        threads: int = 1,
+        dtype: str = "float32",
+    ):
+        """`evaluate`: a dump of `config.schema.Evaluate`; `tasks`: dumps of `EvaluationTask` of stages and old tasks.
+
+        `texts`: rows by the text's name; `threads`: of torch on the CPU; `dtype`: of the weights.
+        """
+        import torch
+
+        from continual.evaluation.harness import Harness
+
+        torch.set_num_threads(threads)
+        self.threads, self.dtype, self.settings, self.texts = threads, dtype, evaluate, dict(texts)
+        self.device = "cuda" if evaluate.get("gpus") and torch.cuda.is_available() else "cpu"
+        self.harness = Harness(evaluate, tasks) if tasks else None
+
+    def evaluate(self, model_path: str, output: str) -> dict[str, Any]:
+        """Score the model folder `model_path`; returns what it writes to `<output>.json`.
+
+        That is `scores` ({task or text: {score, stderr, n, unit, metric, filter}}), `seconds`, `versions`, `settings`.
+        `<output>.samples.jsonl`, one record per document, is written first. Both appear whole or not at all.
+        Raises ContinualError if lm-eval fails or a score is not finite.
+        """
+        started = time.perf_counter()
+        scores, records, facts = self._score(model_path)
+        gc.collect()
+        if self.device == "cuda":
+            import torch
+
+            torch.cuda.empty_cache()
+        result = {
+            "scores": scores,
+            "seconds": round(time.perf_counter() - started, 3),
+            "versions": {**versions(PACKAGES), "tasks": facts.pop("task_versions", {})},
+            "settings": {
+                **{key: value for key, value in self.settings.items() if key not in ("old_tasks", "texts", "every")},
+                **facts,
+                "model": model_path,
+                "texts": {name: rows.hash for name, rows in self.texts.items()},
+                "threads": self.threads,
+                "dtype": self.dtype,
+                "device": self.device,
+            },
+        }
+        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        write_atomic(f"{output}.samples.jsonl", lines)
+        write_atomic(f"{output}.json", json.dumps(result, indent=1, allow_nan=False))
+        return result
+
+    def _score(self, model_path: str) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
+        """Scores, records and facts of the tasks. The model lives in this frame only, so that it is freed after it."""
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from continual.evaluation.harness import quiet
+        from continual.evaluation.texts import score_text
+
+        with quiet():
+            model = AutoModelForCausalLM.from_pretrained(model_path, dtype=getattr(torch, self.dtype))
+        model.to(self.device).eval()  # type: ignore[arg-type]
+        scores: dict[str, Any] = {}
+        records: list[dict[str, Any]] = []
+        facts: dict[str, Any] = {}
+        if self.harness:
+            scores, records, facts = self.harness.run(model, AutoTokenizer.from_pretrained(model_path))
+        for name, rows in self.texts.items():
+            scores[name], found = score_text(model, name, rows)
+            records += found
+        return scores, records, facts

@@ -1,0 +1,134 @@
+"""lm-eval tasks on a model that is already loaded."""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from continual.errors import ContinualError
+from continual.evaluation import names
+from continual.evaluation.check import own_index
+
+BOOTSTRAP = 1000
+"""Resamples for the standard error of metrics that are no mean. lm-eval's 100,000 take minutes, 1,000 are right to 2 %."""
+KEPT = ("doc_id", "doc", "target", "resps", "filtered_resps", "filter", "doc_hash", "prompt_hash", "target_hash")
+"""What is kept of lm-eval's sample records, besides the prompt and the values of the metrics."""
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars, prints, log lines below an error, or bootstrap processes; afterwards all is as before."""
+    loggers = [logging.getLogger(name) for name in ("lm_eval", "transformers", "datasets")]
+    levels, before = [logger.level for logger in loggers], os.environ.get("DISABLE_MULTIPROC")
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    os.environ["DISABLE_MULTIPROC"] = "1"
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if before is None:
+            del os.environ["DISABLE_MULTIPROC"]
+        else:
+            os.environ["DISABLE_MULTIPROC"] = before
+
+
+class Harness:
+    """The tasks of a sequence, run on one model after another with equal settings."""
+
+    def __init__(self, evaluate: Mapping[str, Any], tasks: list[dict[str, Any]]):
+        """`evaluate`: a dump of `config.schema.Evaluate`; `tasks`: dumps of `EvaluationTask`.
+
+        lm-eval indexes its 14,000 own task files (6 s) only if a task is not in `include_path`.
+        """
+        from lm_eval.tasks import TaskManager
+
+        self.evaluate, self.tasks = dict(evaluate), names.plan_tasks(tasks)
+        folder = self.evaluate.get("include_path")
+        own = own_index(folder)
+        with quiet():
+            self.manager = TaskManager(
+                include_path=folder, include_defaults=any(task["name"] not in own.tasks for task in self.tasks)
+            )
+
+    def run(self, model: Any, tokenizer: Any) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
+        """Scores by task (see `names.score`), one record per document and filter, and what lm-eval says of the tasks.
+
+        `model`: a transformers causal model in eval mode, on its device. Raises ContinualError if lm-eval fails.
+        """
+        from lm_eval import evaluate
+        from lm_eval.models.huggingface import HFLM
+
+        settings = self.evaluate
+        try:
+            with quiet():
+                results: Any = evaluate(
+                    lm=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=settings["batch_size"]),
+                    task_dict=self.load(),
+                    limit=settings.get("limit"),
+                    apply_chat_template=settings.get("apply_chat_template", False),
+                    fewshot_as_multiturn=settings.get("apply_chat_template", False),
+                    bootstrap_iters=BOOTSTRAP,
+                    log_samples=True,
+                )
+        except Exception as error:
+            listed = ", ".join(task["name"] for task in self.tasks)
+            raise ContinualError(f"lm-eval failed on {listed}: {type(error).__name__}: {error}") from error
+        scores = {task["name"]: self.score(task, results) for task in self.tasks}
+        records = [record(name, sample) for name, samples in results["samples"].items() for sample in samples]
+        return scores, records, {"task_versions": results["versions"], "num_fewshot": results["n-shot"]}
+
+    def load(self) -> Any:
+        """The tasks with their data, and every random state seeded.
+
+        This does what `simple_evaluate` does before it calls `evaluate`: `num_fewshot` replaces a task's own number
+        unless that is 0. `simple_evaluate` itself lists the machine's packages after every call, which takes seconds.
+        """
+        import torch
+
+        seed, shots = self.evaluate["seed"], self.evaluate.get("num_fewshot")
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        loaded = self.manager.load([task["name"] for task in self.tasks])
+        for task in loaded["tasks"].values():
+            own = task.get_config("num_fewshot")
+            if own is None or (shots is not None and own != 0):
+                task.set_config(key="num_fewshot", value=shots or 0)
+            task.set_fewshot_seed(seed=seed)
+        return loaded
+
+    def score(self, task: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
+        """The record of one task or group."""
+        name = task["name"]
+        found = results["results"].get(name, {})
+        choice = names.choose(name, found, results["higher_is_better"].get(name, {}), task["metric"], task["filter"])
+        return names.score(name, found, choice, documents(name, results))
+
+
+def documents(name: str, results: Mapping[str, Any]) -> int:
+    """How many documents a task's score rests on; those of its members for a group."""
+    if name in results["n-samples"]:
+        return int(results["n-samples"][name]["effective"])
+    return sum(documents(member, results) for member in results["group_subtasks"].get(name, []))
+
+
+def record(task: str, sample: Mapping[str, Any]) -> dict[str, Any]:
+    """A sample's record in JSON-able form: `task`, `prompt` (of its first request), KEPT and the metrics' values."""
+    arguments = sample["arguments"]
+    kept = {key: sample[key] for key in KEPT} | {metric: sample[metric] for metric in sample["metrics"]}
+    kept = {"task": task, "prompt": arguments[0][0] if arguments else None, **kept}
+    return json.loads(json.dumps(kept, default=plain))
+
+
+def plain(value: Any) -> Any:
+    """JSON for numpy scalars and arrays; the text of anything else."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -1,0 +1,144 @@
+"""Which number of an lm-eval result is the score, in which unit, and what it is called in MLflow. Imports no torch.
+
+lm-eval reports `metric,filter` keys (`acc,none`, `exact_match,strict-match`) beside `metric_stderr,filter`. The score
+is, in this order: what the task's entry in the YAML asks for; the only metric; the first of `PREFERRED` that is there.
+Of several filters: the asked one, else `none`, else the one that lm-eval lists first (gsm8k: strict-match).
+"""
+
+import hashlib
+import math
+import posixpath
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+from continual.errors import ConfigurationError, ContinualError
+
+PREFERRED = ("acc", "exact_match", "em", "acc_norm", "pass@1", "prompt_level_strict_acc", "f1", "mcc", "bleu", "rougeL")
+"""Metrics by which a task is scored if it reports several and none is asked for."""
+ACCURACY = frozenset(
+    {"acc", "acc_norm", "acc_bytes", "acc_all", "acc_mutual_info", "exact_match", "em", "exact", "f1", "pass@1"}
+)
+"""Metrics from 0 to 1 whose means may be averaged with one another; so may all that end in `_acc`."""
+TEXT_UNIT = "nats/token"
+"""Unit of the score of a text."""
+KEY_LIMIT = 250
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The metric and filter that score a task, `sign` (-1 where lower is better) and the unit of the score."""
+
+    metric: str
+    filter: str
+    sign: int
+    unit: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.metric},{self.filter}"
+
+    @property
+    def stderr_key(self) -> str:
+        return f"{self.metric}_stderr,{self.filter}"
+
+
+def plan_tasks(tasks: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Every evaluation task once, as {"name", "metric", "filter"}, in the order of first mention.
+
+    Raises ConfigurationError if a task is asked for with two metrics or filters: its name is one column of the matrix.
+    """
+    planned: dict[str, dict[str, Any]] = {}
+    for task in tasks:
+        entry = {key: task.get(key) for key in ("name", "metric", "filter")}
+        if planned.setdefault(entry["name"], entry) != entry:
+            problem = f"`{entry['name']}` is listed with different metrics or filters"
+            raise ConfigurationError("tasks", problem, "write it the same everywhere")
+    return list(planned.values())
+
+
+def unit(metric: str) -> str:
+    """The unit of a metric's score: `accuracy` for those that share a scale, else the metric itself."""
+    return "accuracy" if metric in ACCURACY or metric.endswith("_acc") else metric
+
+
+def metrics(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The (metric, filter) pairs of one task's result, in lm-eval's order."""
+    pairs = [tuple(key.split(",", 1)) for key in result if "," in key]
+    return [(metric, name) for metric, name in pairs if not metric.endswith("_stderr")]
+
+
+def choose(
+    task: str,
+    result: Mapping[str, Any],
+    higher_is_better: Mapping[str, bool | None],
+    metric: str | None = None,
+    filter: str | None = None,
+) -> Choice:
+    """How to score `task` from its entries in lm-eval's `results` and `higher_is_better`.
+
+    `metric`, `filter`: what the configuration asks for. Raises ConfigurationError, listing what there is, if that is
+    not reported, if nothing decides between several metrics, or if lm-eval does not say which direction is better.
+    """
+    pairs = metrics(result)
+    if not pairs:
+        raise ConfigurationError("tasks", f"lm-eval reports no metric for `{task}`", "list its members, one by one")
+    listed = "lm-eval reports " + ", ".join(f"{name} (filter {kind})" for name, kind in pairs)
+    names = list(dict.fromkeys(name for name, kind in pairs if filter in (None, kind)))
+    if not names:
+        raise ConfigurationError("tasks", f"`{task}` has no filter `{filter}`", listed)
+    if metric is None:
+        metric = names[0] if len(names) == 1 else next((name for name in PREFERRED if name in names), None)
+    if metric is None:
+        raise ConfigurationError("tasks", f"`{task}` needs a `metric`, as it has several", listed)
+    if metric not in names:
+        raise ConfigurationError("tasks", f"`{task}` has no metric `{metric}` (filter {filter or 'any'})", listed)
+    filters = [kind for name, kind in pairs if name == metric]
+    chosen = filter or ("none" if "none" in filters else filters[0])
+    higher = higher_is_better.get(metric)
+    if higher is None:
+        problem = f"lm-eval does not say whether more `{metric}` is better in `{task}`"
+        raise ConfigurationError("tasks", problem, "set `higher_is_better` in its YAML")
+    return Choice(metric, chosen, 1 if higher else -1, unit(metric))
+
+
+def finite(value: Any) -> float | None:
+    """`value` as a float, or None for what is not a finite number (lm-eval writes "N/A" and nan)."""
+    return float(value) if isinstance(value, Real) and math.isfinite(value) else None
+
+
+def score(task: str, result: Mapping[str, Any], choice: Choice, n: int) -> dict[str, Any]:
+    """The task's record: `score` (higher is better), `stderr` (None if unknown), `n`, `unit`, `metric`, `filter`.
+
+    Raises ContinualError if the score is no finite number.
+    """
+    value, error = finite(result[choice.key]), finite(result.get(choice.stderr_key))
+    if value is None:
+        found = result[choice.key]
+        raise ContinualError(f"lm-eval scored `{task}` {found!r} ({choice.key}), which is no finite number")
+    return {
+        "score": choice.sign * value,
+        "stderr": error,
+        "n": n,
+        "unit": choice.unit,
+        "metric": choice.metric,
+        "filter": choice.filter,
+    }
+
+
+def mlflow_key(name: str) -> str:
+    """`name` as MLflow accepts it: letters, digits and `_-. :/`, no odd paths, at most 250 characters.
+
+    `acc,none` becomes `acc:none`. Where more than that had to be changed, six hex digits of the name's hash keep
+    different names apart.
+    """
+    plain = name.replace(",", ":")
+    key = re.sub(r"[^\w\-. :/]", "_", plain, flags=re.ASCII)
+    parts = [part for part in key.split("/") if part not in ("", ".", "..")]
+    key = posixpath.join(*parts) if parts else "_"
+    if key == plain and len(key) <= KEY_LIMIT:
+        return key
+    mark = hashlib.sha256(name.encode()).hexdigest()[:6]
+    return f"{key[: KEY_LIMIT - 7]}-{mark}"
