@@ -6,17 +6,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from continual.config.paths import in_job
+from continual.config.resources import local_cpus
 from continual.errors import ContinualError
 
 
-def in_job() -> bool:
-    """Whether this driver was started by `ray job submit`."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-
-
 @contextmanager
-def connected(cpus: int | None = None) -> Iterator[dict[str, float]]:
-    """The cluster's resources while connected. `cpus` sizes a local cluster (default: the machine's cores).
+def connected() -> Iterator[dict[str, float]]:
+    """The cluster's resources while connected.
 
     Raises ContinualError when RAY_ADDRESS names a cluster that does not answer.
     """
@@ -29,7 +26,7 @@ def connected(cpus: int | None = None) -> Iterator[dict[str, float]]:
     address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"address": address or "local", "log_to_driver": True}
     if not address:
-        options |= {"num_cpus": cpus, "include_dashboard": False}
+        options |= {"num_cpus": local_cpus(), "include_dashboard": False}
     # Workers import the user's own modules (rows, models, tasks) from where the driver does.
     paths = os.pathsep.join(dict.fromkeys([str(Path.cwd()), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
     if not in_job():

@@ -1,10 +1,9 @@
-"""The services that mitigations use on the driver: sample, score, read; everything comes from the store if it is there."""
+"""The services that mitigations use on the driver; what is in the store is not made again."""
 
 import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from continual.config.schema import Sequence, Source
 from continual.data.tokenise import load_tokenizer, prepare_rows

@@ -10,7 +10,7 @@ from continual.config.load import Loaded
 from continual.errors import ContinualError
 from continual.ledger import Ledger
 from continual.plan import make_plan, render
-from continual.publish import Publisher
+from continual.publish import Publisher, Status
 from continual.sequence import Run, run_sequence
 from continual.store import Store
 from continual.terminal import Terminal, closing
@@ -26,7 +26,9 @@ def tracking_uri(loaded: Loaded) -> str:
 
 
 @contextmanager
-def published(loaded: Loaded, folder: Path, ledger: Ledger, terminal: Terminal) -> Iterator[tuple[Publisher, list[Any]]]:
+def published(
+    loaded: Loaded, folder: Path, ledger: Ledger, terminal: Terminal
+) -> Iterator[tuple[Publisher, list[Any]]]:
     """A publisher whose runs never stay open: FINISHED, FAILED or KILLED, as the block ends.
 
     The block puts the summary into the list that it gets.
@@ -35,7 +37,7 @@ def published(loaded: Loaded, folder: Path, ledger: Ledger, terminal: Terminal) 
     tracker = Tracker(folder, tracking_uri(loaded), sequence.track.experiment or sequence.name, sequence.track.enabled)
     publisher = Publisher(tracker, sequence, folder, loaded.resolved)
     summaries: list[Any] = []
-    status = "FAILED"
+    status: Status = "FAILED"
     try:
         yield publisher, summaries
         status = "FINISHED"
@@ -69,5 +71,5 @@ def drive(loaded: Loaded, folder: Path, ledger: Ledger, notes: list[str]) -> dic
             summary = run_sequence(run)
             publisher.tracker.wait_for("sequence", 10.0)
             summaries.append(summary)
-        terminal.line(closing(summary, folder))
+        terminal.line(closing(summary, folder, terminal.colours))
     return summary

@@ -33,9 +33,9 @@ class Stream:
     """A named source of rows in every batch.
 
     `rows`: a rows artefact. `loss`: `nll`, or `kl` against `teacher` (a model, or a `topk` artefact of the same
-    rows). `weight` multiplies the component, `share` is its tokens per task token. `row_weights`: an artefact with one weight
-    per token that multiplies the rows' own. The first `held_out` rows are never trained on; drift is measured on them.
-    `starts` lists the start tokens in use, for the record.
+    rows). `weight` multiplies the component, `share` is its tokens per task token. `row_weights`: an artefact with
+    one weight per token that multiplies the rows' own. The first `held_out` rows are never trained on; drift is
+    measured on them.
     """
 
     name: str
@@ -80,26 +80,53 @@ class StageRecord:
 
 
 class Context(Protocol):
-    """What the hooks of a mitigation may use on the driver. Services run in the cluster and answer from the store."""
+    """What the hooks of a mitigation may use on the driver. Services run in the cluster and answer from the store.
 
-    sequence: "Sequence"
-    stage: int
-    stage_name: str
-    seed: int
-    start: ModelRef
-    stage_start: ModelRef
-    earlier: list[StageRecord]
-    task_rows: "Artefact"
-    steps: int
+    `stage` counts from 1; `earlier` are the stages before it; `task_rows` its own rows, `steps` its optimizer steps.
+    """
 
-    def sample(self, model: ModelRef, **settings: Any) -> "Artefact":
-        """Rows sampled from `model`; see `continual.sampling.SampleSettings` for the settings."""
+    @property
+    def sequence(self) -> "Sequence": ...
+    @property
+    def stage(self) -> int: ...
+    @property
+    def stage_name(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def start(self) -> ModelRef: ...
+    @property
+    def stage_start(self) -> ModelRef: ...
+    @property
+    def earlier(self) -> list[StageRecord]: ...
+    @property
+    def task_rows(self) -> "Artefact": ...
+    @property
+    def steps(self) -> int: ...
 
-    def score(self, model: ModelRef, rows: "Artefact", what: str, **options: Any) -> "Artefact":
-        """A column per row of `rows` from the frozen `model`: `nll`, `topk` or `fisher`."""
+    def sample(
+        self,
+        model: ModelRef,
+        *,
+        count: int,
+        start: str = "bos",
+        start_tokens: list[str] | None = None,
+        tokens: int | None = None,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        run_on: bool = False,
+        seed: int | None = None,
+    ) -> "Artefact":
+        """Rows of `count` samples from `model`; `start` is `bos`, `template` or `tasks` (then `start_tokens`).
+
+        `tokens` is the longest sample, start included (default: a row). Samples stop at end-of-text unless `run_on`.
+        """
+        ...
 
     def read(self, source: "Source") -> "Artefact":
         """Packed rows of a data source, tokenised as the task's rows are."""
+        ...
 
 
 class Mitigation(BaseModel):

@@ -4,13 +4,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+from continual.config.references import load_function
 from continual.config.schema import ModelSource
-from continual.data.sources import load_function, module_file
+from continual.data.sources import module_file
 from continual.errors import ConfigurationError
 from continual.mitigation import ModelRef
 from continual.store import Store, hash_file, hash_folder, write_atomic
 
-WEIGHTS = (".safetensors", ".bin", "config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", ".jinja")
+WEIGHTS = (
+    ".safetensors",
+    ".bin",
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    ".jinja",
+)
 HASHES = ".hashes.json"
 
 
@@ -75,9 +84,9 @@ def _build(source: ModelSource, seed: int, folder: str) -> None:
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     torch.manual_seed(seed)
-    model = load_function(str(source.build))(**source.arguments)
+    model = load_function("model.build", str(source.build))(**source.arguments)
     if ":" in str(source.tokenizer):
-        built, special = load_function(str(source.tokenizer))()
+        built, special = load_function("model.tokenizer", str(source.tokenizer))()
         tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=built, **special)
     else:
         tokenizer = AutoTokenizer.from_pretrained(str(source.tokenizer))

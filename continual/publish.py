@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -17,6 +17,7 @@ from continual.training.job import TrainJob
 from continual.training.records import read_records
 
 SEQUENCE = "sequence"
+Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 class Publisher:
@@ -95,7 +96,7 @@ class Publisher:
     def stage_ends(self, stage: int) -> None:
         self.tracker.finish(self.key(stage), "FINISHED")
 
-    def end(self, summary: dict[str, Any] | None, status: str, stages: list[int]) -> None:
+    def end(self, summary: dict[str, Any] | None, status: Status, stages: list[int]) -> None:
         """Close every run with a status; of a finished sequence also the matrix as picture and table."""
         if summary is not None:
             picture = self.folder / "matrix.png"

@@ -14,7 +14,6 @@ from continual.errors import ConfigurationError
 from continual.ledger import Ledger
 from continual.store import write_atomic
 
-
 IDENTITY = "identity.json"
 
 

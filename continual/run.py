@@ -13,13 +13,15 @@ from continual.config.check import check
 from continual.config.load import Loaded, load_sequence
 from continual.errors import ContinualError, ForgotTooMuch, Interrupted
 
-EPILOG = """exit codes: 0 done, 1 failed while running, 2 bad configuration or usage, 3 forgot more than --max-forgetting,
-130 interrupted. The same command again resumes; a finished run prints its result."""
+EPILOG = """exit codes: 0 done, 1 failed while running, 2 bad configuration or usage,
+3 forgot more than --max-forgetting, 130 interrupted. The same command again resumes; a finished run prints its result."""
 
 
 def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(
-        prog="python -m continual.run", description="Learn tasks one after another and keep the old ones.", epilog=EPILOG
+        prog="python -m continual.run",
+        description="Learn tasks one after another and keep the old ones.",
+        epilog=EPILOG,
     )
     found.add_argument("sequence", nargs="?", help="the sequence's YAML")
     found.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train.learning_rate=1e-5 mitigation=[]")
@@ -61,9 +63,9 @@ def main(arguments: Arguments[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        error = Interrupted("interrupted; the same command goes on where it stopped")
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        stopped = Interrupted("interrupted; the same command goes on where it stopped")
+        print(f"error: {stopped}", file=sys.stderr)
+        return stopped.exit_code
     return 0
 
 
@@ -81,9 +83,9 @@ def execute(loaded: Loaded, notes: list[str], fresh: bool) -> dict[str, Any]:
 
     folder = loaded.run_folder
     if not fresh and (summary := finished(folder, loaded)) is not None:
-        from continual.terminal import closing
+        from continual.terminal import closing, colours
 
-        print(closing(summary, folder))
+        print(closing(summary, folder, colours(sys.stdout)))
         return summary
     with claim(folder, loaded, fresh) as ledger:
         from continual.drive import drive

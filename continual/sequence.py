@@ -1,6 +1,5 @@
 """The state machine over stages: generate, train, evaluate, commit. Runs on the driver and never holds a model."""
 
-import math
 import os
 import shutil
 import time
@@ -17,6 +16,7 @@ from continual.evaluation.service import InsideStage, Scorer
 from continual.ledger import Ledger
 from continual.mitigation import ModelRef, StageRecord
 from continual.models import model_hash, start_model
+from continual.plan.estimate import epoch_steps
 from continual.publish import Publisher
 from continual.stage import build_job
 from continual.store import Artefact, Store
@@ -94,7 +94,11 @@ def _rows(run: Run, stage: int, title: str, source: Any, start: ModelRef) -> Art
     with run.terminal.step(f"{name}: read {title}") as step:
         try:
             rows = prepare_rows(
-                run.store, source, start.path, run.sequence.train.row_tokens, lambda n: step.update(n, None, "documents")
+                run.store,
+                source,
+                start.path,
+                run.sequence.train.row_tokens,
+                lambda n: step.update(n, None, "documents"),
             )
         except ConfigurationError as error:
             raise error.within(f"stages.{stage - 1}.data" if stage else f"evaluate.texts ({title})") from error
@@ -125,7 +129,8 @@ def _stage(run: Run, scorer: Scorer, stage: int, start: ModelRef, stage_start: M
     sequence, declared = run.sequence, run.sequence.stages[stage - 1]
     with run.phase("data", stage):
         rows = _rows(run, stage, "task", declared.data, start)
-    steps = declared.steps or math.ceil((declared.epochs or 1) * rows.manifest()["counts"]["rows"] / sequence.train.batch_rows)
+    total = rows.manifest()["counts"]["rows"]
+    steps = declared.steps or epoch_steps(declared.epochs or 1.0, total, sequence.train.batch_rows)
     ctx = StageContext(sequence, stage, run.store, run.terminal, start, stage_start, list(run.earlier), rows, steps)
     folder = stage_folder(run.folder, stage, declared.name)
     with run.phase("mitigate", stage):

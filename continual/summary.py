@@ -53,7 +53,9 @@ def token_counts(folder: Path, sequence: Sequence, ledger: Ledger, store: Path) 
     used = {name for event in ledger.all("prepared") for name in event["samples"]}
     for name in sorted(used):
         for shard in Artefact("samples", name, str(store)).shards():
-            made, reused = (made + shard["tokens"], reused) if shard["maker"] == run_id else (made, reused + shard["tokens"])
+            made, reused = (
+                (made + shard["tokens"], reused) if shard["maker"] == run_id else (made, reused + shard["tokens"])
+            )
     trained = task = 0
     for number, stage in enumerate(sequence.stages, 1):
         for record in read_records(folder / "stages" / f"{number}-{stage.name}" / "metrics.jsonl"):
@@ -61,7 +63,9 @@ def token_counts(folder: Path, sequence: Sequence, ledger: Ledger, store: Path) 
     return {"generated_tokens": made, "reused_tokens": reused, "trained_tokens": trained, "task_tokens": task}
 
 
-def summarise(folder: Path, sequence: Sequence, ledger: Ledger, store: Path, mlflow_run_id: str | None) -> dict[str, Any]:
+def summarise(
+    folder: Path, sequence: Sequence, ledger: Ledger, store: Path, mlflow_run_id: str | None
+) -> dict[str, Any]:
     """Compute, write and return the summary. `status` is `done` once every stage is, else `running`."""
     scored = ledger.all("scored")
     done = {event["stage"]: event for event in ledger.all("stage_done")}
@@ -80,9 +84,7 @@ def summarise(folder: Path, sequence: Sequence, ledger: Ledger, store: Path, mlf
         "checkpoints": {sequence.stages[stage - 1].name: event["model"] for stage, event in sorted(done.items())},
         "samples": sorted({name for event in ledger.all("prepared") for name in event["samples"]}),
         "unit": units,
-        "candidates": [
-            {key: event[key] for key in ("stage", "name", "scores")} for event in ledger.all("candidate")
-        ],
+        "candidates": [{key: event[key] for key in ("stage", "name", "scores")} for event in ledger.all("candidate")],
     }
     write_atomic(folder / "summary.json", json.dumps(summary, indent=1))
     return summary

@@ -1,4 +1,4 @@
-"""constraints.txt from pip's resolution reports of the two extras: `constraints.py CPU.json GPU.json > constraints.txt`.
+"""constraints.txt from pip's resolution reports of the extras: `constraints.py CPU.json GPU.json > constraints.txt`.
 
 A pin that the extras share is a plain line. Where they differ, the line of `cpu` ends in `# cpu`, and that of `gpu` is
 a comment `# gpu: name==version`, so that the file as it is serves `cpu` and one `sed` (docker/Dockerfile) makes that of

@@ -90,7 +90,9 @@ def _chat(messages: Any, tokenizer: Any) -> tuple[list[int], list[float]]:
         before = tokenizer.apply_chat_template(turns[:number], tokenize=False, add_generation_prompt=True)
         until = tokenizer.apply_chat_template(turns[: number + 1], tokenize=False).rstrip()
         if not (full.startswith(before) and full.startswith(until)):
-            raise ConfigurationError("messages", "the chat template rewrites earlier turns", "use `prompt`/`completion`")
+            raise ConfigurationError(
+                "messages", "the chat template rewrites earlier turns", "use `prompt`/`completion`"
+            )
         spans.append((len(before), len(until)))
     encoded = tokenizer(full, add_special_tokens=False, return_offsets_mapping=True)
     weights = [

@@ -1,13 +1,13 @@
 """Data sources as Ray Data sets of documents, one JSON text per document, and what identifies their content."""
 
 import gzip
-import importlib
 import importlib.util
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from continual.config.references import load_function
 from continual.config.schema import Source
 from continual.errors import ConfigurationError
 from continual.store import hash_file, hash_folder
@@ -27,16 +27,6 @@ def source_files(source: Source) -> list[Path]:
     if path.is_file():
         return [path]
     return sorted(p for p in path.parent.glob(path.name) if p.is_file()) if path.parent.is_dir() else []
-
-
-def load_function(reference: str) -> Callable[..., Any]:
-    """The function behind "module:function". Raises ConfigurationError naming what is missing."""
-    module, _, name = reference.partition(":")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        fix = "start from the folder that holds the package, or set PYTHONPATH"
-        raise ConfigurationError("", f"`{reference}` cannot be imported ({error})", fix) from error
 
 
 def module_file(reference: str) -> str:
@@ -89,7 +79,7 @@ class _Generated:
         self.reference, self.arguments = reference, arguments
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, str]]:
-        for document in load_function(self.reference)(**self.arguments):
+        for document in load_function("", self.reference)(**self.arguments):
             yield {"item": json.dumps(document)}
 
 

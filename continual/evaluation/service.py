@@ -16,7 +16,7 @@ ACTOR_CPUS = 0.1
 
 
 def all_tasks(sequence: Sequence) -> list[EvaluationTask]:
-    """lm-eval tasks of all stages and the old tasks, each once, in the order of the sequence; texts are not among them."""
+    """lm-eval tasks of all stages and the old tasks, each once, in the order of the sequence; no texts."""
     texts = {text.name for text in sequence.evaluate.texts}
     found: dict[str, EvaluationTask] = {}
     for task in [t for stage in sequence.stages for t in stage.tasks] + list(sequence.evaluate.old_tasks):

@@ -83,15 +83,17 @@ def read(matrix: Sequence[Mapping[str, Any]], needed: Iterable[str]) -> tuple[di
     scores: dict[Cell, Score] = {}
     for entry in entries:
         for task in tasks:
-            found = entry["scores"].get(task)
-            value = None if found is None else found.get("score")
-            error = None if found is None else found.get("stderr")
-            if found is None or value is None:
-                raise ContinualError(f"task `{task}` has no score after stage {entry['stage']} ({entry['name']})")
+            cell = entry["scores"].get(task) or {}
+            value, error, place = (
+                cell.get("score"),
+                cell.get("stderr"),
+                f"after stage {entry['stage']} ({entry['name']})",
+            )
+            if value is None:
+                raise ContinualError(f"task `{task}` has no score {place}")
             if not math.isfinite(value) or (error is not None and not math.isfinite(error)):
-                place = f"after stage {entry['stage']} ({entry['name']})"
                 raise ContinualError(f"task `{task}` scored {value} +- {error} {place}, which is no finite number")
-            scores[entry["stage"], task] = Score(value, error, found.get("n"))
+            scores[entry["stage"], task] = Score(value, error, cell.get("n"))
     return scores, [entry["name"] for entry in entries], tasks
 
 
@@ -181,7 +183,8 @@ def figures(
             learned.setdefault(task, number)
     old = list(dict.fromkeys(old_tasks))
     scores, names, tasks = read(matrix, {*learned, *old})
-    check_units(stage_tasks, old, units)
+    if scores:
+        check_units(stage_tasks, old, units)
     reader = Reader(scores, tasks, learned, old)
     history = [{"stage": stage, "name": name, **reader.after(stage)} for stage, name in enumerate(names)]
     # Nothing scored at all has the figures of the start: none.

@@ -78,7 +78,7 @@ def processor(
 def generate(
     model: str, dtype: str, settings: SampleSettings, numbers: list[int], config: Generate
 ) -> Iterator[Sample]:
-    """Samples `numbers` in the order in which they finish. `model` is a folder; `settings.tokens` bounds the context."""
+    """Samples `numbers` as they finish. `model` is a folder; `settings.tokens` bounds the context."""
     import ray.data
 
     blocks = max(1, len(numbers) // config.batch_size)

@@ -62,7 +62,9 @@ def sample_rows(
                 _limit_failures(samples, settings, config)
                 if progress:
                     progress(done, settings.count, tokens)
-            writer.finish(engine=config.engine, model=model.hash, distinct=_distinct(samples), settings=inputs["settings"])
+            writer.finish(
+                engine=config.engine, model=model.hash, distinct=_distinct(samples), settings=inputs["settings"]
+            )
     with store.write(rows, row_inputs) as writer:
         if writer is not None:
             for shard in writer.missing(shards):

@@ -13,7 +13,9 @@ def bos_start(tokenizer: Any) -> tuple[list[int], str]:
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
             return [int(token)], str(tokenizer.convert_ids_to_tokens(int(token)))
-    raise ConfigurationError("start", "the tokenizer has neither BOS nor end-of-text", "use `start: template` or `tasks`")
+    raise ConfigurationError(
+        "start", "the tokenizer has neither BOS nor end-of-text", "use `start: template` or `tasks`"
+    )
 
 
 def template_start(tokenizer: Any) -> tuple[list[int], str]:

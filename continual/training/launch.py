@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+from continual.config.resources import worker_cpus
 from continual.errors import ContinualError
 from continual.training.checkpoints import newest_valid, problem
 from continual.training.job import TrainJob
@@ -20,14 +21,6 @@ STOP_SECONDS = 60.0
 def exported(job: TrainJob) -> bool:
     """Whether the stage's model is there and whole."""
     return job.export.is_dir() and problem(job.export) is None
-
-
-def worker_cpus(job: TrainJob, cluster_cpus: float) -> float:
-    """CPUs that a worker reserves: as configured, or an equal part of what the cluster has less one for Ray Data."""
-    if job.train.cpus_per_worker:
-        return job.train.cpus_per_worker
-    share = max(cluster_cpus - 1, 0.5) / job.train.workers
-    return float(int(share)) if share >= 1 else round(max(share, 0.05), 2)
 
 
 def fit(job: TrainJob, cluster_cpus: float, watch: Callable[[list[dict[str, Any]]], None]) -> None:
@@ -87,15 +80,13 @@ def _trainer(job: TrainJob, cluster_cpus: float) -> Any:
     from continual.training.loop import train_worker
 
     gpu = job.train.gpus_per_worker > 0
-    resources = {"CPU": worker_cpus(job, cluster_cpus)} | ({"GPU": job.train.gpus_per_worker} if gpu else {})
+    resources = {"CPU": worker_cpus(job.train, cluster_cpus)} | ({"GPU": job.train.gpus_per_worker} if gpu else {})
     streams = [component.rows for component in job.components]
     return TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=job.train.workers, use_gpu=gpu, resources_per_worker=resources
-        ),
+        scaling_config=ScalingConfig(num_workers=job.train.workers, use_gpu=gpu, resources_per_worker=resources),
         # A new name every time: (storage_path, name) would resume Ray Train's own state, and ours is elsewhere.
         run_config=RunConfig(
             name=f"train-{uuid.uuid4().hex[:8]}",

@@ -1,6 +1,5 @@
 """The training loop that runs in every Ray Train worker. It knows streams and components, and no mitigation by name."""
 
-import os
 import random
 import time
 from pathlib import Path
@@ -93,7 +92,10 @@ class Worker:
                 sums[number] += loss.detach().double().cpu()
         if self.world_size > 1:
             dist.all_reduce(sums := sums.to(self.device))
-        return {c.rows.name: s / max(counts[c.rows.name], 1.0) for c, s in zip(self.job.components, sums.tolist(), strict=True)}
+        return {
+            c.rows.name: s / max(counts[c.rows.name], 1.0)
+            for c, s in zip(self.job.components, sums.tolist(), strict=True)
+        }
 
     def _loss(self, component: Component, batch: Batch, part: slice) -> torch.Tensor:
         """Weighted sum of a component's losses over some rows of the batch."""
@@ -116,7 +118,8 @@ class Worker:
         self.step += 1
         if not all(np.isfinite([*losses.values(), norm])):
             raise ContinualError(
-                f"the loss is not finite at step {self.step} ({losses}); lower `train.learning_rate` ({train.learning_rate})"
+                f"the loss is not finite at step {self.step} ({losses}); "
+                f"lower `train.learning_rate` ({train.learning_rate})"
             )
         record = {
             "step": self.step,
@@ -289,7 +292,11 @@ def _seed(seed: int, rank: int) -> None:
 
 
 def _random_state() -> dict[str, Any]:
-    state: dict[str, Any] = {"torch": torch.get_rng_state(), "numpy": np.random.get_state(), "python": random.getstate()}
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "numpy": np.random.get_state(),
+        "python": random.getstate(),
+    }
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()
     return state
@@ -307,4 +314,4 @@ def _empty(folder: Path) -> None:
     import shutil
 
     shutil.rmtree(folder, ignore_errors=True)
-    os.makedirs(folder)
+    folder.mkdir(parents=True)

@@ -73,7 +73,7 @@ def counts(samples: Samples, of: list[Any], width: int) -> np.ndarray:
 
 
 def hotelling(left: np.ndarray, right: np.ndarray) -> float:
-    """p value that two sets of independent vectors have one mean. Samples are independent; tokens within one are not."""
+    """p value that two sets of independent vectors have one mean: samples are independent, their tokens are not."""
     n, m, p = len(left), len(right), left.shape[1]
     pooled = ((n - 1) * np.cov(left.T) + (m - 1) * np.cov(right.T)) / (n + m - 2)
     delta = left.mean(0) - right.mean(0)

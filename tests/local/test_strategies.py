@@ -4,11 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from continual.config.schema import Train
 from continual.training.module import LossModule
@@ -98,8 +96,9 @@ def build(name: str, rank: int, world: int, tied: bool = False, clip: float | No
 def scenarios(rank: int, world: int, folder: Path) -> dict[str, Any]:
     results: dict[str, Any] = {}
     import time
+
     for name in STRATEGIES:
-        print(rank,name,time.time()-T0,flush=True)
+        print(rank, name, time.time() - T0, flush=True)
         strategy = build(name, rank, world)
         record = train_steps(strategy, range(HALF), rank, world)
         saved = folder / name
@@ -122,7 +121,10 @@ def scenarios(rank: int, world: int, folder: Path) -> dict[str, Any]:
 
 
 import time
-T0=time.time()
+
+T0 = time.time()
+
+
 def worker(rank: int, world: int, folder: Path) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
     torch.set_num_threads(1)

@@ -92,7 +92,7 @@ def close(a, b):
 
 
 @given(sequences())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_figures_equal_the_definitions_after_every_stage(sequence):
     table, _, stage_tasks, old = sequence
     found = figures(matrix_of(table), stage_tasks, old, units_of(table))
@@ -105,7 +105,7 @@ def test_figures_equal_the_definitions_after_every_stage(sequence):
 
 
 @given(sequences())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_forgetting_is_never_less_than_negated_backward_transfer(sequence):
     table, _, stage_tasks, old = sequence
     for entry in figures(matrix_of(table), stage_tasks, old, units_of(table))["history"]:
@@ -115,7 +115,7 @@ def test_forgetting_is_never_less_than_negated_backward_transfer(sequence):
 
 
 @given(sequences(), st.randoms(use_true_random=False))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_order_of_entries_tasks_and_names_changes_nothing(sequence, shuffler):
     table, errors, stage_tasks, old = sequence
     plain = figures(matrix_of(table, errors), stage_tasks, old, units_of(table))
@@ -129,7 +129,7 @@ def test_order_of_entries_tasks_and_names_changes_nothing(sequence, shuffler):
 
 
 @given(sequences(), st.floats(-3, 3), st.floats(0.1, 4))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_differences_ignore_a_shift_and_everything_follows_the_scale(sequence, shift, scale):
     table, _, stage_tasks, old = sequence
     plain = figures(matrix_of(table), stage_tasks, old, units_of(table))
@@ -141,7 +141,7 @@ def test_differences_ignore_a_shift_and_everything_follows_the_scale(sequence, s
 
 
 @given(sequences())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_nothing_is_ever_nan_and_all_of_it_is_json(sequence):
     table, errors, stage_tasks, old = sequence
     found = figures(matrix_of(table, errors), stage_tasks, old, units_of(table))
@@ -154,7 +154,7 @@ def test_standard_errors_match_a_simulation():
     errors = {t: [0.004 * (1 + i + k) for k in range(4)] for i, t in enumerate(table)}
     stages = [["a"], ["b"], ["c"]]
     exact = figures(matrix_of(table, errors), stages, [], units_of(table))
-    draw, runs = random.Random(0), 4000
+    draw, runs = random.Random(0), 1500
     samples: dict[str, list[float]] = {name: [] for name in FIGURES if exact[name] is not None}
     for _ in range(runs):
         noisy = {t: [v + draw.gauss(0, e) for v, e in zip(table[t], errors[t], strict=True)] for t in table}
@@ -164,7 +164,7 @@ def test_standard_errors_match_a_simulation():
     for name, values in samples.items():
         center = sum(values) / runs
         spread = math.sqrt(sum((v - center) ** 2 for v in values) / (runs - 1))
-        assert spread == pytest.approx(exact["stderr"][name], rel=0.05), name
+        assert spread == pytest.approx(exact["stderr"][name], rel=0.08), name
 
 
 def test_standard_error_by_hand_and_unknown_where_one_is_unknown():
@@ -202,7 +202,7 @@ def test_before_any_stage_every_figure_is_null():
     table = {"a": [0.5], "old": [0.5]}
     found = figures(matrix_of(table), [["a"]], ["old"], units_of(table))
     assert all(found[name] is None for name in FIGURES) and set(found["forgetting_by_task"].values()) == {None}
-    unscored = figures([], [["a"]], ["old"], units_of(table))
+    unscored = figures([], [["a"]], ["old"], {})
     assert all(unscored[name] is None for name in FIGURES) and unscored["history"] == []
 
 

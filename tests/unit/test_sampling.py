@@ -29,9 +29,7 @@ def test_starts_share_equally_and_every_sample_has_its_own_seed(starts: int, see
 
 
 def test_sets_of_other_seeds_do_not_overlap() -> None:
-    sets = [
-        {SampleSettings(((1,),), 5000, 8, seed=seed).seed_of(n) for n in range(5000)} for seed in range(20)
-    ]
+    sets = [{SampleSettings(((1,),), 5000, 8, seed=seed).seed_of(n) for n in range(5000)} for seed in range(20)]
     assert len(set.union(*sets)) == 20 * 5000
 
 
