@@ -14,7 +14,7 @@ def build(
     """A randomly initialised model, 0.41M parameters by default; the caller seeds torch.
 
     Heads have 32 dimensions by default because vLLM on CPUs wants a multiple of 32. Embedding and head are untied, as
-    published; RoPE's base is 10,000. Token ids are those of tokenizer.py: 0 pads, 8 ends, nothing starts.
+    published; RoPE's base is 10,000; weights start from N(0, 1 / hidden). Token ids are those of tokenizer.py: 0 pads, 8 ends, nothing starts.
     """
     return LlamaForCausalLM(
         LlamaConfig(
@@ -27,6 +27,7 @@ def build(
             max_position_embeddings=max_positions,
             rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
             tie_word_embeddings=False,
+            initializer_range=hidden**-0.5,
             pad_token_id=0,
             bos_token_id=None,
             eos_token_id=8,

@@ -16,7 +16,7 @@ from continual.evaluation import names
 from continual.evaluation.check import own_index
 
 BOOTSTRAP = 1000
-"""Resamples for the standard error of a metric that is no mean. 1,000 are right to 2 %; lm-eval's 100,000 take minutes."""
+"""Resamples for the standard error of a metric that is no mean. 1,000 are right to 2 %; 100,000 take minutes."""
 KEPT = ("doc_id", "doc", "target", "resps", "filtered_resps", "filter", "doc_hash", "prompt_hash", "target_hash")
 """What is kept of lm-eval's sample records, besides the prompt and the values of the metrics."""
 

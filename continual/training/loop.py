@@ -1,6 +1,7 @@
 """The training loop that runs in every Ray Train worker. It knows streams and components, and no mitigation by name."""
 
 import random
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -311,7 +312,5 @@ def _set_random_state(state: dict[str, Any]) -> None:
 
 
 def _empty(folder: Path) -> None:
-    import shutil
-
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -29,8 +29,8 @@ def prompts(documents):
 @pytest.mark.parametrize(("task", "digits"), itertools.product(TASKS, (2, 3, 4)))
 def test_layout_and_answers(task, digits):
     """Answers are recomputed from the text alone, in another way."""
-    two = task in ("add", "modadd")
-    pattern = rf"<{task}>(\d{{{digits}}})\|({r'\d' if two else '_'}{{{digits}}})=(\d{{{digits + 1}}})"
+    b_character = r"\d" if task in ("add", "modadd") else "_"
+    pattern = rf"<{task}>(\d{{{digits}}})\|({b_character}{{{digits}}})=(\d{{{digits + 1}}})"
     for split in ("train", "test"):
         for text in texts(task, split, digits=digits, held_out=16):
             found = re.fullmatch(pattern, text)
@@ -141,7 +141,7 @@ def test_every_task_has_its_lm_eval_file_for_three_and_four_digits():
 
 @pytest.mark.parametrize("name", ["demo.yaml", "published.yaml"])
 def test_configurations_hold_together(name):
-    """The layout that they rely on: documents fill rows exactly, samples are as long as documents, tests fit the data."""
+    """The layout that they rely on: documents fill rows exactly, samples are as long as they are."""
     content = yaml.safe_load((FOLDER / name).read_text())
     train = content["train"]
     for stage in content["stages"]:
