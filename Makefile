@@ -19,6 +19,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: $(READY) ## .venv with everything, at the versions of constraints.txt (a few minutes, once)
+	@:
 
 # The stamp comes last: a set-up that failed half-way starts again.
 $(READY): pyproject.toml constraints.txt

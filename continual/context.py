@@ -4,12 +4,14 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from continual.config.schema import Sequence, Source
 from continual.data.tokenise import load_tokenizer, prepare_rows
 from continual.mitigation import ModelRef, StageRecord
 from continual.sampling import SampleSettings, bos_start, sample_rows, task_starts, template_start
 from continual.sampling.start import end_tokens
+from continual.scoring import score_rows
 from continual.store import Artefact, Store
 from continual.terminal import Terminal
 
@@ -51,16 +53,18 @@ class StageContext:
         top_k: int = 0,
         run_on: bool = False,
         seed: int | None = None,
+        prompts: list[list[int]] | None = None,
     ) -> Artefact:
-        """Rows of `count` samples from `model`; `start` is `bos`, `template` or `tasks` (then `start_tokens`).
+        """Rows of `count` samples from `model`.
 
+        `start` is `bos`, `template`, `tasks` (any of `start_tokens`) or `prompts` (token ids that are used in turn).
         `tokens` is the longest sample, start included (default: a row). Samples stop at end-of-text unless `run_on`.
         """
         settings = SampleSettings(
-            starts=tuple(tuple(one) for one in self._starts(start, start_tokens or [])),
+            starts=tuple(tuple(one) for one in prompts or self._starts(start, start_tokens or [])),
             count=count,
             tokens=tokens or self.sequence.train.row_tokens,
-            stop=() if run_on else self._stop(chat=start == "template"),
+            stop=() if run_on else self._stop(chat=start in ("template", "prompts")),
             temperature=temperature,
             top_p=top_p,
             top_k=top_k,
@@ -94,6 +98,23 @@ class StageContext:
         path = Path(self.start.path) / "generation_config.json"
         generation = json.loads(path.read_text()) if path.is_file() else {}
         return end_tokens(load_tokenizer(self.start.path), generation, chat)
+
+    def score(
+        self, model: ModelRef, rows: Artefact, *, what: Literal["nll", "topk"] = "nll", top_k: int = 64
+    ) -> Artefact:
+        """Columns of a frozen model for every token of `rows`, shard by shard as the rows are.
+
+        `nll`: column `nll`, nats of token t given its document before t. `topk`: columns `top_ids` and `top_logprobs`,
+        the model's `top_k` likeliest tokens there; this is what a cached teacher is.
+        """
+        begun = time.monotonic()
+        generate, dtype = self.sequence.generate, self.sequence.model.dtype
+        with self.terminal.step(f"stage {self.stage} {self.stage_name}: score rows, {what}") as step:
+            columns = score_rows(
+                self.store, model, rows, what, dtype, generate, top_k, lambda done, total: step.update(done, total, "")
+            )
+        self.seconds["score"] = self.seconds.get("score", 0.0) + time.monotonic() - begun
+        return columns
 
     def read(self, source: Source) -> Artefact:
         """Packed rows of a data source, with the start model's tokenizer."""

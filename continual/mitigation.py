@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
     from continual.config.schema import Sequence, Source
-    from continual.store import Artefact
+    from continual.store import Artefact, Store
 
 GROUP = "continual.mitigations"
 
@@ -82,7 +82,8 @@ class StageRecord:
 class Context(Protocol):
     """What the hooks of a mitigation may use on the driver. Services run in the cluster and answer from the store.
 
-    `stage` counts from 1; `earlier` are the stages before it; `task_rows` its own rows, `steps` its optimizer steps.
+    `stage` counts from 1; `earlier` are the stages before it; `task_rows` its own rows, `steps` its optimizer steps;
+    `store` is where artefacts of one's own go.
     """
 
     @property
@@ -103,6 +104,8 @@ class Context(Protocol):
     def task_rows(self) -> "Artefact": ...
     @property
     def steps(self) -> int: ...
+    @property
+    def store(self) -> "Store": ...
 
     def sample(
         self,
@@ -117,10 +120,22 @@ class Context(Protocol):
         top_k: int = 0,
         run_on: bool = False,
         seed: int | None = None,
+        prompts: list[list[int]] | None = None,
     ) -> "Artefact":
-        """Rows of `count` samples from `model`; `start` is `bos`, `template` or `tasks` (then `start_tokens`).
+        """Rows of `count` samples from `model`.
 
+        `start` is `bos`, `template`, `tasks` (any of `start_tokens`) or `prompts` (token ids that are used in turn).
         `tokens` is the longest sample, start included (default: a row). Samples stop at end-of-text unless `run_on`.
+        """
+        ...
+
+    def score(
+        self, model: ModelRef, rows: "Artefact", *, what: Literal["nll", "topk"] = "nll", top_k: int = 64
+    ) -> "Artefact":
+        """Columns of a frozen model for every token of `rows`, shard by shard as the rows are.
+
+        `nll`: column `nll`, nats of token t given its document before t. `topk`: columns `top_ids` and `top_logprobs`,
+        the model's `top_k` likeliest tokens there; this is what a cached teacher is.
         """
         ...
 

@@ -26,6 +26,9 @@ def build_job(ctx: StageContext, folder: Path, threads: int) -> tuple[TrainJob, 
         streams += mitigation.streams(ctx, made)
         anchors += mitigation.anchors(ctx, made)
         weights += [w for w in [mitigation.weigh(ctx, made)] if w is not None]
+    if anchors and sequence.train.strategy != "ddp":
+        why = f"anchor `{anchors[0].name}` needs whole gradients, which `{sequence.train.strategy}` does not keep"
+        raise ConfigurationError("train.strategy", why, "use `ddp`")
     task = StreamRows(TASK, ctx.task_rows, sequence.train.batch_rows, shuffle=True, row_weights=tuple(weights))
     components = [Component(task, "nll", 1.0), *(_component(ctx, stream) for stream in streams)]
     job = TrainJob(

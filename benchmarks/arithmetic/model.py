@@ -14,7 +14,8 @@ def build(
     """A randomly initialised model, 0.41M parameters by default; the caller seeds torch.
 
     Heads have 32 dimensions by default because vLLM on CPUs wants a multiple of 32. Embedding and head are untied, as
-    published; RoPE's base is 10,000; weights start from N(0, 1 / hidden). Token ids are those of tokenizer.py: 0 pads, 8 ends, nothing starts.
+    published; RoPE's base is 10,000; weights start from N(0, 1 / hidden).
+    Token ids are those of tokenizer.py: 0 pads, 8 ends, nothing starts.
     """
     return LlamaForCausalLM(
         LlamaConfig(

@@ -132,8 +132,7 @@ class RowReader:
                     out[name] = self._padding(name, len(numbers), values)
                 out[name][at] = values[numbers[at] - self._starts[shard]]
         if not out:
-            width = column(self._table(0), columns[0]).shape[1]
-            out = {name: empty_rows(len(numbers), width)[name] for name in columns}
+            out = {name: self._padding(name, len(numbers), column(self._table(0), name)) for name in columns}
         return out
 
     @staticmethod

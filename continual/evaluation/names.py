@@ -52,9 +52,9 @@ def plan_tasks(tasks: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
     planned: dict[str, dict[str, Any]] = {}
     for task in tasks:
-        entry = {key: task.get(key) for key in ("name", "metric", "filter")}
-        if planned.setdefault(entry["name"], entry) != entry:
-            problem = f"`{entry['name']}` is listed with different metrics or filters"
+        entry = {"name": task["name"], "metric": task.get("metric"), "filter": task.get("filter")}
+        if planned.setdefault(task["name"], entry) != entry:
+            problem = f"`{task['name']}` is listed with different metrics or filters"
             raise ConfigurationError("tasks", problem, "write it the same everywhere")
     return list(planned.values())
 

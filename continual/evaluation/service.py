@@ -11,8 +11,9 @@ from continual.mitigation import ModelRef
 from continual.store import Artefact, Store, hash_folder
 from continual.store.artefact import versions
 
-ACTOR_CPUS = 0.1
-"""The actor waits most of the time; reserving a whole CPU would take it from the workers."""
+ACTOR_CPUS = 0
+"""The actor waits most of the time, and it lives as long as the sequence: any share of a CPU that it held could be the one
+that an engine or a worker needs to start; on two cores it was."""
 
 
 def all_tasks(sequence: Sequence) -> list[EvaluationTask]:

@@ -12,6 +12,8 @@ from continual.store import Artefact
 
 LOGIT_BYTES = 256 * 2**20
 """Largest block of float32 logits (rows x row_tokens x vocabulary) that a forward pass makes."""
+TOKENS = 8192
+"""Most tokens of a forward pass: with a small vocabulary, attention needs more memory than the logits."""
 COLUMNS = ("ids", "positions", "weights", "documents")
 
 
@@ -65,9 +67,8 @@ def score_text(model: Any, name: str, rows: Artefact) -> tuple[dict[str, Any], l
     """
     nats: dict[int, float] = {}
     tokens: dict[int, int] = {}
-    width = rows_width(rows)
-    size = max(1, LOGIT_BYTES // (4 * width * int(model.config.get_text_config().vocab_size)))
-    for block in blocks(rows, size):
+    tokens_at_once = min(TOKENS, LOGIT_BYTES // (4 * int(model.config.get_text_config().vocab_size)))
+    for block in blocks(rows, max(1, tokens_at_once // rows_width(rows))):
         losses = token_losses(model, block["ids"], block["positions"])
         scored = block["weights"] > 0
         found, at = np.unique(block["documents"][scored], return_inverse=True)
@@ -81,9 +82,9 @@ def score_text(model: Any, name: str, rows: Artefact) -> tuple[dict[str, Any], l
         raise ContinualError(f"the text `{name}` {problem}")
     ratio = total / count
     squares = math.fsum((nats[d] - ratio * tokens[d]) ** 2 for d in nats)
-    size = len(nats)
-    error = math.sqrt(size / (size - 1) * squares) / count if size > 1 else None
-    score = {"score": -ratio, "stderr": error, "n": size, "unit": TEXT_UNIT, "metric": "nll", "filter": "none"}
+    n = len(nats)
+    error = math.sqrt(n / (n - 1) * squares) / count if n > 1 else None
+    score = {"score": -ratio, "stderr": error, "n": n, "unit": TEXT_UNIT, "metric": "nll", "filter": "none"}
     records = [
         {"task": name, "document": d, "nats_per_token": nats[d] / tokens[d], "tokens": tokens[d]} for d in sorted(nats)
     ]

@@ -10,6 +10,7 @@ from continual.sampling.settings import SampleSettings
 
 Sample = tuple[int, np.ndarray | None]
 """Sample number and its tokens after the prompt, or None for a failed request."""
+TRIFLE_CPUS = 0.1
 
 
 class Request:
@@ -52,8 +53,7 @@ def processor(
     cpu = config.gpus_per_replica == 0
     engine: dict[str, Any] = {"dtype": dtype, "max_model_len": tokens, "enable_prefix_caching": False}
     engine |= {"enforce_eager": True} if cpu else {"tensor_parallel_size": 1}
-    # One process per engine on CPU: a second one costs 8 to 9 s per start and brings nothing on two cores.
-    environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"} if cpu else {}
+    environment = {"VLLM_CPU_KVCACHE_SPACE": "1"} if cpu else {}
     bundle = {"CPU": config.cpus_per_replica} | ({} if cpu else {"GPU": config.gpus_per_replica})
     return build_processor(
         vLLMEngineProcessorConfig(
@@ -72,6 +72,9 @@ def processor(
         ),
         preprocess=request,
         postprocess=answer,
+        # Whole CPUs for these trifles would leave none beside the engine on a small machine, and sampling would wait.
+        preprocess_map_kwargs={"num_cpus": TRIFLE_CPUS},
+        postprocess_map_kwargs={"num_cpus": TRIFLE_CPUS},
     )
 
 

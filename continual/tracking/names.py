@@ -66,17 +66,23 @@ def stage_metrics(record: Mapping[str, Any]) -> dict[str, float]:
 def sequence_metrics(figures: Mapping[str, Any], scores: Mapping[str, Any]) -> dict[str, float]:
     """The parent run's metrics after a stage; the step is the stage's number.
 
-    `figures` maps a name to a number, or to {task: number}, e.g. {"forgetting": 0.1, "forgetting_by_task": {"sort":
-    0.1}} gives `forgetting` and `forgetting/sort`. `scores` is the stage's line of the matrix, {task: {score, stderr,
-    n}}, and gives `score/<task>` and `score_stderr/<task>`. What is None is undefined at this stage and left out.
+    `figures` is the stage's entry of the history, e.g. {"forgetting": 0.1, "forgetting_by_task": {"sort": 0.1},
+    "stderr": {"forgetting": 0.02}}, and gives `forgetting`, `forgetting/sort` and `stderr/forgetting`. `scores` is its
+    line of the matrix, {task: {score, stderr, n}}, and gives `score/<task>` and `stderr/score/<task>`. What is None is
+    undefined at this stage and left out.
     """
-    metrics: dict[str, Any] = {}
-    for name, value in figures.items():
+    metrics = _numbers({name: value for name, value in figures.items() if name != "stage"})
+    metrics |= _numbers({"score": {task: score["score"] for task, score in scores.items()}})
+    return metrics | _numbers({"stderr/score": {task: score.get("stderr") for task, score in scores.items()}})
+
+
+def _numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """The numbers in a nested mapping, by the path to them; `_by_task` is no part of a name."""
+    numbers: dict[str, float] = {}
+    for key, value in values.items():
+        name = prefix + key.removesuffix("_by_task")
         if isinstance(value, Mapping):
-            metrics |= {f"{name.removesuffix('_by_task')}/{task}": number for task, number in value.items()}
-        else:
-            metrics[name] = value
-    for task, score in scores.items():
-        metrics[f"score/{task}"] = score["score"]
-        metrics[f"score_stderr/{task}"] = score.get("stderr")
-    return {name: float(value) for name, value in metrics.items() if isinstance(value, int | float)}
+            numbers |= _numbers(value, f"{name}/")
+        elif isinstance(value, int | float):
+            numbers[name] = float(value)
+    return numbers

@@ -116,7 +116,9 @@ class Tracker:
         )  # fmt: skip
 
     def finish(self, key: str, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
-        self._append("finish", key, status=status)
+        """Close the run; one that was never started is left alone, so that an early failure stays the one reported."""
+        if self.enabled and key in self._started:
+            self._append("finish", key, status=status)
 
     def run_id(self, key: str) -> str | None:
         """The MLflow run of this key, as far as the tracker has answered."""

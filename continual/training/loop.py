@@ -13,6 +13,7 @@ import torch.distributed as dist
 from continual.errors import ContinualError
 from continual.store import write_atomic
 from continual.training import checkpoints
+from continual.training.anchors import load_pulls
 from continual.training.export import export_model
 from continual.training.job import TASK, Component, TrainJob
 from continual.training.module import LossModule, check_head
@@ -37,6 +38,7 @@ class Worker:
         autocast = torch.bfloat16 if job.train.precision == "bfloat16" else None
         module = LossModule(model.to(device).train(), job.train.loss_chunk_tokens, autocast)
         self.teachers = self._load_teachers()
+        self.pulls = load_pulls(job.anchors, module.model, device)
         self.weights = {c.rows.name: c.weight for c in job.components}
         self.control: dict[str, dict[str, Any]] = {}
         self.micro = self._micro_batches()
@@ -107,13 +109,15 @@ class Worker:
             if f"{name}/{key}" in batch
         }
         teacher = self.teachers[component.teacher.hash] if component.loss == "kl" and component.teacher else None
-        return self.strategy(**columns, loss=component.loss, teacher=teacher)
+        return self.strategy(**columns, loss="nll" if component.loss == "nll" else "kl", teacher=teacher)
 
     def train_step(self, batch: Batch, stop: bool) -> tuple[dict[str, Any], bool]:
         """One optimizer step; returns its record, and whether all ranks should stop after it."""
         train = self.job.train
         counts, tokens, stopping = self.counts(batch, stop)
         losses = self.forward_backward(batch, counts)
+        if self.pulls:
+            losses |= {f"anchor/{name}": value for name, value in self.strategy.pull(self.pulls).items()}
         rate = learning_rate(self.step, self.job.steps, train.learning_rate, train.schedule, train.warmup_steps)
         norm = self.strategy.step(rate)
         self.step += 1
@@ -147,13 +151,15 @@ class Worker:
             if component.loss == "nll" or stream.held_out == 0:
                 continue
             numbers = np.arange(stream.held_out)[self.rank :: self.world_size]
-            rows = RowReader(stream.artefact).take(numbers) if len(numbers) else None
-            if rows is not None and stream.columns is not None:
-                rows |= RowReader(stream.columns).take(numbers, ("top_ids", "top_logprobs"))
+            # A rank without a row reads one of padding.
+            taken = numbers if len(numbers) else np.array([-1])
+            rows = RowReader(stream.artefact).take(taken)
+            if stream.columns is not None:
+                rows |= RowReader(stream.columns).take(taken, ("top_ids", "top_logprobs"))
             total = torch.zeros(2, dtype=torch.float64, device=self.device)
             # Every rank makes the same number of forward passes: ZeRO-3 gathers weights in each.
             for at in range(-(-stream.held_out // self.world_size)):
-                chosen = {k: v[min(at, len(numbers) - 1)][None] for k, v in rows.items()} if rows else self._padding()
+                chosen = {k: v[min(at, len(taken) - 1)][None] for k, v in rows.items()}
                 batch = to_tensors({f"{stream.name}/{k}": v for k, v in chosen.items() if k != "documents"}, self.job)
                 loss = self._loss(component, batch, slice(None))
                 if at < len(numbers):
@@ -164,11 +170,6 @@ class Worker:
             measured[stream.name] = float(total[0] / total[1].clamp(min=1))
         self.strategy.train()
         return measured
-
-    def _padding(self) -> dict[str, np.ndarray]:
-        from continual.data.packing import empty_rows
-
-        return empty_rows(1, self.job.train.row_tokens)
 
     def adjust(self, drift: dict[str, float]) -> None:
         """Let every controlling mitigation set stream weights from the measured drift; equal on all ranks."""

@@ -81,6 +81,6 @@ def kl_topk_sum(logits: Tensor, top_ids: Tensor, top_logprobs: Tensor, weights: 
             log_q_rest = torch.logsumexp(others, -1, keepdim=True)
             slope.mul_(mass + rest).sub_((others - log_q_rest).exp_().mul_(rest))
             bucket = torch.where(rest > 0, rest * (rest.log() - (log_q_rest - log_z)), 0.0)
-            values = (values + bucket.squeeze(-1)).clamp_min_(0.0)
+            values = values + bucket.squeeze(-1)
         slope.scatter_add_(-1, top_ids, -p)
-    return _Sum.apply(logits, values, slope, weights)
+    return _Sum.apply(logits, values.clamp_min(0.0), slope, weights)

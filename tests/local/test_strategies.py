@@ -1,19 +1,27 @@
-"""Strategies on two gloo processes without Ray: equal to one process, to each other, and to themselves after a resume."""
+"""Strategies on two gloo processes without Ray: equal to one process, to each other, to themselves after a resume."""
 
+import json
+import multiprocessing
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
-from transformers import LlamaConfig, LlamaForCausalLM
+import torch.multiprocessing as mp
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from continual.config.schema import Train
+from continual.errors import ConfigurationError
 from continual.training.module import LossModule
 from continual.training.strategies import build_strategy
+from continual.training.strategies.deepspeed_json import conflicts, merged, read_json
 
 STEPS, ROWS, TOKENS, VOCABULARY = 20, 4, 24, 50
-HALF = STEPS // 2
+HALF, TIED_STEPS = STEPS // 2, 5
 CPU = torch.device("cpu")
 STRATEGIES: dict[str, dict[str, Any]] = {
     "ddp": {"strategy": "ddp"},
@@ -65,7 +73,7 @@ def rows_of(step: int, loss: str) -> list[dict[str, Any]]:
 
 
 def train_steps(strategy: Any, steps: range, rank: int, world: int) -> list[list[float]]:
-    """Per step: global mean nll, global mean KL against a teacher, gradient norm."""
+    """Per step: global mean nll, global mean KL against a teacher, gradient norm, and the KL measured after it."""
     teacher = tiny_model(seed=1).eval()
     share = slice(rank * ROWS // world, (rank + 1) * ROWS // world)
     record = []
@@ -80,10 +88,17 @@ def train_steps(strategy: Any, steps: range, rank: int, world: int) -> list[list
                 loss = strategy(**row, teacher=teacher if row["loss"] == "kl" else None)
                 strategy.backward(loss * (world / counts[row["loss"]]), last)
             sums[row["loss"]] += loss.detach().double() / counts[row["loss"]]
+        norm = strategy.step(3e-3 / (1 + step))
+        sums["measured"] = torch.zeros((), dtype=torch.float64)
+        strategy.eval()
+        with torch.no_grad():
+            for row in parts["kl"][share] if step % 5 == 0 else []:
+                sums["measured"] += strategy(**row, teacher=teacher).double() / counts["kl"]
+        strategy.train()
         if world > 1:
             for value in sums.values():
                 dist.all_reduce(value)
-        record.append([float(sums["nll"]), float(sums["kl"]), strategy.step(3e-3 / (1 + step))])
+        record.append([float(sums["nll"]), float(sums["kl"]), norm, float(sums["measured"])])
     return record
 
 
@@ -95,10 +110,7 @@ def build(name: str, rank: int, world: int, tied: bool = False, clip: float | No
 
 def scenarios(rank: int, world: int, folder: Path) -> dict[str, Any]:
     results: dict[str, Any] = {}
-    import time
-
     for name in STRATEGIES:
-        print(rank, name, time.time() - T0, flush=True)
         strategy = build(name, rank, world)
         record = train_steps(strategy, range(HALF), rank, world)
         saved = folder / name
@@ -116,13 +128,8 @@ def scenarios(rank: int, world: int, folder: Path) -> dict[str, Any]:
         results[name] |= {"resumed": record, "resumed_state": resumed.full_state()}
 
         tied = build(name, rank, world, tied=True, clip=None)
-        results[name] |= {"tied": train_steps(tied, range(5), rank, world), "tied_state": tied.full_state()}
+        results[name] |= {"tied": train_steps(tied, range(TIED_STEPS), rank, world), "tied_state": tied.full_state()}
     return results
-
-
-import time
-
-T0 = time.time()
 
 
 def worker(rank: int, world: int, folder: Path) -> None:
@@ -132,3 +139,140 @@ def worker(rank: int, world: int, folder: Path) -> None:
     torch.save(scenarios(rank, world, folder), folder / f"results-{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()
+
+
+def start(function: Any, ranks: int, folder: Path) -> None:
+    """Run `function(rank, ranks, folder)` in so many processes, forked from one that has imported this file already."""
+    multiprocessing.set_forkserver_preload([__name__])
+    mp.start_processes(function, (ranks, folder), nprocs=ranks, start_method="forkserver")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where two processes left what they did; they share one start, which costs more than all the steps."""
+    folder = tmp_path_factory.mktemp("strategies")
+    start(worker, 2, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / "results-0.pt")
+
+
+def one_process(tied: bool, clip: float | None, steps: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    strategy = build("ddp", 0, 1, tied, clip)
+    return torch.tensor(train_steps(strategy, range(steps), 0, 1)), strategy.full_state()
+
+
+def largest(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> float:
+    assert one.keys() == two.keys()
+    return max(float((one[name] - two[name]).abs().max()) for name in one)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_two_ranks_with_unequal_tokens_equal_one_rank(results: dict[str, Any], name: str) -> None:
+    expected, state = one_process(tied=False, clip=0.5, steps=STEPS)
+    record = torch.tensor(results[name]["record"])
+    assert float(expected[:, 2].min()) > 0.5, "every step should clip"
+    torch.testing.assert_close(record, expected, rtol=1e-6, atol=1e-6)
+    assert largest(results[name]["state"], state) < 1e-6
+
+
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "ddp"])
+def test_zero_equals_ddp(results: dict[str, Any], name: str) -> None:
+    record, expected = (torch.tensor(results[key]["record"]) for key in (name, "ddp"))
+    torch.testing.assert_close(record, expected, rtol=1e-6, atol=1e-6)
+    assert largest(results[name]["state"], results["ddp"]["state"]) < 1e-6
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_tied_embeddings_without_clipping(results: dict[str, Any], name: str) -> None:
+    expected, state = one_process(tied=True, clip=None, steps=TIED_STEPS)
+    torch.testing.assert_close(torch.tensor(results[name]["tied"]), expected, rtol=1e-6, atol=1e-6)
+    assert largest(results[name]["tied_state"], state) < 1e-6
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_resumed_run_equals_undisturbed_bit_for_bit(results: dict[str, Any], name: str) -> None:
+    assert results[name]["resumed"] == results[name]["record"][HALF:]
+    assert largest(results[name]["resumed_state"], results[name]["state"]) == 0.0
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_full_state_is_a_model(results: dict[str, Any], name: str, folder: Path, tmp_path: Path) -> None:
+    state = results[name]["tied_state"]
+    assert all(tensor.dtype == torch.float32 for tensor in state.values())
+    model = tiny_model(seed=3, tied=True)
+    model.load_state_dict(state)
+    model.save_pretrained(tmp_path, state_dict=state)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path)
+    ids = rows_of(0, "nll")[0]["ids"]
+    assert torch.equal(model.eval()(ids).logits, again.eval()(ids).logits)
+    others = torch.load(folder / "results-1.pt")[name]
+    assert others["state"] is None, "only rank 0 pays for the whole model"
+
+
+def test_full_state_is_a_copy() -> None:
+    strategy = build("ddp", 0, 1)
+    state = strategy.full_state()
+    before = {name: tensor.clone() for name, tensor in state.items()}
+    train_steps(strategy, range(1), 0, 1)
+    assert largest(state, before) == 0.0
+    assert largest(strategy.full_state(), before) > 0.0
+
+
+def resume_on_four(rank: int, world: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
+    strategy = build("ddp", rank, world)
+    train_steps(strategy, range(2), rank, world)
+    if rank == 0:
+        strategy.save(folder)
+    going_on = train_steps(strategy, range(2, 4), rank, world)
+    dist.barrier()
+    resumed = build("ddp", rank, world, seed=7)
+    resumed.load(folder)
+    assert train_steps(resumed, range(2, 4), rank, world) == going_on
+    assert largest(resumed.module.state_dict(), strategy.module.state_dict()) == 0.0
+    dist.destroy_process_group()
+
+
+def test_ddp_resumes_bit_for_bit_where_the_order_of_sums_matters(tmp_path: Path) -> None:
+    """With three ranks or more DDP's buckets decide the order of sums, and it sorts them anew after one pass."""
+    start(resume_on_four, 4, tmp_path)
+
+
+def test_conflicting_deepspeed_keys_are_refused() -> None:
+    assert conflicts({"zero_optimization": {"overlap_comm": True}, "communication_data_type": "fp32"}) == []
+    assert conflicts({"bf16": {"enabled": "auto"}, "train_batch_size": "auto"}) == []
+    assert conflicts({"zero_optimization": {"stage": 3}, "fp16": {"enabled": False}, "optimizer": {}}) == [
+        "optimizer",
+        "fp16",
+        "zero_optimization.stage",
+    ]
+    with pytest.raises(ConfigurationError, match=r"train\.deepspeed: gradient_clipping"):
+        read_json({"gradient_clipping": 1.0})
+
+
+def test_deepspeed_json_is_read_and_merged(tmp_path: Path) -> None:
+    path = tmp_path / "zero.json"
+    path.write_text(
+        json.dumps({"train_batch_size": "auto", "zero_optimization": {"stage": "auto", "overlap_comm": True}})
+    )
+    user = read_json(str(path))
+    assert user == {"zero_optimization": {"overlap_comm": True}}
+    assert merged({"zero_optimization": {"stage": 2}}, user) == {
+        "zero_optimization": {"stage": 2, "overlap_comm": True}
+    }
+    for text in ("{", "[]"):
+        path.write_text(text)
+        with pytest.raises(ConfigurationError, match=r"train\.deepspeed"):
+            read_json(str(path))
+
+
+def test_deepspeed_json_is_checked_without_torch() -> None:
+    code = (
+        "import sys, continual.training.strategies.deepspeed_json; assert not {'torch', 'deepspeed'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

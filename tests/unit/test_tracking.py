@@ -170,7 +170,7 @@ def test_a_whole_sequence_arrives_in_order(uri: str, tmp_path: Path) -> None:
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert history(uri, child, "loss/task") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     assert child.data.metrics["acc:none"] == 0.5 and child.data.metrics["many/1499"] == 1499
-    assert parent.data.metrics == {"score/a": 0.75, "score_stderr/a": 0.1}
+    assert parent.data.metrics == {"score/a": 0.75, "stderr/score/a": 0.1}
     dataset = child.inputs.dataset_inputs[0]
     assert (dataset.dataset.name, dataset.dataset.digest) == ("rows", "f" * 36)
     assert {tag.key: tag.value for tag in dataset.tags}["mlflow.data.context"] == "train"
@@ -342,6 +342,7 @@ def test_a_run_has_to_be_started_first(tmp_path: Path) -> None:
         tracker.metrics("stage-1", {"a": 1.0}, 1)
     with pytest.raises(ValueError, match="sequence"):
         tracker.start_run("stage-1", "one", parent="sequence")
+    tracker.finish("sequence", "FAILED")
     assert tracker.close() == 0
 
 
@@ -384,9 +385,13 @@ def test_a_line_of_metrics_becomes_named_numbers() -> None:
 
 
 def test_figures_and_scores_become_named_numbers() -> None:
-    figures = {"forgetting": 0.1, "forgetting_old": None, "forgetting_by_task": {"a": 0.1, "b": None}}
-    assert sequence_metrics(figures, {"a": {"score": 0.9, "stderr": None, "n": 5}}) == {
-        "forgetting": 0.1, "forgetting/a": 0.1, "score/a": 0.9,
+    figures = {
+        "stage": 1, "name": "one", "forgetting": 0.1, "forgetting_old": None,
+        "forgetting_by_task": {"a": 0.1, "b": None}, "stderr": {"forgetting": 0.02, "forgetting_by_task": {"a": 0.03}},
+    }  # fmt: skip
+    assert sequence_metrics(figures, {"a": {"score": 0.9, "stderr": 0.01, "n": 5}, "b": {"score": 1}}) == {
+        "forgetting": 0.1, "forgetting/a": 0.1, "stderr/forgetting": 0.02, "stderr/forgetting/a": 0.03,
+        "score/a": 0.9, "stderr/score/a": 0.01, "score/b": 1.0,
     }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Strategies: how one optimizer step is spread over ranks. Importing this package imports neither torch nor deepspeed."""
+"""Strategies: how one optimizer step is spread over ranks. The package itself imports neither torch nor deepspeed."""
 
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,7 @@
 """What a strategy is: the one place that knows how a step is distributed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from continual.config.schema import Train
+from continual.errors import ContinualError
+from continual.training.anchors import Pull
 from continual.training.module import LossModule
 
 
@@ -38,6 +40,13 @@ class Strategy(ABC):
     @abstractmethod
     def backward(self, loss: Tensor, last: bool) -> None:
         """Add the gradients of `loss` (a scalar), unscaled; after the last micro-batch all ranks have their mean."""
+
+    def pull(self, pulls: Sequence[Pull]) -> dict[str, float]:
+        """Add the anchors' gradients, after the last micro-batch and before `step`; their values in nats by name.
+
+        Raises ContinualError: only strategies that keep whole parameters and gradients on every rank can.
+        """
+        raise ContinualError(f"{type(self).__name__} spreads gradients over ranks and cannot serve anchors; use ddp")
 
     @abstractmethod
     def step(self, learning_rate: float) -> float:

@@ -1,5 +1,6 @@
 """Every rank holds everything; torch averages the gradients. With one rank there is no wrapper."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from continual.config.schema import Train
+from continual.training.anchors import Pull
 from continual.training.module import LossModule
 from continual.training.strategies.base import Strategy, adamw, copied
 
@@ -53,6 +55,10 @@ class Ddp(Strategy):
 
     def backward(self, loss: Tensor, last: bool) -> None:
         loss.backward()
+
+    def pull(self, pulls: Sequence[Pull]) -> dict[str, float]:
+        trained = [(name, p) for name, p in self.module.model.named_parameters() if p.requires_grad]
+        return {pull.name: float(pull.add(trained)) for pull in pulls}
 
     def step(self, learning_rate: float) -> float:
         parameters = [p for p in self.module.parameters() if p.grad is not None]

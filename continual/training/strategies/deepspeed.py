@@ -53,9 +53,8 @@ class DeepSpeed(Strategy):
 
     def backward(self, loss: Tensor, last: bool) -> None:
         self.engine.set_gradient_accumulation_boundary(last)
-        # A new tensor: where the loss is the module's own output, deepspeed 0.19 divides its gradient by the number of
-        # micro-batches in a hook, whatever `scale_wrt_gas` says.
-        self.engine.backward(loss * 1.0, scale_wrt_gas=False)
+        # The loss is scaled already: not by the number of micro-batches ("gas") again.
+        self.engine.backward(loss, scale_wrt_gas=False)
 
     def step(self, learning_rate: float) -> float:
         for group in self.engine.optimizer.param_groups:

@@ -1,4 +1,4 @@
-"""The user's DeepSpeed JSON: read, checked, merged. Imports neither torch nor deepspeed: configuration checks use it."""
+"""The user's DeepSpeed JSON: read, checked, merged. Imports neither torch nor deepspeed: config checks use it."""
 
 import json
 from pathlib import Path

@@ -1,0 +1,60 @@
+"""Train a low-rank adapter instead of the weights, and merge it at the end of the stage."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from continual.mitigation import Mitigation
+
+if TYPE_CHECKING:
+    from continual.config.schema import Sequence
+
+
+class Lora(Mitigation):
+    """A LoRA adapter (PEFT) in every linear layer but the head; a fresh one in each stage, merged into its export.
+
+    The exported model is a plain one with the names of the model before. Nothing else is trained, so it composes with
+    everything that works on losses and rows, and with nothing that pulls or changes weights.
+    """
+
+    source: ClassVar[str] = "Hu et al. 2021 (2106.09685); baseline of 2502.02797 (rank = alpha = 64) and 2605.26097"
+
+    type: Literal["lora"] = "lora"
+    rank: int = Field(16, ge=1, description="of the adapter's matrices")
+    alpha: float | None = Field(None, gt=0, description="the adapter counts alpha / rank times; null: alpha = rank")
+    targets: list[str] | None = Field(
+        None, min_length=1, description="endings of the names of the layers; null: every linear one but the head"
+    )
+    seed: int = Field(0, ge=0, description="of the adapter's first values")
+    from_stage: int | None = Field(None, ge=1, description="first stage; null: 1, refused there on random weights")
+
+    def active(self, sequence: "Sequence", stage: int) -> bool:
+        return stage >= (self.from_stage or 1)
+
+    def refuse(self, sequence: "Sequence", stage: int, others: list[Mitigation]) -> str | None:
+        for other in others:
+            if type(other).adapt is not Mitigation.adapt and other.active(sequence, stage):
+                return f"`{other.label}` changes the model too, and two adapters cannot be merged apart; keep one"
+        if stage == 1 and sequence.model.type == "python" and self.from_stage is None:
+            return (
+                "an adapter of low rank cannot train a model from random weights; "
+                "write `from_stage: 2`, or `from_stage: 1` to do it all the same"
+            )
+        return None
+
+    def adapt(self, model: Any) -> Callable[[Any], Any]:
+        import torch
+        from peft import LoraConfig, LoraModel
+
+        config = LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha or self.rank,  # type: ignore[arg-type]
+            target_modules=self.targets or "all-linear",
+            lora_dropout=0.0,
+        )
+        # Equal first values on every rank and at every start, and the trainer's random numbers as they were.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            adapted = LoraModel(model, {"default": config}, "default")
+        return lambda _: adapted.merge_and_unload()

@@ -1,0 +1,77 @@
+"""Average the weights before and after a stage."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from continual.mitigation import Candidate, Context, Mitigation, ModelRef
+from continual.models import model_hash
+
+if TYPE_CHECKING:
+    from continual.config.schema import Sequence
+
+
+class WeightAverage(Mitigation):
+    """(1 - alpha) x before + alpha x after the stage, elementwise; the average continues the sequence.
+
+    Costs no training; every further alpha costs one evaluation. Works where both ends lie in one basin, so not from
+    random weights.
+    """
+
+    source: ClassVar[str] = "WiSE-FT, Wortsman et al. 2022 (2109.01903); baseline of 2505.13811 and 2502.02797"
+
+    type: Literal["weight_average"] = "weight_average"
+    alpha: float = Field(0.5, ge=0, le=1, description="share of the weights after the stage, in what continues")
+    further: tuple[float, ...] = Field((), description="alphas (0 to 1) that are only scored")
+    before: Literal["stage_start", "start"] = Field("stage_start", description="the other end of the average")
+    from_stage: int | None = Field(None, ge=1, description="first stage; null: 2 after random weights, else 1")
+
+    def active(self, sequence: "Sequence", stage: int) -> bool:
+        return stage >= (self.from_stage or (2 if sequence.model.type == "python" else 1))
+
+    def refuse(self, sequence: "Sequence", stage: int, others: list[Mitigation]) -> str | None:
+        if bad := [alpha for alpha in self.further if not 0 <= alpha <= 1]:
+            return f"`further` has {bad[0]:g}; write alphas from 0 to 1"
+        for other in others:
+            if type(other).candidates is not Mitigation.candidates and other.active(sequence, stage):
+                return f"`{other.label}` also chooses the model that continues; keep one of them"
+        return None
+
+    def candidates(self, ctx: Context, trained: ModelRef) -> list[Candidate]:
+        before = ctx.stage_start if self.before == "stage_start" else ctx.start
+        alphas = dict.fromkeys([self.alpha, *self.further])
+        return [Candidate(f"{self.label} {alpha:g}", averaged(ctx, before, trained, alpha)) for alpha in alphas]
+
+
+def averaged(ctx: Context, before: ModelRef, after: ModelRef, alpha: float) -> ModelRef:
+    """The average as a model in the store, made in the cluster where it is not there yet."""
+    inputs = {"average": [before.hash, after.hash], "alpha": alpha}
+    artefact = ctx.store.artefact("models", inputs)
+    with ctx.store.write(artefact, inputs) as writer:
+        if writer is not None:
+            import ray
+
+            task = ray.remote(average).options(num_cpus=0.5)
+            ray.get(task.remote(before.path, after.path, alpha, str(artefact.path)))
+            writer.finish()
+    return ModelRef(str(artefact.path), model_hash(artefact.path))
+
+
+def average(before: str, after: str, alpha: float, folder: str) -> None:
+    """Write the average into `folder`: computed in float32, kept in the dtype of `after`; all else is `after`'s."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    start: Any = AutoModelForCausalLM.from_pretrained(before, dtype="auto")
+    model: Any = AutoModelForCausalLM.from_pretrained(after, dtype="auto")
+    old = dict(start.named_parameters())
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_((1 - alpha) * old[name].float() + alpha * parameter.float())
+    model.save_pretrained(folder, safe_serialization=True)
+    # Tokenizer, generation settings and configuration byte for byte.
+    for path in Path(after).iterdir():
+        if path.suffix in (".json", ".jinja", ".model", ".txt") and ".index." not in path.name:
+            shutil.copyfile(path, Path(folder) / path.name)

@@ -1,0 +1,97 @@
+"""Columns in the store: made shard by shard in the cluster, aligned with the rows' shards, resumed by shard."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from continual.config.schema import Generate
+from continual.data.rows import ROW_COLUMNS, column, fixed_column
+from continual.mitigation import ModelRef
+from continual.store import Artefact, Store
+from continual.store.artefact import Writer, versions
+
+
+def score_rows(
+    store: Store,
+    model: ModelRef,
+    rows: Artefact,
+    what: str,
+    dtype: str,
+    config: Generate,
+    top_k: int = 64,
+    progress: Callable[[int, int], None] | None = None,
+) -> Artefact:
+    """Columns of a frozen model for a complete rows artefact, from the store where it has them.
+
+    `what`: `nll` (column `nll` [T]) or `topk` (columns `top_ids` and `top_logprobs` [T x k], k = `top_k`); see
+    `continual.scoring.columns`. Shard i has exactly the rows of the rows' shard i, in their order. The model is loaded
+    once per replica (`config.replicas`, with its CPUs and GPUs), in `dtype`. `progress(shards done, shards in all)`.
+    Raises ValueError for another `what`.
+    """
+    if what not in ("nll", "topk"):
+        raise ValueError(f"there is no column `{what}`; use `nll` or `topk`")
+    inputs: dict[str, Any] = {
+        "what": what,
+        "model": model.hash,
+        "rows": rows.hash,
+        "dtype": dtype,
+        "versions": versions(("transformers", "torch")),
+    }
+    if what == "topk":
+        inputs["k"] = top_k
+    artefact = store.artefact("columns", inputs)
+    shards = rows.manifest()["counts"]["shards"]
+    with store.write(artefact, inputs) as writer:
+        if writer is not None:
+            missing = writer.missing(shards)
+            arguments = (writer, model.path, rows, what, dtype, top_k, config.gpus_per_replica > 0)
+            for done, _ in enumerate(_run(missing, arguments, config), shards - len(missing) + 1):
+                if progress:
+                    progress(done, shards)
+            writer.finish(model=model.hash, rows_artefact=rows.hash, what=what)
+    return artefact
+
+
+def _run(missing: list[int], arguments: tuple[Any, ...], config: Generate) -> Iterator[Any]:
+    """Score the missing shards in actors `_ScoreShards(*arguments)`, which publish them; one item per shard."""
+    if not missing:
+        return
+    import ray.data
+
+    items = ray.data.from_items([{"shard": shard} for shard in missing], override_num_blocks=len(missing))
+    scored = items.map_batches(
+        _ScoreShards,
+        fn_constructor_args=arguments,
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(config.replicas, len(missing))),
+        num_cpus=config.cpus_per_replica,
+        num_gpus=config.gpus_per_replica or None,
+    )
+    yield from scored.iter_rows()
+
+
+class _ScoreShards:
+    """Shard numbers in, shards in the store out: only numbers travel. Runs in an actor that holds the model."""
+
+    def __init__(self, writer: Writer, model: str, rows: Artefact, what: str, dtype: str, top_k: int, gpu: bool):
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        from continual.scoring.columns import nll_columns, topk_columns
+
+        self.writer, self.rows = writer, rows
+        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype))
+        self.model = loaded.to("cuda" if gpu else "cpu").eval()
+        self.columns: Callable[..., dict[str, np.ndarray]] = (
+            nll_columns if what == "nll" else partial(topk_columns, k=top_k)
+        )
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        for shard in batch["shard"]:
+            table = self.rows.table(int(shard))
+            found = self.columns(self.model, {name: column(table, name) for name in ROW_COLUMNS})
+            self.writer.put(int(shard), pa.table({name: fixed_column(array) for name, array in found.items()}))
+        return {"shard": batch["shard"]}
