@@ -11,6 +11,16 @@ if TYPE_CHECKING:
     from continual.store import Artefact
 
 
+def no_anchor(sequence: "Sequence", stage: int, others: list[Mitigation]) -> str | None:
+    """Why weights cannot be pulled in this stage, or None."""
+    if sequence.train.strategy != "ddp":
+        return f"strategy `{sequence.train.strategy}` has no whole gradients to pull; write `train.strategy: ddp`"
+    for other in others:
+        if type(other).adapt is not Mitigation.adapt and other.active(sequence, stage):
+            return f"`{other.label}` trains other parameters than the weights that are pulled; keep one of them"
+    return None
+
+
 class L2Start(Mitigation):
     """weight x sum (theta - theta0)^2 added to the loss, over all trained parameters.
 
@@ -24,12 +34,7 @@ class L2Start(Mitigation):
     centre: Literal["start", "stage_start"] = Field("start", description="theta0: before the sequence or the stage")
 
     def refuse(self, sequence: "Sequence", stage: int, others: list[Mitigation]) -> str | None:
-        if sequence.train.strategy != "ddp":
-            return f"strategy `{sequence.train.strategy}` has no whole gradients to pull; write `train.strategy: ddp`"
-        for other in others:
-            if type(other).adapt is not Mitigation.adapt and other.active(sequence, stage):
-                return f"`{other.label}` trains other parameters than the weights that are pulled; keep one of them"
-        return None
+        return no_anchor(sequence, stage, others)
 
     def anchors(self, ctx: Context, artefacts: dict[str, "Artefact"]) -> list[Anchor]:
         centre = ctx.start if self.centre == "start" else ctx.stage_start

@@ -11,7 +11,7 @@ from continual.data.tokenise import load_tokenizer, prepare_rows
 from continual.mitigation import ModelRef, StageRecord
 from continual.sampling import SampleSettings, bos_start, sample_rows, task_starts, template_start
 from continual.sampling.start import end_tokens
-from continual.scoring import score_rows
+from continual.scoring import score_fisher, score_rows
 from continual.store import Artefact, Store
 from continual.terminal import Terminal
 
@@ -100,21 +100,30 @@ class StageContext:
         return end_tokens(load_tokenizer(self.start.path), generation, chat)
 
     def score(
-        self, model: ModelRef, rows: Artefact, *, what: Literal["nll", "topk"] = "nll", top_k: int = 64
+        self,
+        model: ModelRef,
+        rows: Artefact,
+        *,
+        what: Literal["nll", "topk", "fisher"] = "nll",
+        top_k: int = 64,
+        sequences: int = 256,
+        seed: int = 0,
     ) -> Artefact:
-        """Columns of a frozen model for every token of `rows`, shard by shard as the rows are.
+        """What a frozen model says about `rows`: columns for every token, shard by shard as the rows are, or F.
 
         `nll`: column `nll`, nats of token t given its document before t. `topk`: columns `top_ids` and `top_logprobs`,
-        the model's `top_k` likeliest tokens there; this is what a cached teacher is.
+        the model's `top_k` likeliest tokens there; this is what a cached teacher is. `fisher`: the diagonal Fisher
+        information on `sequences` documents, one tensor per parameter; labels are drawn from the model under `seed`.
         """
         begun = time.monotonic()
         generate, dtype = self.sequence.generate, self.sequence.model.dtype
         with self.terminal.step(f"stage {self.stage} {self.stage_name}: score rows, {what}") as step:
-            columns = score_rows(
-                self.store, model, rows, what, dtype, generate, top_k, lambda done, total: step.update(done, total, "")
-            )
+            if what == "fisher":
+                found = score_fisher(self.store, model, rows, generate, sequences, seed)
+            else:
+                found = score_rows(self.store, model, rows, what, dtype, generate, top_k, step.update)
         self.seconds["score"] = self.seconds.get("score", 0.0) + time.monotonic() - begun
-        return columns
+        return found
 
     def read(self, source: Source) -> Artefact:
         """Packed rows of a data source, with the start model's tokenizer."""

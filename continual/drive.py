@@ -45,7 +45,7 @@ def published(
         status = "KILLED"
         raise
     finally:
-        open_stages = {event["stage"] for event in ledger.all("prepared")}
+        open_stages = {e["stage"] for e in ledger.all("prepared")} - {e["stage"] for e in ledger.all("stage_done")}
         publisher.end(summaries[0] if summaries and status == "FINISHED" else None, status, sorted(open_stages))
         waiting = tracker.close(FLUSH_SECONDS)
         if waiting:

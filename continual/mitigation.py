@@ -130,12 +130,20 @@ class Context(Protocol):
         ...
 
     def score(
-        self, model: ModelRef, rows: "Artefact", *, what: Literal["nll", "topk"] = "nll", top_k: int = 64
+        self,
+        model: ModelRef,
+        rows: "Artefact",
+        *,
+        what: Literal["nll", "topk", "fisher"] = "nll",
+        top_k: int = 64,
+        sequences: int = 256,
+        seed: int = 0,
     ) -> "Artefact":
-        """Columns of a frozen model for every token of `rows`, shard by shard as the rows are.
+        """What a frozen model says about `rows`: columns for every token, shard by shard as the rows are, or F.
 
         `nll`: column `nll`, nats of token t given its document before t. `topk`: columns `top_ids` and `top_logprobs`,
-        the model's `top_k` likeliest tokens there; this is what a cached teacher is.
+        the model's `top_k` likeliest tokens there; this is what a cached teacher is. `fisher`: the diagonal Fisher
+        information on `sequences` documents, one tensor per parameter; labels are drawn from the model under `seed`.
         """
         ...
 

@@ -9,10 +9,10 @@ import yaml
 from continual.config.schema import Sequence
 from continual.context import StageContext
 from continual.mitigation import ModelRef
-from continual.store import Artefact, write_atomic
+from continual.store import Artefact
 from continual.store.artefact import versions
 from continual.summary import figures_of, matrix_of
-from continual.tracking import Tracker, git_state, matrix_figure, sequence_metrics, stage_metrics
+from continual.tracking import Tracker, git_state, matrix_figure, matrix_table, sequence_metrics, stage_metrics
 from continual.training.job import TrainJob
 from continual.training.records import read_records
 
@@ -21,16 +21,12 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 class Publisher:
-    """One parent run per sequence, one child per stage; remembers what it has sent, over kills and resumes."""
+    """One parent run per sequence, one child per stage. After a resume everything is offered again: the tracker drops
+    steps that it has."""
 
     def __init__(self, tracker: Tracker, sequence: Sequence, folder: Path, resolved: dict[str, Any]):
         self.tracker, self.sequence, self.folder, self.resolved = tracker, sequence, folder, resolved
-        self.path = folder / "mlflow" / "published.json"
-        self.sent: dict[str, int] = json.loads(self.path.read_text()) if self.path.is_file() else {}
-
-    def _remember(self, key: str, value: int) -> None:
-        self.sent[key] = value
-        write_atomic(self.path, json.dumps(self.sent))
+        self.sent: dict[str, int] = {}
 
     def run_id(self) -> str | None:
         return self.tracker.run_id(SEQUENCE)
@@ -55,7 +51,7 @@ class Publisher:
         for entry, values in zip(matrix, history, strict=True):
             if entry["stage"] > self.sent.get("scores", -1):
                 self.tracker.metrics(SEQUENCE, sequence_metrics(values, entry["scores"]), step=entry["stage"])
-                self._remember("scores", entry["stage"])
+                self.sent["scores"] = entry["stage"]
 
     def stage_begins(self, stage: int, job: TrainJob, ctx: StageContext) -> None:
         """Open the stage's run, with its data and its replay as inputs."""
@@ -86,12 +82,12 @@ class Publisher:
         for record in fresh:
             self.tracker.metrics(self.key(stage), stage_metrics(record), step=record["step"])
         if fresh:
-            self._remember(self.key(stage), fresh[-1]["step"])
+            self.sent[self.key(stage)] = fresh[-1]["step"]
         for step, scores in sorted(scored.items()):
             if step > self.sent.get(f"{self.key(stage)}/scores", 0):
                 values = {f"score/{task}": value["score"] for task, value in scores.items()}
                 self.tracker.metrics(self.key(stage), values, step=step)
-                self._remember(f"{self.key(stage)}/scores", step)
+                self.sent[f"{self.key(stage)}/scores"] = step
 
     def stage_ends(self, stage: int) -> None:
         self.tracker.finish(self.key(stage), "FINISHED")
@@ -103,9 +99,7 @@ class Publisher:
             matrix_figure(summary["matrix"], picture)
             self.tracker.artifact(SEQUENCE, picture)
             self.tracker.artifact(SEQUENCE, self.folder / "summary.json")
-            tasks = summary["tasks"]
-            rows = [[e["name"], *(e["scores"].get(t, {}).get("score") for t in tasks)] for e in summary["matrix"]]
-            self.tracker.text(SEQUENCE, json.dumps({"columns": ["stage", *tasks], "data": rows}), "matrix.json")
+            self.tracker.table(SEQUENCE, matrix_table(summary["matrix"]), "matrix.json")
         for stage in stages:
             self.tracker.finish(self.key(stage), status)
         self.tracker.finish(SEQUENCE, status)

@@ -40,3 +40,15 @@ def local_ray() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The storage in which the tiny sequence has run once, undisturbed; shared by all tests that compare with it."""
+    from tests.e2e import command
+
+    storage = tmp_path_factory.mktemp("tiny")
+    finished = command.run(storage)
+    assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
+    (storage / "stdout.txt").write_text(finished.stdout)
+    return storage

@@ -29,7 +29,7 @@ def read_progress(run_folder: Path) -> Progress:
             kind, stage = event["event"], event.get("stage")
         except (ValueError, KeyError, TypeError):
             continue
-        found.begun = True
+        found.begun = found.begun or kind != "run"
         if kind in ("stage_done", "prepared"):
             (found.done if kind == "stage_done" else found.prepared)[stage] = event
     found.finished = _read(run_folder / "summary.json").get("status") == "done"

@@ -25,7 +25,9 @@ def test_the_summary_has_every_number(tiny: Path) -> None:
     assert found["status"] == "done" and found["stages"] == ["reversal", "sort"]
     assert [(e["stage"], e["name"]) for e in found["matrix"]] == [(0, "start"), (1, "reversal"), (2, "sort")]
     assert all(set(e["scores"]) == {"reversal", "sort"} for e in found["matrix"])
-    assert all(set(s) == {"score", "stderr", "n"} and s["n"] == 32 for e in found["matrix"] for s in e["scores"].values())
+    assert all(
+        set(s) == {"score", "stderr", "n"} and s["n"] == 32 for e in found["matrix"] for s in e["scores"].values()
+    )
     score = {(e["stage"], task): s["score"] for e in found["matrix"] for task, s in e["scores"].items()}
     assert found["forgetting"] == pytest.approx(score[1, "reversal"] - score[2, "reversal"])
     assert found["average_score"] == pytest.approx((score[2, "reversal"] + score[2, "sort"]) / 2)

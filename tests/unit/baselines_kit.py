@@ -1,11 +1,12 @@
 """What the tests of methods share: tiny models and rows in a store, a context without Ray, the loop in process."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -68,6 +69,21 @@ def score_in_process(missing: list[int], arguments: tuple[Any, ...], config: Any
     actor = _ScoreShards(*arguments)
     for shard in missing:
         yield from actor({"shard": np.array([shard])})["shard"]
+
+
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scoring and tasks run here and now."""
+
+    class Here:
+        def __init__(self, function: Callable[..., Any]):
+            self.remote = function
+
+        def options(self, **_: Any) -> "Here":
+            return self
+
+    monkeypatch.setattr("continual.scoring.score._run", score_in_process)
+    monkeypatch.setattr("ray.remote", Here)
+    monkeypatch.setattr("ray.get", lambda value: value)
 
 
 class Offline(StageContext):

@@ -8,11 +8,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from scipy import stats
 from transformers import AutoModelForCausalLM
 
 from baselines.contextual import Contextual, task_prompts
 from baselines.easy_samples import EasySamples, easy_weights
+from baselines.ewc import Ewc
 from baselines.lora import Lora
 from baselines.task_replay import TaskReplay, reservoir
 from baselines.weight_average import average
@@ -21,6 +23,7 @@ from continual.config.load import load_sequence
 from continual.data import RowReader
 from continual.errors import ConfigurationError
 from continual.mitigation import REGISTRY, ModelRef, StageRecord
+from continual.scoring.fisher import chosen, fisher
 from continual.stage import build_job
 from continual.store import Artefact
 from tests.unit import baselines_kit as kit
@@ -29,7 +32,7 @@ from tests.unit.config_project import sequence, write_project, write_yaml
 
 @pytest.fixture(autouse=True)
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("continual.scoring.score._run", kit.score_in_process)
+    kit.without_ray(monkeypatch)
 
 
 # task_replay ------------------------------------------------------------------------------------------------------
@@ -207,6 +210,81 @@ def test_an_average_lies_between_the_ends_and_keeps_what_belongs_to_the_model(tm
         torch.testing.assert_close(out[name], (1 - alpha) * a[name] + alpha * b[name], rtol=0, atol=0)
 
 
+# ewc --------------------------------------------------------------------------------------------------------------
+
+
+def loaded(path: Any, dtype: torch.dtype = torch.float32) -> Any:
+    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval()
+
+
+def squared(model: Any, value: torch.Tensor) -> dict[str, torch.Tensor]:
+    found = torch.autograd.grad(value, list(model.parameters()), retain_graph=True)
+    return {name: g**2 for (name, _), g in zip(model.named_parameters(), found, strict=True)}
+
+
+def test_fisher_is_the_square_of_a_sequences_gradient_under_drawn_labels(tmp_path: Path) -> None:
+    ref = kit.model_ref(tmp_path / "model", 0)
+    ids, weights = np.array([3, 7, 1, 20, 9], np.int32), np.array([0, 0, 1, 0, 1], np.float32)
+    found = fisher(loaded(ref.path), [(ids, weights)], seed=4)
+    with torch.no_grad():
+        p = torch.softmax(loaded(ref.path)(torch.from_numpy(ids.astype(np.int64))[None]).logits[0, [1, 3]], -1)
+    drawn = torch.multinomial(p, 1, generator=torch.Generator().manual_seed(4))
+    wide = loaded(ref.path, torch.float64)
+    log_p = torch.log_softmax(wide(torch.from_numpy(ids.astype(np.int64))[None]).logits[0, [1, 3]], -1)
+    for name, value in squared(wide, log_p.gather(-1, drawn).sum()).items():
+        torch.testing.assert_close(found[name].double(), value, rtol=1e-3, atol=1e-8)
+
+
+def test_fisher_is_an_unbiased_estimate(tmp_path: Path) -> None:
+    ref, ids = kit.model_ref(tmp_path / "model", 0), np.array([3, 7, 1, 20], np.int32)
+    weights = np.array([0, 1, 1, 1], np.float32)
+    found = fisher(loaded(ref.path), [(ids, weights)] * 600, seed=0)
+    model = loaded(ref.path)
+    log_p = torch.log_softmax(model(torch.from_numpy(ids.astype(np.int64))[None]).logits[0, :-1], -1)
+    exact = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+    for t in range(3):
+        for token in range(kit.VOCABULARY):
+            for name, value in squared(model, log_p[t, token]).items():
+                exact[name] += log_p[t, token].exp().detach() * value
+    assert sum(v.sum() for v in found.values()) == pytest.approx(float(sum(v.sum() for v in exact.values())), rel=0.1)
+    for name, value in exact.items():
+        assert float(found[name].sum()) == pytest.approx(float(value.sum()), rel=0.25), name
+
+
+def test_documents_are_drawn_whole_and_once(tmp_path: Path) -> None:
+    ctx = kit.context(tmp_path, [])
+    rows = RowReader(ctx.task_rows).take(np.arange(len(RowReader(ctx.task_rows))))
+    expected = sorted(tuple(rows["ids"][rows["documents"] == document]) for document in range(60))
+    found = [tuple(ids) for ids, _ in chosen(ctx.task_rows, 1000, 0)]
+    assert sorted(found) == expected
+    some = [tuple(ids) for ids, _ in chosen(ctx.task_rows, 10, 0)]
+    assert some == found[:10] and some != [tuple(ids) for ids, _ in chosen(ctx.task_rows, 10, 1)]
+
+
+@pytest.mark.parametrize("rows", ["task", "context_free"])
+def test_one_anchor_sums_over_the_stages_before(tmp_path: Path, rows: str) -> None:
+    ctx = kit.context(tmp_path, [])
+    first = kit.stored(ctx.store, "even earlier", kit.packed(11, 30))
+    ctx.earlier = [StageRecord("zero", ctx.start, first, None), *ctx.earlier]
+    mitigation = Ewc.model_validate(
+        {"type": "ewc", "weight": 4, "decay": 0.5, "rows": rows, "sequences": 6, "name": "old"}
+    )
+    made = mitigation.prepare(ctx)
+    [anchor] = mitigation.anchors(ctx, made)
+    assert (anchor.name, anchor.centre, anchor.weight) == ("old", ctx.stage_start, 2)
+    pairs = [(record.model, record.rows) for record in ctx.earlier]
+    if rows == "context_free":
+        pairs = [(model, ctx.sample(model)) for model in (ctx.start, *(record.model for record in ctx.earlier))]
+    terms = [
+        load_file(ctx.score(model, on, what="fisher", sequences=6).path / "fisher.safetensors") for model, on in pairs
+    ]
+    factors = [0.5**age for age in reversed(range(len(terms)))]
+    assert anchor.curvature is not None
+    for name, value in load_file(anchor.curvature.path / "fisher.safetensors").items():
+        torch.testing.assert_close(value, sum(f * term[name] for f, term in zip(factors, terms, strict=True)))
+    assert mitigation.active(ctx.sequence, 1) == (rows == "context_free")
+
+
 # contextual -------------------------------------------------------------------------------------------------------
 
 
@@ -236,6 +314,8 @@ TEXT = {"type": "jsonl", "path": "qa.jsonl", "text": "answer"}
 REFUSED: list[tuple[list[dict[str, Any]], dict[str, Any], str]] = [
     ([{"type": "lora"}, {"type": "lora", "name": "again"}], {}, "keep one"),
     ([{"type": "lora"}, {"type": "l2_start"}], {}, "keep one"),
+    ([{"type": "ewc"}, {"type": "lora"}], {}, "keep one"),
+    ([{"type": "ewc"}], {"strategy": "deepspeed"}, "train.strategy: ddp"),
     ([{"type": "weight_average"}, {"type": "weight_average", "name": "again"}], {}, "keep one"),
     ([{"type": "weight_average", "further": [2]}], {}, "alphas from 0 to 1"),
     ([{"type": "l2_start"}], {"strategy": "deepspeed"}, "train.strategy: ddp"),
@@ -280,7 +360,7 @@ def test_all_stand_in_the_list_together_and_are_registered(tmp_path: Path) -> No
     mitigation: list[dict[str, Any]] = [{"type": kind} for kind in listed]
     mitigation.append({"type": "pretraining_subset", "data": TEXT, "loss": "kl", "teacher": "cached"})
     check(load_sequence(write_yaml(tmp_path, sequence(mitigation=mitigation)), []))
-    assert {*listed, "pretraining_subset", "l2_start"} <= set(REGISTRY.names())
+    assert {*listed, "pretraining_subset", "l2_start", "ewc"} <= set(REGISTRY.names())
 
 
 def test_an_outsiders_anchor_is_refused_where_gradients_are_spread(tmp_path: Path) -> None:

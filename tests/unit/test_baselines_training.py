@@ -20,7 +20,7 @@ DATA = {"type": "jsonl", "path": "x.jsonl", "text": "t"}
 
 @pytest.fixture(autouse=True)
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("continual.scoring.score._run", kit.score_in_process)
+    kit.without_ray(monkeypatch)
 
 
 def losses(job: TrainJob) -> list[float]:
@@ -41,6 +41,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
         {"type": "pretraining_subset", "weight": 0.0, "data": DATA},
         {"type": "task_replay", "weight": 0.0},
         {"type": "l2_start", "weight": 0.0},
+        {"type": "ewc", "weight": 0.0, "sequences": 8},
     ],
     ids=lambda value: "-".join(str(value[key]) for key in ("type", "teacher") if key in value),
 )
@@ -202,7 +203,7 @@ def test_an_adapter_trains_alone_and_is_exported_merged(tmp_path: Path) -> None:
     torch.testing.assert_close(after(ids).logits, trained(ids).logits, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["lora", "task_replay", "l2_start"])
+@pytest.mark.parametrize("kind", ["lora", "task_replay", "l2_start", "ewc"])
 def test_a_resumed_run_equals_an_undisturbed_one(tmp_path: Path, kind: str) -> None:
     job = kit.job_of(kit.context(tmp_path, [{"type": kind}]))
     whole, _ = kit.train(job, 10)

@@ -1,0 +1,86 @@
+"""`ray job submit` on a local cluster with token authentication, as the README types it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.e2e import command
+
+pytestmark = pytest.mark.slow
+RAY = str(Path(sys.executable).parent / "ray")
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A head node of our own, ended by its process group; its environment and that of its clients."""
+    environment = command.environment() | {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token"),
+        "CONTINUAL_STORAGE": str(tmp_path / "runs"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    subprocess.run([RAY, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
+    port, dashboard = free_port(), free_port()
+    head = [RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={port}", f"--dashboard-port={dashboard}"]
+    with (tmp_path / "head.txt").open("w") as output:
+        process = subprocess.Popen(head, env=environment, stdout=output, stderr=output, start_new_session=True)
+    environment |= {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
+    try:
+        for _ in range(60):
+            if subprocess.run([RAY, "job", "list"], env=environment, capture_output=True, check=False).returncode == 0:
+                break
+            time.sleep(1)
+        yield environment
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def submit(environment: dict[str, str], yaml: Path) -> subprocess.CompletedProcess[str]:
+    job = [RAY, "job", "submit", "--working-dir", ".", "--", "python", "-m", "continual.run", str(yaml)]
+    return subprocess.run(job, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
+
+
+def test_a_job_succeeds_and_again_after_a_comment_redoes_nothing(cluster: dict[str, str], tmp_path: Path) -> None:
+    copy = ROOT / "tests" / "e2e" / f"job-{os.getpid()}.yaml"
+    try:
+        copy.write_text(command.TINY.read_text())
+        first = submit(cluster, copy.relative_to(ROOT))
+        assert "SUCCEEDED" in first.stdout or "succeeded" in first.stdout, first.stdout[-3000:] + first.stderr[-3000:]
+        storage = tmp_path / "runs"
+        ledger = (storage / "tiny" / "ledger.jsonl").read_text()
+        copy.write_text("# another comment\n" + command.TINY.read_text())
+        started = time.monotonic()
+        again = submit(cluster, copy.relative_to(ROOT))
+        assert again.returncode == 0 and "forgetting" in again.stdout
+        assert (storage / "tiny" / "ledger.jsonl").read_text() == ledger
+        assert time.monotonic() - started < 120
+    finally:
+        copy.unlink()
+
+
+def test_a_job_without_a_storage_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    job = command.environment() | {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}
+    job.pop("CONTINUAL_STORAGE", None)
+    refused = subprocess.run(
+        [sys.executable, "-m", "continual.run", str(command.TINY)],
+        cwd=ROOT, env=job, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert refused.returncode == 2 and "CONTINUAL_STORAGE" in refused.stderr

@@ -1,0 +1,23 @@
+"""A real model moved to real text: the plain arm forgets, replay keeps, and the new text is learned as well."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.stories.compare import line, run
+
+pytestmark = pytest.mark.slow
+
+
+def test_replay_keeps_what_plain_fine_tuning_loses(
+    stories: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {arm: run(arm, tmp_path, 0) for arm in ("plain", "kl")}
+    with capsys.disabled():
+        print("\n" + "\n".join(line(arm, summary) for arm, summary in found.items()))
+    lost = {arm: summary["forgetting_by_task"]["tinystories"] for arm, summary in found.items()}
+    new = {arm: -summary["matrix"][1]["scores"]["shakespeare"]["score"] for arm, summary in found.items()}
+    assert lost["plain"] >= 0.3
+    assert lost["kl"] <= lost["plain"] / 4
+    assert abs(new["kl"] - new["plain"]) <= 0.1
+    assert found["kl"]["matrix"][0] == found["plain"]["matrix"][0]

@@ -1,0 +1,82 @@
+"""kill -9 of the driver anywhere, then the same command: rows, losses, scores and weights equal an undisturbed run's."""
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import command
+
+
+def resumed(tiny: Path, storage: Path) -> None:
+    """Resume and compare with the undisturbed run; no token may have been sampled twice."""
+    finished = command.run(storage)
+    assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
+    assert command.essence(storage) == command.essence(tiny)
+    found = command.summary(storage)
+    assert found["generated_tokens"] + found["reused_tokens"] == command.summary(tiny)["generated_tokens"]
+    assert found["trained_tokens"] == command.summary(tiny)["trained_tokens"]
+
+
+def test_killed_in_training(tiny: Path, tmp_path: Path) -> None:
+    """Between two checkpoints, so that steps behind the newest are done again; replay comes from the store."""
+    shutil.copytree(tiny / "store", tmp_path / "store")
+    driver = command.start(tmp_path)
+    driver.wait_for(lambda: command.steps_done(tmp_path, "2-sort") >= 9)
+    driver.kill()
+    assert len(command.events(tmp_path, "stage_done")) == 1
+    resumed(tiny, tmp_path)
+    assert command.summary(tmp_path)["generated_tokens"] == 0
+
+
+def shards(storage: Path) -> int:
+    return len(list((storage / "store" / "samples").glob("*/shard-*.json")))
+
+
+@pytest.mark.slow
+def test_killed_in_sampling(tiny: Path, tmp_path: Path) -> None:
+    """With shards of its own made and others missing: only the missing ones are sampled."""
+    driver = command.start(tmp_path)
+    driver.wait_for(lambda: shards(tmp_path) >= 1)
+    driver.kill()
+    made = shards(tmp_path)
+    resumed(tiny, tmp_path)
+    assert 1 <= made <= 4
+    assert command.summary(tmp_path)["generated_tokens"] == command.summary(tiny)["generated_tokens"]
+
+
+@pytest.mark.slow
+def test_killed_in_evaluation_and_at_a_random_moment(tiny: Path, tmp_path: Path) -> None:
+    """Twice in one run: right after the first stage's training, and some seconds into what follows."""
+    shutil.copytree(tiny / "store", tmp_path / "store")
+    for scores in (tmp_path / "store" / "scores").iterdir():
+        shutil.rmtree(scores)
+    driver = command.start(tmp_path)
+    export = tmp_path / "tiny" / "stages" / "1-reversal" / "model"
+    driver.wait_for(export.exists)
+    driver.kill()
+    assert command.events(tmp_path, "stage_done") == []
+    again = command.start(tmp_path)
+    again.wait_for(lambda: len(command.events(tmp_path, "stage_done")) == 1)
+    again.wait_for(lambda: command.steps_done(tmp_path, "2-sort") >= random.randint(1, 20))
+    again.kill()
+    resumed(tiny, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_tracker_has_one_tree_after_kills(tiny: Path, tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    shutil.copytree(tiny / "store", tmp_path / "store")
+    driver = command.start(tmp_path)
+    driver.wait_for(lambda: command.steps_done(tmp_path, "1-reversal") >= 3)
+    driver.kill()
+    assert command.run(tmp_path).returncode == 0
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments() if e.name == "tiny"])
+    assert len(runs) == 3 and {run.info.status for run in runs} == {"FINISHED"}
+    for run in runs:
+        if run.data.tags.get("stage"):
+            steps = [m.step for m in client.get_metric_history(run.info.run_id, "loss/task")]
+            assert sorted(set(steps)) == list(range(1, 25))
