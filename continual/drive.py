@@ -11,18 +11,10 @@ from continual.errors import ContinualError
 from continual.ledger import Ledger
 from continual.plan import make_plan, render
 from continual.publish import Publisher, Status
+from continual.resume import FLUSH_SECONDS, tracker_of, tracking_uri
 from continual.sequence import Run, run_sequence
 from continual.store import Store
 from continual.terminal import Terminal, closing
-from continual.tracking import Tracker
-
-FLUSH_SECONDS = 30.0
-"""How long the end of a run waits for a slow tracker; what is left stays in the spool and follows with the next run."""
-
-
-def tracking_uri(loaded: Loaded) -> str:
-    storage = Path(loaded.sequence.storage)
-    return loaded.sequence.track.uri or f"sqlite:///{storage.resolve() / 'mlflow.db'}"
 
 
 @contextmanager
@@ -34,7 +26,7 @@ def published(
     The block puts the summary into the list that it gets.
     """
     sequence = loaded.sequence
-    tracker = Tracker(folder, tracking_uri(loaded), sequence.track.experiment or sequence.name, sequence.track.enabled)
+    tracker = tracker_of(loaded)
     publisher = Publisher(tracker, sequence, folder, loaded.resolved)
     summaries: list[Any] = []
     status: Status = "FAILED"

@@ -13,8 +13,11 @@ from continual.config.load import Loaded, differences
 from continual.errors import ConfigurationError
 from continual.ledger import Ledger
 from continual.store import write_atomic
+from continual.tracking import Tracker
 
 IDENTITY = "identity.json"
+FLUSH_SECONDS = 30.0
+"""How long the end of a run waits for a slow tracker; what is left stays in the spool and follows with the next run."""
 
 
 def _refuse_changes(folder: Path, loaded: Loaded) -> None:
@@ -39,6 +42,28 @@ def finished(folder: Path, loaded: Loaded) -> dict[str, Any] | None:
         return None
     _refuse_changes(folder, loaded)
     return summary
+
+
+def tracking_uri(loaded: Loaded) -> str:
+    """`track.uri`, or the SQLite file of the storage."""
+    return loaded.sequence.track.uri or f"sqlite:///{Path(loaded.sequence.storage).resolve() / 'mlflow.db'}"
+
+
+def tracker_of(loaded: Loaded) -> Tracker:
+    track = loaded.sequence.track
+    return Tracker(loaded.run_folder, tracking_uri(loaded), track.experiment or loaded.sequence.name, track.enabled)
+
+
+def catch_up(loaded: Loaded, summary: dict[str, Any]) -> None:
+    """Send what a tracker that was down has not got of a finished run, and put its run's id into the summary."""
+    if not (loaded.run_folder / "mlflow" / "spool.jsonl").is_file():
+        return
+    with Ledger(loaded.run_folder):
+        tracker = tracker_of(loaded)
+        tracker.close(FLUSH_SECONDS)
+        if summary["mlflow_run_id"] is None and (found := tracker.run_id("sequence")) is not None:
+            summary["mlflow_run_id"] = found
+            write_atomic(loaded.run_folder / "summary.json", json.dumps(summary, indent=1))
 
 
 @contextmanager

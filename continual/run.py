@@ -14,7 +14,8 @@ from continual.config.load import Loaded, load_sequence
 from continual.errors import ContinualError, ForgotTooMuch, Interrupted
 
 EPILOG = """exit codes: 0 done, 1 failed while running, 2 bad configuration or usage,
-3 forgot more than --max-forgetting, 130 interrupted. The same command again resumes; a finished run prints its result."""
+3 forgot more than --max-forgetting, 130 interrupted.
+The same command again resumes; a finished run prints its result."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -79,12 +80,13 @@ def gate(summary: dict[str, Any], limit: float) -> None:
 
 def execute(loaded: Loaded, notes: list[str], fresh: bool) -> dict[str, Any]:
     """Run or resume the sequence; a finished run returns its summary at once, without torch or ray."""
-    from continual.resume import claim, finished
+    from continual.resume import catch_up, claim, finished
 
     folder = loaded.run_folder
     if not fresh and (summary := finished(folder, loaded)) is not None:
         from continual.terminal import closing, colours
 
+        catch_up(loaded, summary)
         print(closing(summary, folder, colours(sys.stdout)))
         return summary
     with claim(folder, loaded, fresh) as ledger:

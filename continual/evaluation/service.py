@@ -12,8 +12,8 @@ from continual.store import Artefact, Store, hash_folder
 from continual.store.artefact import versions
 
 ACTOR_CPUS = 0
-"""The actor waits most of the time, and it lives as long as the sequence: any share of a CPU that it held could be the one
-that an engine or a worker needs to start; on two cores it was."""
+"""The actor mostly waits and lives as long as the sequence: a share of a CPU that it held could be the one that
+an engine needs to start; on two cores it was."""
 
 
 def all_tasks(sequence: Sequence) -> list[EvaluationTask]:

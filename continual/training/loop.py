@@ -34,7 +34,8 @@ class Worker:
         _seed(job.seed, rank)
         model = AutoModelForCausalLM.from_pretrained(job.model.path, dtype=torch.float32)
         check_head(model)
-        self.undo = [u for m in job.mitigations if (u := m.adapt(model)) is not None]
+        for mitigation in job.mitigations:
+            mitigation.adapt(model)
         autocast = torch.bfloat16 if job.train.precision == "bfloat16" else None
         module = LossModule(model.to(device).train(), job.train.loss_chunk_tokens, autocast)
         self.teachers = self._load_teachers()

@@ -1,4 +1,4 @@
-"""kill -9 of the driver anywhere, then the same command: rows, losses, scores and weights equal an undisturbed run's."""
+"""kill -9 of the driver, then the same command: rows, losses, scores and weights equal an undisturbed run's."""
 
 import random
 import shutil

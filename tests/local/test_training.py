@@ -62,7 +62,7 @@ def reference(parts: tuple[Path, Any, Artefact]) -> list[dict[str, Any]]:
 def test_two_workers_equal_one_with_accumulation(
     parts: tuple[Path, Any, Artefact], reference: list[dict[str, Any]], options: dict[str, Any]
 ) -> None:
-    """Rows do not divide by workers or micro-batches, and token counts differ by rank: the means are global all the same."""
+    """Rows do not divide by workers or micro-batches and token counts differ by rank; the means are global."""
     found = train(parts, "-".join(str(value) for value in options.values()), replay=True, **options)
     assert [r["rows"] for r in found] == [r["rows"] for r in reference]
     assert [r["task_tokens"] for r in found] == [r["task_tokens"] for r in reference]
