@@ -1,5 +1,6 @@
 """The training loop that runs in every Ray Train worker. It knows streams and components, and no mitigation by name."""
 
+import gc
 import random
 import shutil
 import time
@@ -242,10 +243,14 @@ def train_worker(config: dict[str, TrainJob]) -> None:
             run_steps(worker, batches, records, job.folder / "stop")
         if worker.step >= job.steps:
             worker.export(job.export)
+        step = worker.step
+        # Ray Train destroys the process group next, which can hang for ever while a DDP object lives (torch 2.13).
+        del worker
+        gc.collect()
     except ContinualError as error:
         write_atomic(failed, str(error))
         raise
-    ray.train.report({"step": worker.step})
+    ray.train.report({"step": step})
 
 
 def run_steps(worker: Worker, batches: Any, records: Records | None, stop_file: Path) -> None:
