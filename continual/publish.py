@@ -95,11 +95,12 @@ class Publisher:
     def end(self, summary: dict[str, Any] | None, status: Status, stages: list[int]) -> None:
         """Close every run with a status; of a finished sequence also the matrix as picture and table."""
         if summary is not None:
-            picture = self.folder / "matrix.png"
-            matrix_figure(summary["matrix"], picture)
-            self.tracker.artifact(SEQUENCE, picture)
+            if summary["tasks"]:
+                picture = self.folder / "matrix.png"
+                matrix_figure(summary["matrix"], picture)
+                self.tracker.artifact(SEQUENCE, picture)
+                self.tracker.table(SEQUENCE, matrix_table(summary["matrix"]), "matrix.json")
             self.tracker.artifact(SEQUENCE, self.folder / "summary.json")
-            self.tracker.table(SEQUENCE, matrix_table(summary["matrix"]), "matrix.json")
         for stage in stages:
             self.tracker.finish(self.key(stage), status)
         self.tracker.finish(SEQUENCE, status)
