@@ -2,7 +2,6 @@
 
 import contextlib
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -34,20 +33,19 @@ def fit(job: TrainJob, cluster_cpus: float, watch: Callable[[list[dict[str, Any]
     for left in (stop, failed):
         left.unlink(missing_ok=True)
     outcome: dict[str, BaseException] = {}
+    # An event and no join(): interrupted by Ctrl-C, join() takes a running thread for ended (Python 3.11).
+    ended = threading.Event()
     # In a thread of its own: in the main thread fit() would install a SIGINT handler and leave it behind.
-    thread = threading.Thread(target=_fit, args=(job, cluster_cpus, outcome), daemon=True)
-    thread.start()
+    threading.Thread(target=_fit, args=(job, cluster_cpus, outcome, ended), daemon=True).start()
     try:
-        while thread.is_alive():
-            thread.join(POLL_SECONDS)
+        while not ended.wait(POLL_SECONDS):
             watch(read_records(job.folder / "metrics.jsonl"))
     except KeyboardInterrupt:
         stop.touch()
-        deadline = time.monotonic() + STOP_SECONDS
         with contextlib.suppress(KeyboardInterrupt):
-            while thread.is_alive() and time.monotonic() < deadline:
-                thread.join(POLL_SECONDS)
+            ended.wait(STOP_SECONDS)
         raise
+    watch(read_records(job.folder / "metrics.jsonl"))
     if error := outcome.get("error"):
         text = failed.read_text() if failed.is_file() else _sentence(error)
         step, _ = newest_valid(job.checkpoints)
@@ -64,11 +62,13 @@ def _sentence(error: BaseException) -> str:
     return lines[-1].strip() if lines else type(error).__name__
 
 
-def _fit(job: TrainJob, cluster_cpus: float, outcome: dict[str, BaseException]) -> None:
+def _fit(job: TrainJob, cluster_cpus: float, outcome: dict[str, BaseException], ended: threading.Event) -> None:
     try:
         _trainer(job, cluster_cpus).fit()
     except BaseException as error:
         outcome["error"] = error
+    finally:
+        ended.set()
 
 
 def _trainer(job: TrainJob, cluster_cpus: float) -> Any:
