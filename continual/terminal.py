@@ -306,6 +306,14 @@ def _fell(matrix: Sequence[dict[str, Any]], at: int, task: str) -> bool:
 
 
 def figures_lines(summary: dict[str, Any]) -> list[str]:
+    """The figures of a summary, one a line, and what they cost."""
+    tokens = [f"{summary[key]:,} {word}" for key, word in TOKENS if summary.get(key) is not None]
+    seconds = [f"{name} {value:.0f} s" for name, value in (summary.get("seconds") or {}).items()]
+    costs = [f"  {title:<18} {', '.join(parts)}" for title, parts in (("tokens", tokens), ("time", seconds)) if parts]
+    return score_lines(summary) + costs
+
+
+def score_lines(summary: dict[str, Any]) -> list[str]:
     """The figures of a summary, one a line; `-` where there is nothing to average."""
     errors = summary.get("stderr") or {}
     lines = []
@@ -313,18 +321,15 @@ def figures_lines(summary: dict[str, Any]) -> list[str]:
         value, error = summary.get(key), errors.get(key)
         text = "-" if value is None else f"{value:.3f}" + (f" ±{error:.3f}" if error is not None else "")
         lines.append(f"  {title:<18} {text}")
-    tokens = [f"{summary[key]:,} {word}" for key, word in TOKENS if summary.get(key) is not None]
-    lines += [f"  {'tokens':<18} {', '.join(tokens)}"] if tokens else []
-    seconds = [f"{name} {value:.0f} s" for name, value in (summary.get("seconds") or {}).items()]
-    return lines + ([f"  {'time':<18} {', '.join(seconds)}"] if seconds else [])
+    return lines
 
 
 def side_by_side(left: dict[str, Any], right: dict[str, Any], titles: tuple[str, str]) -> str:
-    """Two summaries beside each other: matrices, then figures."""
+    """Two summaries beside each other, in a terminal's width: matrices, then figures."""
     columns = []
     for summary, title in ((left, titles[0]), (right, titles[1])):
         table = matrix_table(summary["matrix"], summary["tasks"]).splitlines()
-        columns.append([f"  {title}", "", *table, "", *figures_lines(summary)])
+        columns.append([f"  {title}", "", *table, "", *score_lines(summary)])
     height = max(len(column) for column in columns)
     padded = [column + [""] * (height - len(column)) for column in columns]
     width = max(len(line) for line in padded[0]) + 4
