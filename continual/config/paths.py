@@ -92,5 +92,6 @@ def resolve_storage(storage: Any, base: Path) -> Any:
             problem = f"the relative path `{storage}` would be lost with this Ray job's copied folder"
             fix = f"give an absolute path, or set {STORAGE_VARIABLE} to one for the job"
             raise ConfigurationError("storage", problem, fix)
-        base = Path(root)
+        # Steps up from the YAML's folder mean nothing from here, and would lead out of the root.
+        base, path = Path(root), Path(*(part for part in path.parts if part != ".."))
     return os.path.abspath(base / path)  # noqa: PTH100

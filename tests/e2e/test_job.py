@@ -29,8 +29,8 @@ def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
     """A head node of our own, ended by its process group; its environment and that of its clients."""
     environment = command.environment() | {
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token"),
-        "CONTINUAL_STORAGE": str(tmp_path / "runs"),
+        "HOME": str(tmp_path),  # `ray get-auth-token --generate` writes below it
+        "CONTINUAL_STORAGE": str(tmp_path),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     subprocess.run([RAY, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
@@ -48,7 +48,7 @@ def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(30)
+            process.wait(10)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
 
