@@ -61,7 +61,9 @@ def main(arguments: Arguments[str] | None = None) -> int:
         if options.max_forgetting is not None:
             gate(summary, options.max_forgetting)
     except ContinualError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # From a Ray task it comes wrapped, with the task's traceback as its text.
+        plain = getattr(error, "cause", error)
+        print(f"error: {plain}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         stopped = Interrupted("interrupted; the same command goes on where it stopped")

@@ -216,6 +216,14 @@ class Worker:
             export_model(self.job, state, folder, self.job.mitigations)
         self.barrier()
 
+    def agreed(self, value: bool) -> bool:
+        """Rank 0's value on all ranks: files that change between two looks must not part them."""
+        if self.world_size == 1:
+            return value
+        flag = torch.tensor([int(value)], device=self.device)
+        dist.broadcast(flag, 0)
+        return bool(flag.item())
+
     def barrier(self) -> None:
         if self.world_size > 1:
             dist.barrier()
@@ -271,9 +279,13 @@ def run_steps(worker: Worker, batches: Any, records: Records | None, stop_file: 
         record["seconds"] = time.perf_counter() - started
         if records:
             records.append(record)
-        scored = job.folder / "scores" / f"step-{worker.step:08d}.json"
-        if due and worker.step < job.steps and not scored.exists():
-            worker.export(job.folder / "evaluations" / f"step-{worker.step:08d}")
+        if due and worker.step < job.steps:
+            name = f"step-{worker.step:08d}"
+            export = job.folder / "evaluations" / name
+            # After a resume the step may be scored, or be just read by the evaluation: equal weights, so left alone.
+            there = (job.folder / "scores" / f"{name}.json").exists() or checkpoints.problem(export) is None
+            if not worker.agreed(there):
+                worker.export(export)
         if stopping or worker.step % job.train.checkpoint_every == 0 or worker.step == job.steps:
             worker.checkpoint()
         if stopping:

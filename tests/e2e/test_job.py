@@ -51,6 +51,10 @@ def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
             process.wait(10)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
+        # The mark by which a bare `ray.init()` on this machine would look for our cluster for ever.
+        mark = Path("/tmp/ray/ray_current_cluster")
+        if mark.is_file() and mark.read_text().strip().endswith(f":{port}"):
+            mark.unlink()
 
 
 def submit(environment: dict[str, str], yaml: Path) -> subprocess.CompletedProcess[str]:
