@@ -32,7 +32,7 @@ $(READY): pyproject.toml constraints.txt
 	@docker/drop-broken $(BIN)/python
 	@touch $@
 
-demo: $(READY) ## two tasks, without and with replay: what is forgotten (about 5 minutes)
+demo: $(READY) ## two tasks, without and with replay: what is forgotten (some minutes)
 	@$(BIN)/python -m benchmarks.arithmetic.demo
 
 test: $(READY) ## unit tests, one real path, one kill and resume
