@@ -1,6 +1,8 @@
 """Connect to Ray: the cluster that RAY_ADDRESS names, or a local one of our own that ends with the driver."""
 
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,10 +33,15 @@ def connected() -> Iterator[dict[str, float]]:
     paths = os.pathsep.join(dict.fromkeys([str(Path.cwd()), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
     if not in_job():
         options["runtime_env"] = {"env_vars": {"PYTHONPATH": paths.rstrip(os.pathsep)}}
+    asked_to_end = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**options)
-    except (ConnectionError, ValueError) as error:
-        raise ContinualError(f"no Ray cluster answers at RAY_ADDRESS={address}: {error}") from error
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        what = f"no Ray cluster answers at RAY_ADDRESS={address}" if address else "Ray does not start on this machine"
+        raise ContinualError(f"{what}: {error}") from error
+    # ray.init() puts its own handler there, which ends a driver on SIGTERM without a checkpoint.
+    if asked_to_end is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, asked_to_end)
     try:
         yield dict(ray.cluster_resources())
     finally:

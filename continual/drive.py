@@ -7,7 +7,8 @@ from typing import Any
 
 from continual.cluster import connected
 from continual.config.load import Loaded
-from continual.errors import ContinualError
+from continual.config.resources import check_fit
+from continual.errors import told
 from continual.ledger import Ledger
 from continual.plan import make_plan, render
 from continual.publish import Publisher, Status
@@ -53,15 +54,17 @@ def drive(loaded: Loaded, folder: Path, ledger: Ledger, notes: list[str]) -> dic
         for note in notes:
             terminal.line(f"note: {note}")
         terminal.line(f"log: {folder / 'log.txt'}")
-        with connected() as resources, published(loaded, folder, ledger, terminal) as (publisher, summaries):
-            if sequence.train.gpus_per_worker * sequence.train.workers > resources.get("GPU", 0):
-                raise ContinualError(
-                    f"train.gpus_per_worker: {sequence.train.workers} workers need more GPUs than the cluster's "
-                    f"{resources.get('GPU', 0):g}; use fewer workers or a larger cluster"
-                )
+        with (
+            told(loaded.file),
+            connected() as resources,
+            published(loaded, folder, ledger, terminal) as (publisher, summaries),
+        ):
+            check_fit(sequence, resources.get("CPU", 0.0), resources.get("GPU", 0.0))
             run = Run(sequence, folder, store, ledger, terminal, publisher, resources.get("CPU", 1.0))
             summary = run_sequence(run)
             publisher.tracker.wait_for("sequence", 10.0)
             summaries.append(summary)
+        # Only now is nothing left to do: a kill before this line, or Ctrl-C, leaves the runs of MLflow to be closed.
+        ledger.find("closed") or ledger.add("closed")
         terminal.line(closing(summary, folder, terminal.colours))
     return summary

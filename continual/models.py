@@ -17,7 +17,12 @@ WEIGHTS = (
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
-    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    ".model",
     ".jinja",
 )
 HASHES = ".hashes.json"

@@ -11,7 +11,7 @@ import yaml
 
 from continual.config.load import Loaded, differences
 from continual.errors import ConfigurationError
-from continual.ledger import Ledger
+from continual.ledger import Ledger, read_events
 from continual.store import write_atomic
 from continual.tracking import Tracker
 
@@ -38,7 +38,7 @@ def finished(folder: Path, loaded: Loaded) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     summary: dict[str, Any] = json.loads(path.read_text())
-    if summary.get("status") != "done":
+    if summary.get("status") != "done" or not read_events(folder, "closed"):
         return None
     _refuse_changes(folder, loaded)
     return summary
@@ -84,8 +84,13 @@ def claim(folder: Path, loaded: Loaded, fresh: bool) -> Iterator[Ledger]:
 
 
 def _forget(folder: Path) -> None:
-    """Empty the run's folder but for its lock, which we hold."""
-    for path in folder.iterdir():
+    """Empty the run's folder but for its lock, which we hold.
+
+    What says that something is done goes first and the configuration last: a kill in between leaves neither a ledger
+    that promises files which are gone, nor one that another configuration could take for its own.
+    """
+    order = {"ledger.jsonl": 0, "summary.json": 1, IDENTITY: 3}
+    for path in sorted(folder.iterdir(), key=lambda path: order.get(path.name, 2)):
         if path.name == "lock":
             continue
         shutil.rmtree(path) if path.is_dir() else path.unlink()

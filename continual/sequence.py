@@ -73,6 +73,8 @@ def run_sequence(run: Run) -> dict[str, Any]:
         rows = Artefact("rows", done["rows"], str(run.store.root))
         current = ModelRef(done["model"], done["hash"])
         declared = sequence.stages[stage - 1]
+        for left in ("checkpoints", "ray", "evaluations"):
+            shutil.rmtree(stage_folder(run.folder, stage, declared.name) / left, ignore_errors=True)
         run.earlier.append(StageRecord(declared.name, current, rows, declared.start_token))
     ledger.find("done") or ledger.add("done")
     return summarise(run.folder, sequence, ledger, run.store.root, run.publisher.run_id())
@@ -135,7 +137,9 @@ def _stage(run: Run, scorer: Scorer, stage: int, start: ModelRef, stage_start: M
     folder = stage_folder(run.folder, stage, declared.name)
     with run.phase("mitigate", stage):
         job, mitigations, artefacts = build_job(ctx, folder, run.threads)
-    run.ledger.add("prepared", stage=stage, samples=[artefact.hash for artefact in ctx.used], steps=steps)
+    _refuse_other_inputs(run, stage, folder, job.inputs)
+    samples = [artefact.hash for artefact in ctx.used]
+    run.ledger.add("prepared", stage=stage, samples=samples, steps=steps, inputs=job.inputs)
     run.publisher.stage_begins(stage, job, ctx)
     inside = InsideStage(scorer, folder)
     if not exported(job):
@@ -147,15 +151,27 @@ def _stage(run: Run, scorer: Scorer, stage: int, start: ModelRef, stage_start: M
     chosen, others = _candidates(ctx, mitigations, artefacts, trained)
     _score(run, scorer, stage, declared.name, chosen)
     for name, other in others:
+        if run.ledger.find("candidate", stage=stage, name=name, model=other.hash):
+            continue
         with run.phase("evaluate", stage):
-            run.ledger.add("candidate", stage=stage, name=name, scores=scorer.score(other))
-    done = run.ledger.add(
+            run.ledger.add("candidate", stage=stage, name=name, model=other.hash, scores=scorer.score(other))
+    # Before the ledger's entry: after it nobody would look at this stage again, and its run would stay open.
+    run.publisher.stage_ends(stage)
+    return run.ledger.add(
         "stage_done", stage=stage, name=declared.name, model=chosen.path, hash=chosen.hash, rows=rows.hash, steps=steps
     )
-    run.publisher.stage_ends(stage)
-    for left in ("checkpoints", "ray", "evaluations"):
-        shutil.rmtree(folder / left, ignore_errors=True)
-    return done
+
+
+def _refuse_other_inputs(run: Run, stage: int, folder: Path, inputs: dict[str, list[str]]) -> None:
+    """Checkpoints of a stage that was begun with other data, samples or models cannot be gone on with."""
+    known = (run.ledger.find("prepared", stage=stage) or {}).get("inputs", inputs)
+    changed = [name for name in {**known, **inputs} if known.get(name) != inputs.get(name)]
+    if changed and any((folder / left).is_dir() for left in ("checkpoints", "model", "evaluations", "scores")):
+        raise ConfigurationError(
+            f"stages.{stage - 1}",
+            f"its training was begun with another content of {', '.join(changed)} (files, code or versions changed)",
+            "put that back, choose a new `name`, or give --fresh to begin the run again",
+        )
 
 
 def _candidates(

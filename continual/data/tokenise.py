@@ -17,7 +17,10 @@ from continual.store import Artefact, Store, hash_folder
 WINDOW = 1024
 """Documents packed together; larger wastes less room, smaller answers sooner."""
 SHARD_ROWS = 2048
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model", ".jinja")
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "vocab.txt", ".model", ".jinja",
+)  # fmt: skip
 
 
 @lru_cache(maxsize=4)

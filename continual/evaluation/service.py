@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.config.schema import EvaluationTask, Sequence
-from continual.errors import ContinualError
+from continual.errors import ConfigurationError, ContinualError, last_line, unwrapped
 from continual.mitigation import ModelRef
 from continual.store import Artefact, Store, hash_folder
 from continual.store.artefact import versions
@@ -14,6 +14,9 @@ from continual.store.artefact import versions
 ACTOR_CPUS = 0
 """The actor mostly waits and lives as long as the sequence: a share of a CPU that it held could be the one that
 an engine needs to start; on two cores it was."""
+
+TASK_FILES = (".yaml", ".yml", ".py", ".json", ".jsonl", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".gz", ".jinja")
+"""What of `include_path` may decide a score; compiled Python beside it does not."""
 
 
 def all_tasks(sequence: Sequence) -> list[EvaluationTask]:
@@ -37,7 +40,8 @@ class Scorer:
             "tasks": [task.model_dump() for task in self.tasks],
             "texts": {name: rows.hash for name, rows in texts.items()},
             "settings": sequence.evaluate.model_dump(include={"limit", "num_fewshot", "apply_chat_template", "seed"}),
-            "include": hash_folder(include, (".yaml", ".py", ".json", ".jsonl")) if include else None,
+            "include": hash_folder(include, TASK_FILES) if include else None,
+            "dtype": sequence.model.dtype,
             "versions": versions(("lm-eval", "transformers", "torch")),
         }
         self._actor: Any = None
@@ -70,6 +74,14 @@ class Scorer:
             )
         return self._actor
 
+    def _release(self) -> None:
+        """End an actor that holds GPUs: training and sampling come next, and may need all there are."""
+        if self._actor is not None and self.sequence.evaluate.gpus:
+            import ray
+
+            ray.kill(self._actor)
+            self._actor = None
+
     def score(self, model: ModelRef) -> dict[str, Any]:
         """{task: {score, stderr, n, unit}} of a model; empty when there is nothing to evaluate.
 
@@ -84,10 +96,21 @@ class Scorer:
             if writer is not None:
                 try:
                     ray.get(self.actor().evaluate.remote(model.path, str(artefact.path / "scores")))
-                except ray.exceptions.RayTaskError as error:
-                    raise ContinualError(f"the evaluation of {model.path} failed: {error.cause}") from error
+                except ray.exceptions.RayError as error:
+                    raise _failed(f"the evaluation of {model.path} failed", error) from error
+                finally:
+                    self._release()
                 writer.finish()
         return json.loads((artefact.path / "scores.json").read_text())["scores"]
+
+
+def _failed(what: str, error: Exception) -> ContinualError:
+    """Our own error if the actor raised one about the configuration, else one sentence about it."""
+    inner = unwrapped(error)
+    if isinstance(inner, ConfigurationError):
+        return ConfigurationError(inner.key, inner.problem, inner.fix, inner.file)
+    sentence = str(inner) if isinstance(inner, ContinualError) else last_line(inner)
+    return ContinualError(f"{what}: {sentence or type(inner).__name__}")
 
 
 class InsideStage:
@@ -120,6 +143,6 @@ class InsideStage:
         if wait and self.pending:
             try:
                 ray.get(list(self.pending.values()))
-            except ray.exceptions.RayTaskError as error:
-                raise ContinualError(f"an evaluation inside the stage failed: {error.cause}") from error
+            except ray.exceptions.RayError as error:
+                raise _failed("an evaluation inside the stage failed", error) from error
             self.poll()

@@ -14,18 +14,20 @@ from continual.sampling.settings import SampleSettings
 
 
 class _SampleBatch:
-    """A batch of sample numbers to tokens; runs in a Ray Data actor that holds the model."""
+    """Shards of sample numbers to tokens; runs in a Ray Data actor that holds the model."""
 
     def __init__(self, model: str, dtype: str, settings: SampleSettings, gpu: bool):
         import torch
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM, GenerationConfig
 
         self.settings, self.device = settings, "cuda" if gpu else "cpu"
         loaded = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype))
         self.model = loaded.to(self.device).eval()
+        # The model's own may hold a repetition penalty or another filter, which would bend the distribution unseen.
+        self.model.generation_config = GenerationConfig()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        numbers = [int(number) for number in batch["number"]]
+        numbers = [int(number) for shard in batch["numbers"] for number in shard]
         sampled: dict[int, np.ndarray] = {}
         for start in {tuple(self.settings.prompt(number)) for number in numbers}:
             mine = sorted(number for number in numbers if tuple(self.settings.prompt(number)) == start)
@@ -63,11 +65,15 @@ def generate(
     import ray.data
 
     gpu = config.gpus_per_replica > 0
-    requests = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=1)
+    shards: dict[int, list[int]] = {}
+    for number in numbers:
+        shards.setdefault(number // config.shard_samples, []).append(number)
+    # A block for each shard: results leave a block only as a whole, and an interrupted run keeps what has left.
+    requests = ray.data.from_items([{"numbers": one} for one in shards.values()], override_num_blocks=len(shards))
     sampled = requests.map_batches(
         _SampleBatch,
         fn_constructor_args=(model, dtype, settings, gpu),
-        batch_size=config.shard_samples,
+        batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=config.replicas),
         num_cpus=config.cpus_per_replica,
         num_gpus=config.gpus_per_replica or None,

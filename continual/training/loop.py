@@ -200,7 +200,7 @@ class Worker:
         self.barrier()
         if self.rank == 0:
             checkpoints.publish(temporary, final, {"step": self.step, "world_size": self.world_size})
-            checkpoints.prune(self.job.checkpoints, self.job.train.keep_checkpoints)
+            checkpoints.prune(self.job.checkpoints, self.job.train.keep_checkpoints, self.step)
         self.barrier()
 
     def _resume(self, folder: Path) -> None:
