@@ -159,9 +159,6 @@ class Mitigation(BaseModel):
 
     source: ClassVar[str] = ""
     """Paper and equation, shown by `--list mitigations`."""
-    control_every: ClassVar[int] = 0
-    """Steps between calls of `control`; 0: never."""
-
     type: str
     name: str | None = Field(None, description="stream name; needed only if a type stands in the list twice")
 
@@ -169,6 +166,11 @@ class Mitigation(BaseModel):
     def label(self) -> str:
         """The stream's name: `name` if given, else the type."""
         return self.name or self.type.rsplit(":", 1)[-1].rsplit(".", 1)[-1]
+
+    @property
+    def control_every(self) -> int:
+        """Steps between calls of `control`; 0: never."""
+        return 0
 
     def active(self, sequence: "Sequence", stage: int) -> bool:
         """Whether the mitigation does anything in stage `stage` (1-based). Pure, called at configuration time too."""

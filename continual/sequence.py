@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from continual.mitigation import ModelRef, StageRecord
 from continual.models import model_hash, start_model
 from continual.plan.estimate import epoch_steps
 from continual.publish import Publisher
+from continual.reuse import trained_once
 from continual.stage import build_job
 from continual.store import Artefact, Store
 from continual.summary import summarise
 from continual.terminal import Terminal
+from continual.training.job import TrainJob
 from continual.training.launch import exported, fit
 
 
@@ -50,8 +52,8 @@ class Run:
 
     @property
     def threads(self) -> int:
-        """Threads of a worker: the machine's cores divided among the workers."""
-        return max(1, (os.cpu_count() or 1) // self.sequence.train.workers)
+        """Threads of a worker: the machine's cores divided among the workers, or what OMP_NUM_THREADS says."""
+        return max(1, _cores() // self.sequence.train.workers)
 
 
 def run_sequence(run: Run) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def run_sequence(run: Run) -> dict[str, Any]:
     with run.phase("data", 0):
         for text in sequence.evaluate.texts:
             run.texts[text.name] = _rows(run, 0, f"text {text.name}", text.data, start)
-    scorer = Scorer(run.store, sequence, run.texts, threads=max(1, os.cpu_count() or 1))
+    scorer = Scorer(run.store, sequence, run.texts, threads=_cores())
     run.publisher.begin(start)
     _score(run, scorer, 0, "start", start)
     current = start
@@ -78,6 +80,12 @@ def run_sequence(run: Run) -> dict[str, Any]:
         run.earlier.append(StageRecord(declared.name, current, rows, declared.start_token))
     ledger.find("done") or ledger.add("done")
     return summarise(run.folder, sequence, ledger, run.store.root, run.publisher.run_id())
+
+
+def _cores() -> int:
+    """Cores for one process at a time. Whoever runs several drivers side by side says OMP_NUM_THREADS=1."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return int(told) if told.isdecimal() and int(told) else os.cpu_count() or 1
 
 
 def _start(run: Run) -> ModelRef:
@@ -142,10 +150,11 @@ def _stage(run: Run, scorer: Scorer, stage: int, start: ModelRef, stage_start: M
     run.ledger.add("prepared", stage=stage, samples=samples, steps=steps, inputs=job.inputs)
     run.publisher.stage_begins(stage, job, ctx)
     inside = InsideStage(scorer, folder)
-    if not exported(job):
-        with run.phase("train", stage):
-            _train(run, job, stage, inside)
-    inside.poll(wait=True)
+    with _trained_once(run, stage, job, scorer):
+        if not exported(job):
+            with run.phase("train", stage):
+                _train(run, job, stage, inside)
+        inside.poll(wait=True)
     run.publisher.records(stage, folder, inside.scored())
     trained = ModelRef(str(job.export), model_hash(job.export))
     chosen, others = _candidates(ctx, mitigations, artefacts, trained)
@@ -172,6 +181,19 @@ def _refuse_other_inputs(run: Run, stage: int, folder: Path, inputs: dict[str, l
             f"its training was begun with another content of {', '.join(changed)} (files, code or versions changed)",
             "put that back, choose a new `name`, or give --fresh to begin the run again",
         )
+
+
+def _trained_once(run: Run, stage: int, job: TrainJob, scorer: Scorer) -> AbstractContextManager[None]:
+    title = f"stage {stage} {run.sequence.stages[stage - 1].name}: train"
+
+    def waiting(owner: str) -> None:
+        run.terminal.line(f"{title}: another run trains the same stage; waiting for it ({owner})")
+
+    def taken(maker: str) -> None:
+        run.ledger.add("reused", stage=stage, maker=maker)
+        run.terminal.line(f"{title}: taken over from a run that trained the same stage ({maker})")
+
+    return trained_once(run.store, job, scorer, waiting, taken)
 
 
 def _candidates(

@@ -82,6 +82,7 @@ def summarise(
         "seconds": ledger.seconds(),
         "mlflow_run_id": mlflow_run_id,
         "checkpoints": {sequence.stages[stage - 1].name: event["model"] for stage, event in sorted(done.items())},
+        "reused_stages": [sequence.stages[event["stage"] - 1].name for event in ledger.all("reused")],
         "samples": sorted({name for event in ledger.all("prepared") for name in event["samples"]}),
         "unit": units,
         "candidates": [{key: event[key] for key in ("stage", "name", "scores")} for event in ledger.all("candidate")],

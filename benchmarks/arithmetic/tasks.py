@@ -65,9 +65,15 @@ def held_out_inputs(task: str, digits: int, held_out: int) -> list[int]:
 
 
 def rows(
-    task: str, split: str = "train", count: int = 65536, seed: int = 0, digits: int = 3, held_out: int = HELD_OUT
+    task: str,
+    split: str = "train",
+    count: int = 65536,
+    seed: int = 0,
+    digits: int = 3,
+    held_out: int = HELD_OUT,
+    prompts: bool = False,
 ) -> Iterator[dict[str, str]]:
-    """`count` documents as {"text": ...}.
+    """`count` documents as {"text": ...}, or with `prompts` as {"prompt": ..., "completion": ...}.
 
     `train`: inputs drawn evenly and independently from those not held out. `test`: the first `count` held-out inputs,
     at most `held_out`. Raises ValueError for an unknown task or split, and where there are not so many inputs.
@@ -75,7 +81,7 @@ def rows(
     hidden = held_out_inputs(task, digits, held_out)
     if split == "test":
         for number in hidden[:count]:
-            yield {"text": "".join(document(task, number, digits))}
+            yield _written(document(task, number, digits), prompts)
         return
     if split != "train":
         raise ValueError(f"there is no split `{split}`; the splits are train and test")
@@ -84,4 +90,8 @@ def rows(
         number = draw.randrange(inputs(task, digits))
         while number in never:
             number = draw.randrange(inputs(task, digits))
-        yield {"text": "".join(document(task, number, digits))}
+        yield _written(document(task, number, digits), prompts)
+
+
+def _written(parts: tuple[str, str], prompts: bool) -> dict[str, str]:
+    return dict(zip(("prompt", "completion"), parts, strict=True)) if prompts else {"text": "".join(parts)}

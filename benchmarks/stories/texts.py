@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 
 from benchmarks.stories.lm_eval.documents import shared
 
@@ -23,10 +24,17 @@ def shakespeare(split: str = "train") -> Iterator[dict[str, str]]:
             current = ""
 
 
-def tinystories(limit: int = 300) -> Iterator[dict[str, str]]:
-    """Validation stories; in the model's training a line break is a single one."""
-    with (shared() / "data" / "text" / "tinystories_valid.jsonl").open() as file:
-        for number, line in enumerate(file):
-            if number == limit:
-                return
+def tinystories(limit: int = 300, split: str = "valid") -> Iterator[dict[str, str]]:
+    """The first stories of `split`, `valid` or `train`; in the model's training a line break is a single one."""
+    return _first(f"tinystories_{split}.jsonl", limit)
+
+
+def c4(limit: int = 300) -> Iterator[dict[str, str]]:
+    """Web documents, nothing like what the model was trained on."""
+    return _first("c4_demo.jsonl", limit)
+
+
+def _first(file_name: str, limit: int) -> Iterator[dict[str, str]]:
+    with (shared() / "data" / "text" / file_name).open() as file:
+        for line in islice(file, limit):
             yield {"text": json.loads(line)["text"]}

@@ -1,14 +1,18 @@
 """Context-free replay: rehearse what the model itself says after nothing but its start token."""
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from continual.methods.drift_budget import START_WEIGHT, dual_step
 from continual.mitigation import Context, Mitigation, ModelRef, Stream
 
 if TYPE_CHECKING:
     from continual.config.schema import Sequence
     from continual.store import Artefact
+
+HELD_OUT_TOKENS = 8192
+"""Enough for a drift of 0.01 nats per token to be told from sampling noise; what `weight: auto` measures on."""
 
 
 class ContextFree(Mitigation):
@@ -20,6 +24,9 @@ class ContextFree(Mitigation):
     With a cached teacher no frozen model is in the workers' memory: one pass over the samples stores its k likeliest
     tokens per position, and all others count as one class. Merging classes makes the loss, and the drift that is
     measured with it, a lower bound of the KL; k = the vocabulary gives the KL itself.
+
+    With `weight: auto` the weight is what keeps the drift on held-out samples within `drift_budget`, the smallest that
+    does (see `continual.methods.drift_budget`).
     """
 
     source: ClassVar[str] = "Bansal & Sanghavi 2025 (2505.13811); Marek et al. 2026 (2605.26097)"
@@ -30,7 +37,12 @@ class ContextFree(Mitigation):
         "live", description="kl: a frozen model beside the trained one, or its stored top-k (a lower bound of the KL)"
     )
     teacher_top_k: int = Field(64, ge=1, description="cached: tokens kept per position; the others share one bucket")
-    weight: float = Field(1.0, ge=0, description="multiplies the replay component")
+    weight: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        1.0, description="multiplies the replay component; auto: follows `drift_budget`"
+    )
+    drift_budget: float | None = Field(None, gt=0, description="auto: largest drift, nats per held-out token")
+    adjust_every: int = Field(10, ge=1, description="auto: steps between two measurements of drift")
+    adjust_rate: float = Field(0.3, gt=0, le=1, description="auto: exponent of a dual step")
     share: float = Field(0.25, gt=0, description="replay tokens per task token in every optimizer step")
     start: Literal["bos", "template", "tasks"] = Field("bos", description="what a sample begins with")
     model: Literal["stage_start", "start"] = Field("stage_start", description="whose samples")
@@ -42,7 +54,19 @@ class ContextFree(Mitigation):
     run_on: bool = Field(False, description="ignore end-of-text: every sample has the full length")
     seed: int | None = Field(None, ge=0, description="null: the sequence's")
     from_stage: int | None = Field(None, ge=1, description="first stage; null: 2 after random weights, else 1")
-    held_out: int = Field(8, ge=0, description="rows that are never trained on and measure drift (kl)")
+    held_out: int | None = Field(
+        None, ge=0, description="rows that are never trained on and measure drift (kl); null: 8, auto: 8,192 tokens"
+    )
+
+    @property
+    def control_every(self) -> int:
+        return self.adjust_every if self.weight == "auto" else 0
+
+    @model_validator(mode="after")
+    def _budget(self) -> "ContextFree":
+        if (self.weight == "auto") != (self.drift_budget is not None):
+            raise ValueError("`weight: auto` and `drift_budget` go together; give both, or a number as `weight`")
+        return self
 
     def active(self, sequence: "Sequence", stage: int) -> bool:
         first = self.from_stage or (2 if sequence.model.type == "python" else 1)
@@ -54,12 +78,27 @@ class ContextFree(Mitigation):
             return f"`sample_tokens` {self.sample_tokens} does not fit a row of {sequence.train.row_tokens} tokens"
         if self.teacher == "cached" and self.loss == "nll":
             return "`loss: nll` has no teacher to cache; leave out `teacher` or write `loss: kl`"
+        if self.weight != "auto":
+            return None
+        if self.loss == "nll" or self.held_out == 0:
+            return "`weight: auto` follows the KL on held-out rows; write `loss: kl` and leave out `held_out: 0`"
+        if any(getattr(other, "weight", None) == "auto" for other in others):
+            return "two `weight: auto` would follow each other's drift; give one of them a number"
         return None
+
+    def held_out_rows(self, sequence: "Sequence") -> int:
+        """Rows kept from training, to measure drift on; none with `nll`, which has no teacher."""
+        if self.loss == "nll":
+            return 0
+        if self.held_out is not None:
+            return self.held_out
+        return -(-HELD_OUT_TOKENS // sequence.train.row_tokens) if self.weight == "auto" else 8
 
     def count(self, sequence: "Sequence", stage: int, steps: int | None = None) -> int:
         """Samples to make: `rows`, or one per replay row of the stage and the held-out ones."""
         steps = steps or sequence.stages[stage - 1].steps or 1000
-        return self.rows or round(self.share * sequence.train.batch_rows) * steps + self.held_out
+        rows = round(self.share * sequence.train.batch_rows) * steps
+        return self.rows or rows + self.held_out_rows(sequence)
 
     def samples(self, sequence: "Sequence", stage: int) -> int:
         return self.count(sequence, stage) * (self.sample_tokens or sequence.train.row_tokens)
@@ -86,11 +125,18 @@ class ContextFree(Mitigation):
                 rows=artefacts["rows"],
                 loss=self.loss,
                 teacher=artefacts.get("teacher", self._teacher(ctx)) if kl else None,
-                weight=self.weight,
+                weight=START_WEIGHT if self.weight == "auto" else self.weight,
                 share=self.share,
-                held_out=self.held_out if kl else 0,
+                held_out=self.held_out_rows(ctx.sequence),
             )
         ]
+
+    def control(self, state: dict[str, Any], measured: dict[str, float]) -> tuple[dict[str, Any], dict[str, float]]:
+        if self.drift_budget is None:
+            return state, {}
+        before = state.get("weight", START_WEIGHT)
+        weight = dual_step(before, measured[f"drift/{self.label}"], self.drift_budget, self.adjust_rate)
+        return {"weight": weight}, {self.label: weight}
 
     def _teacher(self, ctx: Context) -> ModelRef:
         return ctx.stage_start if self.model == "stage_start" else ctx.start

