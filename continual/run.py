@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Callable
 from collections.abc import Sequence as Arguments
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Arguments[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    options = parser().parse_args(arguments)
+    options = parser().parse_intermixed_args(arguments)
     if options.list:
         from continual.listing import list_mitigations
 
@@ -80,8 +81,14 @@ def gate(summary: dict[str, Any], limit: float) -> None:
         raise ForgotTooMuch(f"{worst} {found[worst]:.4f} is more than --max-forgetting {limit}")
 
 
-def execute(loaded: Loaded, notes: list[str], fresh: bool) -> dict[str, Any]:
-    """Run or resume the sequence; a finished run returns its summary at once, without torch or ray."""
+def execute(
+    loaded: Loaded, notes: list[str], fresh: bool, after_stage: Callable[[int], None] = lambda stage: None
+) -> dict[str, Any]:
+    """Run or resume the sequence; a finished run returns its summary at once, without torch or ray.
+
+    `after_stage(stage)` is called after every stage of a run that is not finished, the earlier ones of a resumed run
+    included.
+    """
     from continual.resume import catch_up, claim, finished
 
     folder = loaded.run_folder
@@ -94,7 +101,7 @@ def execute(loaded: Loaded, notes: list[str], fresh: bool) -> dict[str, Any]:
     with claim(folder, loaded, fresh) as ledger:
         from continual.drive import drive
 
-        return drive(loaded, folder, ledger, notes)
+        return drive(loaded, folder, ledger, notes, after_stage)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ class Arm:
     name: str
     mitigation: Mitigations
     seed: int
+    overrides: tuple[str, ...] = ()
 
     @property
     def run_name(self) -> str:
@@ -56,7 +57,7 @@ def command(arm: Arm, storage: Path) -> list[str]:
     found += [f"name={arm.run_name}", f"storage={storage}", f"seed={arm.seed}"]
     if arm.sequence.name == "stories":
         found.append(f"model.source={shared() / 'models' / 'stories260k-hd32'}")
-    return [*found, f"mitigation={json.dumps(arm.mitigation)}"]
+    return [*found, *arm.overrides, f"mitigation={json.dumps(arm.mitigation)}"]
 
 
 def read(arm: Arm, storage: Path) -> Result:
@@ -82,9 +83,13 @@ def run_all(arms: Iterable[Arm], storage: Path, jobs: int, say: Callable[[str], 
         lines = (found.stderr or found.stdout).strip().splitlines()
         return arm, found.returncode, lines[-1] if lines else ""
 
-    with ThreadPoolExecutor(jobs) as pool:
+    pool = ThreadPoolExecutor(jobs)
+    try:
         for done, (arm, code, last) in enumerate(pool.map(one, listed), 1):
             if code:
                 failed[arm.run_name] = last
             say(f"{done} of {len(listed)}: {arm.run_name}{f': failed: {last}' if code else ''}")
+    finally:
+        # After Ctrl-C nothing new begins; the drivers that run got it too, and end by themselves.
+        pool.shutdown(cancel_futures=True)
     return failed
