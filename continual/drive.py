@@ -1,6 +1,6 @@
 """Put a run together: log file, cluster, store, tracker; and take it apart in order whatever happens."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,13 @@ def published(
             terminal.line(f"  {waiting} records wait for the tracker {tracking_uri(loaded)}; the next run sends them")
 
 
-def drive(loaded: Loaded, folder: Path, ledger: Ledger, notes: list[str]) -> dict[str, Any]:
-    """Run the sequence; returns its summary. Raises ContinualError, or KeyboardInterrupt after an orderly stop."""
+def drive(
+    loaded: Loaded, folder: Path, ledger: Ledger, notes: list[str], after_stage: Callable[[int], None]
+) -> dict[str, Any]:
+    """Run the sequence; returns its summary. Raises ContinualError, or KeyboardInterrupt after an orderly stop.
+
+    `after_stage(stage)` is called after every stage.
+    """
     sequence = loaded.sequence
     store = Store(Path(sequence.storage) / "store", maker=ledger.run_id())
     with Terminal(folder / "log.txt") as terminal:
@@ -60,7 +65,7 @@ def drive(loaded: Loaded, folder: Path, ledger: Ledger, notes: list[str]) -> dic
             published(loaded, folder, ledger, terminal) as (publisher, summaries),
         ):
             check_fit(sequence, resources.get("CPU", 0.0), resources.get("GPU", 0.0))
-            run = Run(sequence, folder, store, ledger, terminal, publisher, resources.get("CPU", 1.0))
+            run = Run(sequence, folder, store, ledger, terminal, publisher, resources.get("CPU", 1.0), after_stage)
             summary = run_sequence(run)
             publisher.tracker.wait_for("sequence", 10.0)
             summaries.append(summary)

@@ -20,7 +20,8 @@ FLUSH_SECONDS = 30.0
 """How long the end of a run waits for a slow tracker; what is left stays in the spool and follows with the next run."""
 
 
-def _refuse_changes(folder: Path, loaded: Loaded) -> None:
+def refuse_changes(folder: Path, loaded: Loaded) -> None:
+    """Raises ConfigurationError if the run in `folder` was begun with a configuration that asks for other results."""
     path = folder / IDENTITY
     changed = differences(json.loads(path.read_text()), loaded.identity) if path.is_file() else []
     if changed:
@@ -40,7 +41,7 @@ def finished(folder: Path, loaded: Loaded) -> dict[str, Any] | None:
     summary: dict[str, Any] = json.loads(path.read_text())
     if summary.get("status") != "done" or not read_events(folder, "closed"):
         return None
-    _refuse_changes(folder, loaded)
+    refuse_changes(folder, loaded)
     return summary
 
 
@@ -77,7 +78,7 @@ def claim(folder: Path, loaded: Loaded, fresh: bool) -> Iterator[Ledger]:
         if fresh:
             _forget(folder)
             ledger.events.clear()
-        _refuse_changes(folder, loaded)
+        refuse_changes(folder, loaded)
         write_atomic(folder / IDENTITY, json.dumps(loaded.identity))
         write_atomic(folder / "config.yaml", yaml.safe_dump(loaded.resolved, sort_keys=False))
         yield ledger

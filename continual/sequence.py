@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,10 @@ from continual.training.launch import exported, fit
 
 @dataclass
 class Run:
-    """One run of a sequence: where it stands and what it works with."""
+    """One run of a sequence: where it stands and what it works with.
+
+    `after_stage(stage)` is called when a stage is done, also for those that were before this start.
+    """
 
     sequence: Sequence
     folder: Path
@@ -38,6 +41,7 @@ class Run:
     terminal: Terminal
     publisher: Publisher
     cluster_cpus: float
+    after_stage: Callable[[int], None] = lambda stage: None
     texts: dict[str, Artefact] = field(default_factory=dict)
     earlier: list[StageRecord] = field(default_factory=list)
 
@@ -78,6 +82,7 @@ def run_sequence(run: Run) -> dict[str, Any]:
         for left in ("checkpoints", "ray", "evaluations"):
             shutil.rmtree(stage_folder(run.folder, stage, declared.name) / left, ignore_errors=True)
         run.earlier.append(StageRecord(declared.name, current, rows, declared.start_token))
+        run.after_stage(stage)
     ledger.find("done") or ledger.add("done")
     return summarise(run.folder, sequence, ledger, run.store.root, run.publisher.run_id())
 
@@ -165,7 +170,7 @@ def _stage(run: Run, scorer: Scorer, stage: int, start: ModelRef, stage_start: M
         with run.phase("evaluate", stage):
             run.ledger.add("candidate", stage=stage, name=name, model=other.hash, scores=scorer.score(other))
     # Before the ledger's entry: after it nobody would look at this stage again, and its run would stay open.
-    run.publisher.stage_ends(stage)
+    run.publisher.stage_ends(stage, chosen)
     return run.ledger.add(
         "stage_done", stage=stage, name=declared.name, model=chosen.path, hash=chosen.hash, rows=rows.hash, steps=steps
     )

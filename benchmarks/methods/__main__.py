@@ -39,6 +39,8 @@ def measure(sequence: Sequence, options: argparse.Namespace) -> None:
         for strength, mitigation in strengths.items()
     }
     failed = run_all([plain, *trials.values()], storage, options.jobs, say)
+    if plain.run_name in failed:
+        raise SystemExit(f"{plain.run_name} failed: {failed[plain.run_name]}")
     chosen = strongest(sequence, plain, trials, storage, failed)
     listed = {**sequence.arms, **{f"{n} {s:g}": sequence.strengths[n][s] for n, s in chosen.items()}}
     arms = [Arm(sequence, name, mitigation, seed) for seed in options.seeds for name, mitigation in listed.items()]

@@ -42,21 +42,27 @@ class Loaded:
         return Path(self.sequence.storage) / self.sequence.name
 
 
-def load_sequence(path: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Loaded:
+def load_sequence(
+    path: str | Path,
+    overrides: list[str] | tuple[str, ...] = (),
+    more: list[str] | tuple[str, ...] = (),
+    folder: Path | None = None,
+) -> Loaded:
     """Reads, overrides and validates a sequence.
 
-    Relative paths in the YAML lie beside it, those of overrides in the current folder. Raises ConfigurationError with
-    file, dotted key and fix, in one sentence.
+    Relative paths in the YAML lie beside it, those of overrides in the current folder; `more` are overrides that were
+    written in a file of `folder`, and theirs lie there. Raises ConfigurationError with file, dotted key and fix, in one
+    sentence.
     """
     file, full = str(path), Path(os.path.abspath(path))  # noqa: PTH100  links stay: the YAML's folder is as given
     raw = read_yaml(full, file)
     applied: list[Override] = []
     raw.setdefault("storage", Sequence.model_fields["storage"].default)
     relative = resolve_paths(raw, full.parent)
-    for text in overrides:
+    for text, base in [*((text, Path.cwd()) for text in overrides), *((text, folder or Path.cwd()) for text in more)]:
         override = apply_override(raw, text)
         relative = [place for place in relative if place[: len(override.path)] != override.path]
-        relative += resolve_paths(raw, Path.cwd(), within=override.path)
+        relative += resolve_paths(raw, base, within=override.path)
         applied.append(override)
     typed_here = any(override.path == ("storage",) for override in applied)
     try:
