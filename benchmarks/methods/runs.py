@@ -54,7 +54,7 @@ class Result:
 
 def command(arm: Arm, storage: Path) -> list[str]:
     found = [sys.executable, "-m", "continual.run", str(HERE / f"{arm.sequence.name}.yaml")]
-    found += [f"name={arm.run_name}", f"storage={storage}", f"seed={arm.seed}"]
+    found += [f"name={arm.run_name}", f"storage={storage}", f"seed={arm.seed}", "train.cpus_per_worker=1"]
     if arm.sequence.name == "stories":
         found.append(f"model.source={shared() / 'models' / 'stories260k-hd32'}")
     return [*found, *arm.overrides, f"mitigation={json.dumps(arm.mitigation)}"]
