@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow soak check constraints clean
+.PHONY: help setup demo test test-slow soak check browser constraints clean
 
 # Python >= 3.11; another one: make PYTHON=/path/to/python setup
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -49,6 +49,11 @@ check: $(READY) ## lint, format, types, Dockerfile
 	@$(BIN)/ruff format --quiet --check . || { echo 'make check: run .venv/bin/ruff format .' >&2; exit 1; }
 	@$(BIN)/mypy
 	@$(BIN)/hadolint docker/Dockerfile
+
+browser: ## Chromium from Debian's packages, for the tests of pages (as root; without it they skip)
+	@command -v chromium chromedriver > /dev/null || { \
+	    apt-get -q -o APT::Sandbox::User=root update > /dev/null && DEBIAN_FRONTEND=noninteractive \
+	    apt-get -q -o APT::Sandbox::User=root install -y --no-install-recommends chromium chromium-driver > /dev/null; }
 
 constraints: ## constraints.txt anew, from what pip resolves today for the extras cpu and gpu
 	@rm -rf .setup && $(PYTHON) -m venv .setup

@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from continual.config.schema import Sequence, Source
+from continual.config.model_facts import read_model
+from continual.config.schema import ModelSource, Sequence, Source
 from continual.data.tokenise import load_tokenizer, prepare_rows
+from continual.errors import ConfigurationError
 from continual.mitigation import ModelRef, StageRecord
-from continual.sampling import SampleSettings, bos_start, sample_rows, task_starts, template_start
+from continual.sampling import SampleSettings, bos_start, sample_rows, sample_set, task_starts, template_start
 from continual.sampling.start import end_tokens
 from continual.scoring import score_fisher, score_rows
 from continual.store import Artefact, Store
-from continual.terminal import Terminal
+from continual.terminal import Step, Terminal
 
 
 @dataclass
@@ -64,7 +66,7 @@ class StageContext:
             starts=tuple(tuple(one) for one in prompts or self._starts(start, start_tokens or [])),
             count=count,
             tokens=tokens or self.sequence.train.row_tokens,
-            stop=() if run_on else self._stop(chat=start in ("template", "prompts")),
+            stop=() if run_on else self._stop(self.start, chat=start in ("template", "prompts")),
             temperature=temperature,
             top_p=top_p,
             top_k=top_k,
@@ -85,6 +87,63 @@ class StageContext:
         self.seconds["sample"] = self.seconds.get("sample", 0.0) + time.monotonic() - begun
         return rows
 
+    def generate(
+        self,
+        model: ModelRef,
+        prompts: list[list[int]],
+        *,
+        tokens: int,
+        samples: int = 1,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        seed: int | None = None,
+        title: str = "generate",
+    ) -> Artefact:
+        """What `model` says after each prompt, `samples` times: a samples artefact, not packed into rows.
+
+        `prompts` are ids of the model's own tokenizer, whose end tokens end a sample; at most `tokens` tokens are
+        sampled. Sample i, column `number`, is for prompt i mod len(prompts). Raises ConfigurationError where the
+        longest prompt and `tokens` do not fit the model's positions.
+        """
+        longest = max(map(len, prompts)) + tokens
+        positions = read_model(ModelSource(type="pretrained", source=model.path))[0].positions  # type: ignore[call-arg]
+        if positions is not None and longest > positions:
+            problem = f"a prompt and {tokens} sampled tokens are {longest} tokens, and {model.path} holds {positions}"
+            raise ConfigurationError("", problem, "sample fewer tokens")
+        settings = SampleSettings(
+            starts=tuple(map(tuple, prompts)),
+            count=samples * len(prompts),
+            tokens=longest,
+            stop=self._stop(model, chat=True),
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            seed=self.seed if seed is None else seed,
+            new_tokens=tokens,
+        )
+        begun = time.monotonic()
+        with self.step(title) as step:
+            found = sample_set(
+                self.store,
+                model,
+                self.sequence.model.dtype,
+                settings,
+                self.sequence.generate,
+                lambda done, total, made: step.update(done, total, f"{made} tokens"),
+            )
+        self.used.append(found)
+        self.seconds["sample"] = self.seconds.get("sample", 0.0) + time.monotonic() - begun
+        return found
+
+    def use(self, samples: Artefact) -> None:
+        """Put a samples artefact on the stage's record of tokens."""
+        self.used.append(samples)
+
+    def step(self, title: str) -> Step:
+        """A line on the user's terminal for something long."""
+        return self.terminal.step(f"stage {self.stage} {self.stage_name}: {title}")
+
     def _starts(self, start: str, tokens: list[str]) -> list[list[int]]:
         tokenizer = load_tokenizer(self.start.path)
         if start == "tasks":
@@ -94,10 +153,10 @@ class StageContext:
             self.terminal.line(f"  the tokenizer has no BOS: samples begin with its end-of-text token {text}")
         return [ids]
 
-    def _stop(self, chat: bool) -> tuple[int, ...]:
-        path = Path(self.start.path) / "generation_config.json"
+    def _stop(self, model: ModelRef, chat: bool) -> tuple[int, ...]:
+        path = Path(model.path) / "generation_config.json"
         generation = json.loads(path.read_text()) if path.is_file() else {}
-        return end_tokens(load_tokenizer(self.start.path), generation, chat)
+        return end_tokens(load_tokenizer(model.path), generation, chat)
 
     def score(
         self,

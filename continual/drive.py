@@ -1,5 +1,6 @@
 """Put a run together: log file, cluster, store, tracker; and take it apart in order whatever happens."""
 
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from continual.cluster import connected
 from continual.config.load import Loaded
 from continual.config.resources import check_fit
-from continual.errors import told
+from continual.errors import last_line, told
 from continual.ledger import Ledger
 from continual.plan import make_plan, render
 from continual.publish import Publisher, Status
@@ -45,6 +46,20 @@ def published(
             terminal.line(f"  {waiting} records wait for the tracker {tracking_uri(loaded)}; the next run sends them")
 
 
+def report(run: Run) -> None:
+    """`report.html` in the run's folder. What goes wrong with it is said, and fails no run."""
+    try:
+        from continual.report import write_report
+        from continual.report.samples import make_in_cluster
+
+        with run.terminal.step("report") as step:
+            step.note(str(write_report([run.folder], make=make_in_cluster(run.sequence.generate.gpus_per_replica))))
+    except Exception as error:
+        traceback.print_exc()
+        again = f"python -m continual.report {run.folder}"
+        run.terminal.line(f"  the run is done, its report failed: {last_line(error)}; try again: {again}")
+
+
 def drive(
     loaded: Loaded, folder: Path, ledger: Ledger, notes: list[str], after_stage: Callable[[int], None]
 ) -> dict[str, Any]:
@@ -67,6 +82,7 @@ def drive(
             check_fit(sequence, resources.get("CPU", 0.0), resources.get("GPU", 0.0))
             run = Run(sequence, folder, store, ledger, terminal, publisher, resources.get("CPU", 1.0), after_stage)
             summary = run_sequence(run)
+            report(run)
             publisher.tracker.wait_for("sequence", 10.0)
             summaries.append(summary)
         # Only now is nothing left to do: a kill before this line, or Ctrl-C, leaves the runs of MLflow to be closed.

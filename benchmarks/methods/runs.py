@@ -75,8 +75,8 @@ def read(arm: Arm, storage: Path) -> Result:
 def run_all(arms: Iterable[Arm], storage: Path, jobs: int, say: Callable[[str], None]) -> dict[str, str]:
     """Run what is missing; {run name: last line} of those that failed, which end nothing else."""
     listed, failed = list(arms), {}
-    # Two drivers share the cores; one thread each, since threads of several processes wait for each other.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"} if jobs > 1 else dict(os.environ)
+    # One thread each: threads of several drivers wait for each other, and numbers must not depend on `jobs`.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def one(arm: Arm) -> tuple[Arm, int, str]:
         found = subprocess.run(command(arm, storage), cwd=ROOT, env=environment, capture_output=True, text=True)

@@ -1,5 +1,6 @@
 """The sequence's YAML as pydantic models. Imports neither torch nor ray: a mistake is answered in a second."""
 
+import warnings
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
@@ -177,11 +178,19 @@ class Evaluate(Strict):
     gpus: float = Field(0.0, ge=0)
 
 
-class Track(Strict):
-    enabled: bool = True
-    uri: str | None = Field(None, description="MLflow tracking URI; null: sqlite:///<storage>/mlflow.db")
-    experiment: str | None = Field(None, description="null: the sequence's name")
-    tags: dict[str, str] = Field(default_factory=dict)
+with warnings.catch_warnings():
+    # The `register` that pydantic says is shadowed belongs to ABCMeta, and nobody registers subclasses of Track.
+    warnings.filterwarnings("ignore", 'Field name "register"', UserWarning)
+
+    class Track(Strict):
+        enabled: bool = True
+        uri: str | None = Field(None, description="MLflow tracking URI; null: sqlite:///<storage>/mlflow.db")
+        experiment: str | None = Field(None, description="null: the sequence's name")
+        tags: dict[str, str] = Field(default_factory=dict)
+        params: dict[str, str] = Field(default_factory=dict, description="further parameters of the run")
+        register: str | None = Field(
+            None, pattern=NAME, description="registered model that gets every stage's model as a version; null: none"
+        )
 
 
 class Sequence(Strict):

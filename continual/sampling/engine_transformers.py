@@ -47,7 +47,7 @@ class _SampleBatch:
             temperature=settings.temperature,
             top_p=settings.top_p,
             top_k=settings.top_k,
-            max_new_tokens=settings.tokens - len(start),
+            max_new_tokens=settings.room(start),
             eos_token_id=stop or None,
             pad_token_id=0,
         )[:, len(start) :].cpu()

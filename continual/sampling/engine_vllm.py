@@ -27,7 +27,7 @@ class Request:
             "tokenized_prompt": prompt,
             "prompt": "",
             "sampling_params": {
-                "max_tokens": self.settings.tokens - len(prompt),
+                "max_tokens": self.settings.room(prompt),
                 "temperature": self.settings.temperature,
                 "top_p": self.settings.top_p,
                 "top_k": self.settings.top_k or -1,
@@ -52,7 +52,9 @@ def processor(
 
     cpu = config.gpus_per_replica == 0
     engine: dict[str, Any] = {"dtype": dtype, "max_model_len": tokens, "enable_prefix_caching": False}
-    engine |= {"enforce_eager": True} if cpu else {"tensor_parallel_size": 1}
+    # A prompt that is read in parts makes vLLM 0.29 set back the sample's random numbers, which torch's CPU generator
+    # cannot do ("CPU Generator does not use offset"): the engine would die and be started again for ever.
+    engine |= {"enforce_eager": True, "enable_chunked_prefill": False} if cpu else {"tensor_parallel_size": 1}
     environment = {"VLLM_CPU_KVCACHE_SPACE": "1"} if cpu else {}
     bundle = {"CPU": config.cpus_per_replica} | ({} if cpu else {"GPU": config.gpus_per_replica})
     return build_processor(

@@ -34,24 +34,21 @@ def sample_inputs(model: ModelRef, dtype: str, settings: SampleSettings, config:
     }
 
 
-def sample_rows(
+def sample_set(
     store: Store,
     model: ModelRef,
     dtype: str,
     settings: SampleSettings,
     config: Generate,
-    row_tokens: int,
     progress: Callable[[int, int, int], None] | None = None,
-) -> tuple[Artefact, Artefact]:
-    """Rows packed from a sample set, and the sample set; both from the store where it has them.
+) -> Artefact:
+    """A sample set: columns `number`, `start` and `tokens` (ids), one row per sample; from the store where it is there.
 
     `progress(samples done, samples in all, tokens done)`. Raises ContinualError when more requests fail than
     `generate.max_failed` allows.
     """
     inputs = sample_inputs(model, dtype, settings, config)
     samples = store.artefact("samples", inputs)
-    row_inputs = {"samples": samples.hash, "row_tokens": row_tokens}
-    rows = store.artefact("rows", row_inputs)
     shards = -(-settings.count // config.shard_samples)
     with store.write(samples, inputs) as writer:
         if writer is not None:
@@ -67,8 +64,25 @@ def sample_rows(
             writer.finish(
                 engine=config.engine, model=model.hash, distinct=_distinct(samples), settings=inputs["settings"]
             )
+    return samples
+
+
+def sample_rows(
+    store: Store,
+    model: ModelRef,
+    dtype: str,
+    settings: SampleSettings,
+    config: Generate,
+    row_tokens: int,
+    progress: Callable[[int, int, int], None] | None = None,
+) -> tuple[Artefact, Artefact]:
+    """Rows packed from a sample set, and the sample set (see `sample_set`)."""
+    samples = sample_set(store, model, dtype, settings, config, progress)
+    row_inputs = {"samples": samples.hash, "row_tokens": row_tokens}
+    rows = store.artefact("rows", row_inputs)
     with store.write(rows, row_inputs) as writer:
         if writer is not None:
+            shards = -(-settings.count // config.shard_samples)
             for shard in writer.missing(shards):
                 packed = _pack(samples.table(shard), settings, row_tokens, shard * config.shard_samples)
                 writer.put(shard, rows_table(packed), **row_facts(packed))

@@ -1,7 +1,8 @@
 """What decides a set of samples, and how a sample's number becomes its prompt and seed."""
 
 import hashlib
-from dataclasses import asdict, dataclass
+import json
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 
@@ -12,6 +13,7 @@ class SampleSettings:
     `starts`: prompts as token ids, used in turn (sample i begins with starts[i mod len]), so several share equally.
     `count`: samples. `tokens`: largest length of a sample in tokens, prompt included. `stop`: token ids that end a
     sample (and stay in it); empty when the sample runs on. `top_p` 1 and `top_k` 0 are off. `seed` seeds the set.
+    `new_tokens`: largest number of sampled tokens, where it is the same for long and short prompts.
     """
 
     starts: tuple[tuple[int, ...], ...]
@@ -22,9 +24,14 @@ class SampleSettings:
     top_p: float = 1.0
     top_k: int = 0
     seed: int = 0
+    new_tokens: int | None = None
 
     def prompt(self, number: int) -> list[int]:
         return list(self.starts[number % len(self.starts)])
+
+    def room(self, prompt: list[int]) -> int:
+        """Tokens that may be sampled after a prompt."""
+        return self.new_tokens or self.tokens - len(prompt)
 
     def seed_of(self, number: int) -> int:
         """A seed of its own for every sample: consecutive from a hashed offset, below 2^31."""
@@ -32,4 +39,12 @@ class SampleSettings:
         return (offset + number) % (1 << 31)
 
     def identity(self) -> dict[str, Any]:
-        return asdict(self)
+        """What decides the samples, JSON-able. Prompts that `new_tokens` is for are many: their digest stands there."""
+        if self.new_tokens is None:
+            return {key: value for key, value in asdict(self).items() if key != "new_tokens"}
+        prompts = hashlib.sha256()
+        for prompt in self.starts:
+            prompts.update(json.dumps(prompt).encode())
+        rest = asdict(replace(self, starts=()))
+        # The context that the engine is given is wide enough for all and decides nothing.
+        return {k: v for k, v in rest.items() if k not in ("starts", "tokens")} | {"prompts": prompts.hexdigest()}

@@ -4,6 +4,9 @@ from typing import Any
 
 from continual.errors import ConfigurationError
 
+MARKER = "\u241fwords\u241f"
+"""Stands for what somebody says when a template is rendered to be cut there."""
+
 
 def bos_start(tokenizer: Any) -> tuple[list[int], str]:
     """[BOS], or [end-of-text] where there is no BOS (the document separator of such tokenizers), and its text.
@@ -26,9 +29,8 @@ def template_start(tokenizer: Any) -> tuple[list[int], str]:
     """
     if not getattr(tokenizer, "chat_template", None):
         raise ConfigurationError("start", "`template` needs a chat template, and the tokenizer has none", "use `bos`")
-    marker = "\u241fuser words\u241f"
-    rendered = tokenizer.apply_chat_template([{"role": "user", "content": marker}], tokenize=False)
-    prefix = rendered[: rendered.index(marker)]
+    rendered = tokenizer.apply_chat_template([{"role": "user", "content": MARKER}], tokenize=False)
+    prefix = rendered[: rendered.index(MARKER)]
     return list(tokenizer(prefix, add_special_tokens=False)["input_ids"]), prefix
 
 
@@ -44,11 +46,20 @@ def task_starts(tokenizer: Any, tokens: list[str]) -> list[list[int]]:
 
 
 def end_tokens(tokenizer: Any, generation: dict[str, Any], chat: bool) -> tuple[int, ...]:
-    """Token ids that end a sample: the tokenizer's end-of-text, the generation config's, and the chat end of turn."""
+    """Token ids that end a sample: the tokenizer's end-of-text, the generation config's, and the chat end of turn.
+
+    The end of turn is the special token that the template puts behind the user's words (`<|im_end|>`, `<|eot_id|>`,
+    `[/INST]`) or the assistant's.
+    """
     listed = generation.get("eos_token_id") or []
     found = set(listed if isinstance(listed, list) else [listed])
     if tokenizer.eos_token_id is not None:
         found.add(tokenizer.eos_token_id)
-    if chat and tokenizer.chat_template and "<|im_end|>" in tokenizer.get_vocab():
-        found.add(tokenizer.convert_tokens_to_ids("<|im_end|>"))
+    if chat and tokenizer.chat_template:
+        turns: list[dict[str, str]] = []
+        for role in ("user", "assistant"):
+            turns = [*turns, {"role": role, "content": MARKER}]
+            behind = tokenizer.apply_chat_template(turns, tokenize=False).rpartition(MARKER)[2].lstrip()
+            first = tokenizer(behind, add_special_tokens=False)["input_ids"][:1]
+            found.update(token for token in first if token in tokenizer.added_tokens_decoder)
     return tuple(sorted(int(token) for token in found))

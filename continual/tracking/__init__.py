@@ -2,9 +2,10 @@
 
 from continual.tracking.figures import matrix_figure, matrix_table
 from continual.tracking.git import git_state
-from continual.tracking.names import clean, flatten, sequence_metrics, stage_metrics
+from continual.tracking.names import clean, flatten, run_tags, sequence_metrics, stage_metrics
 from continual.tracking.tracker import Tracker
 
 __all__ = [
-    "Tracker", "clean", "flatten", "git_state", "matrix_figure", "matrix_table", "sequence_metrics", "stage_metrics",
+    "Tracker", "clean", "flatten", "git_state", "matrix_figure", "matrix_table", "run_tags", "sequence_metrics",
+    "stage_metrics",
 ]  # fmt: skip

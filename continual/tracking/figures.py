@@ -31,10 +31,21 @@ def matrix_figure(matrix: Sequence[dict[str, Any]], path: str | Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # not pyplot: it keeps global state and belongs to the main thread
 
-    tasks = _tasks(matrix)
-    figure = Figure(figsize=(2.4 + 1.1 * len(tasks), 1.3 + 0.5 * len(matrix)), dpi=150, layout="constrained")
+    figure = Figure(figsize=matrix_size(matrix), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    draw_matrix(matrix, figure.subplots())
+    figure.savefig(path, format="png")
+
+
+def matrix_size(matrix: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    """Width and height in inches that the heat map needs."""
+    names = max((len(f"{line['stage']} {line['name']}") for line in matrix), default=0)
+    return max(3.55, 0.7 + 0.085 * names + 0.7 * len(_tasks(matrix))), 1.4 + 0.42 * len(matrix)
+
+
+def draw_matrix(matrix: Sequence[dict[str, Any]], axes: Any) -> None:
+    """The heat map on matplotlib axes."""
+    tasks = _tasks(matrix)
     axes.set_facecolor("0.85")
     levels = _levels(matrix, tasks)
     axes.imshow(levels, cmap="cividis", vmin=0, vmax=1, aspect="auto")
@@ -43,11 +54,10 @@ def matrix_figure(matrix: Sequence[dict[str, Any]], path: str | Path) -> None:
             score = line["scores"].get(task, {}).get("score")
             dark = score is not None and levels[row][column] < 0.5
             label = "-" if score is None else f"{score:.3f}"
-            axes.text(column, row, label, ha="center", va="center", fontsize=9, color="white" if dark else "black")
+            axes.text(column, row, label, ha="center", va="center", color="white" if dark else "black")
     axes.set_xticks(range(len(tasks)), tasks, rotation=30, ha="right")
     axes.set_yticks(range(len(matrix)), [f"{line['stage']} {line['name']}" for line in matrix])
     axes.set_ylabel("after stage")
-    figure.savefig(path, format="png")
 
 
 def _levels(matrix: Sequence[dict[str, Any]], tasks: list[str]) -> list[list[float]]:

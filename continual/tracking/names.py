@@ -4,7 +4,10 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from continual.config.schema import Sequence
 
 KEY_CHARACTERS, PARAM_CHARACTERS, TAG_CHARACTERS = 250, 6000, 5000
 """MLflow's longest key and parameter; for tags older servers stop at 5,000."""
@@ -43,6 +46,21 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[name] = item if isinstance(item, str) else json.dumps(item, default=str)
     return flat
+
+
+def run_tags(kind: Literal["sequence", "stage"], sequence: "Sequence", mitigation: str) -> dict[str, str]:
+    """Tags that make the usual questions one filter each, on a sequence's run and on its stages'.
+
+    `kind` parts whole sequences from their stages; `mitigation` are the labels that act, joined by `+`, or `none`.
+    """
+    return {
+        "kind": kind,
+        "sequence": sequence.name,
+        "mitigation": mitigation,
+        "seed": str(sequence.seed),
+        "strategy": sequence.train.strategy,
+        "world_size": str(sequence.train.workers),
+    }
 
 
 def stage_metrics(record: Mapping[str, Any]) -> dict[str, float]:

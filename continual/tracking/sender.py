@@ -13,6 +13,7 @@ from typing import Any
 from continual.store.files import write_atomic
 from continual.store.lock import FileLock
 from continual.tracking.names import PARAM_CHARACTERS, TAG_CHARACTERS, clean, shorten
+from continual.tracking.registry import register
 from continual.tracking.spool import Entry, Spool
 
 log = logging.getLogger(__name__)
@@ -125,6 +126,9 @@ class Sender:
             self._artifact(run_id, record)
         elif kind == "dataset":
             self._dataset(run_id, record)
+        elif kind == "register":
+            folder, version_key = Path(record["path"]), f"{self.state.spool}/{key}"
+            register(self._client, run_id, record["name"], folder, record["tags"], version_key)
         elif kind == "finish":
             self._client.set_terminated(run_id, record["status"], end_time=record["time"])
 

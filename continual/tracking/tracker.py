@@ -115,6 +115,10 @@ class Tracker:
             profile=dict(profile or {}), schema=dict(schema or {}),
         )  # fmt: skip
 
+    def register(self, key: str, name: str, path: Path, tags: Mapping[str, str]) -> None:
+        """The model folder of a run as a new version of the registered model `name`, once per key."""
+        self._append("register", key, name=name, path=str(Path(path).absolute()), tags=dict(tags))
+
     def finish(self, key: str, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
         """Close the run; one that was never started is left alone, so that an early failure stays the one reported."""
         if self.enabled and key in self._started:

@@ -1,0 +1,1 @@
+"""The parts of `instruction_synthesis`: who answers and judges, how answers are judged, what is a duplicate."""

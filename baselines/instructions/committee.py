@@ -1,0 +1,52 @@
+"""How a committee judges answers and which answer it keeps."""
+
+import re
+from collections.abc import Sequence
+
+RUBRIC = """Below are a request that somebody made to an assistant, and one answer to it. Rate the answer from 1 to 5:
+
+1: it misses the request, breaks off, or advertises something.
+2: it meets a part of the request; important points are missing or wrong.
+3: it helps, but reads like a web page or a blog post and not like an assistant that was asked just this.
+4: it meets the whole request in an assistant's voice, with small flaws.
+5: it is what an expert would answer: right, to the point, well ordered, with nothing superfluous.
+
+Request:
+<<<
+{instruction}
+>>>
+
+Answer:
+<<<
+{answer}
+>>>
+
+Give your reasons in one or two sentences. Then end with a line that holds nothing but
+Score: <n>
+where <n> is 1, 2, 3, 4 or 5."""
+"""Our own words for the paper's scale; the wording of its table was not to be had."""
+SCORE = re.compile(r"[*_#\s]*score[*_\s]*:[*_\s]*([1-5])(?:\.0+)?(?:\s*/\s*5)?[.*_\s]*", re.IGNORECASE)
+
+
+def judge_prompt(instruction: str, answer: str) -> str:
+    """What a judge is asked about one candidate."""
+    return RUBRIC.format(instruction=instruction, answer=answer)
+
+
+def parse_score(text: str) -> int | None:
+    """The number on the last line that is not blank, 1 to 5, or None where that line is no score."""
+    lines = text.strip().splitlines()
+    found = SCORE.fullmatch(lines[-1]) if lines else None
+    return int(found[1]) if found else None
+
+
+def mean_score(scores: Sequence[int | None]) -> float | None:
+    """The mean over the judges whose score could be read; None where there is no such judge."""
+    given = [score for score in scores if score is not None]
+    return sum(given) / len(given) if given else None
+
+
+def best(means: Sequence[float | None]) -> int | None:
+    """The place of the highest mean, the first of equal ones; None where no candidate has one."""
+    known = [(-mean, place) for place, mean in enumerate(means) if mean is not None]
+    return min(known)[1] if known else None

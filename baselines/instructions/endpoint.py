@@ -1,0 +1,143 @@
+"""Models behind OpenAI-compatible endpoints: chat completions, stored shard by shard."""
+
+import os
+from collections.abc import Generator as Making
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from baselines.instructions.generators import Ask, Generator, Replies, Reply
+from continual.errors import ConfigurationError, ContinualError
+from continual.sampling import SampleSettings
+from continual.store import digest
+
+if TYPE_CHECKING:
+    from continual.mitigation import Context
+
+SHARD = 64
+"""Replies per stored shard: what a kill loses at most, beside the requests on their way."""
+Made = tuple[Reply | None, int, str]
+"""A reply, the tokens it took, and the endpoint's reason where there is no reply."""
+
+
+def client(generator: Generator) -> Any:
+    """An `openai.OpenAI` that tries again, with growing pauses, what is lost on the way or refused for a time."""
+    import openai
+
+    key = os.environ.get(generator.api_key_env or "", "") or "no key"
+    return openai.OpenAI(base_url=generator.url, api_key=key, max_retries=generator.retries, timeout=generator.timeout)
+
+
+def check_endpoint(generator: Generator) -> None:
+    """Ask for one token. Raises ConfigurationError, in one sentence, when the endpoint would not answer requests."""
+    import openai
+
+    with client(generator) as connection:
+        try:
+            _complete(connection, generator, "Hello", {"max_tokens": 1})
+        except openai.OpenAIError as error:
+            raise ConfigurationError("", *explain(error, generator)) from error
+
+
+def explain(error: Exception, generator: Generator) -> tuple[str, str]:
+    """What is wrong with an endpoint, and what to do."""
+    import openai
+
+    said = " ".join(str(getattr(error, "message", error)).split())[:200]
+    if isinstance(error, openai.AuthenticationError | openai.PermissionDeniedError):
+        key = f"the key in {generator.api_key_env}" if generator.api_key_env else "requests without a key"
+        return f"{generator.url} refuses {key}", "name the variable that holds a valid key as `api_key_env`"
+    if isinstance(error, openai.NotFoundError):
+        return f"{generator.url} knows no `{generator.model}` ({said})", "correct `url` (with /v1) or `model`"
+    if isinstance(error, openai.APIConnectionError):
+        said = " ".join(str(error.__cause__ or error).split())
+        return f"{generator.url} cannot be reached ({said})", "start the server or correct `url`"
+    if isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
+        return f"{generator.url} refuses a request to `{generator.model}` ({said})", "choose a model that it serves"
+    return f"{generator.url} does not answer ({said})", "try again later; the same command goes on where it stopped"
+
+
+def ask_endpoint(ctx: "Context", generator: Generator, texts: list[str], ask: Ask) -> Replies:
+    """What the endpoint says to each text as a user's only message; from the store what is there.
+
+    Reply i of the artefact is to text i mod len(texts). A request that the endpoint calls bad has no reply. Raises
+    ContinualError when more than `generate.max_failed` of them are bad, or when the endpoint stops answering.
+    """
+    count = ask.samples * len(texts)
+    how = {"tokens": ask.tokens, "temperature": ask.temperature, "top_p": ask.top_p, "seed": ask.seed}
+    inputs = {"replies": generator.place, "texts": digest(texts), "count": count, **how}
+    artefact = ctx.store.artefact("replies", inputs)
+    shards = -(-count // SHARD)
+    with ctx.store.write(artefact, inputs) as writer:
+        if writer is not None:
+            wanted = {n: range(n * SHARD, min(count, (n + 1) * SHARD)) for n in writer.missing(shards)}
+            missing = [number for numbers in wanted.values() for number in numbers]
+            with ctx.step(ask.title) as step, closing(_ask(generator, texts, ask, missing)) as made:
+                for shard, numbers in wanted.items():
+                    found = [next(made) for _ in numbers]
+                    bad = [reason for reply, _, reason in found if reply is None]
+                    facts = {"replies": len(found) - len(bad), "failed": len(bad), "tokens": sum(m[1] for m in found)}
+                    writer.put(shard, _table(numbers, [reply for reply, _, _ in found]), **facts)
+                    stored = [facts for facts in map(artefact.shard_facts, range(shards)) if facts]
+                    failed, most = sum(facts["failed"] for facts in stored), ctx.sequence.generate.max_failed
+                    if failed > most * count:
+                        allowed = f"more than `generate.max_failed` ({most}) allows"
+                        raise ContinualError(
+                            f"{generator.url} refused {failed} of {count} requests, {allowed}: {bad[-1]}"
+                        )
+                    step.update(sum(facts["rows"] for facts in stored), count)
+            writer.finish()
+    replied: Replies = [[None] * ask.samples for _ in texts]
+    for table in artefact.tables():
+        for row in table.to_pylist():
+            if row["text"] is not None:
+                at = row["number"]
+                replied[at % len(texts)][at // len(texts)] = Reply(row["text"], row["finished"])
+    return replied
+
+
+def _table(numbers: range, found: list[Reply | None]) -> pa.Table:
+    texts = pa.array([reply.text if reply else None for reply in found], pa.string())
+    finished = pa.array([bool(reply and reply.finished) for reply in found])
+    return pa.table({"number": pa.array(list(numbers), pa.int64()), "text": texts, "finished": finished})
+
+
+def _ask(generator: Generator, texts: list[str], ask: Ask, numbers: list[int]) -> Making[Made, None, None]:
+    """Replies in the order of `numbers`, several requests on their way at a time."""
+    import openai
+
+    seeds = SampleSettings((), len(texts), ask.tokens, seed=ask.seed)
+    connection, pool = client(generator), ThreadPoolExecutor(generator.concurrency)
+
+    def one(number: int) -> Made:
+        how = {
+            "max_tokens": ask.tokens,
+            "temperature": ask.temperature,
+            "top_p": ask.top_p,
+            "seed": seeds.seed_of(number),
+        }
+        try:
+            return _complete(connection, generator, texts[number % len(texts)], how)
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            return None, 0, error.message
+        except openai.OpenAIError as error:
+            raise ContinualError("; ".join(explain(error, generator))) from error
+
+    try:
+        yield from pool.map(one, numbers)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        connection.close()
+
+
+def _complete(connection: Any, generator: Generator, text: str, how: dict[str, Any]) -> Made:
+    said = connection.chat.completions.create(
+        model=generator.model, messages=[{"role": "user", "content": text}], **how
+    )
+    if not said.choices:
+        return None, 0, "a reply without choices"
+    choice, used = said.choices[0], said.usage
+    reply = Reply((choice.message.content or "").strip(), finished=choice.finish_reason == "stop")
+    return reply, used.completion_tokens if used else 0, ""

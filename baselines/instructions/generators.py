@@ -1,0 +1,153 @@
+"""The members of the committee: what is configured of them, and what local models reply."""
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from continual.config.check_model import VLLM_CPU_HEADS
+from continual.config.model_facts import read_model
+from continual.config.schema import ModelSource, Strict
+from continual.config.tokenizer_facts import read_tokenizer
+from continual.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from continual.config.schema import Sequence
+    from continual.mitigation import Context, ModelRef
+
+SELF = "self"
+
+
+class Generator(Strict):
+    """A model that answers and judges: on this cluster, or behind an OpenAI-compatible endpoint."""
+
+    type: Literal["local", "openai"] = Field(description="local: run by `generate.engine`; openai: an endpoint")
+    source: str | None = Field(
+        None, description="local: folder or hub id; `self`: the model that made the instructions"
+    )
+    url: str | None = Field(None, description="openai: the base URL of the endpoint, e.g. http://host:8000/v1")
+    model: str | None = Field(None, description="openai: what the endpoint calls the model")
+    api_key_env: str | None = Field(None, description="openai: environment variable with the key; null: no key")
+    concurrency: int = Field(8, ge=1, description="openai: requests at one time")
+    retries: int = Field(6, ge=0, description="openai: further tries of a request, 0.5 to 8 seconds apart")
+    timeout: float = Field(300.0, gt=0, description="openai: seconds until a try counts as lost")
+
+    @model_validator(mode="after")
+    def _check(self) -> "Generator":
+        if self.type == "local" and not self.source:
+            raise ValueError("a local generator needs `source`; write a model folder, a hub id or `self`")
+        if self.type == "openai" and not (self.model and (self.url or "").startswith(("http://", "https://"))):
+            raise ValueError("an openai generator needs `model` and `url`; the URL is e.g. http://host:8000/v1")
+        return self
+
+    def __repr__(self) -> str:
+        return "{" + ", ".join(f"{key}: {value}" for key, value in self.model_dump(exclude_defaults=True).items()) + "}"
+
+    @property
+    def place(self) -> list[str]:
+        """What tells one generator from another."""
+        return [self.type, str(self.source)] if self.type == "local" else [str(self.url), str(self.model)]
+
+    @property
+    def title(self) -> str:
+        """What the terminal calls it."""
+        return str(self.source).rstrip("/").rpartition("/")[2] if self.type == "local" else str(self.model)
+
+    def refuse(self, sequence: "Sequence", tokens: int) -> str | None:
+        """Why it cannot work, in one sentence, or None; `tokens` is the least that its context has to hold."""
+        if self.type == "openai":
+            if self.api_key_env and not os.environ.get(self.api_key_env):
+                return f"the environment variable {self.api_key_env} with the key of {self.url} is not set; export it"
+            return None
+        model = sequence.model if self.source == SELF else pretrained(str(self.source))
+        try:
+            facts, _ = read_model(model)
+            tokenizer = read_tokenizer(model, facts.folder)
+        except ConfigurationError as error:
+            return f"{error.problem}; {error.fix}"
+        if tokenizer is not None and not tokenizer.chat_template:
+            return f"the tokenizer of `{self.source}` has no chat template; use a model that was made to chat"
+        if facts.positions is not None and facts.positions < tokens:
+            return f"`{self.source}` has {facts.positions} positions for {tokens} tokens; lower the token options"
+        cpu_vllm = sequence.generate.engine == "vllm" and not sequence.generate.gpus_per_replica
+        if cpu_vllm and facts.head_size is not None and facts.head_size not in VLLM_CPU_HEADS:
+            return f"vLLM on CPUs cannot serve `{self.source}` (head size {facts.head_size}); use another model"
+        return None
+
+
+def pretrained(source: str) -> ModelSource:
+    return ModelSource.model_validate({"type": "pretrained", "source": source})
+
+
+@dataclass(frozen=True)
+class Ask:
+    """How replies are asked for: `samples` to each text, of at most `tokens` tokens; `title` is for the terminal."""
+
+    samples: int
+    tokens: int
+    temperature: float
+    top_p: float
+    seed: int
+    title: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """`finished`: whether the model came to an end by itself, within the tokens that it had."""
+
+    text: str
+    finished: bool
+
+
+Replies = list[list[Reply | None]]
+"""By text, then by sample; None where the request failed or did not fit the model's context."""
+
+
+def replies(samples: Any, tokenizer: Any) -> dict[int, Reply]:
+    """The decoded samples of a samples artefact, by number."""
+    stop = set(samples.manifest()["settings"]["stop"])
+    found = {}
+    for table in samples.tables():
+        for number, tokens in zip(table["number"].to_pylist(), table["tokens"].to_pylist(), strict=True):
+            text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+            found[number] = Reply(text, finished=bool(tokens) and tokens[-1] in stop)
+    return found
+
+
+def ask_local(ctx: "Context", model: "ModelRef", texts: list[str], ask: Ask) -> tuple[Replies, list[str]]:
+    """What a local model says to each text as a user's only message, through its own tokenizer and chat template.
+
+    With the hash of the samples artefact behind it, if any text fits the model.
+    """
+    from continual.data.tokenise import load_tokenizer
+
+    tokenizer = load_tokenizer(model.path)
+    prompts = [chat_prompt(tokenizer, text) for text in texts]
+    positions = read_model(pretrained(model.path))[0].positions
+    room = max(map(len, prompts)) if positions is None else positions - ask.tokens
+    fitting = [number for number, prompt in enumerate(prompts) if len(prompt) <= room]
+    found: Replies = [[None] * ask.samples for _ in texts]
+    made = []
+    if fitting:
+        samples = ctx.generate(
+            model,
+            [prompts[number] for number in fitting],
+            tokens=ask.tokens,
+            samples=ask.samples,
+            temperature=ask.temperature,
+            top_p=ask.top_p,
+            seed=ask.seed,
+            title=ask.title,
+        )
+        for number, reply in replies(samples, tokenizer).items():
+            found[fitting[number % len(fitting)]][number // len(fitting)] = reply
+        made.append(samples.hash)
+    return found, made
+
+
+def chat_prompt(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a conversation in which a user has said `text` and the assistant is to speak."""
+    turns = [{"role": "user", "content": text}]
+    rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    return list(tokenizer(rendered, add_special_tokens=False)["input_ids"])
