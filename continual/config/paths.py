@@ -32,8 +32,8 @@ def looks_like_path(name: str) -> bool:
 def path_places(raw: Any, at: KeyPath = ()) -> Iterator[tuple[dict[str, Any], str, KeyPath, bool]]:
     """Every path in a configuration: (mapping, key, place, whether it may be a hub id instead).
 
-    Data sources are found wherever they stand, among a mitigation's options too. `arguments` belong to the user's
-    functions and are left alone, as is `storage`, which has its own rule.
+    Data sources and local models are found wherever they stand, among a mitigation's options too. `arguments` belong to
+    the user's functions and are left alone, as is `storage`, which has its own rule.
     """
     if isinstance(raw, list):
         for number, item in enumerate(raw):
@@ -43,6 +43,8 @@ def path_places(raw: Any, at: KeyPath = ()) -> Iterator[tuple[dict[str, Any], st
     kind = raw.get("type")
     if kind in (*FILE_SOURCES, "hub") and isinstance(raw.get("path"), str):
         yield raw, "path", (*at, "path"), kind == "hub"
+    if kind == "local" and isinstance(raw.get("source"), str) and raw["source"] != "self":
+        yield raw, "source", (*at, "source"), True
     for section, key, hub in (
         ("model", "source", True), ("model", "tokenizer", True),
         ("train", "deepspeed", False), ("evaluate", "include_path", False),

@@ -1,5 +1,6 @@
 """`ray job submit` on a local cluster with token authentication, as the README types it."""
 
+import json
 import os
 import signal
 import socket
@@ -57,8 +58,8 @@ def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
             mark.unlink()
 
 
-def submit(environment: dict[str, str], yaml: Path) -> subprocess.CompletedProcess[str]:
-    job = [RAY, "job", "submit", "--working-dir", ".", "--", "python", "-m", "continual.run", str(yaml)]
+def submit(environment: dict[str, str], yaml: Path, module: str = "continual.run") -> subprocess.CompletedProcess[str]:
+    job = [RAY, "job", "submit", "--working-dir", ".", "--", "python", "-m", module, str(yaml)]
     return subprocess.run(job, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
 
@@ -76,6 +77,34 @@ def test_a_job_succeeds_and_again_after_a_comment_redoes_nothing(cluster: dict[s
         assert again.returncode == 0 and "forgetting" in again.stdout
         assert (storage / "tiny" / "ledger.jsonl").read_text() == ledger
         assert time.monotonic() - started < 120
+    finally:
+        copy.unlink()
+
+
+SWEEP = """
+name: job-sweep
+sequence: sweep-base.yaml
+space:
+  train.learning_rate: {grid: [0.003, 0.001]}
+  mitigation: {named: {plain: []}}
+"""
+
+
+def test_a_sweep_as_a_job_and_again(cluster: dict[str, str], tmp_path: Path) -> None:
+    copy = ROOT / "tests" / "e2e" / f"job-sweep-{os.getpid()}.yaml"
+    try:
+        copy.write_text(SWEEP)
+        first = submit(cluster, copy.relative_to(ROOT), "continual.tune")
+        assert first.returncode == 0, first.stdout[-3000:] + first.stderr[-3000:]
+        storage = tmp_path / "runs"
+        found = json.loads((storage / "job-sweep" / "sweep.json").read_text())
+        assert [trial["state"] for trial in found["trials"]] == ["done", "done"]
+        ledgers = {path: path.read_text() for path in storage.glob("job-sweep-*/ledger.jsonl")}
+        # The copied folder has another name now, and the relative paths in the YAMLs lead elsewhere.
+        copy.write_text("# another comment" + SWEEP)
+        again = submit(cluster, copy.relative_to(ROOT), "continual.tune")
+        assert again.returncode == 0 and "2 trials: 2 done" in again.stdout
+        assert len(ledgers) == 2 and all(path.read_text() == text for path, text in ledgers.items())
     finally:
         copy.unlink()
 

@@ -22,9 +22,9 @@ Answer = dict[str, Any] | int
 def chat_tokenizer(seed: int = 0, turn: str = "<|{}|>", end: str = "<|end|>") -> PreTrainedTokenizerFast:
     """A token per character, numbered as `seed` says, and a chat template with the given marks."""
     special = ["<unk>", "</s>", turn.format("user"), turn.format("assistant"), end]
-    characters = list(CHARACTERS)
-    random.Random(seed).shuffle(characters)
-    tokenizer = Tokenizer(models.WordLevel({t: n for n, t in enumerate([*special, *characters])}, unk_token="<unk>"))
+    tokens = [*special, *CHARACTERS]
+    random.Random(seed).shuffle(tokens)
+    tokenizer = Tokenizer(models.WordLevel({token: n for n, token in enumerate(tokens)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = decoders.Fuse()
     tokenizer.add_special_tokens(special)

@@ -1,4 +1,4 @@
-"""Methods in the training loop: exact gradients, no change at strength zero, cached teachers, adapters, resume."""
+"""Methods in the training loop: exact gradients, cached teachers, adapters, resume."""
 
 from pathlib import Path
 from typing import Any
@@ -15,51 +15,10 @@ from continual.training.checkpoints import newest_valid
 from continual.training.job import TrainJob
 from tests.unit import baselines_kit as kit
 
-DATA = {"type": "jsonl", "path": "x.jsonl", "text": "t"}
-
 
 @pytest.fixture(autouse=True)
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     kit.without_ray(monkeypatch)
-
-
-def losses(job: TrainJob) -> list[float]:
-    return [record["loss"]["task"] for record in kit.train(job)[0]]
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
-    return losses(kit.job_of(kit.context(tmp_path_factory.mktemp("plain"), [])))
-
-
-@pytest.mark.parametrize(
-    "mitigation",
-    [
-        {"type": "context_free", "weight": 0.0},
-        {"type": "context_free", "weight": 0.0, "teacher": "cached", "teacher_top_k": 8},
-        {"type": "contextual", "weight": 0.0},
-        {"type": "pretraining_subset", "weight": 0.0, "data": DATA},
-        {"type": "task_replay", "weight": 0.0},
-        {"type": "l2_start", "weight": 0.0},
-        {"type": "ewc", "weight": 0.0, "sequences": 8},
-    ],
-    ids=lambda value: "-".join(str(value[key]) for key in ("type", "teacher") if key in value),
-)
-def test_strength_zero_is_plain_training(tmp_path: Path, mitigation: dict[str, Any], plain: list[float]) -> None:
-    ctx = kit.context(tmp_path, [mitigation])
-    job = kit.job_of(ctx)
-    assert len(job.components) + len(job.anchors) == 2
-    np.testing.assert_allclose(losses(job), plain, rtol=0, atol=1e-6)
-
-
-def test_all_weights_one_is_plain_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain: list[float]) -> None:
-    def equal(model: Any, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {"nll": np.full(rows["ids"].shape, 2.0, np.float32)}
-
-    monkeypatch.setattr("continual.scoring.columns.nll_columns", equal)
-    job = kit.job_of(kit.context(tmp_path, [{"type": "easy_samples", "normalise": "mean"}]))
-    assert job.components[0].rows.row_weights
-    np.testing.assert_allclose(losses(job), plain, rtol=0, atol=1e-6)
 
 
 def reference(model: Any, batch: dict[str, torch.Tensor], name: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

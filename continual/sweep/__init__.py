@@ -1,0 +1,1 @@
+"""Sweeps: one sequence under many settings and seeds, with Ray Tune."""

@@ -1,0 +1,154 @@
+"""The YAML of a sweep as pydantic models, and how it is read. Imports neither torch nor ray."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
+
+from continual.config.overrides import Override, apply_override
+from continual.config.problems import explain, nearest, with_override
+from continual.config.schema import NAME, Strict
+from continual.config.yaml_text import read_yaml
+from continual.errors import ConfigurationError
+
+FIXED = ("name", "seed", "storage", "track")
+"""Keys of a sequence that are the same for all trials, or set by the sweep itself."""
+
+
+class Dimension(Strict):
+    """What a swept key may be: exactly one of these."""
+
+    choice: list[Any] | None = Field(None, min_length=1, description="one of these; `search: grid` takes them all")
+    grid: list[Any] | None = Field(None, min_length=1, description="every one of these, with every draw of the others")
+    uniform: tuple[float, float] | None = Field(None, description="a number between two")
+    loguniform: tuple[float, float] | None = Field(None, description="a number between two, evenly by its logarithm")
+    named: dict[str, Any] | None = Field(None, min_length=1, description="a choice whose values have names")
+
+    @model_validator(mode="after")
+    def _check(self) -> "Dimension":
+        given = [key for key in Dimension.model_fields if getattr(self, key) is not None]
+        if len(given) != 1:
+            what = f"{' and '.join(f'`{key}`' for key in given)} exclude each other" if given else "nothing is given"
+            raise ValueError(f"{what}; write one of {', '.join(Dimension.model_fields)}")
+        low, high = self.uniform or self.loguniform or (1.0, 2.0)
+        if not low < high:
+            raise ValueError(f"{low:g} is not below {high:g}; write the lower number first")
+        if self.loguniform and low <= 0:
+            raise ValueError(f"{low:g} has no logarithm; write numbers above 0")
+        return self
+
+    @property
+    def continuous(self) -> bool:
+        return self.uniform is not None or self.loguniform is not None
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class Ablation(Strict):
+    """A base sequence, what is changed in it, and how that is gone through."""
+
+    name: str = Field(pattern=NAME)
+    sequence: str = Field(description="the base sequence's YAML, beside this file")
+    space: dict[str, Dimension] = Field(default_factory=dict, description="swept keys of the sequence, dotted")
+    seeds: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None, min_length=1, description="every point is run under each of these; null: the sequence's own seed"
+    )
+    metric: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1, max_length=2)] = Field(
+        default_factory=lambda: ["average_score"], description="one figure or score, or two; the first decides"
+    )
+    scheduler: Literal["none", "asha"] = Field("none", description="asha: stop trials after a stage that went badly")
+    reduction_factor: float = Field(2.0, gt=1, description="asha: the best 1 / reduction_factor of a rung go on")
+    search: Literal["grid", "random", "optuna"] = "grid"
+    trials: int | None = Field(None, ge=1, description="random, optuna: points to draw, each run under every seed")
+    search_seed: int = Field(0, ge=0, description="random, optuna: decides the points")
+    concurrency: int = Field(1, ge=1, description="trials at the same time")
+    fail_fast: bool = Field(False, description="end the sweep when a trial fails")
+
+    @field_validator("space")
+    @classmethod
+    def _keys(cls, space: dict[str, Dimension]) -> dict[str, Dimension]:
+        for key in space:
+            first = key.split(".", maxsplit=1)[0]
+            if first in FIXED:
+                fix = "list the seeds under `seeds`" if first == "seed" else "leave it out"
+                raise ValueError(f"`{key}` is no dimension of a sweep; {fix}")
+        return space
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: list[int] | None) -> list[int] | None:
+        if seeds is not None and len(set(seeds)) < len(seeds):
+            raise ValueError("a seed stands twice; give each one once")
+        return seeds
+
+    @model_validator(mode="after")
+    def _search(self) -> "Ablation":
+        if (self.search == "grid") != (self.trials is None):
+            if self.trials:
+                raise ValueError("a grid has its own number of points; leave `trials` out, or write `search: random`")
+            raise ValueError(f"`search: {self.search}` has no end; say how many points with `trials: n`")
+        for key, dimension in self.space.items():
+            if self.search == "grid" and dimension.continuous:
+                raise ValueError(f"`space.{key}` has no end of values; write `search: random` or `optuna`, or a `grid`")
+            if self.search == "optuna" and dimension.grid is not None:
+                raise ValueError(f"`space.{key}`: `search: optuna` chooses by itself; write `choice` instead of `grid`")
+        if self.search != "grid" and not any(d.grid is None for d in self.space.values()):
+            raise ValueError(f"`search: {self.search}` has nothing to draw; write `search: grid`")
+        if len(set(self.metric)) < len(self.metric):
+            raise ValueError("the metric stands twice; give two different ones, or one")
+        return self
+
+
+@dataclass(frozen=True)
+class LoadedAblation:
+    """A valid sweep and where it came from: `file` is what messages call it, `folder` where it lies. `base` is the base
+    sequence's YAML as given to `load_sequence`, `overrides` what the command line changes in every sequence."""
+
+    ablation: Ablation
+    file: str
+    folder: Path
+    base: str
+    overrides: list[str]
+
+
+def load_ablation(path: str | Path, arguments: Iterable[str] = ()) -> LoadedAblation:
+    """Reads and validates a sweep; `key=value` arguments whose key is none of the sweep's go to the base sequence.
+
+    Raises ConfigurationError with file, dotted key and fix.
+    """
+    file, full = str(path), Path(os.path.abspath(path))  # noqa: PTH100  links stay, as for a sequence
+    raw = read_yaml(full, file)
+    applied: list[Override] = []
+    rest: list[str] = []
+    for text in arguments:
+        if text.partition("=")[0].strip().split(".")[0] in Ablation.model_fields:
+            applied.append(apply_override(raw, text))
+        else:
+            rest.append(text)
+    _known_keys(raw, Ablation, (), file, applied)
+    for key, dimension in raw["space"].items() if isinstance(raw.get("space"), dict) else ():
+        if isinstance(dimension, dict):
+            _known_keys(dimension, Dimension, ("space", key), file, applied)
+    try:
+        ablation = Ablation.model_validate(raw)
+    except ValidationError as error:
+        raise explain(error, raw, file, applied) from error
+    base = os.path.relpath(full.parent / Path(ablation.sequence).expanduser())
+    return LoadedAblation(ablation, file, full.parent, base, rest)
+
+
+def _known_keys(
+    raw: dict[str, Any], model: type[BaseModel], at: tuple[str, ...], file: str, applied: list[Override]
+) -> None:
+    for key in raw:
+        if key in model.model_fields:
+            continue
+        near = nearest(key, model.model_fields)
+        fix = f"did you mean `{near}`?" if near else f"known here: {', '.join(sorted(model.model_fields))}"
+        where = with_override(file, (*at, key), applied)
+        raise ConfigurationError(".".join((*at, key)), "there is no such key", fix, where)
