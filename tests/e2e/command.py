@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,6 +91,11 @@ def events(storage: Path, event: str, name: str = "tiny") -> list[dict[str, Any]
     path = storage / name / "ledger.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     return [line for line in lines if line["event"] == event]
+
+
+def copy_store(source: Path, storage: Path) -> None:
+    """A store with all but its trained stages, which a run would take over instead of training."""
+    shutil.copytree(source / "store", storage / "store", ignore=shutil.ignore_patterns("stages"))
 
 
 def essence(storage: Path, name: str = "tiny") -> dict[str, Any]:

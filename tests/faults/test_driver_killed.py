@@ -14,6 +14,7 @@ def resumed(tiny: Path, storage: Path) -> None:
     finished = command.run(storage)
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
     assert command.essence(storage) == command.essence(tiny)
+    assert command.events(storage, "reused") == []
     found = command.summary(storage)
     assert found["generated_tokens"] + found["reused_tokens"] == command.summary(tiny)["generated_tokens"]
     assert found["trained_tokens"] == command.summary(tiny)["trained_tokens"]
@@ -21,7 +22,7 @@ def resumed(tiny: Path, storage: Path) -> None:
 
 def test_killed_in_training(tiny: Path, tmp_path: Path) -> None:
     """Between two checkpoints, so that steps behind the newest are done again; replay comes from the store."""
-    shutil.copytree(tiny / "store", tmp_path / "store")
+    command.copy_store(tiny, tmp_path)
     driver = command.start(tmp_path)
     driver.wait_for(lambda: command.steps_done(tmp_path, "2-sort") >= 9)
     driver.kill()
@@ -49,7 +50,7 @@ def test_killed_in_sampling(tiny: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_killed_in_evaluation_and_at_a_random_moment(tiny: Path, tmp_path: Path) -> None:
     """Twice in one run: right after the first stage's training, and some seconds into what follows."""
-    shutil.copytree(tiny / "store", tmp_path / "store")
+    command.copy_store(tiny, tmp_path)
     for scores in (tmp_path / "store" / "scores").iterdir():
         shutil.rmtree(scores)
     driver = command.start(tmp_path)
@@ -68,7 +69,7 @@ def test_killed_in_evaluation_and_at_a_random_moment(tiny: Path, tmp_path: Path)
 def test_the_tracker_has_one_tree_after_kills(tiny: Path, tmp_path: Path) -> None:
     from mlflow.tracking import MlflowClient
 
-    shutil.copytree(tiny / "store", tmp_path / "store")
+    command.copy_store(tiny, tmp_path)
     driver = command.start(tmp_path)
     driver.wait_for(lambda: command.steps_done(tmp_path, "1-reversal") >= 3)
     driver.kill()

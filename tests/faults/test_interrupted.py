@@ -1,6 +1,5 @@
 """Ctrl-C in training and in the evaluation after it: exit code 130, a clean state, and the same command goes on."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ LONG = ("stages.0.steps=150", "train.checkpoint_every=1000", "evaluate.every=nul
 
 def test_ctrl_c_in_training_then_in_evaluation(tiny: Path, tmp_path: Path) -> None:
     """`fit()` must not have left a SIGINT handler of its own behind when the evaluation comes."""
-    shutil.copytree(tiny / "store", tmp_path / "store")
+    command.copy_store(tiny, tmp_path)
     driver = command.start(tmp_path, *LONG)
     driver.wait_for(lambda: command.steps_done(tmp_path, "1-reversal") >= 5)
     assert driver.interrupt() == 130

@@ -1,6 +1,5 @@
 """A tracker that is down delays no step; its records wait in the spool and follow with the same command."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ pytestmark = pytest.mark.slow
 def test_records_follow_when_the_tracker_is_back(tiny: Path, tmp_path: Path) -> None:
     from mlflow.tracking import MlflowClient
 
-    shutil.copytree(tiny / "store", tmp_path / "store")
+    command.copy_store(tiny, tmp_path)
     away = command.run(tmp_path, "track.uri=http://127.0.0.1:9")
     assert away.returncode == 0, away.stdout[-3000:] + away.stderr[-3000:]
     assert "records wait for the tracker http://127.0.0.1:9" in away.stdout

@@ -44,7 +44,10 @@ def test_ray_train_equals_the_loop_in_process(local_ray: None, tmp_path: Path, n
         for key in ("loss", "weight", "drift"):
             assert list(one.get(key, {})) == list(other.get(key, {}))
             values = [list(record.get(key, {}).values()) for record in (one, other)]
-            np.testing.assert_allclose(values[0], values[1], rtol=0, atol=1e-6, err_msg=f"{key} of step {one['step']}")
+            # A controlled weight is a power of the drift, so it keeps the relative error of that small number.
+            relative = 1e-4 if key == "weight" else 0
+            what = f"{key} of step {one['step']}"
+            np.testing.assert_allclose(values[0], values[1], rtol=relative, atol=1e-6, err_msg=what)
     assert set(lists.streams(entries, 2)) | {"task"} == set(found[0]["weight"])
     trained = ModelRef(str(job.export), model_hash(job.export))
     candidates = [candidate for one in mitigations for candidate in one.candidates(second, trained)]
