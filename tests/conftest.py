@@ -1,6 +1,7 @@
 """Fixtures shared by all layers. Tests that use outside models and data find them through CONTINUAL_SHARED."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import pytest
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# A shell starts its background jobs with Ctrl-C ignored, and drivers would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("CONTINUAL_SHARED", ROOT.parent / "shared"))
 
