@@ -60,7 +60,13 @@ def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 def submit(environment: dict[str, str], yaml: Path, module: str = "continual.run") -> subprocess.CompletedProcess[str]:
     job = [RAY, "job", "submit", "--working-dir", ".", "--", "python", "-m", module, str(yaml)]
-    return subprocess.run(job, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    for _ in range(30):
+        found = subprocess.run(job, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
+        # A young cluster answers before it has an agent that takes jobs.
+        if "No available agent" not in found.stderr:
+            break
+        time.sleep(2)
+    return found
 
 
 def test_a_job_succeeds_and_again_after_a_comment_redoes_nothing(cluster: dict[str, str], tmp_path: Path) -> None:
