@@ -37,6 +37,8 @@ def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
     subprocess.run([RAY, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
     port, dashboard = free_port(), free_port()
     head = [RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={port}", f"--dashboard-port={dashboard}"]
+    # The agent that takes jobs has a fixed port unless told otherwise, and another Ray on this machine may have it.
+    head.append(f"--dashboard-agent-listen-port={free_port()}")
     with (tmp_path / "head.txt").open("w") as output:
         process = subprocess.Popen(head, env=environment, stdout=output, stderr=output, start_new_session=True)
     environment |= {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
