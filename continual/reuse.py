@@ -41,7 +41,8 @@ def stage_inputs(job: TrainJob, scorer: Scorer) -> dict[str, Any]:
         "threads": job.threads,
         "evaluate_every": job.evaluate_every,
         "scores": scorer.shared if job.evaluate_every else None,
-        "code": hash_folder(Path(__file__).parent / "training", (".py",)),
+        # What a mitigation does in the workers may stand in other files of its room than its own.
+        "code": [hash_folder(Path(__file__).parent / room, (".py",)) for room in ("training", "methods")],
         "versions": versions(("torch", "transformers", "peft", "deepspeed")),
     }
 
