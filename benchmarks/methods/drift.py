@@ -5,15 +5,13 @@ model's own samples. Resumable like the table of methods.
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks import record
 from benchmarks.methods.arms import SEQUENCES, Mitigations, context_free
-from benchmarks.methods.figures import mean_error
-from benchmarks.methods.results import PACKAGES, processor
 from benchmarks.methods.runs import ROOT, Arm, run_all
-from continual.store.artefact import versions
+from continual.sweep.statistics import mean_error
 from continual.training.records import read_records
 
 PARTS = (0.1, 0.3, 0.6)
@@ -107,12 +105,8 @@ def main() -> None:
     results = {
         "plain_drift": drift,
         "budgets": {str(part): verdict(measurements(one, storage), part * drift) for part, one in arms.items()},
-        "versions": versions(PACKAGES),
-        "hardware": {"processor": processor()},
     }
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "drift.json").write_text(json.dumps(results, indent=1) + "\n")
-    (options.output / "drift.md").write_text(table(results) + "\n")
+    record.write(results, table(results), options.output, "drift")
     plot(results, options.output / "drift.png")
     print(table(results))
 

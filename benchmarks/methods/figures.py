@@ -1,15 +1,9 @@
-"""The numbers of the table: means over seeds with standard errors, at equal steps and at equal new score."""
+"""The old score at equal new score."""
 
 from collections.abc import Sequence as Values
 from itertools import pairwise
-from statistics import fmean, stdev
 
 Point = tuple[float, float]
-
-
-def mean_error(values: Values[float]) -> tuple[float, float | None]:
-    """Mean and its standard error (None for one value)."""
-    return fmean(values), stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
 
 
 def at_new_score(curve: Values[Point], target: float) -> float | None:

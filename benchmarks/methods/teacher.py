@@ -5,7 +5,6 @@ rows are its own samples, the students are the models after plain fine-tuning an
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,14 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
+from benchmarks import record
 from benchmarks.methods.arms import SEQUENCES
-from benchmarks.methods.figures import mean_error
-from benchmarks.methods.results import PACKAGES, cell, processor
 from benchmarks.methods.runs import ROOT, Arm, read
+from benchmarks.record import cell
 from continual.data import RowReader
 from continual.ledger import read_events
 from continual.store import Artefact
-from continual.store.artefact import versions
+from continual.sweep.statistics import mean_error
 from continual.training.losses import kl_sum, kl_topk_sum
 
 STORIES = SEQUENCES["stories"]
@@ -110,13 +109,9 @@ def main() -> None:
     results = {
         "bias": [bias(name, seed, storage) for name in ("plain", LIVE) for seed in options.seeds],
         "trained": trained(options.seeds, storage),
-        "versions": versions(PACKAGES),
-        "hardware": {"processor": processor()},
     }
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "teacher.json").write_text(json.dumps(results, indent=1) + "\n")
     text = table(results)
-    (options.output / "teacher.md").write_text(text + "\n")
+    record.write(results, text, options.output, "teacher")
     print(text)
 
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from benchmarks.methods.arms import SEQUENCES
 from benchmarks.methods.drift import verdict
-from benchmarks.methods.figures import at_new_score, mean_error
-from benchmarks.methods.results import cell
+from benchmarks.methods.figures import at_new_score
 from benchmarks.methods.runs import Arm, command
+from benchmarks.record import cell
 from continual.config.check import check
 from continual.config.load import load_sequence
 from continual.mitigation import REGISTRY
@@ -59,14 +59,6 @@ def test_an_old_score_is_interpolated_and_never_extrapolated(curve: list[tuple[f
     assert found is not None
     assert min(y0, y1) - 1e-12 <= found <= max(y0, y1) + 1e-12
     assert found * (x1 - x0) == pytest.approx(y0 * (x1 - target) + y1 * (target - x0), abs=1e-9)
-
-
-@given(st.lists(st.floats(-5, 5), min_size=2, max_size=6))
-def test_mean_and_standard_error(values: list[float]) -> None:
-    mean, error = mean_error(values)
-    n = len(values)
-    assert mean == pytest.approx(sum(values) / n, abs=1e-12)
-    assert error == pytest.approx((sum((v - sum(values) / n) ** 2 for v in values) / (n - 1) / n) ** 0.5, abs=1e-9)
 
 
 def test_values_that_were_not_reached_are_counted() -> None:

@@ -1,0 +1,84 @@
+"""`python -m benchmarks.arithmetic.four_tasks [--short]`: four tasks in a row, five arms, three seeds; resumable.
+
+After Marek et al. 2026 (2605.26097), whose experiment published.yaml repeats at its size; this one is sized for two
+cores. Runs the sweep by `continual.tune`, then writes the table and accuracy over training steps.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks import record, sweeps
+from continual.report.draw import borders, style
+from continual.report.gather import over_steps
+from continual.sweep.statistics import mean_error
+
+HERE = Path(__file__).resolve().parent
+TASKS = ("add", "reversal", "sort", "modadd")
+
+
+def collect(trials: list[sweeps.Trial]) -> dict[str, Any]:
+    """Final accuracies and figures of every arm, a value per seed, and its accuracies over the steps."""
+    arms: dict[str, Any] = {}
+    for trial in trials:
+        new = {"seeds": [], "final": {t: [] for t in TASKS}, "figures": {}, "curves": {t: [] for t in TASKS}}
+        arm = arms.setdefault(trial.point["mitigation"], new)
+        arm["seeds"].append(trial.seed)
+        for name in ("average_score", "forgetting", "backward_transfer", "learning_accuracy"):
+            arm["figures"].setdefault(name, []).append(trial.run.summary[name])
+        for task in TASKS:
+            arm["final"][task].append(trial.final(task))
+            steps, scores = over_steps(trial.run, task)
+            arm["curves"][task].append({"steps": steps, "scores": scores})
+    starts = [stage.first for stage in trials[0].run.stages]
+    return {"arms": arms, "stages": dict(zip(TASKS, starts, strict=True)), "limit": _limit(trials[0])}
+
+
+def _limit(trial: sweeps.Trial) -> int:
+    return int(trial.run.summary["matrix"][-1]["scores"][TASKS[0]]["n"])
+
+
+def table(results: dict[str, Any]) -> str:
+    head = ["arm", *TASKS, "average score", "forgetting", "learning accuracy"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for name, arm in results["arms"].items():
+        figures = [arm["figures"][key] for key in ("average_score", "forgetting", "learning_accuracy")]
+        cells = [record.cell(values) for values in [*arm["final"].values(), *figures]]
+        lines.append("| " + " | ".join([name, *cells]) + " |")
+    seeds = next(iter(results["arms"].values()))["seeds"]
+    lines += ["", f"Exact match on {results['limit']} held-out inputs after the last stage, seeds {seeds}."]
+    return "\n".join(lines)
+
+
+def plot(results: dict[str, Any], path: Path) -> None:
+    """A panel per arm: accuracy of every task over the optimizer steps, mean over the seeds, a thin line per seed."""
+    arms, stages = results["arms"], results["stages"]
+
+    def draw(at: int, axes: Any) -> None:
+        borders(axes, [(first, str(number)) for number, first in enumerate(stages.values(), 1)])
+        for number, task in enumerate(TASKS):
+            curves = list(arms.values())[at]["curves"][task]
+            for curve in curves:
+                axes.plot(curve["steps"], curve["scores"], color=style(number)["color"], alpha=0.3, linewidth=0.8)
+            means = [mean_error(scores)[0] for scores in zip(*(curve["scores"] for curve in curves), strict=True)]
+            axes.plot(curves[0]["steps"], means, label=f"{number + 1} {task}", **style(number))
+        axes.set_xlabel("optimizer step")
+        if at == 0:
+            axes.set_ylabel("accuracy")
+            axes.legend()
+
+    sweeps.figure(path, list(arms), 3.2, 3.4, draw)
+
+
+def main() -> None:
+    options = sweeps.options(__doc__.splitlines()[0], HERE / "results", short="two arms and one seed")
+    name = "four-tasks-short" if options.short else "four-tasks"
+    sweep = HERE / ("four_tasks_short.yaml" if options.short else "four_tasks_arms.yaml")
+    sweeps.tune(sweep, options)
+    results = collect(sweeps.trials(name, options.storage))
+    record.write(results, table(results), options.output, name)
+    plot(results, options.output / f"{name}.png")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""`python -m benchmarks.stories.temperature`: temperature and share of context-free replay, `nll` and `kl`; resumable.
+
+The ablation that Bansal & Sanghavi 2025 (2505.13811) announce, on a real model moved to another text. Runs the sweep by
+`continual.tune`, then writes table and plot. Expects the shared models and data, see texts.py.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks import record, sweeps
+from benchmarks.stories.lm_eval.documents import shared
+from continual.report.draw import marker, style
+
+HERE = Path(__file__).resolve().parent
+NAME = "stories-temperature"
+OLD, NEW = "tinystories", "shakespeare"
+
+
+def collect(trials: list[sweeps.Trial]) -> dict[str, Any]:
+    """Every trial's point with its final scores; the scores of the start model are the same for all."""
+    before = trials[0].run.summary["matrix"][0]["scores"]
+    rows = [
+        {
+            **{key.rpartition(".")[2]: value for key, value in trial.point.items()},
+            "old": trial.final(OLD),
+            "new": trial.final(NEW),
+            "old_stderr": trial.run.summary["matrix"][-1]["scores"][OLD]["stderr"],
+        }
+        for trial in trials
+    ]
+    return {"before": {"old": before[OLD]["score"], "new": before[NEW]["score"]}, "trials": rows}
+
+
+def series(results: dict[str, Any]) -> dict[tuple[str, float], list[dict[str, Any]]]:
+    """{(loss, share): trials by rising temperature}."""
+    found: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    for row in sorted(results["trials"], key=lambda row: (row["loss"], row["share"], row["temperature"])):
+        found.setdefault((row["loss"], row["share"]), []).append(row)
+    return found
+
+
+def table(results: dict[str, Any]) -> str:
+    """Old and new score, a line per loss and share, a column per temperature."""
+    temperatures = sorted({row["temperature"] for row in results["trials"]})
+    lines = ["| loss | share | " + " | ".join(f"T = {one:g}" for one in temperatures) + " |"]
+    lines.append("|" + "---|" * (2 + len(temperatures)))
+    for (loss, share), rows in series(results).items():
+        by = {row["temperature"]: f"{row['old']:.3f} / {row['new']:.3f}" for row in rows}
+        cells = [by.get(one, "-") for one in temperatures]
+        lines.append(f"| {loss} | 1:{1 / share:g} | " + " | ".join(cells) + " |")
+    before = results["before"]
+    lines += ["", f"Old / new score: minus the loss on {OLD} / {NEW}, nats per token, one seed."]
+    lines += [f"Before the stage: {before['old']:.3f} / {before['new']:.3f}."]
+    return "\n".join(lines)
+
+
+def plot(results: dict[str, Any], path: Path) -> None:
+    """A panel per loss: the old score over the temperature, a line per share."""
+    found = series(results)
+    losses = list(dict.fromkeys(loss for loss, _ in found))
+
+    def draw(at: int, axes: Any) -> None:
+        lines = [(share, rows) for (loss, share), rows in found.items() if loss == losses[at]]
+        for number, (share, rows) in enumerate(lines):
+            x, y = ([row[key] for row in rows] for key in ("temperature", "old"))
+            axes.plot(x, y, marker=marker(number), label=f"1:{1 / share:g}", **style(number))
+        axes.axhline(results["before"]["old"], color="0.55", linewidth=1)
+        axes.set_xlabel("temperature")
+        if at == 0:
+            axes.set_ylabel(f"{OLD}, -nats per token")
+            axes.legend(title="replay : task")
+
+    sweeps.figure(path, losses, 3.6, 3.4, draw)
+
+
+def main() -> None:
+    options = sweeps.options(__doc__.splitlines()[0], HERE / "results")
+    source = shared() / "models" / "stories260k-hd32"
+    sweeps.tune(HERE / "temperature_sweep.yaml", options, f"model.source={source}")
+    results = collect(sweeps.trials(NAME, options.storage))
+    record.write(results, table(results), options.output, NAME)
+    plot(results, options.output / f"{NAME}.png")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

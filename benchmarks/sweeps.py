@@ -1,0 +1,84 @@
+"""Sweeps of the benchmarks: run through the command that users type, and read back trial by trial."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from continual.report.gather import RunData, gather
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A finished trial: its point (swept key -> value), its seed and its run."""
+
+    point: dict[str, Any]
+    seed: int
+    run: RunData
+
+    def final(self, task: str) -> float:
+        return float(self.run.summary["matrix"][-1]["scores"][task]["score"])
+
+
+def options(description: str, results: Path, **flags: str) -> argparse.Namespace:
+    """The command line that the benchmarks of sweeps share; `flags` are switches of one, with what they do."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--storage", type=Path, default=ROOT / "runs")
+    parser.add_argument("--output", type=Path, default=results)
+    parser.add_argument("--jobs", type=int, default=2, help="trials at the same time")
+    for flag, what in flags.items():
+        parser.add_argument(f"--{flag}", action="store_true", help=what)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="handed on to `continual.tune`")
+    found = parser.parse_intermixed_args()
+    found.storage = found.storage.resolve()
+    return found
+
+
+def call(module: str, file: Path, *overrides: str) -> None:
+    """`python -m <module> <file> ...`, one thread each: threads of several drivers wait for each other, and numbers
+    must not depend on how many there are. Raises SystemExit with the command's code where it fails."""
+    command = [sys.executable, "-m", module, str(file), "train.cpus_per_worker=1", *overrides]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if code := subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode:
+        raise SystemExit(code)
+
+
+def tune(sweep: Path, given: argparse.Namespace, *overrides: str) -> None:
+    """Run what is missing of a sweep."""
+    fixed = (f"storage={given.storage}", f"concurrency={given.jobs}")
+    call("continual.tune", sweep, *fixed, *overrides, *given.overrides)
+
+
+def trials(name: str, storage: Path) -> list[Trial]:
+    """The trials of a sweep that are done."""
+    found = json.loads((storage / name / "sweep.json").read_text())
+    return [
+        Trial(one["point"], one["seed"], gather(storage / one["name"]))
+        for one in found["trials"]
+        if one["state"] == "done"
+    ]
+
+
+def figure(path: Path, panels: Sequence[str], width: float, height: float, draw: Callable[[int, Any], None]) -> None:
+    """Panels side by side that share their y axis; `draw` gets the number of each and its axes. Inches per panel."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from continual.report.draw import SETTINGS
+
+    with mpl.rc_context(SETTINGS):
+        found = Figure(figsize=(width * len(panels), height), layout="constrained")
+        FigureCanvasAgg(found)
+        for number, axes in enumerate(found.subplots(1, len(panels), squeeze=False, sharey=True)[0]):
+            draw(number, axes)
+            axes.set_title(panels[number], pad=16)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found.savefig(path, dpi=120)
