@@ -11,6 +11,8 @@ from continual.sampling.settings import SampleSettings
 Sample = tuple[int, np.ndarray | None]
 """Sample number and its tokens after the prompt, or None for a failed request."""
 TRIFLE_CPUS = 0.1
+TRIFLES = 2
+"""Processes that make requests, and that read answers, at a time."""
 
 
 class Request:
@@ -48,6 +50,7 @@ def processor(
     model: str, dtype: str, tokens: int, config: Generate, request: Callable[..., Any], answer: Callable[..., Any]
 ) -> Callable[..., Any]:
     """A Ray Data stage that sends every row through vLLM; contexts hold `tokens` tokens."""
+    from ray.data import TaskPoolStrategy
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
     cpu = config.gpus_per_replica == 0
@@ -75,8 +78,9 @@ def processor(
         preprocess=request,
         postprocess=answer,
         # Whole CPUs for these trifles would leave none beside the engine on a small machine, and sampling would wait.
-        preprocess_map_kwargs={"num_cpus": TRIFLE_CPUS},
-        postprocess_map_kwargs={"num_cpus": TRIFLE_CPUS},
+        # Unbounded they would start a process for every tenth of a free CPU.
+        preprocess_map_kwargs={"num_cpus": TRIFLE_CPUS, "compute": TaskPoolStrategy(size=TRIFLES)},
+        postprocess_map_kwargs={"num_cpus": TRIFLE_CPUS, "compute": TaskPoolStrategy(size=TRIFLES)},
     )
 
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 STEPS_PER_BLOCK = 8
 READ_CPUS = 0.1
+READERS = 2
+"""Blocks of a rank that are read at a time. Reading is quick; without a bound Ray Data starts a process for every tenth
+of a free CPU, and starting them costs more than all the reading."""
 
 
 @lru_cache(maxsize=32)
@@ -88,7 +91,8 @@ class OrderedIngest(DataConfig):
             blocks = -(-len(items) // STEPS_PER_BLOCK)
             numbered = ray.data.from_items(items, override_num_blocks=blocks)
             # A fraction of a CPU: with whole ones two workers on two cores leave none, and reading waits for ever.
-            mapped = numbered.map_batches(read, batch_size=STEPS_PER_BLOCK, num_cpus=READ_CPUS)
+            pool = ray.data.TaskPoolStrategy(size=READERS)
+            mapped = numbered.map_batches(read, batch_size=STEPS_PER_BLOCK, num_cpus=READ_CPUS, compute=pool)
             mapped.context.execution_options.preserve_order = True
             parts.append({"steps": mapped.iterator()})
         return parts
