@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -32,38 +33,53 @@ def options(description: str, results: Path, **flags: str) -> argparse.Namespace
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--storage", type=Path, default=ROOT / "runs")
     parser.add_argument("--output", type=Path, default=results)
-    parser.add_argument("--jobs", type=int, default=2, help="trials at the same time")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="trials at the same time; each takes a core, reading one more"
+    )
     for flag, what in flags.items():
         parser.add_argument(f"--{flag}", action="store_true", help=what)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="handed on to `continual.tune`")
     found = parser.parse_intermixed_args()
+    for override in found.overrides:
+        if override.partition("=")[0] in ("storage", "name", "concurrency"):
+            parser.error(f"{override}: write --storage and --jobs; the name is fixed")
     found.storage = found.storage.resolve()
     return found
 
 
-def call(module: str, file: Path, *overrides: str) -> None:
-    """`python -m <module> <file> ...`, one thread each: threads of several drivers wait for each other, and numbers
-    must not depend on how many there are. Raises SystemExit with the command's code where it fails."""
+def call(module: str, file: Path, *overrides: str) -> int:
+    """`python -m <module> <file> ...`; returns its exit code. One thread each: threads of several drivers wait for each
+    other, and numbers must not depend on how many there are. Ctrl-C reaches the command, too, and is waited for."""
     command = [sys.executable, "-m", module, str(file), "train.cpus_per_worker=1", *overrides]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    if code := subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode:
-        raise SystemExit(code)
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    # As if this were the command itself: `kill` is passed on, and Ctrl-C goes to both.
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
 
 
-def tune(sweep: Path, given: argparse.Namespace, *overrides: str) -> None:
-    """Run what is missing of a sweep."""
+def tune(sweep: Path, given: argparse.Namespace, *overrides: str) -> int:
+    """Run what is missing of a sweep; 1 where a trial failed. Raises SystemExit where the sweep did not end."""
     fixed = (f"storage={given.storage}", f"concurrency={given.jobs}")
-    call("continual.tune", sweep, *fixed, *overrides, *given.overrides)
+    code = call("continual.tune", sweep, *fixed, *overrides, *given.overrides)
+    if code not in (0, 1):
+        raise SystemExit(code)
+    return code
 
 
 def trials(name: str, storage: Path) -> list[Trial]:
-    """The trials of a sweep that are done."""
-    found = json.loads((storage / name / "sweep.json").read_text())
-    return [
-        Trial(one["point"], one["seed"], gather(storage / one["name"]))
-        for one in found["trials"]
-        if one["state"] == "done"
-    ]
+    """The trials of a sweep that are done. Raises SystemExit where there is none."""
+    file = storage / name / "sweep.json"
+    found = json.loads(file.read_text())["trials"] if file.exists() else []
+    done = [Trial(one["point"], one["seed"], gather(storage / one["name"])) for one in found if one["state"] == "done"]
+    if not done:
+        raise SystemExit(f"no trial of {name} in {storage} is done")
+    if len(done) < len(found):
+        print(f"{len(found) - len(done)} trials of {name} are not done; the results are without them", file=sys.stderr)
+    return done
 
 
 def figure(path: Path, panels: Sequence[str], width: float, height: float, draw: Callable[[int, Any], None]) -> None:

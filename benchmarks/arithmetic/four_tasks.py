@@ -38,14 +38,13 @@ def _limit(trial: sweeps.Trial) -> int:
 
 
 def table(results: dict[str, Any]) -> str:
-    head = ["arm", *TASKS, "average score", "forgetting", "learning accuracy"]
+    head = ["arm", "seeds", *TASKS, "average score", "forgetting", "learning accuracy"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, arm in results["arms"].items():
         figures = [arm["figures"][key] for key in ("average_score", "forgetting", "learning_accuracy")]
-        cells = [record.cell(values) for values in [*arm["final"].values(), *figures]]
+        cells = [str(len(arm["seeds"])), *(record.cell(values) for values in [*arm["final"].values(), *figures])]
         lines.append("| " + " | ".join([name, *cells]) + " |")
-    seeds = next(iter(results["arms"].values()))["seeds"]
-    lines += ["", f"Exact match on {results['limit']} held-out inputs after the last stage, seeds {seeds}."]
+    lines += ["", f"Exact match on {results['limit']} held-out inputs after the last stage, mean ± standard error."]
     return "\n".join(lines)
 
 
@@ -73,11 +72,12 @@ def main() -> None:
     options = sweeps.options(__doc__.splitlines()[0], HERE / "results", short="two arms and one seed")
     name = "four-tasks-short" if options.short else "four-tasks"
     sweep = HERE / ("four_tasks_short.yaml" if options.short else "four_tasks_arms.yaml")
-    sweeps.tune(sweep, options)
+    code = sweeps.tune(sweep, options)
     results = collect(sweeps.trials(name, options.storage))
     record.write(results, table(results), options.output, name)
     plot(results, options.output / f"{name}.png")
     print(table(results))
+    raise SystemExit(code)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ The ablation that Bansal & Sanghavi 2025 (2505.13811) announce, on a real model 
 `continual.tune`, then writes table and plot. Expects the shared models and data, see texts.py.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -49,38 +50,50 @@ def table(results: dict[str, Any]) -> str:
         cells = [by.get(one, "-") for one in temperatures]
         lines.append(f"| {loss} | 1:{1 / share:g} | " + " | ".join(cells) + " |")
     before = results["before"]
-    lines += ["", f"Old / new score: minus the loss on {OLD} / {NEW}, nats per token, one seed."]
+    error = max(row["old_stderr"] for row in results["trials"])
+    lines += [
+        "",
+        f"Old / new score: minus the loss on {OLD} / {NEW} in rows of 64 tokens, nats per token, one seed; the",
+    ]
+    lines += [f"standard error of an old score over its rows is {error:.3f} or less, mostly shared by all cells."]
     lines += [f"Before the stage: {before['old']:.3f} / {before['new']:.3f}."]
     return "\n".join(lines)
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
-    """A panel per loss: the old score over the temperature, a line per share."""
+    """A panel per loss: old against new score, a line per share through its temperatures."""
     found = series(results)
     losses = list(dict.fromkeys(loss for loss, _ in found))
 
     def draw(at: int, axes: Any) -> None:
         lines = [(share, rows) for (loss, share), rows in found.items() if loss == losses[at]]
         for number, (share, rows) in enumerate(lines):
-            x, y = ([row[key] for row in rows] for key in ("temperature", "old"))
+            x, y = ([row[key] for row in rows] for key in ("new", "old"))
             axes.plot(x, y, marker=marker(number), label=f"1:{1 / share:g}", **style(number))
+            for row in rows:
+                where = (row["new"], row["old"])
+                axes.annotate(f"{row['temperature']:g}", where, xytext=(4, 4), textcoords="offset points", fontsize=8)
         axes.axhline(results["before"]["old"], color="0.55", linewidth=1)
-        axes.set_xlabel("temperature")
+        axes.set_xlabel(f"new: {NEW}, -nats per token")
         if at == 0:
-            axes.set_ylabel(f"{OLD}, -nats per token")
+            axes.set_ylabel(f"old: {OLD}, -nats per token\n(grey: before the stage)")
             axes.legend(title="replay : task")
 
-    sweeps.figure(path, losses, 3.6, 3.4, draw)
+    sweeps.figure(path, losses, 4.2, 3.8, draw)
 
 
 def main() -> None:
     options = sweeps.options(__doc__.splitlines()[0], HERE / "results")
-    source = shared() / "models" / "stories260k-hd32"
-    sweeps.tune(HERE / "temperature_sweep.yaml", options, f"model.source={source}")
+    source = shared().resolve() / "models" / "stories260k-hd32"
+    if not source.is_dir():
+        raise SystemExit(f"there is no {source}; CONTINUAL_SHARED names the folder that has models and data")
+    os.environ["CONTINUAL_SHARED"] = str(shared().resolve())
+    code = sweeps.tune(HERE / "temperature_sweep.yaml", options, f"model.source={source}")
     results = collect(sweeps.trials(NAME, options.storage))
     record.write(results, table(results), options.output, NAME)
     plot(results, options.output / f"{NAME}.png")
     print(table(results))
+    raise SystemExit(code)
 
 
 if __name__ == "__main__":

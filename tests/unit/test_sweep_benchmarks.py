@@ -96,7 +96,7 @@ def test_four_tasks_table_has_means_over_the_seeds_and_curves_over_all_stages(tm
     (first, _) = found["arms"]["none"]["curves"]["add"]
     assert first["steps"] == [0, 50, 100, 150, 200, 250, 300, 350, 400]
     assert first["scores"] == [0, 0.5, 0, 0.5, 0, 0.5, 0, 0.5, 0.2]
-    assert "| none | 0.300 ±0.100 | 1.000 ±0.000 |" in four_tasks.table(found)
+    assert "| none | 2 | 0.300 ±0.100 | 1.000 ±0.000 |" in four_tasks.table(found)
     four_tasks.plot(found, tmp_path / "found.png")
     assert (tmp_path / "found.png").read_bytes().startswith(b"\x89PNG")
     json.dumps(found)
@@ -117,7 +117,7 @@ def test_capacity_compares_where_the_new_score_passes_the_target(tmp_path: Path)
     reached, missed = found["trials"]
     assert abs(reached["old_at_target"] + 0.7) < 1e-12 and reached["steps_to_target"] == 20
     assert missed["old_at_target"] is None and missed["steps_to_target"] is None
-    assert "| 0.1M short | -0.500 | none | -0.700 | not reached |" in capacity.table(found)
+    assert "| 0.1M short | -0.500 | none | 0.200 (20) | not reached |" in capacity.table(found)
     capacity.plot(found, tmp_path / "found.png")
     assert (tmp_path / "found.png").read_bytes().startswith(b"\x89PNG")
 
