@@ -45,7 +45,7 @@ def measure(sequence: Sequence, options: argparse.Namespace) -> None:
     listed = {**sequence.arms, **{f"{n} {s:g}": sequence.strengths[n][s] for n, s in chosen.items()}}
     arms = [Arm(sequence, name, mitigation, seed) for seed in options.seeds for name, mitigation in listed.items()]
     failed |= run_all(arms, storage, options.jobs, say)
-    print(write(collect(sequence, arms, trials, failed, storage), options.output))
+    print(write(collect(sequence, arms, plain, trials, failed, storage), options.output))
 
 
 if __name__ == "__main__":

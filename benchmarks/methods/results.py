@@ -14,11 +14,16 @@ FORGETS = 5.0
 """Standard errors by which the plain arm must forget; else there is nothing to compare."""
 
 
+def least_new(sequence: Sequence, plain: Arm, storage: Path) -> float:
+    """The new score that a strength must leave: the plain arm's on the seed of the trials, less `sequence.cost`."""
+    return read(plain, storage).final(sequence.new) - sequence.cost
+
+
 def strongest(
     sequence: Sequence, plain: Arm, trials: dict[tuple[str, float], Arm], storage: Path, failed: dict[str, str]
 ) -> dict[str, float]:
     """The largest strength that costs at most `sequence.cost` of the plain arm's new score; else the least."""
-    limit = read(plain, storage).final(sequence.new) - sequence.cost
+    limit = least_new(sequence, plain, storage)
     found = {}
     for name, strengths in sequence.strengths.items():
         there = [s for s in strengths if trials[name, s].run_name not in failed]
@@ -43,6 +48,7 @@ def curve(sequence: Sequence, result: Result) -> list[tuple[float, float]]:
 def collect(
     sequence: Sequence,
     arms: list[Arm],
+    plain: Arm,
     trials: dict[tuple[str, float], Arm],
     failed: dict[str, str],
     storage: Path,
@@ -53,8 +59,8 @@ def collect(
         mine = [arm for arm in arms if arm.name == name and arm.run_name not in failed]
         if mine:
             rows[name] = _row(sequence, mine, storage)
-    before, plain = rows["plain"]["old_before"], rows["plain"]["old"]
-    lost, error = mean_error([b - a for b, a in zip(before, plain, strict=True)])
+    before, after = rows["plain"]["old_before"], rows["plain"]["old"]
+    lost, error = mean_error([b - a for b, a in zip(before, after, strict=True)])
     sampling = max(rows["plain"]["old_stderr"])
     limit = FORGETS * max(sampling, error or 0.0)
     return {
@@ -63,6 +69,7 @@ def collect(
         "new": sequence.new,
         "old": sequence.old,
         "target": sequence.target,
+        "abilities": sequence.abilities,
         "seeds": sorted({arm.seed for arm in arms}),
         "plain_forgets": {"mean": lost, "stderr_over_seeds": error, "stderr_of_score": sampling, "void": lost < limit},
         "arms": rows,
@@ -71,6 +78,7 @@ def collect(
             for arm in trials.values()
             if arm.run_name not in failed
         },
+        "least_new": least_new(sequence, plain, storage),
         "left_out": sequence.left_out,
         "failed": failed,
     }
@@ -90,7 +98,9 @@ def _row(sequence: Sequence, arms: list[Arm], storage: Path) -> dict[str, Any]:
         "train_seconds": [result.summary["seconds"].get("train") for result in results],
     }
     if sequence.abilities:
-        row["abilities"] = [sum(map(result.final, sequence.abilities)) / len(sequence.abilities) for result in results]
+        count = len(sequence.abilities)
+        row["abilities"] = [sum(map(result.final, sequence.abilities)) / count for result in results]
+        row["abilities_before"] = [sum(map(result.before, sequence.abilities)) / count for result in results]
     return row
 
 
@@ -112,9 +122,26 @@ def table(results: dict[str, Any]) -> str:
         f"{cell(results['arms']['plain']['old_before'])}; plain fine-tuning loses {forgets['mean']:.3f}"
         + (", too little: THE TABLE IS VOID." if forgets["void"] else ".")
     )
-    lines += [f"Left out: {name}: {why}." for name, why in results["left_out"].items()]
-    lines += [f"Failed: {name}: {why}" for name, why in results["failed"].items()]
-    return "\n".join(lines)
+    if abilities:
+        before = cell(results["arms"]["plain"]["abilities_before"])
+        lines[-1] += f" BLiMP is the mean of {' and '.join(results['abilities'])}, {before} before."
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes(results))])
+
+
+def notes(results: dict[str, Any]) -> list[str]:
+    """What a reader of the table has to know besides: strengths that cost too much, what is left out, what failed."""
+    found = [
+        f"{name} is the weakest tried; none left a new score of {results['least_new']:.3f} on the seed of the trials."
+        for name, trial in results["trials"].items()
+        if name in results["arms"] and trial["new"] < results["least_new"]
+    ]
+    found += [
+        f"{name}: its right column is read between averages of other alphas, not on its way through training."
+        for name, row in results["arms"].items()
+        if any(item["type"] == "weight_average" for item in row["mitigation"])
+    ]
+    found += [f"{name} is left out: {why}." for name, why in results["left_out"].items()]
+    return found + [f"{name} failed: {why}" for name, why in results["failed"].items()]
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
