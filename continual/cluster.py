@@ -12,6 +12,10 @@ from continual.config.paths import in_job
 from continual.config.resources import local_cpus
 from continual.errors import ContinualError
 
+LOCAL_SYSTEM = {"idle_worker_killing_time_threshold_ms": 60_000}
+"""By default Ray ends processes that are idle for a second where there are more of them than CPUs. On a small machine
+every task that reads some steps' rows would then begin with starting a process, which takes longer than the steps."""
+
 
 @contextmanager
 def connected() -> Iterator[dict[str, float]]:
@@ -28,7 +32,7 @@ def connected() -> Iterator[dict[str, float]]:
     address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"address": address or "local", "log_to_driver": True}
     if not address:
-        options |= {"num_cpus": local_cpus(), "include_dashboard": False}
+        options |= {"num_cpus": local_cpus(), "include_dashboard": False, "_system_config": dict(LOCAL_SYSTEM)}
     # Workers import the user's own modules (rows, models, tasks) from where the driver does.
     paths = os.pathsep.join(dict.fromkeys([str(Path.cwd()), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
     if not in_job():

@@ -34,6 +34,8 @@ def local_ray() -> Iterator[None]:
     """A local Ray of our own, with the repository's modules importable in its workers."""
     import ray
 
+    from continual.cluster import LOCAL_SYSTEM
+
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     ray.init(
         address="local",
@@ -41,6 +43,7 @@ def local_ray() -> Iterator[None]:
         include_dashboard=False,
         log_to_driver=False,
         runtime_env={"env_vars": {"PYTHONPATH": paths}},
+        _system_config=dict(LOCAL_SYSTEM),
     )
     yield
     ray.shutdown()
