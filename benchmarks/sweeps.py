@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import record
 from continual.report.gather import RunData, gather
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,6 +81,16 @@ def trials(name: str, storage: Path) -> list[Trial]:
     if len(done) < len(found):
         print(f"{len(found) - len(done)} trials of {name} are not done; the results are without them", file=sys.stderr)
     return done
+
+
+def finish(
+    name: str, output: Path, results: dict[str, Any], text: str, plot: Callable[[dict[str, Any], Path], None], code: int
+) -> None:
+    """Write `<name>.json`, `.md` and `.png`, print the table, and end with the sweep's exit code."""
+    record.write(results, text, output, name)
+    plot(results, output / f"{name}.png")
+    print(text)
+    raise SystemExit(code)
 
 
 def figure(path: Path, panels: Sequence[str], width: float, height: float, draw: Callable[[int, Any], None]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks import record, sweeps
+from benchmarks import sweeps
 from benchmarks.methods.figures import at_new_score
 from continual.report.draw import marker, style
 from continual.report.gather import over_steps
@@ -137,10 +137,7 @@ def main() -> None:
     sweep.write_text(yaml.safe_dump(ablation(options.storage), sort_keys=False))
     code = sweeps.tune(sweep, options)
     results = collect(sweeps.trials(NAME, options.storage))
-    record.write(results, table(results), options.output, NAME)
-    plot(results, options.output / f"{NAME}.png")
-    print(table(results))
-    raise SystemExit(code)
+    sweeps.finish(NAME, options.output, results, table(results), plot, code)
 
 
 if __name__ == "__main__":

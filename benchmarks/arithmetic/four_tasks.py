@@ -74,10 +74,7 @@ def main() -> None:
     sweep = HERE / ("four_tasks_short.yaml" if options.short else "four_tasks_arms.yaml")
     code = sweeps.tune(sweep, options)
     results = collect(sweeps.trials(name, options.storage))
-    record.write(results, table(results), options.output, name)
-    plot(results, options.output / f"{name}.png")
-    print(table(results))
-    raise SystemExit(code)
+    sweeps.finish(name, options.output, results, table(results), plot, code)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from benchmarks import record, sweeps
+from benchmarks import sweeps
 from benchmarks.stories.lm_eval.documents import shared
 from continual.report.draw import marker, style
 
@@ -90,10 +90,7 @@ def main() -> None:
     os.environ["CONTINUAL_SHARED"] = str(shared().resolve())
     code = sweeps.tune(HERE / "temperature_sweep.yaml", options, f"model.source={source}")
     results = collect(sweeps.trials(NAME, options.storage))
-    record.write(results, table(results), options.output, NAME)
-    plot(results, options.output / f"{NAME}.png")
-    print(table(results))
-    raise SystemExit(code)
+    sweeps.finish(NAME, options.output, results, table(results), plot, code)
 
 
 if __name__ == "__main__":
