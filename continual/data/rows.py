@@ -56,6 +56,7 @@ class RowReader:
         self.artefact, self.wait_seconds = artefact, wait_seconds
         self._starts: list[int] = [0]
         self._tables: dict[int, pa.Table] = {}
+        self._columns: dict[tuple[int, str], np.ndarray] = {}
         self._total: int | None = None
 
     def __len__(self) -> int:
@@ -113,26 +114,30 @@ class RowReader:
             return skip + positions % (rows - skip)
         return skip + positions
 
-    def _table(self, shard: int) -> pa.Table:
-        if shard not in self._tables:
-            self._tables[shard] = self.artefact.table(shard)
-        return self._tables[shard]
+    def _column(self, shard: int, name: str) -> np.ndarray:
+        """A shard's column; kept, since finding it costs more than reading a few rows of it."""
+        if (shard, name) not in self._columns:
+            if shard not in self._tables:
+                self._tables[shard] = self.artefact.table(shard)
+            self._columns[shard, name] = column(self._tables[shard], name)
+        return self._columns[shard, name]
 
     def take(self, numbers: np.ndarray, columns: tuple[str, ...] = tuple(ROW_COLUMNS)) -> dict[str, Any]:
         """Columns of the rows `numbers`, each [len(numbers), width]; a negative number is a row of padding."""
         if len(numbers):
             self._grow(until=int(numbers.max()))
-        out: dict[str, np.ndarray] = {}
-        shards = np.searchsorted(np.asarray(self._starts), numbers, side="right") - 1
-        for shard in np.unique(shards[numbers >= 0]):
-            at = np.flatnonzero((shards == shard) & (numbers >= 0))
+        shards = np.searchsorted(self._starts, numbers, side="right") - 1
+        # Shard by shard: where each one's numbers stand in `order`; those of padding come first, under shard -1.
+        order = np.argsort(shards, kind="stable")
+        found, first = np.unique(shards[order], return_index=True)
+        like = int(max(shards.max(initial=0), 0))
+        out = {name: self._padding(name, len(numbers), self._column(like, name)) for name in columns}
+        for shard, at in zip(found.tolist(), np.split(order, first[1:]), strict=False):  # no numbers: one empty part
+            if shard < 0:
+                continue
+            within = numbers[at] - self._starts[shard]
             for name in columns:
-                values = column(self._table(int(shard)), name)
-                if name not in out:
-                    out[name] = self._padding(name, len(numbers), values)
-                out[name][at] = values[numbers[at] - self._starts[shard]]
-        if not out:
-            out = {name: self._padding(name, len(numbers), column(self._table(0), name)) for name in columns}
+                out[name][at] = self._column(shard, name)[within]
         return out
 
     @staticmethod
