@@ -1,7 +1,7 @@
-"""`python -m benchmarks.arithmetic.four_tasks [--short]`: four tasks in a row, five arms, three seeds; resumable.
+"""`python -m benchmarks.arithmetic.four_tasks [--short|--published]`: four tasks in a row, five arms, three seeds.
 
-After Marek et al. 2026 (2605.26097), whose experiment published.yaml repeats at its size; this one is sized for two
-cores. Runs the sweep by `continual.tune`, then writes the table and accuracy over training steps.
+After Marek et al. 2026 (2605.26097), sized for two cores; `--published` has the size of the paper, two arms and one
+seed, for a GPU. Runs the sweep by `continual.tune`, then writes the table and accuracy over training steps. Resumable.
 """
 
 from pathlib import Path
@@ -13,6 +13,11 @@ from continual.report.gather import over_steps
 from continual.sweep.statistics import mean_error
 
 HERE = Path(__file__).resolve().parent
+SWEEPS = {
+    "four-tasks": "four_tasks_arms.yaml",
+    "four-tasks-short": "four_tasks_short.yaml",
+    "published": "published_arms.yaml",
+}
 TASKS = ("add", "reversal", "sort", "modadd")
 
 
@@ -69,10 +74,10 @@ def plot(results: dict[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    options = sweeps.options(__doc__.splitlines()[0], HERE / "results", short="two arms and one seed")
-    name = "four-tasks-short" if options.short else "four-tasks"
-    sweep = HERE / ("four_tasks_short.yaml" if options.short else "four_tasks_arms.yaml")
-    code = sweeps.tune(sweep, options)
+    flags = {"short": "two arms and one seed", "published": "the same two at the published size, for a GPU"}
+    options = sweeps.options(__doc__.splitlines()[0], HERE / "results", **flags)
+    name = "published" if options.published else "four-tasks-short" if options.short else "four-tasks"
+    code = sweeps.tune(HERE / SWEEPS[name], options)
     results = collect(sweeps.trials(name, options.storage))
     sweeps.finish(name, options.output, results, table(results), plot, code)
 
