@@ -21,7 +21,7 @@ from continual.sweep.trials import Trial
 
 POLL_SECONDS = 0.5
 STOP_SECONDS = 90.0
-"""How long Ctrl-C waits for the trials' drivers to put down their checkpoints."""
+"""How long Ctrl-C waits for the trials' drivers to put down their checkpoints, and for Tune."""
 NODE_SHARE = 0.001
 
 
@@ -62,6 +62,19 @@ class Watch(Local, tune.Callback):
     def _end(self, trial: Any, why: str | None) -> None:
         self.running.discard(_name(trial))
         self.ended(_name(trial), why)
+
+
+@dataclass(eq=False)
+class Halt(Local, tune.Stopper):
+    """Ends Tune's own loop when the trials that ran have stopped in order; it would go on with those that wait."""
+
+    watch: Watch
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self.watch.stopping and not self.watch.running
 
 
 def _name(trial: Any) -> str:
@@ -127,11 +140,10 @@ def run_trials(
 
 
 def _stop(folder: Path, watch: Watch, ended: threading.Event) -> None:
+    """Trials put down their checkpoints, then Tune ends: a loop that outlived the connection would open a new one."""
     watch.stopping = True
     (folder / STOP).touch()
-    for _ in range(int(STOP_SECONDS / POLL_SECONDS)):
-        if not watch.running or ended.wait(POLL_SECONDS):
-            return
+    ended.wait(STOP_SECONDS)
 
 
 def _tuner(
@@ -170,6 +182,10 @@ def _tuner(
         ),
         # A new name every time: Tune's own state is not what a sweep goes on from.
         run_config=tune.RunConfig(
-            name=f"tune-{uuid.uuid4().hex[:8]}", storage_path=str(folder / "tune"), verbose=0, callbacks=[watch]
+            name=f"tune-{uuid.uuid4().hex[:8]}",
+            storage_path=str(folder / "tune"),
+            verbose=0,
+            callbacks=[watch],
+            stop=Halt(watch),
         ),
     )

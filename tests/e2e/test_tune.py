@@ -1,85 +1,18 @@
 """`python -m continual.tune` with real Ray Tune and vLLM: a grid, killed and resumed; halving; a failure; Ctrl-C."""
 
 import json
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.conftest import ROOT
 from tests.e2e import command
+from tests.e2e.sweeps import happened, in_training, ledgers, manifests, result, start, tune, write
 
 pytestmark = pytest.mark.soak
 GRID = ROOT / "tests" / "e2e" / "sweep.yaml"
-BASE = ROOT / "tests" / "e2e" / "sweep-base.yaml"
-
-
-def arguments(sweep: Path, storage: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "continual.tune", str(sweep), f"storage={storage}", *more]
-
-
-def tune(sweep: Path, storage: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        arguments(sweep, storage, *more),
-        cwd=ROOT, env=command.environment(), capture_output=True, text=True, timeout=900, check=False,
-    )  # fmt: skip
-
-
-def start(sweep: Path, storage: Path, *more: str) -> command.Driver:
-    storage.mkdir(parents=True, exist_ok=True)
-    output = storage / f"driver-{time.monotonic_ns()}.txt"
-    with output.open("w") as file:
-        process = subprocess.Popen(
-            arguments(sweep, storage, *more), cwd=ROOT, env=command.environment(),
-            stdout=file, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-    return command.Driver(process, output)
-
-
-def write(folder: Path, **sweep: Any) -> Path:
-    path = folder / "ablation.yaml"
-    path.write_text(yaml.safe_dump({"sequence": str(BASE), **sweep}, sort_keys=False))
-    return path
-
-
-def result(storage: Path, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((storage / name / "sweep.json").read_text())
-    return found
-
-
-def ledgers(storage: Path, name: str) -> dict[str, list[dict[str, Any]]]:
-    """Events of every trial's run, by the run's name."""
-    return {
-        # The last line may be half written when a driver is looked at while it works.
-        path.parent.name: [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-        for path in storage.glob(f"{name}-*/ledger.jsonl")
-    }
-
-
-def happened(storage: Path, name: str, event: str) -> list[dict[str, Any]]:
-    return [line for lines in ledgers(storage, name).values() for line in lines if line["event"] == event]
-
-
-def manifests(storage: Path, kind: str) -> list[Path]:
-    return sorted((storage / "store" / kind).glob("*/manifest.json"))
-
-
-def in_training(storage: Path, name: str, stage: str, step: int) -> Callable[[], bool]:
-    """Whether some trial has published a checkpoint of that stage at `step` or later, and is not done with it."""
-
-    def found() -> bool:
-        return any(
-            int(path.name.removeprefix("step-")) >= step
-            for path in storage.glob(f"{name}-*/stages/{stage}/checkpoints/step-*")
-        )
-
-    return found
 
 
 def test_a_grid_is_killed_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,65 +168,3 @@ def test_a_failing_trial_is_told_and_ctrl_c_leaves_an_orderly_state(tmp_path: Pa
     assert f"mitigation=bad seed=0: failed: {found['bad']['why']}" in ended.stdout
     steps = command.records(tmp_path, "1-reversal", found["good"]["name"])
     assert [record["step"] for record in steps] == list(range(1, 13))
-
-
-FIGURES = ("forgetting", "forgetting_old", "backward_transfer", "forward_transfer", "learning_accuracy")
-
-
-def pretend(config: dict[str, Any], environment: dict[str, str], cwd: str, stop: str) -> None:
-    """A trial's function that leaves what a run would leave: its score is minus the squared learning rate.
-
-    A file `broken` in the storage makes the trials of seed 1 fail.
-    """
-    from ray import tune as ray_tune
-
-    from continual.config.load import load_sequence
-
-    os.chdir(cwd)
-    request = config["trial"]["request"]
-    loaded = load_sequence(request["sequence"], request["given"], request["set"], Path(request["folder"]))
-    if loaded.sequence.seed == 1 and (Path(loaded.sequence.storage) / "broken").exists():
-        ray_tune.report({"error": "broken on purpose"})
-        raise ValueError
-    score = -(loaded.sequence.train.learning_rate**2)
-    scores = {task: {"score": score} for task in ("reversing", "sorting")}
-    summary = {
-        **dict.fromkeys(FIGURES), "average_score": score, "status": "done", "matrix": [{"scores": scores}],
-        "unit": dict.fromkeys(scores, "nats"), "stages": ["a", "b"], "reused_stages": [], "mlflow_run_id": None,
-    }  # fmt: skip
-    loaded.run_folder.mkdir(parents=True, exist_ok=True)
-    (loaded.run_folder / "summary.json").write_text(json.dumps(summary))
-    (loaded.run_folder / "ledger.jsonl").write_text('{"event": "closed", "time": 0}\n')
-    ray_tune.report({"stage": 2, "average_score": score})
-
-
-def test_optuna_goes_on_after_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Real Ray Tune and Optuna; the runs are pretended, so that ten of them take seconds."""
-    pytest.importorskip("optuna")
-    from continual.tune import main
-
-    monkeypatch.chdir(ROOT)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("continual.sweep.tuner.run_trial", pretend)
-    sweep = write(
-        tmp_path, name="optuna", space={"train.learning_rate": {"uniform": [0.1, 1.0]}}, seeds=[0, 1],
-        search="optuna", trials=5, concurrency=2,
-    )  # fmt: skip
-    options = [str(sweep), f"storage={tmp_path}", "mitigation=[]", "track.enabled=false"]
-    (tmp_path / "broken").touch()
-    assert main([*options, "fail_fast=true"]) == 1
-    found = result(tmp_path, "optuna")
-    assert {trial["state"] for trial in found["trials"]} >= {"failed"} and len(found["points"]) < 5
-    assert main(options) == 1
-    found = result(tmp_path, "optuna")
-    assert [(trial["seed"], trial["state"], trial["why"]) for trial in found["trials"]] == [
-        (0, "done", ""), (1, "failed", "broken on purpose"),
-    ] * 5  # fmt: skip
-    rates = [point["point"]["train.learning_rate"] for point in found["points"]]
-    assert len(set(rates)) == 5 and all(0.1 <= rate <= 1 for rate in rates)
-    (tmp_path / "broken").unlink()
-    assert main(options) == 0
-    again = result(tmp_path, "optuna")
-    assert [point["point"]["train.learning_rate"] for point in again["points"]] == rates
-    assert [point["n"] for point in again["points"]] == [2] * 5
-    assert [point["best"] for point in again["points"]] == [rate == min(rates) for rate in rates]
