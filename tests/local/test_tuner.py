@@ -95,16 +95,21 @@ def test_ctrl_c_ends_tune_before_ray(tmp_path: Path, here: pytest.MonkeyPatch) -
 
     here.setattr("continual.sweep.tuner.run_trial", wait)
     sweep = write(tmp_path, name="long", space={"train.learning_rate": {"grid": [0.1, 0.2, 0.3]}})
-    before = set(threading.enumerate())
+    left: list[str] = []
+    shutdown = ray.shutdown
+
+    def observed() -> None:
+        left.extend(thread.name for thread in threading.enumerate() if "(fit)" in thread.name)
+        shutdown()
 
     def interrupt() -> None:
         while not list((tmp_path / "long").glob("long-*")):
             time.sleep(0.1)
+        here.setattr(ray, "shutdown", observed)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
     assert main([str(sweep), f"storage={tmp_path}", "mitigation=[]", "track.enabled=false"]) == 130
-    assert not ray.is_initialized()
-    assert not [one for one in set(threading.enumerate()) - before if "fit" in one.name]
+    assert left == [] and not ray.is_initialized()
     assert len(list((tmp_path / "long").glob("long-*"))) == 1
     assert [one["state"] for one in result(tmp_path, "long")["trials"]] == ["waiting"] * 3
