@@ -50,7 +50,8 @@ class Tokenise:
             except ConfigurationError as error:
                 problem = problem or error
             except ValueError as error:
-                problem = problem or ConfigurationError("", f"a line is no JSON ({error}): {str(item)[:60]!r}")
+                what = f"{self.source.path}: a line is no JSON ({error}): {str(item).strip()[:60]!r}"
+                problem = problem or ConfigurationError("", what)
         # An exception raised here would reach the driver without its type: Ray keeps only its text.
         if problem is not None:
             pieces = [formats.Piece(np.zeros(0, np.int32), np.zeros(0, np.float32), formats.PROBLEM)]
