@@ -15,7 +15,6 @@ from continual.tune import main
 from tests.conftest import ROOT
 from tests.e2e.sweeps import result, write
 
-pytestmark = pytest.mark.slow
 FIGURES = ("forgetting", "forgetting_old", "backward_transfer", "forward_transfer", "learning_accuracy")
 
 
@@ -54,6 +53,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
+@pytest.mark.soak
 def test_optuna_goes_on_after_failures(tmp_path: Path, here: pytest.MonkeyPatch) -> None:
     pytest.importorskip("optuna")
     here.setattr("continual.sweep.tuner.run_trial", pretend)
@@ -89,6 +89,7 @@ def wait(config: dict[str, Any], environment: dict[str, str], cwd: str, stop: st
     raise Ended("the sweep ends")
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_tune_before_ray(tmp_path: Path, here: pytest.MonkeyPatch) -> None:
     """Trials that wait are not begun, and nothing of Tune goes on that would start a Ray of its own."""
     import ray
