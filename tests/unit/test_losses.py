@@ -143,7 +143,7 @@ def test_small_kl_is_not_lost_in_float32() -> None:
         expected = float(naive_kl(logits.double(), teacher.double(), torch.ones(1).double()))
         errors.append([abs(float(f(logits, teacher, torch.ones(1))) / expected - 1) for f in (kl_sum, naive_kl)])
     ours, plain = (max(column) for column in zip(*errors, strict=True))
-    assert ours < 0.05 and plain > 10 * ours, (ours, plain)
+    assert ours < 0.1 and plain > 10 * ours, (ours, plain)
 
 
 def test_low_precision_logits_are_computed_in_float32() -> None:
