@@ -30,15 +30,17 @@ class Trial:
 
 
 def options(description: str, results: Path, **flags: str) -> argparse.Namespace:
-    """The command line that the benchmarks of sweeps share; `flags` are switches of one, with what they do."""
+    """The command line that the benchmarks of sweeps share; `flags` are switches of one, with what they do, and exclude
+    each other."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--storage", type=Path, default=ROOT / "runs")
     parser.add_argument("--output", type=Path, default=results)
     parser.add_argument(
         "--jobs", type=int, default=1, help="trials at the same time; each takes a core, reading one more"
     )
+    exclusive = parser.add_mutually_exclusive_group()
     for flag, what in flags.items():
-        parser.add_argument(f"--{flag}", action="store_true", help=what)
+        exclusive.add_argument(f"--{flag}", action="store_true", help=what)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="handed on to `continual.tune`")
     found = parser.parse_intermixed_args()
     for override in found.overrides:

@@ -50,6 +50,22 @@ def test_the_short_sweep_repeats_arms_of_the_long_one() -> None:
     assert len(short) == 2 and all(long[name] == arm for name, arm in short.items())
 
 
+def test_the_published_arms_are_the_published_replay_with_its_samples_repeated() -> None:
+    folder = ROOT / "benchmarks" / "arithmetic"
+    sequence = yaml.safe_load((folder / "published.yaml").read_text())
+    arms = yaml.safe_load((folder / "published_arms.yaml").read_text())["space"]["mitigation"]["named"]
+    [replay] = sequence["mitigation"]
+    rows = {stage["data"]["arguments"]["count"] for stage in sequence["stages"]}
+    assert arms == {"none": [], "nll": [replay | {"rows": rows.pop()}]} and not rows
+
+
+def test_one_size_at_a_time(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["four_tasks", "--short", "--published"])
+    with pytest.raises(SystemExit):
+        four_tasks.main()
+    assert "not allowed with argument" in capsys.readouterr().err
+
+
 def test_capacity_sweeps_every_base_model(tmp_path: Path) -> None:
     found = capacity.ablation(tmp_path)
     models = found["space"]["model.source"]["named"]
