@@ -36,7 +36,7 @@ demo: $(READY) ## two tasks, without and with replay: what is forgotten (some mi
 	@$(BIN)/python -m benchmarks.arithmetic.demo
 
 test: $(READY) ## unit tests, one real path, one kill and resume
-	@$(BIN)/pytest -m 'not slow and not soak'
+	@$(BIN)/pytest -m 'not slow and not soak' -n 2 --dist loadgroup
 
 test-slow: $(READY) ## the other tests
 	@$(BIN)/pytest -m 'slow and not soak'

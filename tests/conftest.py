@@ -16,6 +16,14 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("CONTINUAL_SHARED", ROOT.parent / "shared"))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `-n`, a file's tests stay together, and so do all that compare with the tiny run: it is made once."""
+    for item in items:
+        together = "tiny" if "tiny" in getattr(item, "fixturenames", ()) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(together))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with real small models and data; tests that need it say so when it is not there."""

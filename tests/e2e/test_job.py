@@ -25,13 +25,18 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("job")
+
+
+@pytest.fixture(scope="module")
+def cluster(home: Path) -> Iterator[dict[str, str]]:
     """A head node of our own, ended by its process group; its environment and that of its clients."""
     environment = command.environment() | {
         "RAY_AUTH_MODE": "token",
-        "HOME": str(tmp_path),  # `ray get-auth-token --generate` writes below it
-        "CONTINUAL_STORAGE": str(tmp_path),
+        "HOME": str(home),  # `ray get-auth-token --generate` writes below it
+        "CONTINUAL_STORAGE": str(home),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     subprocess.run([RAY, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True)
@@ -39,7 +44,7 @@ def cluster(tmp_path: Path) -> Iterator[dict[str, str]]:
     head = [RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={port}", f"--dashboard-port={dashboard}"]
     # The agent that takes jobs has a fixed port unless told otherwise, and another Ray on this machine may have it.
     head.append(f"--dashboard-agent-listen-port={free_port()}")
-    with (tmp_path / "head.txt").open("w") as output:
+    with (home / "head.txt").open("w") as output:
         process = subprocess.Popen(head, env=environment, stdout=output, stderr=output, start_new_session=True)
     environment |= {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}"}
     try:
@@ -71,13 +76,13 @@ def submit(environment: dict[str, str], yaml: Path, module: str = "continual.run
     return found
 
 
-def test_a_job_succeeds_and_again_after_a_comment_redoes_nothing(cluster: dict[str, str], tmp_path: Path) -> None:
+def test_a_job_succeeds_and_again_after_a_comment_redoes_nothing(cluster: dict[str, str], home: Path) -> None:
     copy = ROOT / "tests" / "e2e" / f"job-{os.getpid()}.yaml"
     try:
         copy.write_text(command.TINY.read_text())
         first = submit(cluster, copy.relative_to(ROOT))
         assert "SUCCEEDED" in first.stdout or "succeeded" in first.stdout, first.stdout[-3000:] + first.stderr[-3000:]
-        storage = tmp_path / "runs"
+        storage = home / "runs"
         ledger = (storage / "tiny" / "ledger.jsonl").read_text()
         copy.write_text("# another comment\n" + command.TINY.read_text())
         started = time.monotonic()
@@ -98,13 +103,13 @@ space:
 """
 
 
-def test_a_sweep_as_a_job_and_again(cluster: dict[str, str], tmp_path: Path) -> None:
+def test_a_sweep_as_a_job_and_again(cluster: dict[str, str], home: Path) -> None:
     copy = ROOT / "tests" / "e2e" / f"job-sweep-{os.getpid()}.yaml"
     try:
         copy.write_text(SWEEP)
         first = submit(cluster, copy.relative_to(ROOT), "continual.tune")
         assert first.returncode == 0, first.stdout[-3000:] + first.stderr[-3000:]
-        storage = tmp_path / "runs"
+        storage = home / "runs"
         found = json.loads((storage / "job-sweep" / "sweep.json").read_text())
         assert [trial["state"] for trial in found["trials"]] == ["done", "done"]
         ledgers = {path: path.read_text() for path in storage.glob("job-sweep-*/ledger.jsonl")}
