@@ -39,7 +39,7 @@ test: $(READY) ## unit tests, one real path, one kill and resume
 	@$(BIN)/pytest -m 'not slow and not soak' -n 2 --dist loadgroup
 
 test-slow: $(READY) ## the other tests
-	@$(BIN)/pytest -m 'slow and not soak'
+	@$(BIN)/pytest -m 'slow and not soak' -n 2 --dist loadgroup
 
 soak: $(READY) ## tests that run for long, not part of CI
 	@$(BIN)/pytest -m soak

@@ -91,10 +91,8 @@ def table(results: dict[str, Any]) -> str:
         lines.append(f"| {model} | {start:.3f} | {arm} | " + " | ".join(cells) + " |")
     lines += [
         "",
-        f"Old score lost where the new one first reaches {results['target']:g} (after so many steps), nats per",
-    ]
-    lines += [
-        "token, one seed; columns: learning rates of the second task. Not extrapolated: `not reached` in the steps."
+        f"Old score lost where the new one first reaches {results['target']:g} (after so many steps), nats per token,",
+        "one seed; columns: learning rates of the second task. `not reached`: not in the steps of the stage.",
     ]
     return "\n".join(lines)
 
@@ -102,7 +100,8 @@ def table(results: dict[str, Any]) -> str:
 def _lost(row: dict[str, Any]) -> str:
     if row["old_at_target"] is None:
         return "not reached"
-    return f"{row['start'] - row['old_at_target']:.3f} ({row['steps_to_target']})"
+    lost = round(row["start"] - row["old_at_target"], 3) + 0.0  # no -0.000
+    return f"{lost:.3f} ({row['steps_to_target']})"
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
@@ -110,6 +109,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
     was not reached there is no point."""
     rows = results["trials"]
     models = list(dict.fromkeys(row["model"] for row in rows))
+    every = [row["learning_rate"] for row in rows]
 
     def draw(at: int, axes: Any) -> None:
         for number, arm in enumerate(dict.fromkeys(row["arm"] for row in rows)):
@@ -118,6 +118,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
             rates = [row["learning_rate"] for row in mine]
             axes.plot(rates, lost, marker=marker(number), label=arm, **style(number))
         axes.set_xscale("log")
+        axes.set_xlim(min(every) / 1.3, max(every) * 1.3)
         axes.set_xlabel("learning rate")
         if at == 0:
             axes.set_ylabel("old score lost, nats per token")

@@ -17,12 +17,12 @@ ROOT = HERE.parents[1]
 ARMS = {"plain": ["mitigation=[]"], "kl": [], "nll": ["mitigation.0.loss=nll"]}
 
 
-def run(arm: str, storage: Path, seed: int) -> dict[str, Any]:
-    """The summary of one arm, run through the command line."""
+def run(arm: str, storage: Path, seed: int, *overrides: str) -> dict[str, Any]:
+    """The summary of one arm, run through the command line; overrides come before the arm's own."""
     name = f"stories-{arm}-seed{seed}"
     fixed = [f"name={name}", f"storage={storage}", f"seed={seed}"]
     fixed.append(f"model.source={shared() / 'models' / 'stories260k-hd32'}")
-    command = [sys.executable, "-m", "continual.run", str(HERE / "stories.yaml"), *fixed, *ARMS[arm]]
+    command = [sys.executable, "-m", "continual.run", str(HERE / "stories.yaml"), *fixed, *overrides, *ARMS[arm]]
     if code := subprocess.run(command, cwd=ROOT, check=False).returncode:
         raise SystemExit(code)
     found: dict[str, Any] = json.loads((storage / name / "summary.json").read_text())

@@ -27,7 +27,7 @@ def environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | ENVIRONMENT
 
 
-def run(storage: Path, *overrides: str, yaml: Path = TINY, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+def run(storage: Path, *overrides: str, yaml: Path = TINY, timeout: float = 1500) -> subprocess.CompletedProcess[str]:
     """Run to the end; output is captured, as text."""
     return subprocess.run(
         arguments(storage, *overrides, yaml=yaml),
