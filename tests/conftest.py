@@ -4,8 +4,10 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -16,12 +18,26 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("CONTINUAL_SHARED", ROOT.parent / "shared"))
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n`, a file's tests stay together, and so do all that compare with the tiny run: it is made once."""
-    for item in items:
-        together = "tiny" if "tiny" in getattr(item, "fixturenames", ()) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(together))
+# Files with tests that compare with the tiny run.
+TINY = {
+    "tests/e2e/test_report.py", "tests/e2e/test_run.py", "tests/faults/test_driver_killed.py",
+    "tests/faults/test_interrupted.py", "tests/faults/test_tracker_down.py",
+}  # fmt: skip
+
+
+class Together(LoadScopeScheduling):
+    """Under `-n`, a file's tests run in one process, and so do all that compare with the tiny run: it is made once.
+
+    `--dist loadgroup` with markers would say the same, but does nothing in xdist 3.8 under pytest 9.2.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "tiny" if file in TINY else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session")
