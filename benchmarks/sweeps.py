@@ -88,11 +88,13 @@ def trials(name: str, storage: Path) -> list[Trial]:
 def finish(
     name: str, output: Path, results: dict[str, Any], text: str, plot: Callable[[dict[str, Any], Path], None], code: int
 ) -> None:
-    """Write `<name>.json`, `.md` and `.png`, print the table, and end with the sweep's exit code."""
+    """Print the table; write `<name>.json`, `.md` and `.png` where nothing is missing, else end with the exit code."""
+    print(text)
+    if code:
+        print(f"{output / name}.* stay as they are: the sweep did not come to its end", file=sys.stderr)
+        raise SystemExit(code)
     record.write(results, text, output, name)
     plot(results, output / f"{name}.png")
-    print(text)
-    raise SystemExit(code)
 
 
 def figure(path: Path, panels: Sequence[str], width: float, height: float, draw: Callable[[int, Any], None]) -> None:

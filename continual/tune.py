@@ -39,7 +39,7 @@ def main(arguments: Arguments[str] | None = None) -> int:
     # `ray job stop` ends a driver with SIGTERM: the same clean end as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        sweep = prepare(load_ablation(options.ablation, options.overrides))
+        sweep = prepare(load_ablation(options.ablation, options.overrides), options.fresh)
         if options.plan:
             print(plan_text(sweep))
             return 0

@@ -36,6 +36,7 @@ class Together(LoadScopeScheduling):
         return "tiny" if file in TINY else file
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
     return Together(config, log)
 

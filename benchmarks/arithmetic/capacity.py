@@ -1,10 +1,10 @@
 """`python -m benchmarks.arithmetic.capacity`: how size, saturation and learning rate change forgetting; resumable.
 
 After Marek et al. 2026 (2605.26097): models of two sizes, trained for two lengths of time, learn a second task at five
-learning rates, without replay and with the KL on real rows of the first. Coefficient 10 and a quarter of the task's
-rows are those of the paper's grid of learning rates; for size and length it takes the best of several coefficients, and
-brings all sizes to one start loss, where here they get the same steps. Arms are compared on the old score that is lost
-when the new one first reaches a target.
+learning rates, without replay and with the KL on real rows of the first. Coefficient 10 is that of the paper's grid of
+learning rates, a quarter of the task's rows that of its other experiments; for size and length it takes the best of
+several coefficients, and brings all sizes to one start loss, where here they get the same steps. Arms are compared on
+the old score that is lost when the new one first reaches a target.
 """
 
 import math

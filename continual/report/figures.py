@@ -36,9 +36,9 @@ class Figures:
     def name(self, *parts: str) -> str:
         """A file name that is free."""
         plain = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(parts)).strip("-").lower()
-        name = plain
+        name, number = plain, 2
         while name in self._names:
-            name = f"{plain}-{sum(other.startswith(plain) for other in self._names)}"
+            name, number = f"{plain}-{number}", number + 1
         self._names.add(name)
         return name
 

@@ -23,13 +23,12 @@ class StageHalving(Local, FIFOScheduler):
 
     def __init__(
         self,
-        stages: int,
         factor: float,
         earlier: Iterable[tuple[int, float]],
         stopped: Callable[[str, int, float, float], None],
     ):
         super().__init__()
-        self.stages, self.factor, self.stopped = stages, factor, stopped
+        self.factor, self.stopped = factor, stopped
         self.rungs: dict[int, list[float]] = {}
         for stage, value in earlier:
             self.rungs.setdefault(stage, []).append(value)
@@ -41,7 +40,8 @@ class StageHalving(Local, FIFOScheduler):
         before = self.rungs.setdefault(stage, [])
         threshold = float(np.percentile(before, (1 - 1 / self.factor) * 100)) if before else None
         before.append(value)
-        if threshold is None or value >= threshold or stage >= self.stages:
+        asked = trial.config["trial"]
+        if threshold is None or value >= threshold or stage >= asked["stages"]:
             return str(TrialScheduler.CONTINUE)
-        self.stopped(trial.config["trial"]["name"], stage, value, threshold)
+        self.stopped(asked["name"], stage, value, threshold)
         return str(TrialScheduler.STOP)

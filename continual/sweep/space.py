@@ -79,6 +79,20 @@ def points(ablation: Ablation) -> list[Point]:
     return drawn_points(ablation) if ablation.search == "random" else corner_points(ablation.space)
 
 
+def misfit(space: Mapping[str, Dimension], point: Point) -> str | None:
+    """The key at which a point is none of the space: swept only here or only there, or at a value that is not in it."""
+    for key in [*space, *point]:
+        if key not in space or key not in point or not _holds(space[key], point[key]):
+            return key
+    return None
+
+
+def _holds(dimension: Dimension, value: Any) -> bool:
+    if bounds := dimension.uniform or dimension.loguniform:
+        return isinstance(value, int | float) and bounds[0] <= value <= bounds[1]
+    return value in listed(dimension)
+
+
 def overrides(ablation: Ablation, point: Point) -> list[str]:
     """The point as overrides of a sequence; whole sections before the keys in them."""
     found = []

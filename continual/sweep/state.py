@@ -19,11 +19,15 @@ STOP = "stop"
 
 @dataclass(frozen=True)
 class Stopped:
-    """Why a trial was stopped: its mean score after a stage, and what would have been enough."""
+    """Why a trial was stopped: its mean score after a stage, and what would have been enough.
+
+    `closed`: the tracker's run of the trial has been told.
+    """
 
     stage: int
     value: float
     threshold: float
+    closed: bool = False
 
     def __str__(self) -> str:
         return f"stopped after stage {self.stage}: mean score {self.value:.3g}, below {self.threshold:.3g}"

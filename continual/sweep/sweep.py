@@ -4,7 +4,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from continual.sweep.publish import Parent, close_stopped
 from continual.sweep.resources import check_concurrency, shares, threads
 from continual.sweep.results import Outcome, history, outcome
 from continual.sweep.schema import LoadedAblation
-from continual.sweep.space import Point
+from continual.sweep.space import Point, misfit
 from continual.sweep.state import State, Stopped, claimed
 from continual.sweep.trials import Trial, Trials, make_trials, refuse_changed
 from continual.sweep.write import write_results
@@ -60,8 +60,11 @@ class Sweep:
         return enough and all(one.state in ("done", "stopped") for one in self.outcomes())
 
 
-def prepare(source: LoadedAblation) -> Sweep:
-    """Everything that can be checked before a start. Raises ConfigurationError."""
+def prepare(source: LoadedAblation, fresh: bool = False) -> Sweep:
+    """Everything that can be checked before a start. Raises ConfigurationError.
+
+    A search goes on with the points of earlier starts, so they have to be in its space, unless it begins `fresh`.
+    """
     ablation = source.ablation
     if ablation.search == "optuna" and importlib.util.find_spec("optuna") is None:
         problem, fix = "`optuna` is not installed", "pip install optuna, or write `search: random`"
@@ -71,7 +74,19 @@ def prepare(source: LoadedAblation) -> Sweep:
     _check_concurrency(source, trials, here.cpus, here.gpus)
     first = next(iter(trials.made.values()))
     folder = Path(first.loaded.sequence.storage) / ablation.name
-    return Sweep(source, trials, folder, State.load(folder, ablation))
+    state = State.load(folder, ablation)
+    if ablation.search == "optuna":
+        _check_points(source, state, fresh)
+    return Sweep(source, trials, folder, state)
+
+
+def _check_points(source: LoadedAblation, state: State, fresh: bool) -> None:
+    outside = {at: key for at, point in enumerate(state.points) if (key := misfit(source.ablation.space, point))}
+    if outside and not fresh:
+        problem = "the search has run points that are not in this space"
+        fix = "put back what it was, choose another `name`, or begin again with --fresh"
+        raise ConfigurationError(f"space.{next(iter(outside.values()))}", problem, fix, source.file)
+    state.points = [point for at, point in enumerate(state.points) if at not in outside]
 
 
 def _check_concurrency(source: LoadedAblation, trials: Trials, cpus: float | None, gpus: float | None) -> None:
@@ -140,8 +155,11 @@ def _run(sweep: Sweep, terminal: Terminal) -> None:
     status: Status = "FAILED"
     try:
         run_id = parent.begin()
-        if not sweep.finished():
-            _tune(sweep, terminal, run_id)
+        try:
+            if not sweep.finished():
+                _tune(sweep, terminal, run_id)
+        finally:
+            _close_stopped(sweep)
         status = "FAILED" if sweep.failed else "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
@@ -188,8 +206,15 @@ def _tune(sweep: Sweep, terminal: Terminal, run_id: str | None) -> None:
             ablation.fail_fast,
             threads(ablation.concurrency),
         )
-    for name, why in say.stops.items():
-        close_stopped(sweep.trials.made[name], why)
+
+
+def _close_stopped(sweep: Sweep) -> None:
+    """Close the trackers' runs of stopped trials, also of those that a killed start left open."""
+    for one in sweep.outcomes():
+        why = sweep.state.stopped.get(one.trial.name)
+        if one.state == "stopped" and why and not why.closed:
+            close_stopped(one.trial, why)
+            sweep.state.stop(one.trial.name, replace(why, closed=True))
 
 
 def _scheduler(sweep: Sweep, stopped: Callable[[str, int, float, float], None]) -> Any:
@@ -201,9 +226,8 @@ def _scheduler(sweep: Sweep, stopped: Callable[[str, int, float, float], None]) 
     if ablation.scheduler == "none":
         return FIFOScheduler()
     settled = [one.trial for one in sweep.outcomes() if one.state in ("done", "stopped")]
-    stages = max(trial.stages for trial in sweep.trials.made.values())
     earlier = [value for trial in settled for value in history(trial)]
-    return StageHalving(stages, ablation.reduction_factor, earlier, stopped)
+    return StageHalving(ablation.reduction_factor, earlier, stopped)
 
 
 def _searcher(sweep: Sweep, terminal: Terminal, config: Callable[[Trial], dict[str, Any]]) -> Any:
@@ -226,7 +250,6 @@ class _Progress:
 
     sweep: Sweep
     terminal: Terminal
-    stops: dict[str, Stopped] = field(default_factory=dict)
     ends: int = 0
 
     def reported(self, name: str, report: dict[str, Any]) -> None:
@@ -237,10 +260,10 @@ class _Progress:
         self.terminal.line(f"{trial.title}: stage {report['stage']} {stage}{f': {numbers}' if numbers else ''}")
 
     def stopped(self, name: str, stage: int, value: float, threshold: float) -> None:
-        self.stops[name] = Stopped(stage, value, threshold)
-        self.sweep.state.stop(name, self.stops[name])
+        self.sweep.state.stop(name, Stopped(stage, value, threshold))
 
     def ended(self, name: str, why: str | None) -> None:
         self.ends += 1
-        end = f"failed: {why}" if why else str(self.stops[name]) if name in self.stops else "done"
+        stopped = self.sweep.state.stopped.get(name)
+        end = f"failed: {why}" if why else str(stopped) if stopped else "done"
         self.terminal.line(f"{self.sweep.trials.made[name].title}: {end} (trial {self.ends} of this start)")

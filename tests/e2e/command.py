@@ -42,7 +42,7 @@ class Driver:
     process: subprocess.Popen[str]
     output: Path
 
-    def wait_for(self, condition: Callable[[], bool], timeout: float = 600) -> None:
+    def wait_for(self, condition: Callable[[], bool], timeout: float = 1200) -> None:
         """Until the condition holds; fails if the driver ends first."""
         deadline = time.monotonic() + timeout
         while not condition():
@@ -55,7 +55,7 @@ class Driver:
         self.process.kill()
         self.process.wait()
 
-    def interrupt(self, timeout: float = 120) -> int:
+    def interrupt(self, timeout: float = 300) -> int:
         """Ctrl-C; returns the exit code."""
         self.process.send_signal(signal.SIGINT)
         return self.process.wait(timeout)

@@ -125,7 +125,7 @@ def without_loading(storage: Path, *options: str) -> subprocess.CompletedProcess
     )
     return subprocess.run(
         [sys.executable, "-c", code, *command.arguments(storage, *options)[3:]],
-        cwd=ROOT, env=command.environment(), capture_output=True, text=True, check=False,
+        cwd=ROOT, env=command.environment(), capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 
 

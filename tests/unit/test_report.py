@@ -15,6 +15,7 @@ import pytest
 from continual.report import write_report
 from continual.report.__main__ import main
 from continual.report.draw import COLOURS, POINTS, style, thin
+from continual.report.figures import Figures
 from continual.report.gather import gather, over_steps
 from continual.report.series import differing, names, shown
 from continual.report.trade_off import EARLIER, OLD, trade_offs
@@ -275,6 +276,12 @@ def test_long_lines_become_means() -> None:
     assert len(x) == len(y) == math.ceil(1001 / 3) <= POINTS
     assert x[0] == 2.0 and y[0] == 1.0 and x[-1] == (1000 + 1001) / 2
     assert thin(steps[:400], values[:400]) == ([float(step) for step in steps[:400]], values[:400])
+
+
+def test_every_figure_has_a_name_of_its_own(tmp_path: Path) -> None:
+    figures = Figures([], [], tmp_path)
+    names = [figures.name(label) for label in ("sort", "sort-2", "Sort", "x: 1", "x: 1.2", "x: -1", "x 1", "sort")]
+    assert len(set(names)) == len(names) and names[:2] == ["sort", "sort-2"]
 
 
 def test_no_two_series_look_alike() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from continual.config.load import load_sequence
 from continual.errors import ConfigurationError, ContinualError
+from continual.sweep import sweep as at_work
 from continual.sweep.plan import make_sweep_plan, render_sweep
 from continual.sweep.rehearsal import rehearse
 from continual.sweep.resources import LEAST_CPUS, check_concurrency, shares
@@ -331,9 +332,9 @@ def verdicts(reports: list[tuple[str, int, float]], factor: float, earlier: list
     from continual.sweep.scheduler import StageHalving
 
     stopped: dict[str, Any] = {}
-    scheduler = StageHalving(3, factor, earlier, lambda name, *why: stopped.update({name: why}))
+    scheduler = StageHalving(factor, earlier, lambda name, *why: stopped.update({name: why}))
     for name, stage, value in reports:
-        trial = SimpleNamespace(trial_id=name, config={"trial": {"name": name}})
+        trial = SimpleNamespace(trial_id=name, config={"trial": {"name": name, "stages": 2 if name == "short" else 3}})
         decision = scheduler.on_trial_result(None, trial, {"stage": stage, "mean_score": value})
         assert (decision == "STOP") == (name in stopped)
     return stopped
@@ -363,6 +364,9 @@ def test_values_of_an_earlier_start_count_and_the_last_stage_stops_nobody() -> N
     assert verdicts([("bad", 1, 0.1)], 2, [(1, 0.5)]) == {"bad": (1, 0.1, 0.5)}
     assert verdicts([("good", 3, 0.9), ("bad", 3, 0.1)], 2, []) == {}
     assert verdicts([("first", 1, 0.1), ("good", 1, 0.9), ("first", 2, 0.0)], 2, []) == {}
+    # Sequences of other lengths beside each other: each has a last stage of its own.
+    assert verdicts([("good", 2, 0.9), ("short", 2, 0.1)], 2, []) == {}
+    assert verdicts([("good", 2, 0.9), ("bad", 2, 0.1)], 2, []) == {"bad": (2, 0.1, 0.9)}
 
 
 # Statistics
@@ -524,6 +528,50 @@ def test_stops_hold_for_the_scheduler_that_made_them(project: Path) -> None:
     assert again.closed and again.stopped == {"one": Stopped(1, 0.5, 0.75)} and again.points == [{"k": 1}]
     assert not State.load(project, load(project, scheduler="asha", reduction_factor=3).ablation).stopped
     assert not State.load(project, load(project).ablation).stopped
+
+
+def test_the_tracker_hears_once_of_a_stop_also_after_a_kill(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(at_work, "close_stopped", lambda trial, why: told.append(trial.name))
+    killed = prepare(load(project, scheduler="asha"))
+    name = list(killed.trials.made)[1]
+    killed.folder.mkdir(parents=True)
+    killed.state.stop(name, Stopped(1, 0.1, 0.5))
+    for _ in range(2):
+        at_work._close_stopped(prepare(load(project, scheduler="asha")))
+    assert told == [name]
+
+
+CLIP, RATE = {"uniform": [1, 2]}, {"choice": [0.1, 0.2]}
+
+
+@pytest.mark.parametrize(
+    ("clip", "rate", "more", "key"),
+    [
+        (CLIP, None, {}, "learning_rate"),
+        ({"uniform": [3, 4]}, RATE, {}, "clip"),
+        (CLIP, {"choice": [0.2]}, {}, "learning_rate"),
+        (CLIP, RATE, {"train.warmup_steps": {"choice": [1]}}, "warmup_steps"),
+    ],
+)
+def test_a_search_keeps_to_the_space_of_its_points(
+    project: Path, clip: dict[str, Any], rate: dict[str, Any] | None, more: dict[str, Any], key: str
+) -> None:
+    pytest.importorskip("optuna")
+
+    def given(clip: Any, rate: Any, more: Any, fresh: bool = False) -> Any:
+        swept = {"train.clip": clip, **({"train.learning_rate": rate} if rate else {}), **more}
+        return prepare(load(project, space=swept, search="optuna", trials=3), fresh)
+
+    begun = given(CLIP, RATE, {})
+    begun.folder.mkdir(parents=True)
+    begun.state.add({"train.clip": 1.5, "train.learning_rate": 0.1})
+    wider = given({"uniform": [0.5, 4]}, {"choice": [0.3, 0.1]}, {})
+    assert len(wider.listed()) == len(begun.listed()) > 0
+    with pytest.raises(ConfigurationError, match="not in this space") as error:
+        given(clip, rate, more)
+    assert error.value.key == f"space.train.{key}" and "--fresh" in str(error.value)
+    assert given(clip, rate, more, fresh=True).listed() == []
 
 
 def test_one_driver_at_a_time(project: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from benchmarks import sweeps
 from benchmarks.arithmetic import capacity, four_tasks
 from benchmarks.stories import temperature
 from continual.config.check import check
@@ -97,6 +98,18 @@ def trial(point: dict[str, Any], seed: int, of: RunData) -> Any:
     return SimpleNamespace(
         point=point, seed=seed, run=of, final=lambda task: of.summary["matrix"][-1]["scores"][task]["score"]
     )
+
+
+def test_results_of_a_sweep_that_did_not_end_replace_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "found.md").write_text("whole")
+    with pytest.raises(SystemExit) as ended:
+        sweeps.finish("found", tmp_path, {}, "a part", lambda results, path: None, 1)
+    assert ended.value.code == 1 and (tmp_path / "found.md").read_text() == "whole"
+    assert "a part" in capsys.readouterr().out
+    sweeps.finish("found", tmp_path, {}, "more", lambda results, path: None, 0)
+    assert (tmp_path / "found.md").read_text() == "more\n"
 
 
 def test_four_tasks_table_has_means_over_the_seeds_and_curves_over_all_stages(tmp_path: Path) -> None:
