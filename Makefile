@@ -36,10 +36,10 @@ demo: $(READY) ## two tasks, without and with replay: what is forgotten (some mi
 	@$(BIN)/python -m benchmarks.arithmetic.demo
 
 test: $(READY) ## unit tests, one real path, one kill and resume
-	@$(BIN)/pytest -m 'not slow and not soak' -n 2 --no-loadscope-reorder
+	@$(BIN)/pytest -m 'not slow and not soak' -n 2 --no-loadscope-reorder -rs
 
 test-slow: $(READY) ## the other tests
-	@$(BIN)/pytest -m 'slow and not soak' -n 2 --no-loadscope-reorder
+	@$(BIN)/pytest -m 'slow and not soak' -n 2 --no-loadscope-reorder -rs tests/local tests/faults tests/e2e
 
 soak: $(READY) ## tests that run for long, not part of CI
 	@$(BIN)/pytest -m soak

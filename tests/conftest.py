@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,13 @@ class Together(LoadScopeScheduling):
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
     return Together(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """On a machine that is too slow for all tests, those that have not begun by then are skipped, and say so."""
+    if time.time() > float(os.environ.get("CONTINUAL_TEST_UNTIL", "inf")):
+        pytest.skip("not begun: the time of CONTINUAL_TEST_UNTIL has come")
 
 
 @pytest.fixture(scope="session")
