@@ -10,6 +10,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
 PIP := -m pip --disable-pip-version-check --quiet --quiet
+# Two processes, files in the order of collection (tests/conftest.py says what stays together); skips with their reasons.
+TWO := -n 2 --no-loadscope-reorder -rs
 
 export RAY_USAGE_STATS_ENABLED := 0
 test test-slow soak: export HF_HUB_OFFLINE := 1
@@ -36,10 +38,10 @@ demo: $(READY) ## two tasks, without and with replay: what is forgotten (some mi
 	@$(BIN)/python -m benchmarks.arithmetic.demo
 
 test: $(READY) ## unit tests, one real path, one kill and resume
-	@$(BIN)/pytest -m 'not slow and not soak' -n 2 --no-loadscope-reorder -rs
+	@$(BIN)/pytest -m 'not slow and not soak' $(TWO)
 
 test-slow: $(READY) ## the other tests
-	@$(BIN)/pytest -m 'slow and not soak' -n 2 --no-loadscope-reorder -rs tests/local tests/faults tests/e2e
+	@$(BIN)/pytest -m 'slow and not soak' $(TWO) tests/local tests/faults tests/e2e tests/unit
 
 soak: $(READY) ## tests that run for long, not part of CI
 	@$(BIN)/pytest -m soak

@@ -58,7 +58,6 @@ def test_a_killed_run_goes_on_as_if_undisturbed(tmp_path: Path, name: str) -> No
     finished = command.run(whole, *options)
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
 
-    command.copy_store(whole, killed)
     driver = command.start(killed, *options)
     # Past a checkpoint, so that steps behind it are done again, and past measurements before and after it.
     driver.wait_for(lambda: command.steps_done(killed, "2-sort") >= 8)
