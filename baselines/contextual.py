@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from continual.contract.mitigation import Context, Mitigation, ModelRef, Stream
 from continual.data import column
 from continual.errors import ConfigurationError
-from continual.mitigation import Context, Mitigation, ModelRef, Stream
 
 if TYPE_CHECKING:
     from continual.config.schema import Sequence

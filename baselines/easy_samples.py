@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from continual.contract.mitigation import Context, Mitigation
 from continual.data import ROW_COLUMNS, Arrays, column, fixed_column
 from continual.errors import ConfigurationError
-from continual.mitigation import Context, Mitigation
 
 if TYPE_CHECKING:
     from continual.store import Artefact

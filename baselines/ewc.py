@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from baselines.l2_start import no_anchor
-from continual.mitigation import Anchor, Context, Mitigation, ModelRef
+from continual.contract.mitigation import Anchor, Context, Mitigation, ModelRef
 
 if TYPE_CHECKING:
     from continual.config.schema import Sequence

@@ -9,11 +9,11 @@ from baselines.instructions.committee import RUBRIC
 from baselines.instructions.endpoint import check_endpoint
 from baselines.instructions.generators import SELF, Generator, pretrained
 from baselines.instructions.rounds import Rounds
-from continual.config.model_facts import read_model
 from continual.config.schema import Source
-from continual.config.tokenizer_facts import read_tokenizer
+from continual.contract.mitigation import Context, Mitigation, ModelRef, Stream
 from continual.errors import ConfigurationError
-from continual.mitigation import Context, Mitigation, ModelRef, Stream
+from continual.preflight.model_facts import read_model
+from continual.preflight.tokenizer_facts import read_tokenizer
 from continual.store import Artefact, digest, write_atomic
 from continual.store.artefact import versions
 
@@ -137,7 +137,7 @@ class InstructionSynthesis(Mitigation):
 
     def _models(self, ctx: Context) -> list[ModelRef | None]:
         """The generators' models, None for endpoints."""
-        from continual.models import start_model
+        from continual.models.start import start_model
 
         found: list[ModelRef | None] = []
         for generator in self.generators:

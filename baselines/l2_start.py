@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from continual.mitigation import Anchor, Context, Mitigation
+from continual.contract.mitigation import Anchor, Context, Mitigation
 
 if TYPE_CHECKING:
     from continual.config.schema import Sequence

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from continual.mitigation import Mitigation
+from continual.contract.mitigation import Mitigation
 
 if TYPE_CHECKING:
     from continual.config.schema import Sequence

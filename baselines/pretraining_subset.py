@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from continual.config.schema import Source
-from continual.mitigation import Context, Mitigation, ModelRef, Stream
+from continual.contract.mitigation import Context, Mitigation, ModelRef, Stream
 
 if TYPE_CHECKING:
     from continual.config.schema import Sequence

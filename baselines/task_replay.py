@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from continual.contract.mitigation import Context, Mitigation, Stream
 from continual.data import ROW_COLUMNS, Arrays, RowReader, row_facts, rows_table
-from continual.mitigation import Context, Mitigation, Stream
 from continual.store import digest
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from continual.mitigation import Candidate, Context, Mitigation, ModelRef
-from continual.models import model_hash
+from continual.contract.mitigation import Candidate, Context, Mitigation, ModelRef
+from continual.models.start import model_hash
 
 if TYPE_CHECKING:
     from continual.config.schema import Sequence

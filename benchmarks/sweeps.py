@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import record
-from continual.report.gather import RunData, gather
+from continual.show.report.gather import RunData, gather
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -103,7 +103,7 @@ def figure(path: Path, panels: Sequence[str], width: float, height: float, draw:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from continual.report.draw import SETTINGS
+    from continual.show.report.draw import SETTINGS
 
     with mpl.rc_context(SETTINGS):
         found = Figure(figsize=(width * len(panels), height), layout="constrained")

@@ -67,7 +67,7 @@ def local_ray() -> Iterator[None]:
     """A local Ray of our own, with the repository's modules importable in its workers."""
     import ray
 
-    from continual.cluster import LOCAL_SYSTEM
+    from continual.run.cluster import LOCAL_SYSTEM
 
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     ray.init(

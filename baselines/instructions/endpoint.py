@@ -14,7 +14,7 @@ from continual.sampling import SampleSettings
 from continual.store import digest
 
 if TYPE_CHECKING:
-    from continual.mitigation import Context
+    from continual.contract.mitigation import Context
 
 SHARD = 64
 """Replies per stored shard: what a kill loses at most, beside the requests on their way."""

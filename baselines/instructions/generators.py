@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from continual.config.check_model import VLLM_CPU_HEADS
-from continual.config.model_facts import read_model
 from continual.config.schema import ModelSource, Strict
-from continual.config.tokenizer_facts import read_tokenizer
 from continual.errors import ConfigurationError
+from continual.preflight.check_model import VLLM_CPU_HEADS
+from continual.preflight.model_facts import read_model
+from continual.preflight.tokenizer_facts import read_tokenizer
 
 if TYPE_CHECKING:
     from continual.config.schema import Sequence
-    from continual.mitigation import Context, ModelRef
+    from continual.contract.mitigation import Context, ModelRef
 
 SELF = "self"
 

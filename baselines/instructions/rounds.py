@@ -12,7 +12,7 @@ from continual.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from baselines.instruction_synthesis import InstructionSynthesis
-    from continual.mitigation import Context, ModelRef
+    from continual.contract.mitigation import Context, ModelRef
 
 PART = 4096
 """Instructions that are answered and judged together: bounds what the driver holds of prompts and replies."""

@@ -15,8 +15,8 @@ import yaml
 
 from benchmarks import sweeps
 from benchmarks.methods.figures import at_new_score
-from continual.report.draw import marker, style
-from continual.report.gather import over_steps
+from continual.show.report.draw import marker, style
+from continual.show.report.gather import over_steps
 
 HERE = Path(__file__).resolve().parent
 NAME = "capacity"

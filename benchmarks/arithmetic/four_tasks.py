@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import record, sweeps
-from continual.report.draw import borders, style
-from continual.report.gather import over_steps
+from continual.show.report.draw import borders, style
+from continual.show.report.gather import over_steps
 from continual.sweep.statistics import mean_error
 
 HERE = Path(__file__).resolve().parent

@@ -17,7 +17,7 @@ from benchmarks.methods.arms import SEQUENCES
 from benchmarks.methods.runs import ROOT, Arm, read
 from benchmarks.record import cell
 from continual.data import RowReader
-from continual.ledger import read_events
+from continual.ledger.ledger import read_events
 from continual.store import Artefact
 from continual.sweep.statistics import mean_error
 from continual.training.losses import kl_sum, kl_topk_sum

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ValidationError
 
 from continual.config.overrides import KeyPath, Override, dotted
 from continual.config.schema import Sequence
+from continual.contract.mitigation import REGISTRY, Mitigation
 from continual.errors import ConfigurationError
-from continual.mitigation import REGISTRY, Mitigation
 
 WANTED = {
     "int": "a whole number",

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
-from continual.mitigation import Mitigation, build_mitigation
+from continual.contract.mitigation import Mitigation, build_mitigation
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from continual.config.schema import EvaluationTask, Sequence
+from continual.contract.mitigation import ModelRef
 from continual.errors import ConfigurationError, ContinualError, last_line, unwrapped
-from continual.mitigation import ModelRef
 from continual.store import Artefact, Store, hash_folder
 from continual.store.artefact import versions
 

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from continual.contract.mitigation import Context, Mitigation, ModelRef, Stream
 from continual.methods.drift_budget import START_WEIGHT, dual_step
-from continual.mitigation import Context, Mitigation, ModelRef, Stream
 
 if TYPE_CHECKING:
     from continual.config.schema import Sequence

@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 
 from continual.config.schema import Generate
+from continual.contract.mitigation import ModelRef
 from continual.data.packing import pack_rows
 from continual.data.rows import row_facts, rows_table
 from continual.errors import ContinualError
-from continual.mitigation import ModelRef
 from continual.sampling import engine_transformers, engine_vllm
 from continual.sampling.settings import SampleSettings
 from continual.store import Artefact, Store

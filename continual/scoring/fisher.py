@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from continual.config.schema import Generate
+from continual.contract.mitigation import ModelRef
 from continual.data.rows import column
-from continual.mitigation import ModelRef
 from continual.store import Artefact, Store
 from continual.store.artefact import versions
 

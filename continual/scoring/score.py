@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from continual.config.schema import Generate
+from continual.contract.mitigation import ModelRef
 from continual.data.rows import ROW_COLUMNS, column, fixed_column
-from continual.mitigation import ModelRef
 from continual.store import Artefact, Store
 from continual.store.artefact import Writer, versions
 

@@ -13,11 +13,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from continual.config.check import check
 from continual.config.load import load_sequence
 from continual.errors import ContinualError
-from continual.ledger import read_events
-from continual.run import execute
+from continual.ledger.ledger import read_events
+from continual.preflight.check import check
+from continual.run.execute import execute
 from continual.store.lock import FileLock
 from continual.sweep.results import figures_after, mean_score
 

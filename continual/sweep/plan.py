@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from continual.config.model_facts import read_model
 from continual.config.schema import Sequence
-from continual.config.tokenizer_facts import read_tokenizer
-from continual.plan.estimate import epoch_steps, estimated_rows, stored_rows
+from continual.preflight.estimate import epoch_steps, estimated_rows, stored_rows
+from continual.preflight.model_facts import read_model
+from continual.preflight.tokenizer_facts import read_tokenizer
 from continual.store.files import digest
 from continual.sweep.rehearsal import rehearse
 from continual.sweep.schema import LoadedAblation

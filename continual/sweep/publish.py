@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from continual.config.load import Loaded
-from continual.publish import SEQUENCE, Status
-from continual.resume import FLUSH_SECONDS, tracker_of, tracking_uri
+from continual.run.resume import FLUSH_SECONDS, tracker_of, tracking_uri
+from continual.show.tracking import Tracker, flatten
+from continual.show.tracking.publisher import SEQUENCE, Status
 from continual.store.lock import FileLock
 from continual.sweep.results import PointResult
 from continual.sweep.schema import LoadedAblation
 from continual.sweep.state import Stopped
 from continual.sweep.trials import Trial
-from continual.tracking import Tracker, flatten
 
 SWEEP = "sweep"
 WAIT_SECONDS = 30.0

@@ -10,7 +10,7 @@ from typing import Any
 
 from continual.config.compare import compared
 from continual.config.schema import Sequence, Source
-from continual.mitigation import Mitigation, ModelRef, StageRecord
+from continual.contract.mitigation import Mitigation, ModelRef, StageRecord
 from continual.store import Artefact, Store
 from continual.store.files import digest
 
@@ -28,7 +28,7 @@ class StageShare:
 
 
 class _Rehearsal:
-    """`continual.mitigation.Context` of a stage that does not run; `asked` gathers the sample sets, `calls` counts."""
+    """The contract's Context of a stage that does not run; `asked` gathers the sample sets, `calls` counts."""
 
     def __init__(self, sequence: Sequence, stage: int, start: ModelRef, stage_start: ModelRef, steps: int):
         self.sequence, self.stage, self.start, self.stage_start, self.steps = sequence, stage, start, stage_start, steps

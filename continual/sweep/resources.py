@@ -4,9 +4,9 @@ import math
 import os
 from collections.abc import Iterable
 
-from continual.config.resources import FREE_CPUS, demands
 from continual.config.schema import Sequence
 from continual.errors import ConfigurationError
+from continual.preflight.resources import FREE_CPUS, demands
 
 LEAST_CPUS = 0.05
 """CPUs that a worker reserves at least, where it takes a share of what there is."""

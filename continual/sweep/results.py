@@ -8,10 +8,10 @@ from typing import Any
 
 from continual.config.schema import Sequence
 from continual.forgetting import FIGURES, check_units
-from continual.ledger import read_events
-from continual.resume import finished
+from continual.ledger.ledger import read_events
+from continual.run.resume import finished
+from continual.run.summary import figures_of, matrix_of, old_names
 from continual.store.files import digest
-from continual.summary import figures_of, matrix_of, old_names
 from continual.sweep.space import Point
 from continual.sweep.state import Stopped
 from continual.sweep.statistics import mean_error, pareto_front

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from continual.cluster import connected
-from continual.config.resources import check_fit, machine
 from continual.errors import ConfigurationError, ContinualError, told
-from continual.publish import Status
-from continual.resume import catch_up, claim, tracking_uri
+from continual.preflight.resources import check_fit, machine
+from continual.run.cluster import connected
+from continual.run.resume import catch_up, claim, tracking_uri
+from continual.show.terminal import Terminal
+from continual.show.tracking.publisher import Status
 from continual.sweep.plan import make_sweep_plan, render_sweep
 from continual.sweep.publish import Parent, close_stopped
 from continual.sweep.resources import check_concurrency, shares, threads
@@ -22,7 +23,6 @@ from continual.sweep.space import Point, misfit
 from continual.sweep.state import State, Stopped, claimed
 from continual.sweep.trials import Trial, Trials, make_trials, refuse_changed
 from continual.sweep.write import write_results
-from continual.terminal import Terminal
 
 
 @dataclass

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from continual.config.check import check
 from continual.config.load import Loaded, load_sequence
 from continual.config.problems import nearest
 from continual.config.schema import Sequence
 from continual.errors import ConfigurationError
 from continual.forgetting import FIGURES, figures
-from continual.resume import refuse_changes
-from continual.summary import old_names
+from continual.preflight.check import check
+from continual.run.resume import refuse_changes
+from continual.run.summary import old_names
 from continual.sweep.schema import LoadedAblation
 from continual.sweep.space import Point, described, label, overrides, points, trial_name
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from continual.contract.mitigation import Anchor
 from continual.errors import ContinualError
-from continual.mitigation import Anchor
 
 
 @dataclass

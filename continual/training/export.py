@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from continual.mitigation import Mitigation
+from continual.contract.mitigation import Mitigation
 from continual.training.checkpoints import publish
 from continual.training.job import TrainJob
 

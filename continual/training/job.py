@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from continual.config.schema import Train
-from continual.mitigation import Anchor, Mitigation, ModelRef
+from continual.contract.mitigation import Anchor, Mitigation, ModelRef
 from continual.training.order import StreamRows
 
 TASK = "task"

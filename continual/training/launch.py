@@ -6,11 +6,11 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from continual.config.resources import worker_cpus
 from continual.errors import ContinualError
+from continual.ledger.records import read_records
+from continual.preflight.resources import worker_cpus
 from continual.training.checkpoints import newest_valid, problem
 from continual.training.job import TrainJob
-from continual.training.records import read_records
 
 POLL_SECONDS = 0.5
 STOP_SECONDS = 60.0

@@ -12,13 +12,13 @@ import torch
 import torch.distributed as dist
 
 from continual.errors import ContinualError
+from continual.ledger.records import Records, rows_hash
 from continual.store import write_atomic
 from continual.training import checkpoints
 from continual.training.anchors import load_pulls
 from continual.training.export import export_model
 from continual.training.job import TASK, Component, TrainJob
 from continual.training.module import LossModule, check_head
-from continual.training.records import Records, rows_hash
 from continual.training.schedule import learning_rate
 from continual.training.strategies import build_strategy
 

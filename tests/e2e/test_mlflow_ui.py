@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from continual.report import write_report
+from continual.show.report import write_report
 from tests.e2e.browser import chromium, needs_browser, resize, screenshot
 from tests.e2e.test_report import SCREENSHOTS
 from tests.unit.report_kit import KEPT, LOST, make_run, publish

@@ -35,7 +35,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from continual.data import RowReader, row_facts, rows_table
-from continual.mitigation import Mitigation, Stream
+from continual.contract.mitigation import Mitigation, Stream
 
 
 class Fading(Mitigation):

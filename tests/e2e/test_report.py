@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from continual.report import write_report
+from continual.show.report import write_report
 from tests.conftest import ROOT
 from tests.e2e import command
 from tests.e2e.browser import DESKTOP, PHONE, chromium, errors, needs_browser, resize, screenshot

@@ -63,7 +63,7 @@ def test_replay_begins_with_the_earlier_task_and_drift_with_zero(tiny: Path) -> 
 def test_every_stage_leaves_a_model_that_transformers_loads(tiny: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from continual.models import model_hash
+    from continual.models.start import model_hash
 
     checkpoints = command.summary(tiny)["checkpoints"]
     assert list(checkpoints) == ["reversal", "sort"]
@@ -120,7 +120,7 @@ def test_the_terminal_shows_plan_steps_and_matrix_and_keeps_noise_in_the_log(tin
 def without_loading(storage: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """The command line in a process that fails if it imports anything expensive."""
     code = (
-        "import sys; from continual.run import main; code = main(sys.argv[1:]); "
+        "import sys; from continual.cli.run import main; code = main(sys.argv[1:]); "
         "assert not {'torch', 'ray', 'mlflow'} & set(sys.modules); sys.exit(code)"
     )
     return subprocess.run(
@@ -161,7 +161,7 @@ def test_the_tracker_holds_no_lock_after_the_run(tiny: Path) -> None:
 
 
 def test_a_second_driver_is_refused(tiny: Path) -> None:
-    from continual.ledger import Ledger
+    from continual.ledger.ledger import Ledger
 
     (tiny / "held").mkdir(exist_ok=True)
     with Ledger(tiny / "held"):

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from continual.mitigation import ModelRef
-from continual.models import model_hash
+from continual.contract.mitigation import ModelRef
+from continual.ledger.records import read_records
+from continual.models.start import model_hash
 from continual.training.launch import fit
-from continual.training.records import read_records
 from tests.unit import composition_kit as lists
 
 pytestmark = pytest.mark.slow

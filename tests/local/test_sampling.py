@@ -10,8 +10,8 @@ import torch
 from scipy import stats
 
 from continual.config.schema import Generate
-from continual.mitigation import ModelRef
-from continual.models import model_hash
+from continual.contract.mitigation import ModelRef
+from continual.models.start import model_hash
 from continual.sampling import SampleSettings, engine_transformers, engine_vllm, sample_rows
 from continual.store import Store
 

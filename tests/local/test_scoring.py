@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from baselines.weight_average import WeightAverage
 from continual.config.schema import Generate
+from continual.contract.mitigation import ModelRef
 from continual.data import RowReader
-from continual.mitigation import ModelRef
 from continual.scoring import score_rows
 from continual.scoring.columns import nll_columns
 from continual.store import Store

@@ -9,12 +9,12 @@ import torch
 
 from continual.config.schema import ModelSource, Source, Train
 from continual.data import RowReader, prepare_rows
-from continual.models import start_model
+from continual.ledger.records import read_records
+from continual.models.start import start_model
 from continual.store import Artefact, Store
 from continual.training.job import TASK, Component, TrainJob
 from continual.training.launch import fit
 from continual.training.order import StreamRows, shuffled, step_positions
-from continual.training.records import read_records
 
 pytestmark = pytest.mark.slow
 STEPS = 20

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from continual.cli.tune import main
 from continual.sweep.trainable import Ended
-from continual.tune import main
 from tests.conftest import ROOT
 from tests.e2e.sweeps import result, write
 

@@ -11,15 +11,15 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from continual.config.schema import Sequence
-from continual.context import StageContext
+from continual.contract.mitigation import ModelRef, StageRecord
 from continual.data import Arrays, row_facts, rows_table
 from continual.data.packing import pack_rows
-from continual.mitigation import ModelRef, StageRecord
-from continual.models import model_hash
+from continual.models.start import model_hash
+from continual.run.services import StageContext
+from continual.run.stage import build_job
 from continual.scoring.score import _ScoreShards
-from continual.stage import build_job
+from continual.show.terminal import Terminal
 from continual.store import Artefact, Store
-from continual.terminal import Terminal
 from continual.training.ingest import ReadSteps
 from continual.training.job import TrainJob
 from continual.training.loop import Worker, to_tensors

@@ -6,16 +6,16 @@ import random
 from pathlib import Path
 from typing import Any
 
-from continual.context import StageContext
-from continual.mitigation import REGISTRY, ModelRef, StageRecord
-from continual.models import model_hash
-from continual.stage import build_job
+from continual.contract.mitigation import REGISTRY, ModelRef, StageRecord
+from continual.ledger.records import Records, read_records
+from continual.models.start import model_hash
+from continual.run.services import StageContext
+from continual.run.stage import build_job
+from continual.show.terminal import Terminal
 from continual.store import Artefact, Store
-from continual.terminal import Terminal
 from continual.training.ingest import ReadSteps
 from continual.training.job import TrainJob
 from continual.training.loop import Worker, run_steps
-from continual.training.records import Records, read_records
 from tests.conftest import ROOT
 from tests.unit import baselines_kit as kit
 

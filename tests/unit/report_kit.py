@@ -9,13 +9,13 @@ import pyarrow as pa
 import yaml
 
 from continual.config.load import Loaded, load_sequence
-from continual.ledger import Ledger
-from continual.mitigation import ModelRef
-from continual.publish import Publisher
-from continual.report.samples import shown_of
+from continual.contract.mitigation import ModelRef
+from continual.ledger.ledger import Ledger
+from continual.run.summary import summarise
+from continual.show.report.samples import shown_of
+from continual.show.tracking import Tracker
+from continual.show.tracking.publisher import Publisher
 from continual.store import Store
-from continual.summary import summarise
-from continual.tracking import Tracker
 from tests.conftest import ROOT
 
 TINY = ROOT / "tests" / "e2e" / "tiny.yaml"

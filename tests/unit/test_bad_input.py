@@ -12,11 +12,11 @@ from typing import Any, Literal
 import pytest
 from tokenizers import Tokenizer
 
-from continual.config.check import check
 from continual.config.load import load_sequence
 from continual.config.schema import Sequence, Source
+from continual.contract.mitigation import Mitigation
 from continual.errors import ConfigurationError
-from continual.mitigation import Mitigation
+from continual.preflight.check import check
 from tests.unit.config_project import write_lines, write_model, write_project, write_yaml
 
 HERE = __name__
@@ -353,7 +353,7 @@ def test_resources_of_a_cluster_are_left_to_the_run(project: Path, monkeypatch: 
 
 SCRIPT = """
 import sys
-from continual.config.check import check
+from continual.preflight.check import check
 from continual.config.load import load_sequence
 from continual.errors import ConfigurationError
 try:

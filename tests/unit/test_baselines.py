@@ -18,13 +18,13 @@ from baselines.ewc import Ewc
 from baselines.lora import Lora
 from baselines.task_replay import TaskReplay, reservoir
 from baselines.weight_average import average
-from continual.config.check import check
 from continual.config.load import load_sequence
+from continual.contract.mitigation import REGISTRY, ModelRef, StageRecord
 from continual.data import RowReader
 from continual.errors import ConfigurationError
-from continual.mitigation import REGISTRY, ModelRef, StageRecord
+from continual.preflight.check import check
+from continual.run.stage import build_job
 from continual.scoring.fisher import chosen, fisher
-from continual.stage import build_job
 from continual.store import Artefact
 from tests.unit import baselines_kit as kit
 from tests.unit.config_project import sequence, write_project, write_yaml

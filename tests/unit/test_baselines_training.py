@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
+from continual.contract.mitigation import Anchor
 from continual.errors import ContinualError
-from continual.mitigation import Anchor
 from continual.training.checkpoints import newest_valid
 from continual.training.job import TrainJob
 from tests.unit import baselines_kit as kit

@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from continual.config.check_methods import check_methods
-from continual.context import StageContext
+from continual.cli.run import main
+from continual.contract.mitigation import ModelRef
 from continual.data import RowReader
 from continual.errors import ConfigurationError
-from continual.mitigation import ModelRef
-from continual.models import model_hash
-from continual.run import main
+from continual.models.start import model_hash
+from continual.preflight.check_methods import check_methods
+from continual.run.services import StageContext
 from continual.training.job import TrainJob
 from continual.training.order import shuffled, step_positions
 from tests.unit import baselines_kit as kit

@@ -10,14 +10,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from continual.config.check_methods import nearest_shares
 from continual.config.compare import NOT_COMPARED, compared, config_fingerprint, differences
 from continual.config.load import Loaded, load_sequence
 from continual.config.overrides import apply_override
-from continual.config.resources import check_fit, demands, local_gpus, worker_cpus
 from continual.config.schema import Sequence, Train
 from continual.config.yaml_text import parse_yaml
 from continual.errors import ConfigurationError
+from continual.preflight.check_methods import nearest_shares
+from continual.preflight.resources import check_fit, demands, local_gpus, worker_cpus
 from tests.unit.config_project import sequence, write_project, write_yaml
 
 

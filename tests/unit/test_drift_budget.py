@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from continual.config.check_methods import check_methods
 from continual.errors import ConfigurationError
+from continual.ledger.records import Records, read_records
 from continual.methods.context_free import ContextFree
 from continual.methods.drift_budget import LEAST, MOST, START_WEIGHT, dual_step
+from continual.preflight.check_methods import check_methods
 from continual.training.loop import run_steps
-from continual.training.records import Records, read_records
 from tests.unit import baselines_kit as kit
 
 weights = st.floats(LEAST, MOST)

@@ -16,20 +16,20 @@ from baselines.instruction_synthesis import InstructionSynthesis
 from baselines.instructions import endpoint as endpoints
 from baselines.instructions.committee import best, judge_prompt, mean_score, parse_score
 from baselines.instructions.duplicates import first_of_each, shingles
-from continual.config.check import check
 from continual.config.load import load_sequence
 from continual.config.schema import Sequence
-from continual.context import StageContext
+from continual.contract.mitigation import ModelRef
 from continual.data import RowReader
 from continual.data.tokenise import Tokenise, load_tokenizer
 from continual.errors import ConfigurationError, ContinualError
-from continual.mitigation import ModelRef
-from continual.models import model_hash
+from continual.models.start import model_hash
+from continual.preflight.check import check
+from continual.run.services import StageContext
+from continual.run.stage import build_job
 from continual.sampling import SampleSettings, template_start
 from continual.sampling.start import end_tokens
-from continual.stage import build_job
+from continual.show.terminal import Terminal
 from continual.store import Artefact, Store
-from continual.terminal import Terminal
 from tests.unit.baselines_kit import packed, stored
 from tests.unit.instructions_kit import chat_folder, chat_tokenizer, said, serving
 

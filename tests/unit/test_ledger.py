@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from continual.errors import ContinualError
-from continual.ledger import Ledger
+from continual.ledger.ledger import Ledger
 
 
 def test_events_survive_a_resume_and_a_torn_line(tmp_path: Path) -> None:

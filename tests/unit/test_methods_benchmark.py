@@ -13,9 +13,9 @@ from benchmarks.methods.drift import verdict
 from benchmarks.methods.figures import at_new_score
 from benchmarks.methods.runs import Arm, command
 from benchmarks.record import cell
-from continual.config.check import check
 from continual.config.load import load_sequence
-from continual.mitigation import REGISTRY
+from continual.contract.mitigation import REGISTRY
+from continual.preflight.check import check
 
 ARMS = [
     (sequence, name, mitigation)

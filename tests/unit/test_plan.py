@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from continual.config.load import load_sequence
 from continual.config.schema import Source
 from continual.data.sources import source_identity
-from continual.plan import Plan, make_plan, render
-from continual.plan.estimate import count_documents, epoch_steps
+from continual.preflight.estimate import count_documents, epoch_steps
+from continual.preflight.plan import Plan, make_plan
+from continual.preflight.render import render
 from tests.unit.config_project import write_lines, write_project
 
 DOCUMENT = 6
@@ -123,7 +124,7 @@ def test_sources_of_every_kind_are_counted(project: Path) -> None:
 
 
 def test_large_files_are_scaled_from_their_beginning(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("continual.plan.estimate.COUNT_BYTES", 1 << 20)
+    monkeypatch.setattr("continual.preflight.estimate.COUNT_BYTES", 1 << 20)
     line = b'{"t": "' + b"w1 " * 30 + b'"}\n'
     (project / "big.jsonl").write_bytes(line * 40_000)
     found = count_documents(Source.model_validate({"type": "jsonl", "path": "big.jsonl", "text": "t"}))
@@ -168,8 +169,9 @@ def test_a_hub_model_leaves_estimates_open(project: Path, monkeypatch: pytest.Mo
 
 def test_the_plan_loads_neither_torch_nor_ray(project: Path) -> None:
     script = (
-        "import sys; from continual.config.load import load_sequence; from continual.config.check import check\n"
-        "from continual.plan import make_plan, render\n"
+        "import sys; from continual.config.load import load_sequence; from continual.preflight.check import check\n"
+        "from continual.preflight.plan import make_plan\n"
+        "from continual.preflight.render import render\n"
         "loaded = load_sequence('seq.yaml'); check(loaded); print(render(make_plan(loaded)))\n"
         "print(sorted({'torch', 'ray', 'transformers'} & set(sys.modules)))"
     )

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from continual.mitigation import REGISTRY
+from continual.contract.mitigation import REGISTRY
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()

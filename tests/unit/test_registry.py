@@ -8,8 +8,8 @@ import pytest
 
 from continual.config.load import load_sequence
 from continual.errors import ConfigurationError
-from continual.tracking import Tracker
-from continual.tracking.registry import LEAST_FORGETTING, VERSION_KEY, least_forgetting
+from continual.show.tracking import Tracker
+from continual.show.tracking.registry import LEAST_FORGETTING, VERSION_KEY, least_forgetting
 from tests.unit.report_kit import KEPT, LOST, TINY, make_run, publish, stderr
 
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from continual.report import write_report
-from continual.report.__main__ import main
-from continual.report.draw import COLOURS, POINTS, style, thin
-from continual.report.figures import Figures
-from continual.report.gather import gather, over_steps
-from continual.report.series import differing, names, shown
-from continual.report.trade_off import EARLIER, OLD, trade_offs
+from continual.cli.report import main
+from continual.show.report import write_report
+from continual.show.report.draw import COLOURS, POINTS, style, thin
+from continual.show.report.figures import Figures
+from continual.show.report.gather import gather, over_steps
+from continual.show.report.series import differing, names, shown
+from continual.show.report.trade_off import EARLIER, OLD, trade_offs
 from tests.conftest import ROOT
 from tests.unit.report_kit import HOSTILE, KEPT, LOST, N, make_run
 
@@ -206,7 +206,7 @@ def test_the_command_says_where_the_page_is(
 
 def test_pages_are_written_without_torch_and_ray(storage: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from continual.report.__main__ import main; code = main(sys.argv[1:]); "
+        "import sys; from continual.cli.report import main; code = main(sys.argv[1:]); "
         "assert not {'torch', 'ray', 'mlflow'} & set(sys.modules); sys.exit(code)"
     )
     command = [sys.executable, "-c", code, str(storage / "kept"), "--output", str(tmp_path / "page.html")]
@@ -308,7 +308,7 @@ class Lines:
 
 
 def test_a_report_that_fails_fails_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from continual.drive import report
+    from continual.run.drive import report
 
     terminal = Lines()
     run: Any = SimpleNamespace(
@@ -321,7 +321,7 @@ def test_a_report_that_fails_fails_no_run(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_a_run_gets_its_report(tmp_path: Path) -> None:
-    from continual.drive import report
+    from continual.run.drive import report
 
     loaded, folder = make_run(tmp_path, "kept", KEPT)
     terminal = Lines()
@@ -337,7 +337,7 @@ def test_log_probabilities_are_the_models_own(tmp_path: Path) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from continual.report.samples import make_shown, read_shown
+    from continual.show.report.samples import make_shown, read_shown
     from continual.store import Store
 
     torch.manual_seed(0)

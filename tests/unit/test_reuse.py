@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from continual.evaluation.service import Scorer
-from continual.reuse import stage_inputs, trained_once
+from continual.ledger.records import Records, read_records
+from continual.run.reuse import stage_inputs, trained_once
 from continual.store import Store, digest
 from continual.training.job import TrainJob
 from continual.training.launch import exported
-from continual.training.records import Records, read_records
 from tests.unit import baselines_kit as kit
 
 CONTEXT_FREE = {"type": "context_free", "weight": 0.5}

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from continual.config.schema import Generate
+from continual.contract.mitigation import ModelRef
 from continual.errors import ConfigurationError, ContinualError
-from continual.mitigation import ModelRef
 from continual.sampling import SampleSettings, bos_start, sample_rows, task_starts, template_start
 from continual.sampling import sample as front
 from continual.sampling.sample import _pack

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from continual.context import StageContext
-from continual.mitigation import REGISTRY, ModelRef
-from continual.models import model_hash
+from continual.contract.mitigation import REGISTRY, ModelRef
+from continual.models.start import model_hash
+from continual.run.services import StageContext
 from continual.training.job import TrainJob
 from tests.unit import baselines_kit as kit
 

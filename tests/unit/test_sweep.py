@@ -501,7 +501,7 @@ def test_the_best_point_is_a_sequence_of_its_own(project: Path, monkeypatch: pyt
 
 
 def test_a_changed_base_is_refused_for_runs_that_were_begun(project: Path) -> None:
-    from continual.resume import IDENTITY
+    from continual.run.resume import IDENTITY
     from continual.sweep.trials import refuse_changed
 
     _, _, trials = swept(project)

@@ -11,9 +11,9 @@ import yaml
 from benchmarks import sweeps
 from benchmarks.arithmetic import capacity, four_tasks
 from benchmarks.stories import temperature
-from continual.config.check import check
 from continual.config.load import load_sequence
-from continual.report.gather import RunData, StageLog
+from continual.preflight.check import check
+from continual.show.report.gather import RunData, StageLog
 from continual.sweep.schema import load_ablation
 from continual.sweep.sweep import plan_text, prepare
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from continual import terminal as module
-from continual.terminal import Terminal, closing, duration, figures_lines, matrix_table, side_by_side
+from continual.show import terminal as module
+from continual.show.terminal import Terminal, closing, duration, figures_lines, matrix_table, side_by_side
 
 ROOT = Path(__file__).resolve().parents[2]
 NOISY = """
 import os, subprocess, sys
-from continual.terminal import Terminal
+from continual.show.terminal import Terminal
 with Terminal("log.txt") as terminal:
     print("noise of python")
     print("noise of stderr", file=sys.stderr)

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from continual.tracking import (
+from continual.show.tracking import (
     Tracker,
     clean,
     flatten,
@@ -28,8 +28,8 @@ from continual.tracking import (
     sequence_metrics,
     stage_metrics,
 )  # fmt: skip
-from continual.tracking.names import PARAM_CHARACTERS, shorten
-from continual.tracking.spool import Spool
+from continual.show.tracking.names import PARAM_CHARACTERS, shorten
+from continual.show.tracking.spool import Spool
 
 MATRIX: list[dict[str, Any]] = [
     {"stage": 0, "name": "start", "scores": {"a": {"score": 0.0, "stderr": 0.0, "n": 9}, "t": {"score": -1.5, "n": 9}}},
@@ -53,7 +53,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database that two drivers created at the same moment; the tests copy it, for creating one takes seconds."""
     folder = tmp_path_factory.mktemp("database")
     code = (
-        "import sys; from pathlib import Path; from continual.tracking import Tracker\n"
+        "import sys; from pathlib import Path; from continual.show.tracking import Tracker\n"
         "tracker = Tracker(Path(sys.argv[1]), sys.argv[2], 'shared'); tracker.start_run('sequence', sys.argv[3])\n"
         "sys.exit(tracker.close(120))"
     )
@@ -246,7 +246,7 @@ def test_kills_at_random_positions_leave_one_parent_one_child_and_every_step_onc
 DRIVER = """
 import sys, time
 from pathlib import Path
-from continual.tracking import Tracker
+from continual.show.tracking import Tracker
 tracker = Tracker(Path(sys.argv[1]), sys.argv[2], "killed")
 tracker.start_run("sequence", "parent")
 tracker.start_run("stage-1", "child", parent="sequence")

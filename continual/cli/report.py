@@ -1,0 +1,39 @@
+"""`python -m continual.report RUN_DIR [RUN_DIR ...] [--output FILE]`: arguments in, one call, exit code out."""
+
+import argparse
+from collections.abc import Sequence as Arguments
+from pathlib import Path
+
+from continual.cli.main import exit_code_of
+from continual.errors import ContinualError
+
+EPILOG = "Figures are written as PNG too, into a folder beside the page that has its name without `.html`."
+
+
+def parser() -> argparse.ArgumentParser:
+    command = argparse.ArgumentParser(
+        prog="python -m continual.report",
+        description="One self-contained HTML page about a run, or about several side by side.",
+        epilog=EPILOG,
+    )
+    command.add_argument("runs", nargs="+", metavar="RUN_DIR", help="a run's folder, <storage>/<name>")
+    command.add_argument(
+        "--output", metavar="FILE", help="the page; default: report.html in the run's folder, or here for several"
+    )
+    return command
+
+
+def main(arguments: Arguments[str] | None = None) -> int:
+    """Run the command line; return the exit code: 0 done, 1 failed, 2 for a folder that is not a run."""
+    options = parser().parse_args(arguments)
+    return exit_code_of(lambda: _report(options))
+
+
+def _report(options: argparse.Namespace) -> None:
+    from continual.show.report import write_report
+
+    try:
+        page = write_report([Path(run) for run in options.runs], Path(options.output) if options.output else None)
+    except OSError as error:
+        raise ContinualError(f"the report cannot be written: {error}") from error
+    print(f"report: {page}")

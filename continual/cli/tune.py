@@ -1,0 +1,42 @@
+"""`python -m continual.tune ablation.yaml [key=value ...]`: arguments in, one call, exit code out."""
+
+import argparse
+from collections.abc import Sequence as Arguments
+
+from continual import __version__
+from continual.cli.main import exit_code_of
+from continual.sweep.schema import load_ablation
+from continual.sweep.sweep import plan_text, prepare, run_sweep
+
+EPILOG = """exit codes: 0 done, 1 a trial failed, 2 bad configuration or usage, 130 interrupted.
+The same command again resumes; a finished sweep prints its table."""
+
+
+def parser() -> argparse.ArgumentParser:
+    command = argparse.ArgumentParser(
+        prog="python -m continual.tune",
+        description="Run a sequence under many settings and seeds, and compare.",
+        epilog=EPILOG,
+    )
+    command.add_argument("ablation", help="the sweep's YAML")
+    command.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="keys of the sweep (concurrency=2) or of every sequence"
+    )
+    command.add_argument("--plan", action="store_true", help="print what would run and what is shared; start nothing")
+    command.add_argument("--fresh", action="store_true", help="forget earlier trials of this sweep (the store stays)")
+    command.add_argument("--version", action="version", version=__version__)
+    return command
+
+
+def main(arguments: Arguments[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    options = parser().parse_intermixed_args(arguments)
+    return exit_code_of(lambda: _tune(options))
+
+
+def _tune(options: argparse.Namespace) -> None:
+    sweep = prepare(load_ablation(options.ablation, options.overrides), options.fresh)
+    if options.plan:
+        print(plan_text(sweep))
+    else:
+        run_sweep(sweep, options.fresh)

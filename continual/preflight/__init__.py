@@ -1,0 +1,1 @@
+"""What can be known before a start: checks, facts of models and tokenizers, resources, estimates, the plan."""

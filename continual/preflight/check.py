@@ -1,0 +1,39 @@
+"""All checks that can be made before anything starts. Imports neither torch nor ray: it answers in a second or two."""
+
+from continual.config.load import Loaded
+from continual.config.schema import Sequence
+from continual.errors import ConfigurationError
+from continual.preflight.check_data import check_source
+from continual.preflight.check_evaluation import check_evaluation
+from continual.preflight.check_methods import check_methods, check_start_tokens
+from continual.preflight.check_model import check_model
+from continual.preflight.check_training import check_storage, check_training
+from continual.preflight.resources import check_fit, machine
+
+
+def check(loaded: Loaded) -> list[str]:
+    """Notes that a user should read, each one sentence.
+
+    Raises ConfigurationError, with the sequence's file, for the first thing that could not work. Files are opened and
+    the user's `rows` and `tokenizer` functions are called; nothing is written and nothing is fetched.
+    """
+    try:
+        return _check(loaded.sequence)
+    except ConfigurationError as error:
+        raise ConfigurationError(error.key, error.problem, error.fix, loaded.file) from error
+
+
+def _check(sequence: Sequence) -> list[str]:
+    check_storage(sequence.storage)
+    notes = check_training(sequence)
+    here = machine()
+    check_fit(sequence, here.cpus, here.gpus)
+    tokenizer, found = check_model(sequence)
+    notes += found
+    check_start_tokens(sequence, tokenizer)
+    for number, stage in enumerate(sequence.stages):
+        chat = tokenizer.chat_template if tokenizer else None
+        notes += check_source(f"stages.{number}.data", stage.data, chat)
+    notes += check_methods(sequence, tokenizer)
+    notes += check_evaluation(sequence, tokenizer)
+    return notes

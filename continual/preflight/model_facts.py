@@ -1,0 +1,114 @@
+"""What a model folder holds, read from its files: the configuration and the headers of the weights."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from continual.config.paths import CORRECT_PATH, looks_like_path
+from continual.config.references import find_function
+from continual.config.schema import ModelSource
+from continual.errors import ConfigurationError
+from continual.preflight.check_data import offline
+from continual.preflight.tokenizer_facts import read_json
+
+KEY = "model.source"
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Numbers of the architecture, None where unknown. `folder` is where a pretrained model lies, if it is at hand."""
+
+    folder: Path | None
+    vocabulary: int | None = None
+    positions: int | None = None
+    head_size: int | None = None
+
+
+def read_model(model: ModelSource) -> tuple[ModelFacts, list[str]]:
+    """The facts, and notes about what cannot be known yet. Raises ConfigurationError for a model that cannot load."""
+    if model.type == "python":
+        find_function("model.build", str(model.build))
+        return _facts(None, model.arguments), []
+    source = str(model.source)
+    folder = Path(source)
+    if not folder.is_dir():
+        if folder.is_file():
+            problem, fix = f"{folder} is a file, not a model folder", "give the folder that holds config.json"
+            raise ConfigurationError(KEY, problem, fix)
+        if looks_like_path(source):
+            raise ConfigurationError(KEY, f"there is no folder {folder}", CORRECT_PATH)
+        cached = cached_model(source)
+        if cached is None:
+            if offline():
+                problem = f"`{source}` is no local folder, and HF_HUB_OFFLINE forbids to fetch it"
+                raise ConfigurationError(KEY, problem, "give a local folder or unset HF_HUB_OFFLINE")
+            return ModelFacts(None), [f"model `{source}` comes from the hub: it is checked when it is fetched"]
+        folder = cached
+    if not (folder / "config.json").is_file():
+        adapter = (folder / "adapter_config.json").is_file()
+        fix = "merge the adapter into its base model first" if adapter else "save it with `model.save_pretrained`"
+        raise ConfigurationError(KEY, f"{folder} has no config.json", fix)
+    check_weights(folder)
+    return _facts(folder, read_json(KEY, folder / "config.json")), []
+
+
+def cached_model(source: str) -> Path | None:
+    """The snapshot of a hub model in the local Hugging Face cache."""
+    home = os.environ.get("HF_HOME") or str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface")
+    root = Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
+    folder = root / f"models--{source.replace('/', '--')}"
+    head = folder / "refs" / "main"
+    snapshot = folder / "snapshots" / head.read_text().strip() if head.is_file() else None
+    return snapshot if snapshot and (snapshot / "config.json").is_file() else None
+
+
+def _facts(folder: Path | None, config: dict[str, Any]) -> ModelFacts:
+    text = config.get("text_config")
+    config = text if isinstance(text, dict) else config
+
+    def number(*names: str) -> int | None:
+        return next((config[name] for name in names if isinstance(config.get(name), int)), None)
+
+    heads, width = number("num_attention_heads", "n_head"), number("hidden_size", "n_embd")
+    head = number("head_dim") or (width // heads if heads and width else None)
+    return ModelFacts(folder, number("vocab_size"), number("max_position_embeddings", "n_positions"), head)
+
+
+def check_weights(folder: Path) -> None:
+    """Makes sure that weights are there and whole. Raises ConfigurationError."""
+    for index in sorted(folder.glob("*.index.json")):
+        for name in sorted(set(read_json(KEY, index).get("weight_map", {}).values())):
+            if not (folder / name).is_file():
+                raise ConfigurationError(KEY, f"{index.name} lists {name}, which is missing", "copy that file too")
+    files = sorted(p for p in folder.glob("*.safetensors") if not p.name.startswith("adapter_"))
+    files += sorted(p for p in folder.glob("*.bin") if p.name.startswith(("pytorch_model", "model")))
+    if not files:
+        other = ", and GGUF is not read" if any(folder.glob("*.gguf")) else ""
+        fix = "copy model.safetensors there or save it with `model.save_pretrained`"
+        raise ConfigurationError(KEY, f"{folder} has no weights (*.safetensors or *.bin){other}", fix)
+    for file in files:
+        if file.stat().st_size == 0:
+            raise ConfigurationError(KEY, f"{file} is empty", "copy it again")
+        if file.suffix == ".safetensors" and (problem := _cut_short(file)):
+            raise ConfigurationError(KEY, f"{file} is {problem}", "copy it again")
+
+
+def _cut_short(file: Path) -> str | None:
+    """What is wrong with a safetensors file by its header: its length, and where its last tensor ends."""
+    size = file.stat().st_size
+    with file.open("rb") as data:
+        start = data.read(64)
+        if start.startswith(b"version https://git-lfs"):
+            return "a Git LFS pointer, not the weights"
+        length = int.from_bytes(start[:8], "little")
+        if len(start) < 8 or length > size - 8:
+            return "damaged or cut short"
+        data.seek(8)
+        try:
+            header = json.loads(data.read(length))
+            end = max((value["data_offsets"][1] for key, value in header.items() if key != "__metadata__"), default=0)
+        except (ValueError, KeyError, TypeError):
+            return "damaged"
+    return None if size == 8 + length + end else "damaged or cut short"

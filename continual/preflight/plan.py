@@ -1,0 +1,210 @@
+"""A plan: what would run, what it costs, what is there already."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from continual.config.load import Loaded
+from continual.config.schema import Sequence
+from continual.ledger.progress import Progress, counted, newest_step, read_progress
+from continual.preflight.check_methods import active, entries
+from continual.preflight.estimate import epoch_steps, estimated_rows, stored_rows
+from continual.preflight.model_facts import read_model
+from continual.preflight.resources import local_cpus, machine, samples, worker_cpus
+from continual.preflight.tokenizer_facts import TokenizerFacts, read_tokenizer
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage. Numbers are None where they cannot be told yet; those named in `estimated` are estimates.
+
+    `train_tokens` are the task's, `replay_tokens` those of the streams beside it, `sample_tokens` those sampled for it
+    (at most, if not yet made). `state`: `done`, `step N` (of a checkpoint), `begun` or "" (nothing of it is there).
+    """
+
+    number: int
+    name: str
+    rows: int | None
+    steps: int | None
+    train_tokens: int | None
+    replay_tokens: int | None
+    sample_tokens: int | None
+    mitigations: list[str]
+    state: str
+    estimated: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole run; JSON-able with `dataclasses.asdict`. `cpus` and `gpus` are None for a cluster not yet asked."""
+
+    name: str
+    file: str
+    status: str
+    model: str
+    run_folder: str
+    store: str
+    tracking: str
+    stages: list[StagePlan]
+    batch: str
+    workers: str
+    engines: str
+    evaluated: list[str]
+    evaluate_every: int | None
+    cpus: float | None
+    gpus: float | None
+    address: str
+    warnings: list[str]
+
+
+def make_plan(loaded: Loaded) -> Plan:
+    """The plan of a sequence that has passed `continual.preflight.check.check`. Writes and starts nothing."""
+    sequence, folder = loaded.sequence, loaded.run_folder
+    store = Path(sequence.storage) / "store"
+    progress = read_progress(folder)
+    tokenizer = read_tokenizer(sequence.model, read_model(sequence.model)[0].folder)
+    warnings: list[str] = []
+    stages = [
+        _stage(sequence, number, store, folder, progress, tokenizer, warnings)
+        for number in range(1, len(sequence.stages) + 1)
+    ]
+    here = machine()
+    track = sequence.track
+    return Plan(
+        name=sequence.name,
+        file=loaded.file,
+        status="done" if progress.finished else "begun" if progress.begun else "new",
+        model=_model(sequence),
+        run_folder=str(folder),
+        store=str(store),
+        tracking=(track.uri or f"sqlite:///{Path(sequence.storage) / 'mlflow.db'}") if track.enabled else "off",
+        stages=stages,
+        batch=f"{sequence.train.batch_rows} rows of {sequence.train.row_tokens} tokens per step",
+        workers=_workers(sequence, here.cpus),
+        engines=_engines(sequence),
+        evaluated=_evaluated(sequence),
+        evaluate_every=sequence.evaluate.every,
+        cpus=here.cpus,
+        gpus=here.gpus,
+        address=here.address,
+        warnings=warnings,
+    )
+
+
+def _stage(
+    sequence: Sequence,
+    number: int,
+    store: Path,
+    run_folder: Path,
+    progress: Progress,
+    tokenizer: TokenizerFacts | None,
+    warnings: list[str],
+) -> StagePlan:
+    declared = sequence.stages[number - 1]
+    estimated = []
+    done = progress.done.get(number)
+    rows = counted(store, "rows", [done["rows"]], "rows") if done and "rows" in done else None
+    if rows is None:
+        rows = stored_rows(store, declared.data, sequence.train.row_tokens)
+    if rows is None:
+        rows, warning = estimated_rows(declared.data, tokenizer, sequence.train.row_tokens)
+        estimated.append("rows")
+        if warning:
+            warnings.append(f"stages.{number - 1}.data: {warning}")
+    steps = declared.steps
+    if steps is None and rows:
+        steps = epoch_steps(declared.epochs or 1.0, rows, sequence.train.batch_rows)
+        estimated += ["steps", "train_tokens", "replay_tokens", "sample_tokens"] if "rows" in estimated else []
+    if rows == 0:
+        warnings.append(f"stages.{number - 1}.data: no sampled document fits a row; raise `train.row_tokens`")
+    live = [(key, one) for stage, key, one in active(sequence) if stage == number]
+    share = sum(float(getattr(one, "share", 0.0) or 0.0) for _, one in live)
+    tokens = steps * sequence.train.batch_tokens if steps else None
+    prepared = progress.prepared.get(number, {}).get("samples", [])
+    sampled = counted(store, "samples", prepared, "tokens") if prepared else None
+    if sampled is None:
+        assumed = _with_steps(sequence, number, steps)
+        sampled = sum(one.samples(assumed, number) for _, one in live) if steps or not live else None
+    elif "sample_tokens" in estimated:
+        estimated.remove("sample_tokens")
+    labels = [one.label if (key, one) in live else f"({one.label})" for key, one in entries(sequence, number)]
+    return StagePlan(
+        number=number,
+        name=declared.name,
+        rows=rows,
+        steps=steps,
+        train_tokens=tokens,
+        replay_tokens=None if tokens is None else round(tokens * share),
+        sample_tokens=sampled,
+        mitigations=labels,
+        state=_state(number, declared.name, run_folder, progress),
+        estimated=estimated,
+    )
+
+
+def _state(number: int, name: str, run_folder: Path, progress: Progress) -> str:
+    if number in progress.done:
+        return "done"
+    step = newest_step(run_folder / "stages" / f"{number}-{name}")
+    return f"step {step}" if step else "begun" if number in progress.prepared else ""
+
+
+def _with_steps(sequence: Sequence, number: int, steps: int | None) -> Sequence:
+    """The sequence with an estimated number of steps in a stage that is measured in epochs."""
+    stages = list(sequence.stages)
+    stages[number - 1] = stages[number - 1].model_copy(update={"steps": steps})
+    return sequence.model_copy(update={"stages": stages})
+
+
+def _model(sequence: Sequence) -> str:
+    model = sequence.model
+    return f"{model.source if model.type == 'pretrained' else model.build}, {model.dtype}"
+
+
+def _workers(sequence: Sequence, cpus: float | None) -> str:
+    train = sequence.train
+    share = worker_cpus(train, local_cpus() if cpus is None else cpus)
+    each = "a share of the CPUs" if cpus is None and not train.cpus_per_worker else f"{share:g} CPU"
+    gpu = f" and {train.gpus_per_worker:g} GPU" if train.gpus_per_worker else ""
+    strategy = f"deepspeed ZeRO-{train.zero_stage}" if train.strategy == "deepspeed" else train.strategy
+    return f"{strategy}, {train.workers} {_plural('worker', train.workers)} with {each}{gpu}"
+
+
+def _engines(sequence: Sequence) -> str:
+    generate = sequence.generate
+    if not samples(sequence):
+        return "nothing is sampled"
+    gpu = f" and {generate.gpus_per_replica:g} GPU" if generate.gpus_per_replica else ""
+    count = f"{generate.replicas} {_plural('engine', generate.replicas)}"
+    return f"{generate.engine}, {count} with {generate.cpus_per_replica:g} CPU{gpu}"
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else f"{word}s"
+
+
+def _evaluated(sequence: Sequence) -> list[str]:
+    tasks = [task.name for stage in sequence.stages for task in stage.tasks]
+    old = [task.name for task in sequence.evaluate.old_tasks]
+    return list(dict.fromkeys(tasks + old + [text.name for text in sequence.evaluate.texts]))
+
+
+def remaining(plan: Plan) -> StagePlan:
+    """The sums over the stages that are not done, as a stage named `to do`."""
+    todo = [stage for stage in plan.stages if stage.state != "done"]
+
+    def total(key: str) -> int | None:
+        values = [getattr(stage, key) for stage in todo]
+        return None if None in values else sum(values)
+
+    return StagePlan(
+        number=0,
+        name="to do",
+        rows=None,
+        steps=total("steps"),
+        train_tokens=total("train_tokens"),
+        replay_tokens=total("replay_tokens"),
+        sample_tokens=total("sample_tokens"),
+        mitigations=[],
+        state="",
+        estimated=sorted({name for stage in todo for name in stage.estimated} - {"rows"}),
+    )

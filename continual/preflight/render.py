@@ -1,0 +1,66 @@
+"""A plan as text: a head of facts, a table of stages, warnings."""
+
+from continual.preflight.plan import Plan, StagePlan, remaining
+
+COLUMNS = ("rows", "steps", "train_tokens", "replay_tokens", "sample_tokens")
+TITLES = ("rows", "steps", "train tokens", "replay tokens", "to sample")
+
+
+def render(plan: Plan) -> str:
+    """The plan for a terminal; no line is coloured."""
+    where = {"new": "new", "begun": "begun, goes on where it stopped", "done": "done, nothing is left to do"}
+    every = f" and every {plan.evaluate_every} steps" if plan.evaluate_every else ""
+    evaluated = ", ".join(plan.evaluated) or "nothing"
+    facts = [
+        ("model", plan.model),
+        ("training", f"{plan.workers}; {plan.batch}"),
+        ("sampling", plan.engines),
+        ("evaluation", f"{evaluated}; at the start, after every stage{every}"),
+        ("machine", _machine(plan)),
+        ("run", plan.run_folder),
+        ("store", f"{plan.store} (shared by all runs of this storage)"),
+        ("tracking", plan.tracking),
+    ]
+    lines = [f"{plan.name} ({plan.file}): {where[plan.status]}"]
+    lines += [f"  {name:<11} {value}" for name, value in facts]
+    lines += ["", *_table([*plan.stages, remaining(plan)])]
+    if any(stage.estimated for stage in plan.stages):
+        lines.append("  ~ estimated from a sample of the documents")
+    if any(label.startswith("(") for stage in plan.stages for label in stage.mitigations):
+        lines.append("  (in brackets: does nothing in that stage)")
+    lines += [f"warning: {warning}" for warning in plan.warnings]
+    return "\n".join(lines)
+
+
+def _machine(plan: Plan) -> str:
+    if plan.cpus is None:
+        return f"the Ray cluster at {plan.address}, whose resources are checked when the run connects"
+    gpus = "unknown GPUs" if plan.gpus is None else f"{plan.gpus:g} GPUs"
+    return f"{plan.cpus:g} CPUs, {gpus}"
+
+
+def _table(stages: list[StagePlan]) -> list[str]:
+    head = ["stage", *TITLES, "mitigation", "state"]
+    body = [
+        [
+            f"{stage.number} {stage.name}" if stage.number else stage.name,
+            *(_number(stage, column) for column in COLUMNS),
+            ", ".join(stage.mitigations) or ("-" if stage.number else ""),
+            stage.state,
+        ]
+        for stage in stages
+    ]
+    widths = [max(len(row[at]) for row in [head, *body]) for at in range(len(head))]
+    numbers = range(1, 1 + len(COLUMNS))
+    return [
+        "  "
+        + "  ".join(f"{cell:>{w}}" if at in numbers else f"{cell:<{w}}" for at, (cell, w) in enumerate(pairs)).rstrip()
+        for pairs in (list(zip(row, widths, strict=True)) for row in [head, *body])
+    ]
+
+
+def _number(stage: StagePlan, column: str) -> str:
+    value = getattr(stage, column)
+    if value is None:
+        return "?" if stage.number or column != "rows" else ""
+    return f"{'~' if column in stage.estimated else ''}{value:,}"

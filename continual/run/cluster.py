@@ -1,0 +1,52 @@
+"""Connect to Ray: the cluster that RAY_ADDRESS names, or a local one of our own that ends with the driver."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from continual.config.paths import in_job
+from continual.errors import ContinualError
+from continual.preflight.resources import local_cpus
+
+LOCAL_SYSTEM = {"idle_worker_killing_time_threshold_ms": 60_000}
+"""By default Ray ends processes that are idle for a second where there are more of them than CPUs. On a small machine
+every task that reads some steps' rows would then begin with starting a process, which takes longer than the steps."""
+
+
+@contextmanager
+def connected() -> Iterator[dict[str, float]]:
+    """The cluster's resources while connected.
+
+    Raises ContinualError when RAY_ADDRESS names a cluster that does not answer.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray Data's progress bars would fill the log file.
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"address": address or "local", "log_to_driver": True}
+    if not address:
+        options |= {"num_cpus": local_cpus(), "include_dashboard": False, "_system_config": dict(LOCAL_SYSTEM)}
+    # Workers import the user's own modules (rows, models, tasks) from where the driver does.
+    paths = os.pathsep.join(dict.fromkeys([str(Path.cwd()), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
+    if not in_job():
+        options["runtime_env"] = {"env_vars": {"PYTHONPATH": paths.rstrip(os.pathsep)}}
+    asked_to_end = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(**options)
+    except Exception as error:  # of no narrower type where a node needs more than Ray's half minute to come up
+        what = f"no Ray cluster answers at RAY_ADDRESS={address}" if address else "Ray does not start on this machine"
+        raise ContinualError(f"{what}: {error}") from error
+    # ray.init() puts its own handler there, which ends a driver on SIGTERM without a checkpoint.
+    if asked_to_end is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, asked_to_end)
+    try:
+        yield dict(ray.cluster_resources())
+    finally:
+        ray.shutdown()

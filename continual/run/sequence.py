@@ -1,0 +1,226 @@
+"""The state machine over stages: generate, train, evaluate, commit. Runs on the driver and never holds a model."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from continual.config.schema import Sequence
+from continual.contract.mitigation import ModelRef, StageRecord
+from continual.errors import ConfigurationError
+from continual.evaluation.service import InsideStage, Scorer
+from continual.ledger.ledger import Ledger
+from continual.models.start import model_hash, start_model
+from continual.preflight.estimate import epoch_steps
+from continual.run.reuse import trained_once
+from continual.run.services import StageContext
+from continual.run.stage import build_job
+from continual.run.summary import summarise
+from continual.show.terminal import Terminal
+from continual.show.tracking.publisher import Publisher
+from continual.store import Artefact, Store
+from continual.training.job import TrainJob
+from continual.training.launch import exported, fit
+
+
+@dataclass
+class Run:
+    """One run of a sequence: where it stands and what it works with.
+
+    `after_stage(stage)` is called when a stage is done, also for those that were before this start.
+    """
+
+    sequence: Sequence
+    folder: Path
+    store: Store
+    ledger: Ledger
+    terminal: Terminal
+    publisher: Publisher
+    cluster_cpus: float
+    after_stage: Callable[[int], None] = lambda stage: None
+    texts: dict[str, Artefact] = field(default_factory=dict)
+    earlier: list[StageRecord] = field(default_factory=list)
+
+    @contextmanager
+    def phase(self, name: str, stage: int) -> Iterator[None]:
+        """Book the time of a phase, also when it is interrupted."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.ledger.add("phase", phase=name, stage=stage, seconds=round(time.monotonic() - begun, 3))
+
+    @property
+    def threads(self) -> int:
+        """Threads of a worker: the machine's cores divided among the workers, or what OMP_NUM_THREADS says."""
+        return max(1, _cores() // self.sequence.train.workers)
+
+
+def run_sequence(run: Run) -> dict[str, Any]:
+    """Do what is missing of the sequence, stage by stage; returns the summary (see `continual.run.summary`)."""
+    sequence, ledger = run.sequence, run.ledger
+    with run.phase("start", 0):
+        start = _start(run)
+    with run.phase("data", 0):
+        for text in sequence.evaluate.texts:
+            run.texts[text.name] = _rows(run, 0, f"text {text.name}", text.data, start)
+    scorer = Scorer(run.store, sequence, run.texts, threads=_cores())
+    run.publisher.begin(start)
+    _score(run, scorer, 0, "start", start)
+    current = start
+    for stage in range(1, len(sequence.stages) + 1):
+        done = ledger.find("stage_done", stage=stage)
+        if done is None:
+            done = _stage(run, scorer, stage, start, current)
+        rows = Artefact("rows", done["rows"], str(run.store.root))
+        current = ModelRef(done["model"], done["hash"])
+        declared = sequence.stages[stage - 1]
+        for left in ("checkpoints", "ray", "evaluations"):
+            shutil.rmtree(stage_folder(run.folder, stage, declared.name) / left, ignore_errors=True)
+        run.earlier.append(StageRecord(declared.name, current, rows, declared.start_token))
+        run.after_stage(stage)
+    ledger.find("done") or ledger.add("done")
+    return summarise(run.folder, sequence, ledger, run.store.root, run.publisher.run_id())
+
+
+def _cores() -> int:
+    """Cores for one process at a time. Whoever runs several drivers side by side says OMP_NUM_THREADS=1."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return int(told) if told.isdecimal() and int(told) else os.cpu_count() or 1
+
+
+def _start(run: Run) -> ModelRef:
+    known = run.ledger.find("start_model")
+    if known is not None:
+        return ModelRef(known["path"], known["hash"])
+    start = start_model(run.store, run.sequence.model, run.sequence.seed)
+    run.ledger.add("start_model", path=start.path, hash=start.hash)
+    return start
+
+
+def _rows(run: Run, stage: int, title: str, source: Any, start: ModelRef) -> Artefact:
+    from continual.data.tokenise import prepare_rows
+
+    name = "start" if stage == 0 else f"stage {stage} {run.sequence.stages[stage - 1].name}"
+    with run.terminal.step(f"{name}: read {title}") as step:
+        try:
+            rows = prepare_rows(
+                run.store,
+                source,
+                start.path,
+                run.sequence.train.row_tokens,
+                lambda n: step.update(n, None, "documents"),
+            )
+        except ConfigurationError as error:
+            raise error.within(f"stages.{stage - 1}.data" if stage else f"evaluate.texts ({title})") from error
+        manifest = rows.manifest()
+        lost = [f"{manifest[key]} documents {key}" for key in ("dropped", "cut", "empty") if manifest.get(key)]
+        counts = manifest["counts"]
+        step.note(f"{counts['rows']} rows, {counts['tokens']} tokens" + "".join(f", {text}" for text in lost))
+    return rows
+
+
+def _score(run: Run, scorer: Scorer, stage: int, name: str, model: ModelRef) -> dict[str, Any]:
+    known = run.ledger.find("scored", stage=stage, model=model.hash)
+    if known is None:
+        with run.phase("evaluate", stage), run.terminal.step(f"stage {stage} {name}: evaluate") as step:
+            scores = scorer.score(model)
+            step.note(", ".join(f"{task} {value['score']:.3f}" for task, value in scores.items()))
+        known = run.ledger.add("scored", stage=stage, name=name, model=model.hash, scores=scores)
+    run.publisher.scores(run.ledger.all("scored"))
+    return dict(known["scores"])
+
+
+def stage_folder(folder: Path, stage: int, name: str) -> Path:
+    return folder / "stages" / f"{stage}-{name}"
+
+
+def _stage(run: Run, scorer: Scorer, stage: int, start: ModelRef, stage_start: ModelRef) -> dict[str, Any]:
+    """One stage as a transaction: everything before the `stage_done` line can be repeated."""
+    sequence, declared = run.sequence, run.sequence.stages[stage - 1]
+    with run.phase("data", stage):
+        rows = _rows(run, stage, "task", declared.data, start)
+    total = rows.manifest()["counts"]["rows"]
+    steps = declared.steps or epoch_steps(declared.epochs or 1.0, total, sequence.train.batch_rows)
+    ctx = StageContext(sequence, stage, run.store, run.terminal, start, stage_start, list(run.earlier), rows, steps)
+    folder = stage_folder(run.folder, stage, declared.name)
+    with run.phase("mitigate", stage):
+        job, mitigations, artefacts = build_job(ctx, folder, run.threads)
+    _refuse_other_inputs(run, stage, folder, job.inputs)
+    samples = [artefact.hash for artefact in ctx.used]
+    run.ledger.add("prepared", stage=stage, samples=samples, steps=steps, inputs=job.inputs)
+    run.publisher.stage_begins(stage, job, ctx)
+    inside = InsideStage(scorer, folder)
+    with _trained_once(run, stage, job, scorer):
+        if not exported(job):
+            with run.phase("train", stage):
+                _train(run, job, stage, inside)
+        inside.poll(wait=True)
+    run.publisher.records(stage, folder, inside.scored())
+    trained = ModelRef(str(job.export), model_hash(job.export))
+    chosen, others = _candidates(ctx, mitigations, artefacts, trained)
+    _score(run, scorer, stage, declared.name, chosen)
+    for name, other in others:
+        if run.ledger.find("candidate", stage=stage, name=name, model=other.hash):
+            continue
+        with run.phase("evaluate", stage):
+            run.ledger.add("candidate", stage=stage, name=name, model=other.hash, scores=scorer.score(other))
+    # Before the ledger's entry: after it nobody would look at this stage again, and its run would stay open.
+    run.publisher.stage_ends(stage, chosen)
+    return run.ledger.add(
+        "stage_done", stage=stage, name=declared.name, model=chosen.path, hash=chosen.hash, rows=rows.hash, steps=steps
+    )
+
+
+def _refuse_other_inputs(run: Run, stage: int, folder: Path, inputs: dict[str, list[str]]) -> None:
+    """Checkpoints of a stage that was begun with other data, samples or models cannot be gone on with."""
+    known = (run.ledger.find("prepared", stage=stage) or {}).get("inputs", inputs)
+    changed = [name for name in {**known, **inputs} if known.get(name) != inputs.get(name)]
+    if changed and any((folder / left).is_dir() for left in ("checkpoints", "model", "evaluations", "scores")):
+        raise ConfigurationError(
+            f"stages.{stage - 1}",
+            f"its training was begun with another content of {', '.join(changed)} (files, code or versions changed)",
+            "put that back, choose a new `name`, or give --fresh to begin the run again",
+        )
+
+
+def _trained_once(run: Run, stage: int, job: TrainJob, scorer: Scorer) -> AbstractContextManager[None]:
+    title = f"stage {stage} {run.sequence.stages[stage - 1].name}: train"
+
+    def waiting(owner: str) -> None:
+        run.terminal.line(f"{title}: another run trains the same stage; waiting for it ({owner})")
+
+    def taken(maker: str) -> None:
+        run.ledger.add("reused", stage=stage, maker=maker)
+        run.terminal.line(f"{title}: taken over from a run that trained the same stage ({maker})")
+
+    return trained_once(run.store, job, scorer, waiting, taken)
+
+
+def _candidates(
+    ctx: StageContext, mitigations: list[Any], artefacts: list[Any], trained: ModelRef
+) -> tuple[ModelRef, list[tuple[str, ModelRef]]]:
+    """The model that continues (the first candidate, else the trained one) and those that are only scored."""
+    found = [c for m in mitigations for c in m.candidates(ctx, trained)]
+    if not found:
+        return trained, []
+    return found[0].model, [(candidate.name, candidate.model) for candidate in found[1:]]
+
+
+def _train(run: Run, job: Any, stage: int, inside: InsideStage) -> None:
+    title = f"stage {stage} {run.sequence.stages[stage - 1].name}: train"
+    with run.terminal.step(title) as step:
+
+        def watch(records: list[dict[str, Any]]) -> None:
+            if records:
+                last = records[-1]
+                losses = " ".join(f"{name} {value:.3f}" for name, value in last["loss"].items())
+                step.update(last["step"], job.steps, f"loss {losses}")
+            inside.poll()
+            run.publisher.records(stage, job.folder, inside.scored())
+
+        fit(job, run.cluster_cpus, watch)

@@ -1,0 +1,5 @@
+"""The report: one self-contained page for a run, or for several side by side. Imports neither torch nor ray."""
+
+from continual.show.report.write import write_report
+
+__all__ = ["write_report"]

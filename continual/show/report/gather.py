@@ -1,0 +1,175 @@
+"""What a run folder holds, as one value: summary, steps, scores inside the stages, samples, configuration."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from continual.config.yaml_text import read_yaml
+from continual.errors import ConfigurationError
+from continual.ledger.ledger import Ledger, read_events
+from continual.ledger.records import read_records
+from continual.run.summary import matrix_of
+from continual.store import Artefact
+
+
+@dataclass(frozen=True)
+class StageLog:
+    """A stage's optimizer steps and what was scored between them.
+
+    `first` is the number of steps of all stages before it, so that step s of the stage is step first + s of the run.
+    `records` are the lines of metrics.jsonl; `inside` is {step of the stage: {task: {score, stderr, n, ...}}}.
+    """
+
+    number: int
+    name: str
+    tasks: list[str]
+    first: int
+    steps: int
+    records: list[dict[str, Any]]
+    inside: dict[int, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """Samples that a stage rehearsed: where they lie in the store, and the folder of the model that made them."""
+
+    stage: int
+    stage_name: str
+    samples: Artefact
+    model: str | None
+
+
+@dataclass(frozen=True)
+class RunData:
+    """A run as its folder tells it. `summary` is summary.json, of an unfinished run only what is known so far."""
+
+    folder: Path
+    config: dict[str, Any]
+    config_text: str
+    summary: dict[str, Any]
+    finished: bool
+    stages: list[StageLog]
+    sample_sets: list[SampleSet]
+    versions: dict[str, str]
+    commit: str
+
+    @property
+    def name(self) -> str:
+        return str(self.config["name"])
+
+    def unit(self, task: str) -> str:
+        return str(self.summary.get("unit", {}).get(task, "score"))
+
+    def waited(self, stages: list[StageLog] | None = None) -> float | None:
+        """The share of the training time in which the workers waited for data; None before the first step."""
+        records = [record for stage in stages or self.stages for record in stage.records]
+        seconds = sum(record["seconds"] for record in records)
+        return sum(record["data_wait"] for record in records) / seconds if seconds else None
+
+
+def gather(folder: Path) -> RunData:
+    """Read a run folder. Raises ConfigurationError for a folder that is no run."""
+    config_file = folder / "config.yaml"
+    if not (config_file.is_file() and (folder / "ledger.jsonl").is_file()):
+        raise ConfigurationError(
+            "",
+            "this is no run: it has no config.yaml and ledger.jsonl",
+            "name a run's folder, <storage>/<name>",
+            str(folder),
+        )
+    config = read_yaml(config_file, str(config_file))
+    summary_file = folder / "summary.json"
+    summary = json.loads(summary_file.read_text()) if summary_file.is_file() else _so_far(folder, config)
+    facts_file = folder / "versions.json"
+    facts = json.loads(facts_file.read_text()) if facts_file.is_file() else {}
+    return RunData(
+        folder=folder,
+        config=config,
+        config_text=config_file.read_text(),
+        summary=summary,
+        finished=summary["status"] == "done",
+        stages=_stages(folder, config),
+        sample_sets=_sample_sets(folder, config),
+        versions=facts.get("versions", {}),
+        commit=facts.get("git", {}).get("commit", ""),
+    )
+
+
+def _so_far(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """What is certain of an unfinished run; its figures come with its end."""
+    scored = read_events(folder, "scored")
+    ledger = Ledger(folder)
+    ledger.events = read_events(folder, "phase")
+    matrix = matrix_of(scored)
+    return {
+        "name": config["name"],
+        "status": "running",
+        "tasks": list(dict.fromkeys(task for line in matrix for task in line["scores"])),
+        "matrix": matrix,
+        "seconds": ledger.seconds(),
+        "unit": {task: value["unit"] for event in scored for task, value in event["scores"].items()},
+    }
+
+
+def _stages(folder: Path, config: dict[str, Any]) -> list[StageLog]:
+    """The stages that were begun, in order."""
+    planned = {event["stage"]: event["steps"] for event in read_events(folder, "prepared")}
+    found: list[StageLog] = []
+    first = 0
+    for number, stage in enumerate(config["stages"], 1):
+        if number not in planned:
+            break
+        below = folder / "stages" / f"{number}-{stage['name']}"
+        inside = {
+            int(path.stem.removeprefix("step-")): json.loads(path.read_text())["scores"]
+            for path in sorted((below / "scores").glob("step-*.json"))
+        }
+        tasks = [task["name"] for task in stage["tasks"]]
+        records = read_records(below / "metrics.jsonl")
+        found.append(StageLog(number, stage["name"], tasks, first, planned[number], records, inside))
+        first += planned[number]
+    return found
+
+
+def _sample_sets(folder: Path, config: dict[str, Any]) -> list[SampleSet]:
+    """Complete sample sets of the stages, each once per stage."""
+    beside = folder.resolve().parent / "store"
+    root = str(beside if beside.is_dir() else Path(config["storage"]) / "store")
+    models = {event["hash"]: event["path"] for event in read_events(folder, "start_model")}
+    models |= {event["hash"]: event["model"] for event in read_events(folder, "stage_done")}
+    found: dict[tuple[int, str], SampleSet] = {}
+    for event in read_events(folder, "prepared"):
+        for name in event["samples"]:
+            samples = Artefact("samples", name, root)
+            if samples.complete:
+                model = models.get(samples.manifest()["model"])
+                stage = event["stage"]
+                found[stage, name] = SampleSet(stage, config["stages"][stage - 1]["name"], samples, model)
+    return list(found.values())
+
+
+def by_stream(run: RunData, group: str) -> dict[str, list[tuple[list[int], list[float]]]]:
+    """Numbers of `group` (loss, weight, drift) by stream: steps of the run and values, once per stage that has some."""
+    found: dict[str, list[tuple[list[int], list[float]]]] = {}
+    for stage in run.stages:
+        names = dict.fromkeys(name for record in stage.records for name in record.get(group, {}))
+        for name in names:
+            there = [record for record in stage.records if name in record.get(group, {})]
+            steps = [stage.first + record["step"] for record in there]
+            found.setdefault(name, []).append((steps, [record[group][name] for record in there]))
+    return found
+
+
+def over_steps(run: RunData, task: str) -> tuple[list[int], list[float]]:
+    """Scores of a task at steps of the run: before the first, inside the stages, and after each stage."""
+    points: dict[int, float] = {}
+    after = {0: 0} | {stage.number: stage.first + stage.steps for stage in run.stages}
+    for stage in run.stages:
+        for step, scores in stage.inside.items():
+            if task in scores:
+                points[stage.first + step] = scores[task]["score"]
+    for line in run.summary["matrix"]:
+        if task in line["scores"] and line["stage"] in after:
+            points[after[line["stage"]]] = line["scores"][task]["score"]
+    return sorted(points), [points[step] for step in sorted(points)]

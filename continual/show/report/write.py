@@ -1,0 +1,59 @@
+"""A report put together: runs gathered, figures drawn, samples scored, the page written."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from continual.errors import last_line
+from continual.show.report.figures import Figures
+from continual.show.report.gather import RunData, SampleSet, gather
+from continual.show.report.page import Page, SamplesView, render
+from continual.show.report.samples import Make, make_shown, model_there, read_shown
+from continual.show.report.series import names
+from continual.show.report.trade_off import trade_offs
+from continual.store import Store, write_atomic
+
+
+def write_report(folders: Sequence[Path], output: Path | None = None, make: Make = make_shown) -> Path:
+    """Write the page, and its figures as PNG into the folder beside it that has its name; returns the page's path.
+
+    Default `output`: report.html in the run's folder, for several runs in the current one. `make` scores samples that
+    no report has shown yet. Raises ConfigurationError for a folder that is no run.
+    """
+    runs = [gather(Path(folder)) for folder in folders]
+    output = output or (runs[0].folder if len(runs) == 1 else Path()) / "report.html"
+    pictures = output.with_suffix("") if output.suffix else output.with_name(f"{output.name}-figures")
+    pictures.mkdir(parents=True, exist_ok=True)
+    labels = names(runs)
+    figures, points = Figures(runs, labels, pictures), trade_offs(runs)
+    page = Page(
+        runs=runs,
+        labels=labels,
+        matrices=[figures.matrix(number) for number in range(len(runs))],
+        over_stages=figures.over_stages(),
+        over_steps=figures.over_steps(),
+        trade_off_points=points if len(runs) > 1 else {},
+        trade_offs=figures.trade_offs(points) if len(runs) > 1 else [],
+        losses=figures.streams("loss", "nats per token"),
+        drift=figures.streams("drift", "nats per token"),
+        weights=figures.streams("weight", "weight", lambda name: name != "task"),
+        seconds=figures.seconds(),
+        samples=[[_view(run, sample_set, make) for sample_set in run.sample_sets] for run in runs],
+    )
+    write_atomic(output, render(page))
+    return output
+
+
+def _view(run: RunData, sample_set: SampleSet, make: Make) -> SamplesView:
+    """The samples of a set for reading, scored now if they are not yet; else the reason why there are none."""
+    samples, model = sample_set.samples, sample_set.model
+    missing = ""
+    if not read_shown(samples):
+        if model is None or not model_there(model):
+            missing = "The model that made these samples is gone, so they cannot be decoded and scored any more."
+        else:
+            try:
+                make(Store(samples.root), samples, model, run.config["model"]["dtype"])
+            except Exception as error:  # whatever a model does, the rest of the page is worth having
+                missing = f"These samples could not be scored: {last_line(error)}"
+    manifest = samples.manifest()
+    return SamplesView(sample_set.stage, sample_set.stage_name, manifest, read_shown(samples), missing)
