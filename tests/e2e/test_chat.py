@@ -39,9 +39,12 @@ def test_messages_and_template_start(shared: Path, tmp_path: Path) -> None:
     with pa.memory_map(str(shard)) as source:
         starts = pa.ipc.open_file(source).read_all()["start"].to_pylist()
     text = loaded.decode(starts[0])
-    assert text.endswith("<|im_start|>user\n") and "Say" not in text and len({tuple(s) for s in starts}) == 1
+    assert text.endswith("<|im_start|>user\n")
+    assert "Say" not in text
+    assert len({tuple(s) for s in starts}) == 1
     steps = command.records(tmp_path, "1-talk", "chat")
-    assert len(steps) == 3 and all(r["loss"]["context_free"] > 0 for r in steps)
+    assert len(steps) == 3
+    assert all(r["loss"]["context_free"] > 0 for r in steps)
     manifests = [json.loads(p.read_text()) for p in (tmp_path / "store" / "rows").glob("*/manifest.json")]
     [rows] = [m for m in manifests if m.get("documents") == 40]
     answers = sum(len(loaded(one[1]["content"] + "<|im_end|>")["input_ids"]) for one in turns)

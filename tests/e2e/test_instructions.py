@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.e2e import command
-from tests.unit.instructions_kit import chat_folder, said, serving
+from tests.kits.instructions import chat_folder, said, serving
 
 pytestmark = pytest.mark.slow
 INSTRUCTIONS, ANSWERS = 16, 2
@@ -75,16 +75,21 @@ def test_two_local_models_and_a_server(tmp_path: Path, monkeypatch: pytest.Monke
     kept = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
     for pair in kept:
         instruction, reply = (turn["content"] for turn in pair["messages"])
-        assert reply == f"Served: {len(instruction)}" and pair["score"] == 5.0 and pair["generator"] == 2
+        assert reply == f"Served: {len(instruction)}"
+        assert pair["score"] == 5.0
+        assert pair["generator"] == 2
     [rows] = [m for m in manifest(tmp_path, "rows") if m.get("documents") == len(kept)]
     # Every answer is a token per character and its end of turn.
     assert rows["counts"]["trained_tokens"] == sum(len(pair["messages"][1]["content"]) + 1 for pair in kept)
     steps = command.records(tmp_path, "1-talk", "talks")
-    assert len(steps) == 3 and all(step["loss"]["instruction_synthesis"] > 0 for step in steps)
+    assert len(steps) == 3
+    assert all(step["loss"]["instruction_synthesis"] > 0 for step in steps)
     sampled = [m["counts"]["samples"] for m in manifest(tmp_path, "samples")]
     local = 2 * ANSWERS * pairs["instructions"] + 2 * pairs["candidates"]
-    assert len(sampled) == 5 and sum(sampled) == INSTRUCTIONS + local
-    assert "scores unparsable" in finished.stdout and "answers of other" in finished.stdout
+    assert len(sampled) == 5
+    assert sum(sampled) == INSTRUCTIONS + local
+    assert "scores unparsable" in finished.stdout
+    assert "answers of other" in finished.stdout
 
     # Another run: the server is gone, and everything is there.
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "store").rglob("*.arrow")}
@@ -96,7 +101,8 @@ def test_two_local_models_and_a_server(tmp_path: Path, monkeypatch: pytest.Monke
     assert (first["generated_tokens"], first["reused_tokens"]) == (made, 0)
     assert (second["generated_tokens"], second["reused_tokens"]) == (0, made)
     once_more = command.run(tmp_path, yaml=path)
-    assert once_more.returncode == 0 and "forgetting" in once_more.stdout
+    assert once_more.returncode == 0
+    assert "forgetting" in once_more.stdout
 
 
 def check_counts(pairs: dict[str, Any]) -> None:
@@ -107,8 +113,10 @@ def check_counts(pairs: dict[str, Any]) -> None:
     assert pairs["judgements"] == 3 * pairs["candidates"]
     # Random local models say nothing that can be read as a score; the server's scores decide.
     assert pairs["unparsable_by"] == [pairs["candidates"], pairs["candidates"], 0]
-    assert pairs["unparsable"] == 2 * pairs["candidates"] and pairs["unscored"] == 0
-    assert pairs["kept"] == pairs["instructions"] >= 2 and pairs["kept_by"] == [0, 0, pairs["kept"]]
+    assert pairs["unparsable"] == 2 * pairs["candidates"]
+    assert pairs["unscored"] == 0
+    assert pairs["kept"] == pairs["instructions"] >= 2
+    assert pairs["kept_by"] == [0, 0, pairs["kept"]]
     assert pairs["candidates"] > ANSWERS * pairs["instructions"], "no local answer came to an end"
 
 
@@ -125,4 +133,5 @@ def check_prompts(storage: Path) -> None:
             assert all(one == ids[0] for one in ids)
         begun.append((texts["base"] == "<|user|>", texts["base"][:8], texts["other"][:6]))
     assert sum(bare for bare, _, _ in begun) == 1
-    assert sum(text == "<|user|>" for _, text, _ in begun) == 3 and sum(text == "[user]" for *_, text in begun) == 2
+    assert sum(text == "<|user|>" for _, text, _ in begun) == 3
+    assert sum(text == "[user]" for *_, text in begun) == 2

@@ -88,7 +88,8 @@ def test_a_job_succeeds_and_again_after_a_comment_redoes_nothing(cluster: dict[s
         ledger = (storage / "tiny" / "ledger.jsonl").read_text()
         copy.write_text("# another comment\n" + command.TINY.read_text())
         again = submit(cluster, copy.relative_to(ROOT))
-        assert again.returncode == 0 and "forgetting" in again.stdout
+        assert again.returncode == 0
+        assert "forgetting" in again.stdout
         assert (storage / "tiny" / "ledger.jsonl").read_text() == ledger
     finally:
         copy.unlink()
@@ -116,8 +117,10 @@ def test_a_sweep_as_a_job_and_again(cluster: dict[str, str], home: Path) -> None
         # The copied folder has another name now, and the relative paths in the YAMLs lead elsewhere.
         copy.write_text("# another comment" + SWEEP)
         again = submit(cluster, copy.relative_to(ROOT), "continual.tune")
-        assert again.returncode == 0 and "2 trials: 2 done" in again.stdout
-        assert len(ledgers) == 2 and all(path.read_text() == text for path, text in ledgers.items())
+        assert again.returncode == 0
+        assert "2 trials: 2 done" in again.stdout
+        assert len(ledgers) == 2
+        assert all(path.read_text() == text for path, text in ledgers.items())
     finally:
         copy.unlink()
 
@@ -129,4 +132,5 @@ def test_a_job_without_a_storage_is_refused_with_the_way_out(tmp_path: Path) -> 
         [sys.executable, "-m", "continual.run", str(command.TINY)],
         cwd=ROOT, env=job, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert refused.returncode == 2 and "CONTINUAL_STORAGE" in refused.stderr
+    assert refused.returncode == 2
+    assert "CONTINUAL_STORAGE" in refused.stderr

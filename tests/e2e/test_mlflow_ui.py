@@ -21,7 +21,7 @@ import pytest
 from continual.show.report import write_report
 from tests.e2e.browser import chromium, needs_browser, resize, screenshot
 from tests.e2e.test_report import SCREENSHOTS
-from tests.unit.report_kit import KEPT, LOST, make_run, publish
+from tests.kits.runs import KEPT, LOST, make_run, publish
 
 pytestmark = pytest.mark.slow
 WINDOW = (1400, 1400)
@@ -81,7 +81,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while True:
-        assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
+        assert process.poll() is None, log.read_text()[-3000:]
+        assert time.monotonic() < deadline, log.read_text()[-3000:]
         try:
             with urllib.request.urlopen(url, timeout=5):
                 return
@@ -146,7 +147,8 @@ def test_forgetting_and_scores_are_charts_over_the_stages(server: Server, browse
     url = server.page(path, compareRunsMode="CHART", searchFilter=query)
     text = text_with(browser, url, "3 matching runs", *(f"{run} (score/reversal)" for run in server.runs))
     screenshot(browser, SCREENSHOTS / "mlflow-charts.png")
-    assert "forgetting/reversal" in text and "Step" in text
+    assert "forgetting/reversal" in text
+    assert "Step" in text
 
 
 @needs_browser
@@ -156,7 +158,9 @@ def test_a_filter_in_the_search_box_finds_its_runs(server: Server, browser: Any)
     text = text_with(browser, url, "kept")
     screenshot(browser, SCREENSHOTS / "mlflow-filter.png")
     lines = text.splitlines()
-    assert "kept" in lines and "lost" not in lines and "warm" not in lines
+    assert "kept" in lines
+    assert "lost" not in lines
+    assert "warm" not in lines
 
 
 @needs_browser

@@ -120,7 +120,8 @@ def test_it_is_listed_runs_from_yaml_and_goes_on_after_a_kill(installed: Path, t
         [sys.executable, "-m", "continual.run", "--list", "mitigations"],
         cwd=ROOT, env=command.environment(), capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert "fading" in listed.stdout and "a test's own invention" in listed.stdout
+    assert "fading" in listed.stdout
+    assert "a test's own invention" in listed.stdout
 
     storage = tmp_path / "runs"
     driver = command.start(storage, yaml=sequence)
@@ -134,7 +135,8 @@ def test_it_is_listed_runs_from_yaml_and_goes_on_after_a_kill(installed: Path, t
     made = [path.parent for path in (storage / "store" / "rows").glob("*/inputs.json") if "fading" in path.read_text()]
     [manifest] = [json.loads((folder / "manifest.json").read_text()) for folder in made]
     first, _ = command.events(storage, "stage_done", "outside")
-    assert manifest["inputs"] == {"fading": first["rows"], "rows": 12} and manifest["counts"]["rows"] == 12
+    assert manifest["inputs"] == {"fading": first["rows"], "rows": 12}
+    assert manifest["counts"]["rows"] == 12
 
     assert all(list(record["loss"]) == ["task"] for record in command.records(storage, "1-reversal", "outside"))
     records = command.records(storage, "2-sort", "outside")

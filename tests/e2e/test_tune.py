@@ -29,17 +29,20 @@ def test_a_grid_is_killed_and_resumed(tmp_path: Path, monkeypatch: pytest.Monkey
 
     # What was finished stayed as it was; every trial is a whole run; each training of a stage began at most twice.
     after = ledgers(tmp_path, "sweep")
-    assert len(after) == 8 and all(after[name] == lines for name, lines in before.items())
+    assert len(after) == 8
+    assert all(after[name] == lines for name, lines in before.items())
     assert all(json.loads((tmp_path / name / "summary.json").read_text())["status"] == "done" for name in after)
 
     # Criterion 1: one sample set for each of 2 temperatures x 2 seeds, whatever the loss; stage 1 once for each seed.
     found = result(tmp_path, "sweep")
     assert [trial["state"] for trial in found["trials"]] == ["done"] * 8
     assert len(manifests(tmp_path, "samples")) == found["sample_sets"] == 4
-    assert len(happened(tmp_path, "sweep", "reused")) == 6 and found["trained_stages"] == found["stages"] - 6 == 10
+    assert len(happened(tmp_path, "sweep", "reused")) == 6
+    assert found["trained_stages"] == found["stages"] - 6 == 10
     settings = [json.loads(path.read_text())["inputs"] for path in manifests(tmp_path, "samples")]
     told = {(one["model"], one["settings"]["temperature"], one["settings"]["seed"]) for one in settings}
-    assert len(told) == 4 and len({model for model, _, _ in told}) == 2
+    assert len(told) == 4
+    assert len({model for model, _, _ in told}) == 2
 
     check_results(tmp_path, found)
     check_mlflow(tmp_path, found)
@@ -47,7 +50,9 @@ def test_a_grid_is_killed_and_resumed(tmp_path: Path, monkeypatch: pytest.Monkey
     # Again: nothing is done, the table is printed at once.
     begun = time.monotonic()
     again = tune(GRID, tmp_path)
-    assert again.returncode == 0 and "8 done; 4 sample sets" in again.stdout and time.monotonic() - begun < 30
+    assert again.returncode == 0
+    assert "8 done; 4 sample sets" in again.stdout
+    assert time.monotonic() - begun < 30
     assert ledgers(tmp_path, "sweep") == after
 
     # The best configuration runs, and repeats the trial that it is taken from.
@@ -66,13 +71,15 @@ def check_results(storage: Path, found: dict[str, Any]) -> None:
         trials = [trial for trial in found["trials"] if trial["point"] == point["point"]]
         runs = [command.summary(storage, trial["name"]) for trial in trials]
         first, second = (run["average_score"] for run in runs)
-        assert point["n"] == 2 and abs(point["mean"]["average_score"] - (first + second) / 2) < 1e-12
+        assert point["n"] == 2
+        assert abs(point["mean"]["average_score"] - (first + second) / 2) < 1e-12
         assert abs(point["stderr"]["average_score"] - abs(first - second) / 2) < 1e-12
         assert f"{point['mean']['average_score']:.3f} ±{point['stderr']['average_score']:.3f}" in table
         finals = [run["matrix"][-1]["scores"] for run in runs]
         old = sum(final["reversing"]["score"] for final in finals) / 2
         new = sum(final["sorting"]["score"] for final in finals) / 2
-        assert abs(point["mean"]["old"] - old) < 1e-12 and abs(point["mean"]["new"] - new) < 1e-12
+        assert abs(point["mean"]["old"] - old) < 1e-12
+        assert abs(point["mean"]["new"] - new) < 1e-12
     pairs = [(point["mean"]["old"], point["mean"]["new"]) for point in found["points"]]
     beaten = [any(o != p and o[0] >= p[0] and o[1] >= p[1] for o in pairs) for p in pairs]
     assert [point["front"] for point in found["points"]] == [not one for one in beaten]
@@ -87,7 +94,8 @@ def check_mlflow(storage: Path, found: dict[str, Any]) -> None:
     client = MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
     (experiment,) = [one for one in client.search_experiments() if one.name == "sweep"]
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
-    assert len(runs) == 1 + 8 + 16 and {run.info.status for run in runs} == {"FINISHED"}
+    assert len(runs) == 1 + 8 + 16
+    assert {run.info.status for run in runs} == {"FINISHED"}
     (parent,) = [run for run in runs if run.data.tags.get("kind") == "sweep"]
     trials = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert {run.info.run_id for run in trials} == {trial["mlflow_run_id"] for trial in found["trials"]}
@@ -119,9 +127,8 @@ def test_halving_stops_a_ruinous_rate_after_the_first_rung(tmp_path: Path) -> No
     value, threshold = (scored[one["name"]][0]["scores"]["reversing"]["score"] for one in (ruined, modest))
     assert value < threshold
     why = f"stopped after stage 1: mean score {value:.3g}, below {threshold:.3g}"
-    assert (
-        ruined["why"] == why and f"learning_rate=1.0 seed=0: {why}" in (tmp_path / "halving" / "table.md").read_text()
-    )
+    assert ruined["why"] == why
+    assert f"learning_rate=1.0 seed=0: {why}" in (tmp_path / "halving" / "table.md").read_text()
     assert why in done.stdout
     assert [e["stage"] for e in runs[ruined["name"]] if e["event"] == "stage_done"] == [1]
     best = max(trial["values"]["average_score"] for trial in found["trials"] if trial["state"] == "done")
@@ -133,11 +140,14 @@ def test_halving_stops_a_ruinous_rate_after_the_first_rung(tmp_path: Path) -> No
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     (experiment,) = [one for one in client.search_experiments() if one.name == "halving"]
     (stopped,) = client.search_runs([experiment.experiment_id], f"tags.stopped = '{why}'")
-    assert stopped.info.status == "KILLED" and stopped.data.params["train.learning_rate"] == "1.0"
+    assert stopped.info.status == "KILLED"
+    assert stopped.data.params["train.learning_rate"] == "1.0"
 
     # What was stopped stays so.
     again = tune(sweep, tmp_path, "mitigation=[]")
-    assert again.returncode == 0 and why in again.stdout and ledgers(tmp_path, "halving") == runs
+    assert again.returncode == 0
+    assert why in again.stdout
+    assert ledgers(tmp_path, "halving") == runs
 
 
 def test_a_failing_trial_is_told_and_ctrl_c_leaves_an_orderly_state(tmp_path: Path) -> None:
@@ -161,9 +171,11 @@ def test_a_failing_trial_is_told_and_ctrl_c_leaves_an_orderly_state(tmp_path: Pa
     assert not happened(tmp_path, "arms", "closed")
 
     ended = tune(sweep, tmp_path)
-    assert ended.returncode == 1 and "1 trial of 2 failed" in ended.stderr
+    assert ended.returncode == 1
+    assert "1 trial of 2 failed" in ended.stderr
     found = {one["point"]["mitigation"]: one for one in result(tmp_path, "arms")["trials"]}
-    assert found["good"]["state"] == "done" and found["bad"]["state"] == "failed"
+    assert found["good"]["state"] == "done"
+    assert found["bad"]["state"] == "failed"
     assert "bad.jsonl" in found["bad"]["why"]
     assert f"mitigation=bad seed=0: failed: {found['bad']['why']}" in ended.stdout
     steps = command.records(tmp_path, "1-reversal", found["good"]["name"])

@@ -70,7 +70,8 @@ def check_tracker(storage: Path) -> None:
 
     client = MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
     runs = client.search_runs([e.experiment_id for e in client.search_experiments() if e.name == "tiny"])
-    assert len(runs) == 3 and {run.info.status for run in runs} == {"FINISHED"}
+    assert len(runs) == 3
+    assert {run.info.status for run in runs} == {"FINISHED"}
     for run in runs:
         if run.data.tags.get("stage"):
             steps = [m.step for m in client.get_metric_history(run.info.run_id, "loss/task")]

@@ -1,0 +1,172 @@
+"""Random lists of mitigations, what they must do by a table of their types, and stages to run them in without Ray."""
+
+import dataclasses
+import io
+import random
+from pathlib import Path
+from typing import Any
+
+from continual.contract.mitigation import REGISTRY, ModelRef, StageRecord
+from continual.ledger.records import Records, read_records
+from continual.models.start import model_hash
+from continual.run.services import StageContext
+from continual.run.stage import build_job
+from continual.show.terminal import Terminal
+from continual.store import Artefact, Store
+from continual.training.ingest import ReadSteps
+from continual.training.job import TrainJob
+from continual.training.loop import Worker, run_steps
+from tests.conftest import ROOT
+from tests.kits import baselines as kit
+
+Entry = dict[str, Any]
+
+LISTS = 30
+STEPS = {1: 3, 2: 4}
+LEFT_OUT = {"instruction_synthesis"}
+"""It needs a chat model to be asked and to judge."""
+REPLAYS = ("context_free", "contextual", "pretraining_subset", "task_replay")
+ANCHORS = ("ewc", "l2_start")
+
+
+def types() -> list[str]:
+    return [kind for kind in REGISTRY.names() if kind not in LEFT_OUT]
+
+
+def draw(number: int) -> list[Entry]:
+    """The pair or triple of that number: any types, the same one twice too, with random options."""
+    chance = random.Random(number)
+    found: list[Entry] = []
+    for place, kind in enumerate(chance.choices(types(), k=chance.choice([2, 3]))):
+        doubled = any(entry["type"] == kind for entry in found)
+        found.append({"type": kind, **({"name": f"again{place}"} if doubled else {}), **_options(kind, chance)})
+    return found
+
+
+def _options(kind: str, chance: random.Random) -> Entry:
+    pick = chance.choice
+    if kind in REPLAYS:
+        return {"share": pick([0.25, 0.5, 1.0]), "weight": pick([0.3, 1.0, 2.5]), **_replay(kind, chance)}
+    options: dict[str, Entry] = {
+        "easy_samples": {"per": pick(["sample", "token"]), "normalise": pick(["none", "mean"])},
+        "ewc": {
+            "weight": pick([0.5, 10.0]),
+            "decay": pick([0.5, 1.0]),
+            "rows": pick(["task", "context_free"]),
+            "sequences": 8,
+        },
+        "l2_start": {"weight": pick([1e-3, 0.1]), "centre": pick(["start", "stage_start"])},
+        "lora": {"rank": pick([1, 4]), "alpha": pick([None, 8.0]), "targets": pick([None, ["q_proj", "v_proj"]])},
+        "weight_average": {
+            "alpha": pick([0.25, 0.5]),
+            "further": pick([[], [0.75]]),
+            "before": pick(["start", "stage_start"]),
+        },
+    }
+    return options[kind]
+
+
+def _replay(kind: str, chance: random.Random) -> Entry:
+    pick = chance.choice
+    if kind == "task_replay":
+        return {"rows": pick([None, 5])}
+    loss = pick(["nll", "kl"])
+    found: Entry = {"loss": loss, "model": pick(["start", "stage_start"]), "held_out": pick([1, 3])}
+    if kind == "pretraining_subset":
+        found["data"] = {"type": "text", "path": str(ROOT / "LICENSE")}
+    if loss == "kl" and kind != "contextual":
+        found |= pick([{}, {"teacher": "cached", "teacher_top_k": pick([3, kit.VOCABULARY])}])
+    if loss == "kl" and kind == "context_free":
+        found |= pick([{}, {"weight": "auto", "drift_budget": pick([1e-3, 0.1]), "adjust_every": pick([1, 2])}])
+    return found
+
+
+def label(entry: Entry) -> str:
+    return str(entry.get("name", entry["type"]))
+
+
+def refused(entries: list[Entry]) -> bool:
+    """Whether the list makes no sense: two adapters, two who choose the model, two budgets, pulls on an adapter."""
+    kinds = [entry["type"] for entry in entries]
+    return (
+        any(kinds.count(kind) > 1 for kind in ("lora", "weight_average"))
+        or ("lora" in kinds and any(kind in kinds for kind in ANCHORS))
+        or [entry.get("weight") for entry in entries].count("auto") > 1
+    )
+
+
+def streams(entries: list[Entry], stage: int) -> dict[str, Entry]:
+    """By name the entries that must replay in a stage: nothing is there to be replayed before the second."""
+    return {label(e): e for e in entries if e["type"] in REPLAYS and (stage > 1 or e["type"] != "task_replay")}
+
+
+def anchors(entries: list[Entry], stage: int) -> dict[str, Entry]:
+    """By name the entries that must pull in a stage: before the second there are no task rows to take F from."""
+    late = [e for e in entries if e["type"] == "ewc" and e["rows"] == "task" and stage == 1]
+    return {label(e): e for e in entries if e["type"] in ANCHORS and e not in late}
+
+
+class Offline(kit.Offline):
+    """Samples of the model, its answers and pretraining text are three different sets of rows that are there."""
+
+    def sample(self, model: ModelRef, **options: Any) -> Artefact:
+        return self.store.artefact("rows", {"test": "answers" if options.get("start") == "prompts" else "samples"})
+
+    def read(self, source: Any) -> Artefact:
+        return self.store.artefact("rows", {"test": "text"})
+
+
+def first_stage(folder: Path, entries: list[Entry], **train: Any) -> StageContext:
+    """Stage 1 of two; all contexts of a folder share its store and its start model."""
+    store = Store(folder / "store")
+    rows = {}
+    for seed, (name, count) in enumerate({"one": 50, "two": 60, "samples": 90, "answers": 70, "text": 80}.items()):
+        found = store.artefact("rows", {"test": name})
+        rows[name] = found if found.complete else kit.stored(store, name, kit.packed(seed, count))
+    start = folder / "start"
+    ref = ModelRef(str(start), model_hash(start)) if start.is_dir() else kit.model_ref(start, 0)
+    return Offline(
+        sequence=kit.sequence(folder, entries, **train),
+        stage=1,
+        store=store,
+        terminal=Terminal(folder / "log.txt", io.StringIO()),
+        start=ref,
+        stage_start=ref,
+        earlier=[],
+        task_rows=rows["one"],
+        steps=STEPS[1],
+    )
+
+
+def next_stage(ctx: StageContext, model: ModelRef) -> StageContext:
+    """Stage 2 after `ctx`, from the model that continues."""
+    two = ctx.store.artefact("rows", {"test": "two"})
+    done = StageRecord(ctx.stage_name, model, ctx.task_rows, None)
+    return dataclasses.replace(ctx, stage=2, stage_start=model, earlier=[done], task_rows=two, steps=STEPS[2])
+
+
+def with_list(ctx: StageContext, entries: list[Entry]) -> StageContext:
+    """The same stage of the same models with another list."""
+    value = ctx.sequence.model_dump() | {"mitigation": entries}
+    return dataclasses.replace(ctx, sequence=type(ctx.sequence).model_validate(value))
+
+
+def arrays(job: TrainJob, step: int) -> dict[str, Any]:
+    """What Ray Data delivers to the only worker in a step (0-based)."""
+    read = ReadSteps([component.rows for component in job.components], job.seed, 0, 1)
+    return {"step": [step], **{key: [value] for key, value in read.read(step).items()}}
+
+
+def run(job: TrainJob) -> tuple[list[dict[str, Any]], Worker]:
+    """All steps by the loop that runs in Ray Train's workers; the records as they were written, and the worker."""
+    worker = kit.worker_of(job)
+    path = job.folder / "metrics.jsonl"
+    batches = (arrays(job, step) for step in range(worker.step, job.steps))
+    run_steps(worker, batches, Records(path, worker.step), job.folder / "stop")
+    return read_records(path), worker
+
+
+def build(ctx: StageContext, folder: Path) -> tuple[TrainJob, list[Any]]:
+    """The stage's job in `folder`, and its active mitigations."""
+    job, mitigations, _ = build_job(ctx, folder, 1)
+    return job, mitigations

@@ -1,0 +1,103 @@
+"""Every kind of source gives the same documents in the same order, and losses of documents are reported."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from continual.config.schema import Source
+from continual.data import RowReader, prepare_rows
+from continual.errors import ConfigurationError
+from continual.store import Artefact, Store
+
+pytestmark = pytest.mark.slow
+TEXTS = [f"One day, Tom saw {n} birds." for n in range(60)]
+
+
+def rows() -> Iterator[dict[str, str]]:
+    yield from ({"text": text} for text in TEXTS)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Source]:
+    import datasets
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = tmp_path_factory.mktemp("sources")
+    lines = "".join(json.dumps({"body": text, "n": n}) + "\n" for n, text in enumerate(TEXTS))
+    (folder / "a.jsonl").write_text(lines)
+    with gzip.open(folder / "b.jsonl.gz", "wt") as file:
+        file.write(lines)
+    pq.write_table(pa.table({"body": TEXTS[:30]}), folder / "part-0.parquet")
+    pq.write_table(pa.table({"body": TEXTS[30:]}), folder / "part-1.parquet")
+    datasets.Dataset.from_dict({"body": TEXTS}).save_to_disk(str(folder / "hub"))
+    return {
+        "jsonl": Source(type="jsonl", path=str(folder / "a.jsonl"), text="body"),
+        "gzip": Source(type="jsonl", path=str(folder / "b.jsonl.gz"), text="body"),
+        "parquet": Source(type="parquet", path=str(folder / "part-*.parquet"), text="body"),
+        "hub": Source(type="hub", path=str(folder / "hub"), text="body"),
+        "python": Source(type="python", rows="tests.local.data.test_sources:rows"),
+    }
+
+
+def documents(artefact: Artefact) -> dict[int, tuple[int, ...]]:
+    reader = RowReader(artefact)
+    rows = reader.take(np.arange(len(reader)))
+    numbers = np.unique(rows["documents"][rows["documents"] >= 0])
+    return {int(n): tuple(rows["ids"][rows["documents"] == n].tolist()) for n in numbers}
+
+
+def test_all_sources_give_the_same_documents(
+    local_ray: None, sources: dict[str, Source], stories: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(stories)
+    expected = {n: (*tokenizer(text)["input_ids"], tokenizer.eos_token_id) for n, text in enumerate(TEXTS)}
+    assert expected[0][0] == tokenizer.bos_token_id
+    for name, source in sources.items():
+        artefact = prepare_rows(Store(tmp_path / name), source, str(stories), 64)
+        assert documents(artefact) == expected, name
+        assert artefact.manifest()["documents"] == 60
+
+
+def test_the_same_content_is_tokenised_once(
+    local_ray: None, sources: dict[str, Source], stories: Path, tmp_path: Path
+) -> None:
+    store = Store(tmp_path, "first")
+    first = prepare_rows(store, sources["jsonl"], str(stories), 64)
+    copied = tmp_path / "elsewhere.jsonl"
+    copied.write_bytes(Path(str(sources["jsonl"].path)).read_bytes())
+    again = prepare_rows(
+        Store(tmp_path, "second"), sources["jsonl"].model_copy(update={"path": str(copied)}), str(stories), 64
+    )
+    assert again.hash == first.hash
+    assert again.manifest()["maker"] == "first"
+    assert prepare_rows(store, sources["jsonl"], str(stories), 32).hash != first.hash
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"text": "boddy"}, "no field `boddy`; it has body, n"), ({"limit": 3, "overlong": "drop"}, "no usable document")],
+)
+def test_unusable_sources_say_why(
+    local_ray: None, sources: dict[str, Source], stories: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        prepare_rows(Store(tmp_path), sources["jsonl"].model_copy(update=change), str(stories), 8)
+
+
+def test_losses_are_counted(local_ray: None, sources: dict[str, Source], stories: Path, tmp_path: Path) -> None:
+    """With rows of 15 tokens numbers of two digits make a document too long."""
+    artefact = prepare_rows(Store(tmp_path), sources["jsonl"], str(stories), 15)
+    manifest = artefact.manifest()
+    assert manifest["documents"] + manifest["dropped"] == 60
+    assert manifest["dropped"] > 0
+    cut = prepare_rows(Store(tmp_path), sources["jsonl"].model_copy(update={"overlong": "cut"}), str(stories), 15)
+    assert cut.manifest()["cut"] > 0
+    assert cut.manifest()["dropped"] == 0

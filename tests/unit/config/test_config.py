@@ -1,0 +1,279 @@
+"""Loading: YAML as it looks, overrides, paths, what counts as a change."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from continual.config.compare import NOT_COMPARED, compared, config_fingerprint, differences
+from continual.config.load import Loaded, load_sequence
+from continual.config.overrides import apply_override
+from continual.config.schema import Sequence, Train
+from continual.config.yaml_text import parse_yaml
+from continual.errors import ConfigurationError
+from continual.preflight.check_methods import nearest_shares
+from continual.preflight.resources import check_fit, demands, local_gpus, worker_cpus
+from tests.kits.project import sequence, write_project, write_yaml
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("RAY_JOB_CONFIG_JSON_ENV_VAR", "CONTINUAL_STORAGE", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "project"
+    folder.mkdir()
+    write_project(folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-5", 1e-5), ("1.0e-5", 1e-5), ("1E3", 1000.0), ("-2.5", -2.5), (".5", 0.5), ("5.", 5.0), ("16_384", 16384),
+        ("010", 10), ("true", True), ("no", "no"), ("on", "on"), ("12:30", "12:30"), ("2024-01-01", "2024-01-01"),
+        ("null", None), ("~", None), ("", None), ("e5", "e5"), ("1e", "1e"), ("'1'", "1"), ("[1, a]", [1, "a"]),
+        ("a: &x {b: 1}\nc: {<<: *x, b: 2}", {"a": {"b": 1}, "c": {"b": 2}}),
+    ],
+)  # fmt: skip
+def test_yaml_is_what_it_looks_like(text: str, value: Any) -> None:
+    found = parse_yaml(text)
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_an_anchor_is_copied_and_not_shared() -> None:
+    raw = parse_yaml("a: &x {b: 1}\nc: *x")
+    apply_override(raw, "a.b=2")
+    assert raw == {"a": {"b": 2}, "c": {"b": 1}}
+
+
+def test_learning_rates_are_numbers_in_file_and_override(project: Path) -> None:
+    for text in ("1e-5", "1.0e-5", "0.00001"):
+        assert load_sequence("seq.yaml", [f"train.learning_rate={text}"]).sequence.train.learning_rate == 1e-5
+        changed_file = yaml.safe_dump(sequence()).replace("row_tokens: 32", f"row_tokens: 32\n  learning_rate: {text}")
+        write_yaml(project, changed_file)
+        assert load_sequence("seq.yaml").sequence.train.learning_rate == 1e-5
+
+
+def test_overrides_of_sections_lists_and_entries(project: Path) -> None:
+    loaded = load_sequence(
+        "seq.yaml",
+        ["mitigation.0.weight=3", "stages.1={name: two, steps: 7, data: {type: text, path: x.txt}}",
+         "evaluate.seed=5", "model.arguments.width=64", "stages.0.data.limit=2"],
+    ).sequence  # fmt: skip
+    assert loaded.mitigation[0].model_dump()["weight"] == 3.0
+    assert loaded.stages[1].steps == 7
+    assert loaded.evaluate.seed == 5
+    assert loaded.model.arguments == {"width": 64}
+    assert loaded.stages[0].data.limit == 2
+    assert load_sequence("seq.yaml", ["mitigation=[]"]).sequence.mitigation == []
+
+
+def test_the_last_override_of_a_key_counts(project: Path) -> None:
+    assert load_sequence("seq.yaml", ["seed=1", "seed=2"]).sequence.seed == 2
+
+
+words = st.text("abcdefghij_", min_size=1, max_size=8)
+scalars = st.one_of(
+    st.integers(-(10**6), 10**6), st.floats(allow_nan=False, allow_infinity=False), st.booleans(), st.none(), words
+)
+values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3))
+
+
+@settings(max_examples=150, deadline=None)
+@given(path=st.lists(words, min_size=1, max_size=4), value=values)
+def test_an_override_sets_exactly_its_value(path: list[str], value: Any) -> None:
+    raw: dict[str, Any] = {}
+    override = apply_override(raw, f"{'.'.join(path)}={json.dumps(value)}")
+    at: Any = raw
+    for part in path:
+        at = at[part]
+    assert at == value
+    assert override.path == tuple(path)
+
+
+@settings(max_examples=100, deadline=None)
+@given(items=st.lists(st.integers(0, 9), min_size=1, max_size=5), at=st.integers(0, 8))
+def test_positions_outside_a_list_are_refused(items: list[int], at: int) -> None:
+    raw = {"items": list(items)}
+    if at < len(items):
+        apply_override(raw, f"items.{at}=77")
+        assert raw["items"] == [*items[:at], 77, *items[at + 1 :]]
+    else:
+        with pytest.raises(ConfigurationError, match="is no position"):
+            apply_override(raw, f"items.{at}=77")
+
+
+@settings(max_examples=300, deadline=None)
+@given(batch_rows=st.integers(1, 4096), share=st.floats(1e-4, 8.0))
+def test_proposed_shares_are_whole_rows_next_to_the_wanted_share(batch_rows: int, share: float) -> None:
+    near = nearest_shares(share, batch_rows)
+    if not near:
+        assert abs(share * batch_rows - round(share * batch_rows)) <= 1e-6
+        assert round(share * batch_rows) >= 1
+    for value in near:
+        assert nearest_shares(value, batch_rows) == []
+        assert abs(value - share) * batch_rows < 1 + 1e-6
+
+
+@given(batch_rows=st.integers(1, 512), rows=st.integers(1, 512))
+def test_every_whole_number_of_rows_has_a_share(batch_rows: int, rows: int) -> None:
+    assert nearest_shares(rows / batch_rows, batch_rows) == []
+
+
+def test_paths_of_the_yaml_start_at_its_folder_and_overrides_in_the_current_one(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = project.parent / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    loaded = load_sequence("../project/seq.yaml", ["stages.1.data.path=own.jsonl", "evaluate.include_path=tasks"])
+    found = loaded.sequence
+    assert found.stages[0].data.path == str(project / "qa.jsonl")
+    assert found.stages[1].data.path == str(elsewhere / "own.jsonl")
+    assert found.model.source == str(project / "model")
+    assert found.storage == str(project / "runs")
+    assert found.evaluate.include_path == str(elsewhere / "tasks")
+    assert load_sequence("../project/seq.yaml", ["storage=out"]).sequence.storage == str(elsewhere / "out")
+    assert loaded.run_folder == project / "runs" / "tiny"
+
+
+def test_hub_ids_uris_and_absolute_paths_stay(project: Path) -> None:
+    overrides = ["model.source=owner/name", "storage=/data/runs", "stages.0.data.path=/data/*.jsonl"]
+    found = load_sequence("seq.yaml", overrides).sequence
+    assert (found.model.source, found.storage) == ("owner/name", "/data/runs")
+    assert found.stages[0].data.path == "/data/*.jsonl"
+    assert load_sequence("seq.yaml", ["storage=s3://bucket/x"]).sequence.storage == "s3://bucket/x"
+    assert load_sequence("seq.yaml", ["storage=${HOME}/x"]).sequence.storage == str(project / "${HOME}/x")
+
+
+def test_arguments_of_the_users_functions_are_left_alone(project: Path) -> None:
+    arguments = "{type: python, rows: 'a:b', arguments: {type: jsonl, path: x.jsonl}}"
+    found = load_sequence("seq.yaml", [f"stages.0.data={arguments}"]).sequence
+    assert found.stages[0].data.arguments == {"type": "jsonl", "path": "x.jsonl"}
+
+
+def test_storage_inside_a_ray_job(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    with pytest.raises(ConfigurationError, match="set CONTINUAL_STORAGE"):
+        load_sequence("seq.yaml")
+    monkeypatch.setenv("CONTINUAL_STORAGE", "relative")
+    with pytest.raises(ConfigurationError, match="set CONTINUAL_STORAGE"):
+        load_sequence("seq.yaml")
+    monkeypatch.setenv("CONTINUAL_STORAGE", "/shared")
+    assert load_sequence("seq.yaml").sequence.storage == "/shared/runs"
+    assert load_sequence("seq.yaml", ["storage=/own"]).sequence.storage == "/own"
+
+
+def test_a_copied_project_and_an_edited_comment_change_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = load_sequence("seq.yaml", ["stages.1.data.path=qa.jsonl"])
+    copy_of = project.parent / "copy"
+    copy_of.mkdir()
+    write_project(copy_of)
+    (copy_of / "seq.yaml").write_text("# edited\n" + (copy_of / "seq.yaml").read_text())
+    monkeypatch.chdir(copy_of)
+    after = load_sequence("seq.yaml", ["stages.1.data.path=qa.jsonl"])
+    assert before.resolved != after.resolved
+    assert before.identity == after.identity
+    assert differences(before.identity, after.identity) == []
+    assert config_fingerprint(before.identity) == config_fingerprint(after.identity)
+
+
+def test_the_resolved_configuration_is_the_same_sequence_from_anywhere(project: Path, tmp_path: Path) -> None:
+    loaded = load_sequence("seq.yaml", ["train.learning_rate=1e-5"])
+    assert json.loads(json.dumps(loaded.resolved)) == loaded.resolved
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(loaded.resolved))
+    assert load_sequence(path).sequence == loaded.sequence
+
+
+def changed(project: Path, *overrides: str) -> list[str]:
+    return differences(load_sequence("seq.yaml").identity, load_sequence("seq.yaml", list(overrides)).identity)
+
+
+def test_differences_name_the_keys(project: Path) -> None:
+    assert changed(project) == []
+    assert changed(project, "train.learning_rate=1", "mitigation.0.weight=2", "stages.1.epochs=3") == [
+        "stages.1.epochs", "mitigation.0.weight", "train.learning_rate",
+    ]  # fmt: skip
+    assert changed(project, "mitigation=[]") == ["mitigation.0"]
+    assert changed(project, "train.workers=2") == ["train.workers"]
+    assert differences({"a": 1}, {"a": True}) == ["a"]
+    assert differences({"a": {}}, {"b": {}}) == ["a", "b"]
+
+
+def test_what_is_not_compared_may_change(project: Path) -> None:
+    values = {
+        "name": "other", "storage": "/x", "track": "{enabled: false}", "train.cpus_per_worker": 0.5,
+        "train.max_failures": 7, "train.checkpoint_every": 3, "train.keep_checkpoints": 5, "train.micro_rows": 2,
+        "train.loss_chunk_tokens": 3, "generate.replicas": 2, "generate.gpus_per_replica": 1,
+        "generate.cpus_per_replica": 2, "generate.batch_size": 3, "generate.max_failed": 0.5,
+        "evaluate.batch_size": 3, "evaluate.gpus": 1,
+    }  # fmt: skip
+    assert set(values) == set(NOT_COMPARED)
+    assert changed(project, *(f"{key}={value}" for key, value in values.items())) == []
+
+
+def test_every_key_that_is_not_compared_exists(project: Path) -> None:
+    resolved = load_sequence("seq.yaml").resolved
+    for key in NOT_COMPARED:
+        section, _, name = key.partition(".")
+        assert section in resolved
+        assert not name or name in resolved[section]
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_differences_are_empty_exactly_for_equal_fingerprints(data: st.DataObject) -> None:
+    one = data.draw(st.dictionaries(words, values, max_size=4))
+    other = copy.deepcopy(one) if data.draw(st.booleans()) else data.draw(st.dictionaries(words, values, max_size=4))
+    same = json.dumps(compared(one), sort_keys=True) == json.dumps(compared(other), sort_keys=True)
+    assert (config_fingerprint(one) == config_fingerprint(other)) == same
+    if same:
+        assert differences(one, other) == []
+    if differences(one, other):
+        assert not same
+
+
+def fit(**train: Any) -> Sequence:
+    return Sequence.model_validate(sequence(train={"batch_tokens": 256, "row_tokens": 32, **train}))
+
+
+def test_what_fits_a_machine() -> None:
+    check_fit(fit(workers=2), 2, 0)
+    check_fit(fit(workers=2, cpus_per_worker=0.5), 2, 0)
+    check_fit(fit(workers=8, cpus_per_worker=4), None, None)
+    with pytest.raises(ConfigurationError, match=r"cpus_per_worker: 0\.33`"):
+        check_fit(fit(workers=3, cpus_per_worker=1), 2, 0)
+    with pytest.raises(ConfigurationError, match="there are 1"):
+        check_fit(fit(workers=2, gpus_per_worker=1), 8, 1)
+    with pytest.raises(ConfigurationError, match="at least 2 CPUs"):
+        check_fit(fit(), 1, 0)
+    assert [need.phase for need in demands(fit())] == ["training", "sampling"]
+    assert [need.phase for need in demands(fit().model_copy(update={"mitigation": []}))] == ["training"]
+
+
+@given(workers=st.integers(1, 64), cpus=st.integers(2, 256))
+def test_workers_leave_a_cpu_free(workers: int, cpus: int) -> None:
+    share = worker_cpus(Train(workers=workers), cpus)
+    assert share > 0
+    assert share * workers <= cpus - 1 + 0.005 * workers or share == 0.05
+
+
+def test_gpus_are_counted_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text, count in (("", 0), ("-1", 0), ("0", 1), ("0,1,3", 3)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", text)
+        assert local_gpus() == count
+
+
+def test_loaded_is_a_small_value(project: Path) -> None:
+    loaded = load_sequence("seq.yaml")
+    assert isinstance(loaded, Loaded)
+    assert loaded.file == "seq.yaml"
+    assert loaded.path == project / "seq.yaml"

@@ -1,0 +1,42 @@
+"""The ledger keeps every whole event, survives a torn line, and lets one driver in."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from continual.errors import ContinualError
+from continual.ledger.ledger import Ledger
+
+
+def test_events_survive_a_resume_and_a_torn_line(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        run_id = ledger.run_id()
+        ledger.add("stage_done", stage=1, hash="a")
+        ledger.add("phase", phase="train", stage=1, seconds=1.5)
+    with (tmp_path / "ledger.jsonl").open("a") as file:
+        file.write('{"event": "stage_done", "sta')
+    with Ledger(tmp_path) as ledger:
+        assert ledger.run_id() == run_id
+        ledger.add("phase", phase="train", stage=2, seconds=2.0)
+        assert ledger.find("stage_done", stage=2) is None
+        assert ledger.seconds() == {"train": 3.5}
+    lines = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["run", "stage_done", "phase", "phase"]
+
+
+def test_the_newest_event_counts(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        ledger.add("scored", stage=1, hash="old")
+        ledger.add("scored", stage=1, hash="new")
+        found = ledger.find("scored", stage=1)
+        assert found is not None
+        assert found["hash"] == "new"
+        assert len(ledger.all("scored")) == 2
+
+
+def test_a_second_driver_is_refused(tmp_path: Path) -> None:
+    with Ledger(tmp_path), pytest.raises(ContinualError, match="another driver works on this run"), Ledger(tmp_path):
+        pass
+    with Ledger(tmp_path):
+        pass

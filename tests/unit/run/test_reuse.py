@@ -1,0 +1,112 @@
+"""Trained stages in the store: the address tells apart what differs, and a second run takes over the whole."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from continual.evaluation.service import Scorer
+from continual.ledger.records import Records, read_records
+from continual.run.reuse import stage_inputs, trained_once
+from continual.store import Store, digest
+from continual.training.job import TrainJob
+from continual.training.launch import exported
+from tests.kits import baselines as kit
+
+CONTEXT_FREE = {"type": "context_free", "weight": 0.5}
+LORA = {"type": "lora", "rank": 4}
+
+
+@pytest.fixture(autouse=True)
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    kit.without_ray(monkeypatch)
+
+
+def made(folder: Path, mitigation: list[dict[str, Any]], **train: Any) -> tuple[TrainJob, Scorer, Store]:
+    ctx = kit.context(folder, mitigation, **train)
+    return kit.job_of(ctx), Scorer(ctx.store, ctx.sequence, {}, 1), ctx.store
+
+
+def address(job: TrainJob, scorer: Scorer) -> str:
+    return digest(stage_inputs(job, scorer))
+
+
+def test_what_decides_the_weights_is_in_the_address(tmp_path: Path) -> None:
+    lists: list[list[dict[str, Any]]] = [
+        [],
+        [CONTEXT_FREE],
+        [{**CONTEXT_FREE, "weight": 0.6}],
+        [{**CONTEXT_FREE, "loss": "nll"}],
+        [{**CONTEXT_FREE, "model": "start"}],
+        [{"type": "context_free", "weight": "auto", "drift_budget": 0.1, "held_out": 2}],
+        [{"type": "context_free", "weight": "auto", "drift_budget": 0.2, "held_out": 2}],
+        [{"type": "l2_start"}],
+        [{"type": "l2_start", "weight": 0.1}],
+        [LORA],
+        [{**LORA, "alpha": 8.0}],
+        [{"type": "easy_samples"}],
+        [{"type": "easy_samples", "normalise": "mean"}],
+    ]
+    jobs = [made(tmp_path, one)[:2] for one in lists]
+    jobs += [made(tmp_path, [], learning_rate=1e-2)[:2], made(tmp_path, [], weight_decay=0.1)[:2]]
+    job, scorer = jobs[0]
+    jobs += [(TrainJob(**{**vars(job), key: value}), scorer) for key, value in
+             [("seed", 5), ("steps", 3), ("threads", 2), ("evaluate_every", 2)]]  # fmt: skip
+    addresses = [address(*one) for one in jobs]
+    assert len(set(addresses)) == len(addresses)
+
+
+def test_what_decides_nothing_is_not(tmp_path: Path) -> None:
+    plain = address(*made(tmp_path, [])[:2])
+    # An average is made after the training, and checkpoints change nothing.
+    assert address(*made(tmp_path, [{"type": "weight_average", "alpha": 0.3}])[:2]) == plain
+    assert address(*made(tmp_path, [], checkpoint_every=7, keep_checkpoints=5)[:2]) == plain
+    job, scorer, _ = made(tmp_path, [])
+    assert address(TrainJob(**{**vars(job), "folder": tmp_path / "elsewhere"}), scorer) == plain
+
+
+def trained(job: TrainJob, scorer: Scorer, store: Store) -> tuple[list[str], int]:
+    """Train as a run does; whose result was taken over, and how many steps were trained here."""
+    taken: list[str] = []
+    steps = 0
+    with trained_once(store, job, scorer, lambda owner: None, taken.append):
+        if not exported(job):
+            records, worker = kit.train(job, 3)
+            log = Records(job.folder / "metrics.jsonl", 0)
+            for record in records:
+                log.append(record)
+            steps = len(records)
+            worker.export(job.export)
+    return taken, steps
+
+
+def test_a_second_run_takes_over_model_and_records(tmp_path: Path) -> None:
+    job, scorer, store = made(tmp_path, [CONTEXT_FREE])
+    store.maker = "first"
+    assert trained(job, scorer, store) == ([], 3)
+    other = TrainJob(**{**vars(job), "folder": tmp_path / "other"})
+    assert trained(other, scorer, store) == (["first"], 0)
+    assert exported(other)
+    assert read_records(other.folder / "metrics.jsonl") == read_records(job.folder / "metrics.jsonl")
+    for path in job.export.iterdir():
+        assert (other.export / path.name).read_bytes() == path.read_bytes()
+    assert trained(other, scorer, store) == ([], 0)
+
+
+def test_a_damaged_one_is_trained_again(tmp_path: Path) -> None:
+    job, scorer, store = made(tmp_path, [])
+    trained(job, scorer, store)
+    weights = store.artefact("stages", stage_inputs(job, scorer)).path / "model" / "model.safetensors"
+    content = weights.read_bytes()
+    weights.unlink()
+    weights.write_bytes(content[:-4] + b"\0\0\0\1")
+    other = TrainJob(**{**vars(job), "folder": tmp_path / "other"})
+    assert trained(other, scorer, store) == ([], 3)
+
+
+def test_a_stage_that_failed_leaves_nothing_to_take(tmp_path: Path) -> None:
+    job, scorer, store = made(tmp_path, [])
+    with pytest.raises(RuntimeError), trained_once(store, job, scorer, lambda owner: None, lambda maker: None):
+        raise RuntimeError("worker died")
+    assert not store.artefact("stages", stage_inputs(job, scorer)).complete
+    assert trained(job, scorer, store) == ([], 3)

@@ -1,0 +1,147 @@
+"""Artefacts are addressed by their inputs, published whole, made once, and noticed when damaged."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from continual.store import Artefact, FileLock, Locked, Store, digest, hash_folder, write_atomic
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def table(value: int, rows: int = 3) -> pa.Table:
+    return pa.table({"x": np.full(rows, value)})
+
+
+def filled(store: Store, inputs: dict[str, int], shards: int = 2) -> Artefact:
+    artefact = store.artefact("rows", inputs)
+    with store.write(artefact, inputs) as writer:
+        assert writer is not None
+        for index in writer.missing(shards):
+            writer.put(index, table(index), tokens=10)
+        writer.finish(extra="yes")
+    return artefact
+
+
+@given(st.dictionaries(st.text(max_size=3), JSON, max_size=4))
+def test_an_address_ignores_the_order_of_keys(value: dict[str, object]) -> None:
+    assert digest(value) == digest(dict(reversed(value.items())))
+
+
+def test_other_inputs_have_another_address(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    hashes = {store.artefact(kind, {"a": a}).hash for kind in ("rows", "samples") for a in (1, 2, "1")}
+    assert len(hashes) == 6
+
+
+def test_the_manifest_says_what_was_made_from_what(tmp_path: Path) -> None:
+    artefact = filled(Store(tmp_path, "maker-1"), {"a": 1})
+    manifest = artefact.manifest()
+    assert manifest["inputs"] == {"a": 1}
+    assert manifest["extra"] == "yes"
+    assert manifest["maker"] == "maker-1"
+    assert manifest["counts"]["rows"] == 6
+    assert manifest["counts"]["tokens"] == 20
+    assert manifest["counts"]["shards"] == 2
+    assert "ray" in manifest["versions"]
+    assert artefact.damage() == []
+    assert [t["x"][0].as_py() for t in artefact.tables()] == [0, 1]
+
+
+def test_what_is_complete_is_not_made_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    artefact = filled(store, {"a": 1})
+    with store.write(artefact, {"a": 1}) as writer:
+        assert writer is None
+
+
+def test_after_an_interruption_only_missing_shards_are_made(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    artefact = store.artefact("rows", {"a": 1})
+    with pytest.raises(KeyboardInterrupt), store.write(artefact, {"a": 1}) as writer:
+        assert writer is not None
+        writer.put(0, table(0))
+        writer.put(2, table(2))
+        raise KeyboardInterrupt
+    assert not artefact.complete
+    assert "KeyboardInterrupt" in str(artefact.failure())
+    artefact.shard(2).write_bytes(b"cut")
+    with store.write(artefact, {"a": 1}) as writer:
+        assert writer is not None
+        assert writer.missing(3) == [1, 2]
+        assert artefact.failure() is None
+
+
+def test_two_makers_at_the_same_moment_make_it_once(tmp_path: Path) -> None:
+    store, made = Store(tmp_path), []
+    artefact = store.artefact("rows", {"a": 1})
+
+    def make(name: int) -> None:
+        with store.write(artefact, {"a": 1}) as writer:
+            if writer is not None:
+                made.append(name)
+                time.sleep(0.3)
+                writer.put(0, table(0))
+                writer.finish()
+
+    threads = [threading.Thread(target=make, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+    assert artefact.complete
+
+
+def test_damage_is_named(tmp_path: Path) -> None:
+    artefact = filled(Store(tmp_path), {"a": 1})
+    content = bytearray(artefact.shard(1).read_bytes())
+    content[50] ^= 1
+    artefact.shard(1).write_bytes(content)
+    assert artefact.damage() == ["shard-000001.arrow"]
+
+
+def _hold(path: str) -> None:
+    lock = FileLock(path)
+    lock.__enter__()
+    Path(path + ".held").touch()
+    time.sleep(60)
+
+
+def test_a_dead_owner_keeps_no_lock(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    owner = multiprocessing.get_context("spawn").Process(target=_hold, args=(str(path),))
+    owner.start()
+    while not Path(f"{path}.held").exists():
+        time.sleep(0.05)
+    with pytest.raises(Locked, match=f"process {owner.pid}"), FileLock(path, wait=False):
+        pass
+    assert owner.pid is not None
+    os.kill(owner.pid, signal.SIGKILL)
+    owner.join()
+    with FileLock(path, wait=False):
+        assert f"process {os.getpid()}" in path.read_text()
+
+
+def test_hashes_of_folders_see_names_and_content(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("1")
+    first = hash_folder(tmp_path)
+    write_atomic(tmp_path / "a.txt", "2")
+    second = hash_folder(tmp_path)
+    (tmp_path / "a.txt").rename(tmp_path / "b.txt")
+    assert len({first, second, hash_folder(tmp_path)}) == 3
+    (tmp_path / ".hidden").write_text("x")
+    assert hash_folder(tmp_path, (".json",)) == digest([])
