@@ -1,14 +1,11 @@
-"""Which number of an lm-eval result is the score, in which unit, and what it is called in MLflow. Imports no torch.
+"""Which number of an lm-eval result is the score, and in which unit. Imports no torch.
 
 lm-eval reports `metric,filter` keys (`acc,none`, `exact_match,strict-match`) beside `metric_stderr,filter`. The score
 is, in this order: what the task's entry in the YAML asks for; the only metric; the first of `PREFERRED` that is there.
 Of several filters: the asked one, else `none`, else the one that lm-eval lists first (gsm8k: strict-match).
 """
 
-import hashlib
 import math
-import posixpath
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
@@ -24,7 +21,6 @@ ACCURACY = frozenset(
 """Metrics from 0 to 1 whose means may be averaged with one another; so may all that end in `_acc`."""
 TEXT_UNIT = "nats/token"
 """Unit of the score of a text."""
-KEY_LIMIT = 250
 
 
 @dataclass(frozen=True)
@@ -126,19 +122,3 @@ def score(task: str, result: Mapping[str, Any], choice: Choice, n: int) -> dict[
         "metric": choice.metric,
         "filter": choice.filter,
     }
-
-
-def mlflow_key(name: str) -> str:
-    """`name` as MLflow accepts it: letters, digits and `_-. :/`, no odd paths, at most 250 characters.
-
-    `acc,none` becomes `acc:none`. Where more than that had to be changed, six hex digits of the name's hash keep
-    different names apart.
-    """
-    plain = name.replace(",", ":")
-    key = re.sub(r"[^\w\-. :/]", "_", plain, flags=re.ASCII)
-    parts = [part for part in key.split("/") if part not in ("", ".", "..")]
-    key = posixpath.join(*parts) if parts else "_"
-    if key == plain and len(key) <= KEY_LIMIT:
-        return key
-    mark = hashlib.sha256(name.encode()).hexdigest()[:6]
-    return f"{key[: KEY_LIMIT - 7]}-{mark}"

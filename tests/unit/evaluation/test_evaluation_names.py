@@ -1,18 +1,15 @@
-"""Which number of an lm-eval result is the score, MLflow keys, and the check of task names."""
+"""Which number of an lm-eval result is the score, and the check of task names."""
 
 import math
-import string
 import subprocess
 import sys
 import time
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from continual.errors import ConfigurationError, ContinualError
 from continual.evaluation.check import unknown_tasks
-from continual.evaluation.names import choose, mlflow_key, plan_tasks, score, unit
+from continual.evaluation.names import choose, plan_tasks, score, unit
 
 GSM8K = {
     "alias": "gsm8k",
@@ -85,27 +82,6 @@ def test_a_task_is_planned_once_and_with_one_metric():
     assert [task["name"] for task in plan_tasks([a, b, a])] == ["a", "b"]
     with pytest.raises(ConfigurationError, match="`b` is listed with different metrics"):
         plan_tasks([b, {"name": "b", "metric": "acc_norm"}])
-
-
-@pytest.mark.parametrize(
-    ("name", "key"),
-    [("score/acc,none", "score/acc:none"), ("score/reversal4", "score/reversal4"), ("a b-c.d", "a b-c.d")],
-)
-def test_mlflow_keys_by_hand(name, key):
-    assert mlflow_key(name) == key
-
-
-ODD = st.text(st.sampled_from(string.ascii_letters + "0123456789_-. :/,=|@é\n%"), min_size=0, max_size=300)
-
-
-@given(ODD, ODD)
-@settings(max_examples=150, deadline=None)
-def test_mlflow_takes_every_key_and_different_names_stay_apart(one, other):
-    from mlflow.utils.validation import _validate_metric
-
-    _validate_metric(mlflow_key(one), 1.0, 0, 0)
-    if one.replace(",", ":") != other.replace(",", ":"):
-        assert mlflow_key(one) != mlflow_key(other)
 
 
 def test_known_and_unknown_task_names():
