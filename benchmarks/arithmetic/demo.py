@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from continual.show.terminal import side_by_side
+from continual.show.tables import side_by_side
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
     from continual.config.schema import Sequence, Source
-    from continual.show.terminal import Step
+    from continual.show.progress import Step
     from continual.store import Artefact, Store
 
 GROUP = "continual.mitigations"

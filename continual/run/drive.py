@@ -15,7 +15,8 @@ from continual.preflight.resources import check_fit
 from continual.run.cluster import connected
 from continual.run.resume import FLUSH_SECONDS, tracker_of, tracking_uri
 from continual.run.sequence import Run, run_sequence
-from continual.show.terminal import Terminal, closing
+from continual.show.tables import closing
+from continual.show.terminal import Terminal
 from continual.show.tracking.publisher import Publisher, Status
 from continual.store import Store
 
@@ -88,5 +89,5 @@ def drive(
             summaries.append(summary)
         # Only now is nothing left to do: a kill before this line, or Ctrl-C, leaves the runs of MLflow to be closed.
         ledger.find("closed") or ledger.add("closed")
-        terminal.line(closing(summary, folder, terminal.colours))
+        terminal.line(closing(summary, folder, terminal.colors))
     return summary

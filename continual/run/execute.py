@@ -17,10 +17,11 @@ def execute(
     """
     folder = loaded.run_folder
     if not fresh and (summary := finished(folder, loaded)) is not None:
-        from continual.show.terminal import closing, colours
+        from continual.show.tables import closing
+        from continual.show.terminal import colors
 
         catch_up(loaded, summary)
-        print(closing(summary, folder, colours(sys.stdout)))
+        print(closing(summary, folder, colors(sys.stdout)))
         return summary
     with claim(folder, loaded, fresh) as ledger:
         from continual.run.drive import drive

@@ -14,7 +14,8 @@ from continual.preflight.model_facts import read_model
 from continual.sampling import SampleSettings, bos_start, sample_rows, sample_set, task_starts, template_start
 from continual.sampling.start import end_tokens
 from continual.scoring import score_fisher, score_rows
-from continual.show.terminal import Step, Terminal
+from continual.show.progress import Step
+from continual.show.terminal import Terminal
 from continual.store import Artefact, Store
 
 

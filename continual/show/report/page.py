@@ -11,11 +11,12 @@ import jinja2
 from markupsafe import Markup
 
 from continual.forgetting.figures import FIGURES
+from continual.show.progress import duration
 from continual.show.report.draw import Plot
 from continual.show.report.gather import RunData
 from continual.show.report.series import differing, shown
 from continual.show.report.trade_off import TradeOff
-from continual.show.terminal import TOKENS, duration
+from continual.show.tables import TOKENS
 
 TOKEN_KEYS = (*TOKENS, ("task_tokens", "of these, the tasks' own"))
 

@@ -1,0 +1,105 @@
+"""The progress of a long step: one line with what is done, the rate and the remaining time."""
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+REWRITE_SECONDS = 0.2
+"""On a terminal, a step's line is rewritten at most this often."""
+PLAIN_SECONDS = 10.0
+"""Elsewhere a step prints a line at most this often, and one when it ends."""
+
+
+class Step:
+    """A long step of a run, as a context manager.
+
+    `show(text, last)` displays its line; `rewrites` says whether that overwrites the previous one.
+    """
+
+    def __init__(self, title: str, show: Callable[[str, bool], None], rewrites: bool):
+        self.title, self._show, self._rewrites = title, show, rewrites
+        self._begun = time.monotonic()
+        self._shown = self._begun - PLAIN_SECONDS if rewrites else self._begun
+        self._first: tuple[float, float] | None = None
+        self._done: float = 0
+        self._total: float | None = None
+        self._extra = self._note = ""
+
+    def __enter__(self) -> "Step":
+        if self._rewrites:
+            self._show(self.text(), False)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._show(self._end(kind), True)
+
+    def update(self, done: float, total: float | None = None, extra: str = "") -> None:
+        """Report `done` of `total` units (None: unknown), and `extra` text after them. Cheap enough for every unit."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (now, done)
+        self._done, self._total, self._extra = done, total, extra
+        if now - self._shown >= (REWRITE_SECONDS if self._rewrites else PLAIN_SECONDS):
+            self._shown = now
+            self._show(self.text(), False)
+
+    def note(self, text: str) -> None:
+        """Set what the step's last line says about its result."""
+        self._note = text
+
+    def text(self) -> str:
+        """Return the line of the running step."""
+        if self._first is None:
+            return f"{self.title} ..."
+        parts = [self._counts()]
+        extra = [self._extra] if self._extra else []
+        if self._total is None and extra:
+            parts, extra = [f"{parts[0]} {self._extra}"], []
+        rate = self._rate()
+        if rate:
+            parts.append(f"{_short(rate)}/s")
+            if self._total and self._total > self._done:
+                parts.append(f"{duration((self._total - self._done) / rate)} left")
+        return f"{self.title}: {', '.join([*parts, *extra])}"
+
+    def _counts(self) -> str:
+        if not self._total:
+            return f"{self._done:,.0f}"
+        return f"{self._done:,.0f} of {self._total:,.0f} ({100 * self._done / self._total:.0f} %)"
+
+    def _rate(self) -> float | None:
+        """Return units per second since the first update, so that units of an earlier start do not count."""
+        if self._first is None or time.monotonic() - self._first[0] < REWRITE_SECONDS:
+            return None
+        return (self._done - self._first[1]) / (time.monotonic() - self._first[0])
+
+    def _end(self, kind: type[BaseException] | None) -> str:
+        took = duration(time.monotonic() - self._begun)
+        if kind is not None:
+            word = "interrupted" if issubclass(kind, KeyboardInterrupt) else "failed"
+            place = f" at {self._counts()}" if self._first is not None else ""
+            return f"{self.title}: {word}{place} after {took}"
+        rate = self._rate()
+        between = " " if self._total is None else ", "
+        counted = between.join(filter(None, [f"{self._done:,.0f}", self._extra])) if self._first else ""
+        parts = list(filter(None, [self._note or counted]))
+        parts += [f"{took}, {_short(rate)}/s" if rate else took]
+        return f"{self.title}: {', '.join(parts)}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time span for reading: 0.4 s, 12 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _short(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"

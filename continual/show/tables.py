@@ -1,0 +1,122 @@
+"""Tables for the terminal: the score matrix, the figures, and the end of a run with what to type next."""
+
+from collections.abc import Sequence
+from math import hypot
+from pathlib import Path
+from typing import Any
+
+from continual.config.yaml_text import read_yaml
+
+FIGURES = (
+    ("average_score", "average score"),
+    ("forgetting", "forgetting"),
+    ("forgetting_old", "forgetting, old"),
+    ("backward_transfer", "backward transfer"),
+    ("forward_transfer", "forward transfer"),
+    ("learning_accuracy", "learning accuracy"),
+)
+TOKENS = (
+    ("generated_tokens", "sampled"),
+    ("reused_tokens", "reused"),
+    ("trained_tokens", "trained on"),
+)
+SURE = 2.0
+"""Standard errors of the difference by which a score must have fallen to be marked."""
+RED, PLAIN = "\x1b[31m", "\x1b[0m"
+
+
+def closing(summary: dict[str, Any], folder: Path, color: bool = False) -> str:
+    """Return the end of a run: the matrix, the figures, where things are, and what to type next."""
+    lines = [f"{summary['name']}: {summary['status']}", ""]
+    if summary["tasks"]:
+        lines += [matrix_text(summary["matrix"], summary["tasks"], color), ""]
+    lines += figures_lines(summary)
+    lines += [f"  {'summary':<18} {folder / 'summary.json'}"]
+    models = list(summary.get("checkpoints", {}).values())
+    lines += [f"  {'model':<18} {models[-1]}"] if models else []
+    lines += ["", "next:"]
+    if uri := _tracking_uri(folder):
+        lines.append(f"  mlflow ui --backend-store-uri {uri}    compare runs in a browser")
+    return "\n".join([*lines, f"  less {folder / 'log.txt'}    read the output of Ray and vLLM"])
+
+
+def _tracking_uri(folder: Path) -> str | None:
+    """Return the tracker of a run folder: its configuration's, else the storage's own file; None if it is off."""
+    config = folder / "config.yaml"
+    track = read_yaml(config, str(config)).get("track", {}) if config.is_file() else {}
+    if not track.get("enabled", True):
+        return None
+    return track.get("uri") or f"sqlite:///{folder.parent / 'mlflow.db'}"
+
+
+def matrix_text(matrix: Sequence[dict[str, Any]], tasks: Sequence[str], color: bool = False) -> str:
+    """Return the matrix as text: a row per stage, a column per task, in a cell the score with its standard error.
+
+    `↓` (red, with `color`) marks a score that is certainly below the task's best so far.
+    """
+    rows = [["stage", *tasks]]
+    marked = set()
+    for number, entry in enumerate(matrix):
+        row = [f"{entry['stage']} {entry['name']}"]
+        for column, task in enumerate(tasks, 1):
+            row.append(_cell(entry["scores"].get(task)))
+            if _fell(matrix, number, task):
+                row[-1] += " ↓"
+                marked.add((number + 1, column))
+        rows.append(row)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(tasks) + 1)]
+    lines = []
+    for number, row in enumerate(rows):
+        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
+        if color:
+            cells = [f"{RED}{cell}{PLAIN}" if (number, i) in marked else cell for i, cell in enumerate(cells)]
+        lines.append(f"  {'  '.join(cells)}".rstrip())
+    return "\n".join(lines)
+
+
+def _cell(score: dict[str, Any] | None) -> str:
+    if not score or score.get("score") is None:
+        return "-"
+    error = f" ±{score['stderr']:.3f}" if score.get("stderr") is not None else ""
+    return f"{score['score']:.3f}{error}"
+
+
+def _fell(matrix: Sequence[dict[str, Any]], row: int, task: str) -> bool:
+    """Return whether the score in `row` is below the best before it by more than SURE errors of the difference."""
+    now = matrix[row]["scores"].get(task)
+    before = [entry["scores"][task] for entry in matrix[:row] if entry["scores"].get(task)]
+    if not now or not before:
+        return False
+    best = max(before, key=lambda score: score["score"])
+    return best["score"] - now["score"] > SURE * hypot(now.get("stderr") or 0.0, best.get("stderr") or 0.0)
+
+
+def figures_lines(summary: dict[str, Any]) -> list[str]:
+    """Return the figures of a summary, one per line, and what they cost."""
+    tokens = [f"{summary[key]:,} {word}" for key, word in TOKENS if summary.get(key) is not None]
+    seconds = [f"{name} {value:.0f} s" for name, value in (summary.get("seconds") or {}).items()]
+    costs = [f"  {title:<18} {', '.join(parts)}" for title, parts in (("tokens", tokens), ("time", seconds)) if parts]
+    return score_lines(summary) + costs
+
+
+def score_lines(summary: dict[str, Any]) -> list[str]:
+    """Return the figures of a summary, one per line; `-` where there is nothing to average."""
+    errors = summary.get("stderr") or {}
+    lines = []
+    for key, title in FIGURES:
+        value, error = summary.get(key), errors.get(key)
+        text = "-" if value is None else f"{value:.3f}" + (f" ±{error:.3f}" if error is not None else "")
+        lines.append(f"  {title:<18} {text}")
+    return lines
+
+
+def side_by_side(left: dict[str, Any], right: dict[str, Any], titles: tuple[str, str]) -> str:
+    """Return two summaries next to each other, in a terminal's width: matrices, then figures."""
+    columns = []
+    for summary, title in ((left, titles[0]), (right, titles[1])):
+        table = matrix_text(summary["matrix"], summary["tasks"]).splitlines()
+        columns.append([f"  {title}", "", *table, "", *score_lines(summary)])
+    height = max(len(column) for column in columns)
+    padded = [column + [""] * (height - len(column)) for column in columns]
+    width = max(len(line) for line in padded[0]) + 4
+    return "\n".join(f"{one:<{width}}{other}".rstrip() for one, other in zip(*padded, strict=True))

@@ -1,0 +1,91 @@
+"""The line of a running step: how often it is shown, what it says, how it ends."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from continual.show import progress
+from continual.show.progress import duration
+from continual.show.terminal import Terminal
+
+
+class Clock:
+    """A clock that only moves when told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.now = 1000.0
+        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
+
+
+class Screen(io.StringIO):
+    """A stream that claims to be a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def test_plain_lines_come_every_ten_seconds_and_at_the_end(tmp_path: Path, clock: Clock) -> None:
+    stream = io.StringIO()
+    with Terminal(tmp_path / "log.txt", stream) as terminal, terminal.step("train") as step:
+        for done in range(0, 251):
+            step.update(100 + done, 600, "loss 1.0")
+            clock.now += 0.1
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 3
+    assert lines[0] == "train: 200 of 600 (33 %), 10/s, 40 s left, loss 1.0"
+    assert lines[2] == "train: 350, loss 1.0, 25 s, 10/s"
+
+
+def test_a_line_is_rewritten_five_times_a_second_at_most(tmp_path: Path, clock: Clock) -> None:
+    screen = Screen()
+    with Terminal(tmp_path / "log.txt", screen) as terminal, terminal.step("train") as step:
+        for done in range(100):
+            step.update(done, 100)
+            clock.now += 0.02
+    assert 9 <= screen.getvalue().count("\r") <= 13
+    assert screen.getvalue().count("\n") == 1
+
+
+def test_other_lines_are_printed_above_the_running_step(tmp_path: Path, clock: Clock) -> None:
+    screen = Screen()
+    with Terminal(tmp_path / "log.txt", screen) as terminal, terminal.step("train") as step:
+        step.update(1, 2)
+        terminal.line("by the way")
+        step.note("done well")
+    rows = [row.rsplit("\x1b[K", 1)[-1].rsplit("\r", 1)[-1] for row in screen.getvalue().split("\n")]
+    assert rows == ["by the way", "train: done well, 0.0 s", ""]
+
+
+@pytest.mark.parametrize(("error", "word"), [(KeyboardInterrupt, "interrupted"), (ValueError, "failed")])
+def test_how_a_step_ended_badly(tmp_path: Path, clock: Clock, error: type[BaseException], word: str) -> None:
+    stream = io.StringIO()
+    with Terminal(tmp_path / "log.txt", stream) as terminal, pytest.raises(error), terminal.step("train") as step:
+        step.update(3, 12)
+        clock.now += 200
+        raise error
+    assert stream.getvalue() == f"train: {word} at 3 of 12 (25 %) after 3 min 20 s\n"
+
+
+def test_counts_without_a_total(tmp_path: Path, clock: Clock) -> None:
+    stream = io.StringIO()
+    with Terminal(tmp_path / "log.txt", stream) as terminal:
+        with terminal.step("read") as step:
+            step.update(0, None, "documents")
+            clock.now += 20
+            step.update(4000, None, "documents")
+        with terminal.step("nothing"):
+            pass
+    assert stream.getvalue().splitlines() == [
+        "read: 4,000 documents, 200/s", "read: 4,000 documents, 20 s, 200/s", "nothing: 0.0 s",
+    ]  # fmt: skip
+
+
+def test_durations() -> None:
+    spans = {0.04: "0.0 s", 9.94: "9.9 s", 9.96: "10 s", 59.4: "59 s", 59.6: "1 min 0 s", 3700: "1 h 1 min"}
+    assert {seconds: duration(seconds) for seconds in spans} == spans

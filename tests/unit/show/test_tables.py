@@ -1,0 +1,71 @@
+"""The tables of a run: matrix, figures, two runs next to each other, what to type next."""
+
+from pathlib import Path
+from typing import Any
+
+from continual.show.tables import closing, figures_lines, matrix_text, side_by_side
+
+
+def score(value: float, error: float | None = None) -> dict[str, Any]:
+    return {"score": value, "stderr": error, "n": 100}
+
+
+MATRIX = [
+    {"stage": 0, "name": "start", "scores": {"a": score(0.0, 0.001), "b": score(-1.3)}},
+    {"stage": 1, "name": "first", "scores": {"a": score(0.99, 0.01), "b": score(-1.3)}},
+    {"stage": 2, "name": "second", "scores": {"a": score(0.97, 0.01), "b": score(-2.25)}},
+]
+SUMMARY: dict[str, Any] = {
+    "name": "demo", "status": "done", "stages": ["first", "second"], "tasks": ["a", "b"], "matrix": MATRIX,
+    "average_score": 0.98, "forgetting": 0.02, "forgetting_old": None, "backward_transfer": -0.02,
+    "forward_transfer": 0.0, "learning_accuracy": 0.99, "stderr": {"forgetting": 0.014, "forgetting_old": None},
+    "generated_tokens": 12345, "reused_tokens": 0, "trained_tokens": 99, "seconds": {"train": 12.4},
+    "checkpoints": {"first": "/m/1", "second": "/m/2"},
+}  # fmt: skip
+
+
+def test_the_matrix_as_a_table() -> None:
+    assert matrix_text(MATRIX, ["a", "b"]).splitlines() == [
+        "  stage     a             b",
+        "  0 start   0.000 ±0.001  -1.300",
+        "  1 first   0.990 ±0.010  -1.300",
+        "  2 second  0.970 ±0.010  -2.250 ↓",
+    ]
+    colored = matrix_text(MATRIX, ["a", "b"], color=True)
+    assert colored.count("\x1b[31m") == 1
+    assert "\x1b[31m-2.250 ↓\x1b[0m" in colored
+    missing = [{"stage": 0, "name": "start", "scores": {}}]
+    assert matrix_text(missing, ["a"]).splitlines()[1].split() == ["0", "start", "-"]
+
+
+def test_the_figures() -> None:
+    lines = {line[2:20].strip(): line[21:] for line in figures_lines(SUMMARY)}
+    assert lines["forgetting"] == "0.020 ±0.014"
+    assert lines["forgetting, old"] == "-"
+    assert lines["average score"] == "0.980"
+    assert lines["backward transfer"] == "-0.020"
+    assert lines["tokens"] == "12,345 sampled, 0 reused, 99 trained on"
+    assert lines["time"] == "train 12 s"
+
+
+def test_two_runs_side_by_side() -> None:
+    other = {**SUMMARY, "forgetting": 0.97, "tasks": ["a"]}
+    text = side_by_side(SUMMARY, other, ("with replay", "without"))
+    lines = text.splitlines()
+    assert lines[0].split("  ")[1] == "with replay"
+    assert lines[0].endswith("without")
+    assert any(line.count("forgetting ") == 2 and "0.020" in line and "0.970" in line for line in lines)
+    assert len({line.index("stage", 10) for line in lines if line.count("stage") == 2}) == 1
+
+
+def test_the_end_of_a_run_says_what_to_type_next(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "demo"
+    folder.mkdir(parents=True)
+    text = closing(SUMMARY, folder)
+    assert f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/runs/mlflow.db" in text
+    assert "/m/2" in text
+    assert "\x1b" not in text
+    (folder / "config.yaml").write_text("track: {enabled: true, uri: 'http://host'}")
+    assert "mlflow ui --backend-store-uri http://host" in closing(SUMMARY, folder)
+    (folder / "config.yaml").write_text("track: {enabled: false, uri: null}")
+    assert "mlflow" not in closing(SUMMARY, folder)
