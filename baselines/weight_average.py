@@ -1,13 +1,13 @@
 """Average the weights before and after a stage."""
 
-import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from continual.contract.mitigation import Candidate, Context, Mitigation, ModelRef
-from continual.models.start import model_hash
+from continual.models import load_model, model_hash
+from continual.models.files import copy_settings
 
 if TYPE_CHECKING:
     from continual.config.schema import Sequence
@@ -46,7 +46,7 @@ class WeightAverage(Mitigation):
 
 
 def averaged(ctx: Context, before: ModelRef, after: ModelRef, alpha: float) -> ModelRef:
-    """The average as a model in the store, made in the cluster where it is not there yet."""
+    """Return the average as a model in the store, computed in the cluster unless it is already there."""
     inputs = {"average": [before.hash, after.hash], "alpha": alpha}
     artefact = ctx.store.artefact("models", inputs)
     with ctx.store.write(artefact, inputs) as writer:
@@ -60,18 +60,12 @@ def averaged(ctx: Context, before: ModelRef, after: ModelRef, alpha: float) -> M
 
 
 def average(before: str, after: str, alpha: float, folder: str) -> None:
-    """Write the average into `folder`: computed in float32, kept in the dtype of `after`; all else is `after`'s."""
+    """Write the average into `folder`, computed in float32 and saved in the dtype of `after`; all else is `after`'s."""
     import torch
-    from transformers import AutoModelForCausalLM
 
-    start: Any = AutoModelForCausalLM.from_pretrained(before, dtype="auto")
-    model: Any = AutoModelForCausalLM.from_pretrained(after, dtype="auto")
-    old = dict(start.named_parameters())
+    model, start = load_model(after, "auto"), dict(load_model(before, "auto").named_parameters())
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_((1 - alpha) * old[name].float() + alpha * parameter.float())
+            parameter.copy_((1 - alpha) * start[name].float() + alpha * parameter.float())
     model.save_pretrained(folder, safe_serialization=True)
-    # Tokenizer, generation settings and configuration byte for byte.
-    for path in Path(after).iterdir():
-        if path.suffix in (".json", ".jinja", ".model", ".txt") and ".index." not in path.name:
-            shutil.copyfile(path, Path(folder) / path.name)
+    copy_settings(after, Path(folder))

@@ -120,7 +120,7 @@ def ask_local(ctx: "Context", model: "ModelRef", texts: list[str], ask: Ask) -> 
 
     With the hash of the samples artefact behind it, if any text fits the model.
     """
-    from continual.data.tokenise import load_tokenizer
+    from continual.models import load_tokenizer
 
     tokenizer = load_tokenizer(model.path)
     prompts = [chat_prompt(tokenizer, text) for text in texts]

@@ -77,7 +77,7 @@ class Rounds:
 
     def _instructions(self) -> list[str]:
         """What the model says after its chat template where a user would speak, without duplicates."""
-        from continual.data.tokenise import load_tokenizer
+        from continual.models import load_tokenizer
         from continual.sampling import template_start
 
         ctx, options, counts = self.ctx, self.options, self.counts

@@ -54,6 +54,19 @@ def find_function(key: str, reference: str) -> None:
         raise _no_function(key, module, name, names)
 
 
+def module_file(reference: str) -> str:
+    """Return the file of the module in "module:function" without running it. Raises ConfigurationError."""
+    module = reference.partition(":")[0]
+    try:
+        spec = importlib.util.find_spec(module)
+    except ImportError:
+        spec = None
+    if spec is None or spec.origin is None:
+        fix = "start from the folder that holds the package, or set PYTHONPATH"
+        raise ConfigurationError("", f"there is no module `{module}`", fix)
+    return spec.origin
+
+
 def call(key: str, reference: str, arguments: dict[str, Any]) -> Any:
     """What the function returns for keyword arguments. Raises ConfigurationError where it cannot be called so."""
     function = load_function(key, reference)

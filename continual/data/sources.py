@@ -1,15 +1,13 @@
 """Data sources as Ray Data sets of documents, one JSON text per document, and what identifies their content."""
 
 import gzip
-import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from continual.config.references import load_function
+from continual.config.references import load_function, module_file
 from continual.config.schema import Source
-from continual.errors import ConfigurationError
 from continual.store import hash_file, hash_folder
 
 if TYPE_CHECKING:
@@ -27,19 +25,6 @@ def source_files(source: Source) -> list[Path]:
     if path.is_file():
         return [path]
     return sorted(p for p in path.parent.glob(path.name) if p.is_file()) if path.parent.is_dir() else []
-
-
-def module_file(reference: str) -> str:
-    """The file of the module in "module:function", found without running it. Raises ConfigurationError."""
-    module = reference.partition(":")[0]
-    try:
-        found = importlib.util.find_spec(module)
-    except ImportError:
-        found = None
-    if found is None or found.origin is None:
-        fix = "start from the folder that holds the package, or set PYTHONPATH"
-        raise ConfigurationError("", f"there is no module `{module}`", fix)
-    return found.origin
 
 
 def source_identity(source: Source) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,26 +11,13 @@ from continual.data import formats, sources
 from continual.data.packing import Arrays, concatenate, pack_rows
 from continual.data.rows import row_facts, rows_table
 from continual.errors import ConfigurationError
-from continual.store import Artefact, Store, hash_folder
+from continual.models.files import tokenizer_hash
+from continual.models.load import load_tokenizer
+from continual.store import Artefact, Store
 
 WINDOW = 1024
 """Documents packed together; larger wastes less room, smaller answers sooner."""
 SHARD_ROWS = 2048
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "merges.txt", "vocab.txt", ".model", ".jinja",
-)  # fmt: skip
-
-
-@lru_cache(maxsize=4)
-def load_tokenizer(path: str) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(path)
-
-
-def tokenizer_hash(path: str) -> str:
-    return hash_folder(path, TOKENIZER_FILES)
 
 
 class Tokenise:

@@ -5,6 +5,7 @@ import json
 import time
 from typing import Any
 
+from continual.models import load_model, load_tokenizer
 from continual.store import Artefact, write_atomic
 from continual.store.artefact import versions
 
@@ -70,20 +71,16 @@ class Evaluator:
 
     def _score(self, model_path: str) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
         """Scores, records and facts of the tasks. The model lives in this frame only, so that it is freed after it."""
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
         from continual.evaluation.harness import quiet
         from continual.evaluation.texts import score_text
 
         with quiet():
-            model = AutoModelForCausalLM.from_pretrained(model_path, dtype=getattr(torch, self.dtype))
-        model.to(self.device).eval()  # type: ignore[arg-type]
+            model = load_model(model_path, self.dtype, self.device)
         scores: dict[str, Any] = {}
         records: list[dict[str, Any]] = []
         facts: dict[str, Any] = {}
         if self.harness:
-            scores, records, facts = self.harness.run(model, AutoTokenizer.from_pretrained(model_path))
+            scores, records, facts = self.harness.run(model, load_tokenizer(model_path))
         for name, rows in self.texts.items():
             scores[name], found = score_text(model, name, rows)
             records += found

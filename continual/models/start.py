@@ -1,41 +1,23 @@
-"""Start models as folders with a hash: a local folder as it is, a hub snapshot, or a random build in the store."""
+"""The start model as a folder with a hash: a local folder, a hub snapshot, or a random build in the store."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from continual.config.references import load_function
+from continual.config.references import load_function, module_file
 from continual.config.schema import ModelSource
 from continual.contract.mitigation import ModelRef
-from continual.data.sources import module_file
 from continual.errors import ConfigurationError
-from continual.store import Store, hash_file, hash_folder, write_atomic
+from continual.models.files import model_files, model_hash, tokenizer_hash
+from continual.models.load import load_tokenizer
+from continual.store import Store, hash_file, write_atomic
 
-WEIGHTS = (
-    ".safetensors",
-    ".bin",
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    ".model",
-    ".jinja",
-)
 HASHES = ".hashes.json"
 
 
-def model_hash(folder: str | Path) -> str:
-    """Address of a model folder: its weights, configuration and tokenizer."""
-    return hash_folder(folder, WEIGHTS)
-
-
 def cached_hash(store: Store, folder: Path) -> str:
-    """`model_hash`, remembered in the store for as long as no file of the folder changes in size or time."""
-    state = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in sorted(folder.iterdir()) if p.is_file()]
+    """Return `model_hash(folder)`, remembered in the store as long as none of its files changes in size or time."""
+    state = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in model_files(folder)]
     path = store.root / HASHES
     known: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     entry = known.get(str(folder))
@@ -46,7 +28,7 @@ def cached_hash(store: Store, folder: Path) -> str:
 
 
 def start_model(store: Store, source: ModelSource, seed: int) -> ModelRef:
-    """The start model; what has to be built or fetched is built or fetched in the cluster, once."""
+    """Return the start model, built or downloaded in the cluster if it is not there yet."""
     import ray
 
     if source.type == "python":
@@ -64,7 +46,7 @@ def _snapshot(name: str) -> str:
         return snapshot_download(name)
     except Exception as error:
         raise ConfigurationError(
-            "model.source", f"`{name}` is no folder, and the hub does not give it", "check the name or the network"
+            "model.source", f"`{name}` is not a folder, and the hub did not deliver it", "check the name or the network"
         ) from error
 
 
@@ -73,8 +55,8 @@ def _built(store: Store, source: ModelSource, seed: int) -> ModelRef:
 
     inputs: dict[str, Any] = {"build": source.build, "arguments": source.arguments, "seed": seed}
     inputs["module"] = hash_file(module_file(str(source.build)))
-    named = ":" in str(source.tokenizer)
-    inputs["tokenizer"] = hash_file(module_file(str(source.tokenizer))) if named else hash_folder(str(source.tokenizer))
+    tokenizer = str(source.tokenizer)
+    inputs["tokenizer"] = hash_file(module_file(tokenizer)) if ":" in tokenizer else tokenizer_hash(tokenizer)
     artefact = store.artefact("models", inputs)
     with store.write(artefact, inputs) as writer:
         if writer is not None:
@@ -84,9 +66,9 @@ def _built(store: Store, source: ModelSource, seed: int) -> ModelRef:
 
 
 def _build(source: ModelSource, seed: int, folder: str) -> None:
-    """In the cluster: build, seed and save the model and its tokenizer."""
+    """Build the model from the seed and save it with its tokenizer; runs in the cluster."""
     import torch
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     torch.manual_seed(seed)
     model = load_function("model.build", str(source.build))(**source.arguments)
@@ -94,7 +76,7 @@ def _build(source: ModelSource, seed: int, folder: str) -> None:
         built, special = load_function("model.tokenizer", str(source.tokenizer))()
         tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=built, **special)
     else:
-        tokenizer = AutoTokenizer.from_pretrained(str(source.tokenizer))
+        tokenizer = load_tokenizer(str(source.tokenizer))
     if len(tokenizer) > model.config.vocab_size:
         raise ConfigurationError(
             "model", f"the tokenizer has {len(tokenizer)} tokens, the model {model.config.vocab_size}", "enlarge it"

@@ -9,9 +9,8 @@ from typing import Any
 from continual.config.references import call, one_line
 from continual.config.schema import ModelSource
 from continual.errors import ConfigurationError
+from continual.models.files import VOCABULARY
 
-FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
-"""Any one of these holds a vocabulary."""
 GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
 """Tokenizer classes that have no special tokens but those in their configuration."""
 
@@ -93,7 +92,7 @@ def _built(key: str, reference: str) -> TokenizerFacts:
 
 def folder_tokenizer(key: str, folder: Path) -> TokenizerFacts:
     """The tokenizer in a folder. Raises ConfigurationError if there is none or a file is damaged."""
-    if not any((folder / name).is_file() for name in FILES):
+    if not any((folder / name).is_file() for name in VOCABULARY):
         fix = "save one there with `tokenizer.save_pretrained`"
         raise ConfigurationError(key, f"{folder} has no tokenizer (tokenizer.json, tokenizer.model, vocab.json)", fix)
     special = read_json(key, folder / "special_tokens_map.json")

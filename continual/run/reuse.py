@@ -16,19 +16,21 @@ from typing import Any
 from continual.config.compare import compared
 from continual.contract.mitigation import Mitigation
 from continual.evaluation.service import Scorer
+from continual.models import tokenizer_hash
 from continual.store import Artefact, Store, hash_file, hash_folder
 from continual.store.artefact import versions
 from continual.training.job import TrainJob
 from continual.training.launch import exported
 
 KIND = "stages"
+ROOMS = Path(__file__).parents[1]
 
 
 def stage_inputs(job: TrainJob, scorer: Scorer) -> dict[str, Any]:
     """Everything that decides what `job` leaves in its folder."""
     return {
         "model": job.model.hash,
-        "tokenizer": hash_folder(job.tokenizer, (".json", ".model", ".jinja", ".txt")),
+        "tokenizer": tokenizer_hash(job.tokenizer),
         "streams": [_stream(job, number) for number in range(len(job.components))],
         "anchors": [
             [anchor.name, anchor.centre.hash, anchor.curvature.hash if anchor.curvature else None, anchor.weight]
@@ -41,8 +43,8 @@ def stage_inputs(job: TrainJob, scorer: Scorer) -> dict[str, Any]:
         "threads": job.threads,
         "evaluate_every": job.evaluate_every,
         "scores": scorer.shared if job.evaluate_every else None,
-        # What a mitigation does in the workers may stand in other files of its room than its own.
-        "code": [hash_folder(Path(__file__).parent / room, (".py",)) for room in ("training", "methods")],
+        # A mitigation may use other files of its room in the workers.
+        "code": [hash_folder(ROOMS / room, (".py",)) for room in ("training", "models", "methods")],
         "versions": versions(("torch", "transformers", "peft", "deepspeed")),
     }
 

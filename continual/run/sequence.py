@@ -14,7 +14,7 @@ from continual.contract.mitigation import ModelRef, StageRecord
 from continual.errors import ConfigurationError
 from continual.evaluation.service import InsideStage, Scorer
 from continual.ledger.ledger import Ledger
-from continual.models.start import model_hash, start_model
+from continual.models import model_hash, start_model
 from continual.preflight.estimate import epoch_steps
 from continual.run.reuse import trained_once
 from continual.run.services import StageContext

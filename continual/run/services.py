@@ -8,8 +8,9 @@ from typing import Literal
 
 from continual.config.schema import ModelSource, Sequence, Source
 from continual.contract.mitigation import ModelRef, StageRecord
-from continual.data.tokenise import load_tokenizer, prepare_rows
+from continual.data.tokenise import prepare_rows
 from continual.errors import ConfigurationError
+from continual.models import load_tokenizer
 from continual.preflight.model_facts import read_model
 from continual.sampling import SampleSettings, bos_start, sample_rows, sample_set, task_starts, template_start
 from continual.sampling.start import end_tokens

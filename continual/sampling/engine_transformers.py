@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from continual.config.schema import Generate
+from continual.models import load_model
 from continual.sampling.engine_vllm import Sample
 from continual.sampling.settings import SampleSettings
 
@@ -17,12 +18,10 @@ class _SampleBatch:
     """Shards of sample numbers to tokens; runs in a Ray Data actor that holds the model."""
 
     def __init__(self, model: str, dtype: str, settings: SampleSettings, gpu: bool):
-        import torch
-        from transformers import AutoModelForCausalLM, GenerationConfig
+        from transformers import GenerationConfig
 
         self.settings, self.device = settings, "cuda" if gpu else "cpu"
-        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype))
-        self.model = loaded.to(self.device).eval()
+        self.model = load_model(model, dtype, self.device)
         # The model's own may hold a repetition penalty or another filter, which would bend the distribution unseen.
         self.model.generation_config = GenerationConfig()
 

@@ -8,6 +8,7 @@ import numpy as np
 from continual.config.schema import Generate
 from continual.contract.mitigation import ModelRef
 from continual.data.rows import column
+from continual.models import load_model
 from continual.store import Artefact, Store
 from continual.store.artefact import versions
 
@@ -48,13 +49,11 @@ def _run(arguments: tuple[Any, ...], config: Generate) -> None:
 
 def _make(model: str, rows: Artefact, sequences: int, seed: int, folder: str, gpu: bool) -> None:
     """In the cluster: load, go over the documents, write."""
-    import torch
     from safetensors.torch import save_file
-    from transformers import AutoModelForCausalLM
 
     # float32 whatever the model's dtype: squares of small gradients vanish in a shorter one.
-    loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    found = fisher(loaded.to("cuda" if gpu else "cpu").eval(), chosen(rows, sequences, seed), seed)
+    loaded = load_model(model, "float32", "cuda" if gpu else "cpu")
+    found = fisher(loaded, chosen(rows, sequences, seed), seed)
     temporary = Path(folder) / f".{FILE}.tmp"
     save_file({name: tensor.cpu().contiguous() for name, tensor in found.items()}, temporary)
     temporary.replace(Path(folder) / FILE)

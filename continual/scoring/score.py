@@ -10,6 +10,7 @@ import pyarrow as pa
 from continual.config.schema import Generate
 from continual.contract.mitigation import ModelRef
 from continual.data.rows import ROW_COLUMNS, column, fixed_column
+from continual.models import load_model
 from continual.store import Artefact, Store
 from continual.store.artefact import Writer, versions
 
@@ -77,14 +78,10 @@ class _ScoreShards:
     """Shard numbers in, shards in the store out: only numbers travel. Runs in an actor that holds the model."""
 
     def __init__(self, writer: Writer, model: str, rows: Artefact, what: str, dtype: str, top_k: int, gpu: bool):
-        import torch
-        from transformers import AutoModelForCausalLM
-
         from continual.scoring.columns import nll_columns, topk_columns
 
         self.writer, self.rows = writer, rows
-        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype))
-        self.model = loaded.to("cuda" if gpu else "cpu").eval()
+        self.model = load_model(model, dtype, "cuda" if gpu else "cpu")
         self.columns: Callable[..., dict[str, np.ndarray]] = (
             nll_columns if what == "nll" else partial(topk_columns, k=top_k)
         )

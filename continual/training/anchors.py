@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from continual.contract.mitigation import Anchor
 from continual.errors import ContinualError
+from continual.models import load_model
 
 
 @dataclass
@@ -47,12 +48,10 @@ def load_pulls(anchors: Iterable[Anchor], model: nn.Module, device: torch.device
 
     Raises ContinualError where an anchor has no tensor of that name and shape for one of them.
     """
-    from transformers import AutoModelForCausalLM
-
     wanted = {name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad}
     pulls = []
     for anchor in anchors:
-        centre: Any = AutoModelForCausalLM.from_pretrained(anchor.centre.path, dtype=torch.float32)
+        centre = load_model(anchor.centre.path, "float32")
         own = _chosen(dict(centre.named_parameters()), wanted, f"anchor {anchor.name}: its centre", device)
         curvature = None
         if anchor.curvature is not None:

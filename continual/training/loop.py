@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 from continual.errors import ContinualError
 from continual.ledger.records import Records, rows_hash
+from continual.models import load_model
 from continual.store import write_atomic
 from continual.training import checkpoints
 from continual.training.anchors import load_pulls
@@ -29,11 +30,9 @@ class Worker:
     """One rank's training state."""
 
     def __init__(self, job: TrainJob, rank: int, world_size: int, device: torch.device):
-        from transformers import AutoModelForCausalLM
-
         self.job, self.rank, self.world_size, self.device = job, rank, world_size, device
         _seed(job.seed, rank)
-        model = AutoModelForCausalLM.from_pretrained(job.model.path, dtype=torch.float32)
+        model = load_model(job.model.path, "float32")
         check_head(model)
         for mitigation in job.mitigations:
             mitigation.adapt(model)
@@ -51,14 +50,11 @@ class Worker:
 
     def _load_teachers(self) -> dict[str, torch.nn.Module]:
         """Frozen models by hash; streams with the same teacher share it."""
-        from transformers import AutoModelForCausalLM
-
         found: dict[str, torch.nn.Module] = {}
         for component in self.job.components:
             teacher = component.teacher
             if teacher is not None and teacher.hash not in found:
-                model = AutoModelForCausalLM.from_pretrained(teacher.path, dtype=torch.float32)
-                found[teacher.hash] = model.to(self.device).eval().requires_grad_(False)
+                found[teacher.hash] = load_model(teacher.path, "float32", self.device).requires_grad_(False)
         return found
 
     def _micro_batches(self) -> int:

@@ -67,7 +67,7 @@ def test_replay_begins_with_the_earlier_task_and_drift_with_zero(tiny: Path) -> 
 def test_every_stage_leaves_a_model_that_transformers_loads(tiny: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from continual.models.start import model_hash
+    from continual.models import model_hash
 
     checkpoints = command.summary(tiny)["checkpoints"]
     assert list(checkpoints) == ["reversal", "sort"]

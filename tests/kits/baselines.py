@@ -14,7 +14,7 @@ from continual.config.schema import Sequence
 from continual.contract.mitigation import ModelRef, StageRecord
 from continual.data import Arrays, row_facts, rows_table
 from continual.data.packing import pack_rows
-from continual.models.start import model_hash
+from continual.models import model_hash
 from continual.run.services import StageContext
 from continual.run.stage import build_job
 from continual.scoring.score import _ScoreShards

@@ -8,7 +8,7 @@ from typing import Any
 
 from continual.contract.mitigation import REGISTRY, ModelRef, StageRecord
 from continual.ledger.records import Records, read_records
-from continual.models.start import model_hash
+from continual.models import model_hash
 from continual.run.services import StageContext
 from continual.run.stage import build_job
 from continual.show.terminal import Terminal

@@ -39,17 +39,15 @@ def make_shown(store: Store, samples: Artefact, model: str, dtype: str) -> None:
         if writer is None:
             return
         import torch
-        from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
-        from continual.data.tokenise import load_tokenizer
+        from continual.models import load_model, load_tokenizer
         from continual.scoring.columns import nll_columns
 
         logging.disable_progress_bar()  # it would be all that the command prints of its work
         table = _first(samples)
         starts, bodies = table["start"].to_pylist(), table["tokens"].to_pylist()
-        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype))
-        loaded = loaded.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        loaded = load_model(model, dtype, "cuda" if torch.cuda.is_available() else "cpu")
         nll = nll_columns(loaded, _rows([start + body for start, body in zip(starts, bodies, strict=True)]))["nll"]
         sums = [
             -float(line[len(start) : len(start) + len(body)].sum(dtype=np.float64))

@@ -8,7 +8,7 @@ import pytest
 
 from continual.contract.mitigation import ModelRef
 from continual.ledger.records import read_records
-from continual.models.start import model_hash
+from continual.models import model_hash
 from continual.training.launch import fit
 from tests.kits import compositions as lists
 

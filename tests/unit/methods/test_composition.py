@@ -12,7 +12,7 @@ from continual.cli.run import main
 from continual.contract.mitigation import ModelRef
 from continual.data import RowReader
 from continual.errors import ConfigurationError
-from continual.models.start import model_hash
+from continual.models import model_hash
 from continual.preflight.check_methods import check_methods
 from continual.run.services import StageContext
 from continual.training.job import TrainJob

@@ -20,9 +20,10 @@ from continual.config.load import load_sequence
 from continual.config.schema import Sequence
 from continual.contract.mitigation import ModelRef
 from continual.data import RowReader
-from continual.data.tokenise import Tokenise, load_tokenizer
+from continual.data.tokenise import Tokenise
 from continual.errors import ConfigurationError, ContinualError
-from continual.models.start import model_hash
+from continual.models import model_hash
+from continual.models.load import load_tokenizer
 from continual.preflight.check import check
 from continual.run.services import StageContext
 from continual.run.stage import build_job

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from continual.contract.mitigation import REGISTRY, ModelRef
-from continual.models.start import model_hash
+from continual.models import model_hash
 from continual.run.services import StageContext
 from continual.training.job import TrainJob
 from tests.kits import baselines as kit

@@ -56,6 +56,12 @@ def test_what_decides_the_weights_is_in_the_address(tmp_path: Path) -> None:
     assert len(set(addresses)) == len(addresses)
 
 
+def test_the_code_that_trains_is_in_the_address(tmp_path: Path) -> None:
+    code = stage_inputs(*made(tmp_path, [])[:2])["code"]
+    assert digest([]) not in code
+    assert len(code) == len(set(code))
+
+
 def test_what_decides_nothing_is_not(tmp_path: Path) -> None:
     plain = address(*made(tmp_path, [])[:2])
     # An average is made after the training, and checkpoints change nothing.

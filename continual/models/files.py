@@ -1,0 +1,66 @@
+"""The files of a model folder: one list for the checks, the hashes, the export and the copies. Imports no torch."""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from continual.store import digest, hash_file
+
+VOCABULARY = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
+"""Any one of these holds a vocabulary."""
+TOKENIZER = (
+    *VOCABULARY, "*.model", "merges.txt", "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json",
+    "chat_template.*", "*.jinja", "additional_chat_templates/*.jinja",
+)  # fmt: skip
+CONFIGURATION = ("config.json", "generation_config.json")
+WEIGHTS = ("*.safetensors", "*.bin", "*.index.json", "adapter_config.json")
+"""transformers loads an adapter that lies next to the weights on top of them."""
+
+
+def matching(folder: str | Path, patterns: Iterable[str]) -> list[Path]:
+    """Return the folder's files that match a pattern, sorted and without hidden ones."""
+    paths = {path for pattern in patterns for path in Path(folder).glob(pattern)}
+    return sorted(path for path in paths if path.is_file() and not path.name.startswith("."))
+
+
+def tokenizer_files(folder: str | Path) -> list[Path]:
+    return matching(folder, TOKENIZER)
+
+
+def model_files(folder: str | Path) -> list[Path]:
+    """Return everything that decides what a model folder computes: weights, configuration and tokenizer."""
+    return matching(folder, (*WEIGHTS, *CONFIGURATION, *TOKENIZER))
+
+
+def tokenizer_hash(folder: str | Path) -> str:
+    return _hash(folder, tokenizer_files(folder))
+
+
+def model_hash(folder: str | Path) -> str:
+    """Return the address of a model folder's content: its weights, configuration and tokenizer."""
+    return _hash(folder, model_files(folder))
+
+
+def _hash(folder: str | Path, files: list[Path]) -> str:
+    return digest([[str(path.relative_to(folder)), hash_file(path)] for path in files])
+
+
+def copy_tokenizer(source: str | Path, target: Path) -> None:
+    """Copy tokenizer files byte for byte: a re-saved tokenizer may hash, or even tokenise, differently."""
+    _copy(source, target, TOKENIZER)
+
+
+def copy_settings(source: str | Path, target: Path) -> None:
+    """Copy everything but the weights byte for byte: configuration, generation settings and tokenizer."""
+    _copy(source, target, (*CONFIGURATION, *TOKENIZER))
+
+
+def copy_generation_settings(source: str | Path, target: Path) -> None:
+    _copy(source, target, ("generation_config.json",))
+
+
+def _copy(source: str | Path, target: Path, patterns: Iterable[str]) -> None:
+    for path in matching(source, patterns):
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
