@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from continual.errors import ContinualError, Interrupted
+from continual.errors import ContinualError, Interrupted, unwrap
 
 
 def exit_code_of(action: Callable[[], None]) -> int:
@@ -19,7 +19,7 @@ def exit_code_of(action: Callable[[], None]) -> int:
         action()
     except ContinualError as error:
         # An error from a Ray task comes wrapped, with the task's traceback as its text.
-        print(f"error: {getattr(error, 'cause', error)}", file=sys.stderr)
+        print(f"error: {unwrap(error)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         stopped = Interrupted("interrupted; run the same command again to resume")

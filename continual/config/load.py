@@ -69,9 +69,9 @@ def load_sequence(
         raw["storage"] = resolve_storage(raw["storage"], Path.cwd() if typed_here else full.parent)
         sequence = Sequence.model_validate(raw)
     except ValidationError as error:
-        raise explain(error, raw, file, applied) from error
+        raise explain(error, Sequence, raw, file, applied) from error
     except ConfigurationError as error:
-        raise ConfigurationError(error.key, error.problem, error.fix, file) from error
+        raise error.in_file(file) from error
     resolved = sequence.model_dump(mode="json")
     for place, value in _scalars(resolved):
         if isinstance(value, float) and not math.isfinite(value):

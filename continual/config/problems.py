@@ -1,17 +1,15 @@
 """pydantic's findings as one sentence: file, dotted key, what is wrong, what to write instead."""
 
-import difflib
-from collections.abc import Iterable
-from typing import Any, get_args
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from continual.config.overrides import KeyPath, Override, dotted
-from continual.config.schema import Sequence
 from continual.contract.mitigation import REGISTRY, Mitigation
-from continual.errors import ConfigurationError
+from continual.errors import ConfigurationError, nearest
 
-WANTED = {
+EXPECTED = {
     "int": "a whole number",
     "float": "a number",
     "bool": "true or false",
@@ -31,28 +29,32 @@ LIMITS = {
 }
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that `word` was probably meant to be."""
-    found = difflib.get_close_matches(word, list(known), 1, 0.6)
-    return found[0] if found else None
+def explain(
+    error: ValidationError, root: type[BaseModel], raw: dict[str, Any], file: str, overrides: list[Override]
+) -> ConfigurationError:
+    """Return the first finding as a ConfigurationError, with the number of further findings.
 
-
-def explain(error: ValidationError, raw: dict[str, Any], file: str, overrides: list[Override]) -> ConfigurationError:
-    """The first finding as a ConfigurationError; how many others there are is said, not listed."""
+    Args:
+        error: What pydantic raised for `raw`.
+        root: The model of the whole file, e.g. `Sequence`.
+        raw: The mapping that was validated, with the overrides applied.
+        file: The file's name in messages.
+        overrides: The overrides that were applied; one that set the bad value is named.
+    """
     findings: dict[KeyPath, Any] = {}
     for finding in error.errors(include_url=False):
         findings.setdefault(_place(finding, raw), finding)
-    # An unknown key comes first: it is often why another one is missing.
+    # An unknown key comes first: it is often the reason why another one is missing.
     order = sorted(findings, key=lambda path: findings[path]["type"] != "extra_forbidden")
     path, finding = order[0], findings[order[0]]
-    problem, fix = _sentence(finding, path, raw)
+    problem, fix = _sentence(finding, path, root, raw)
     if len(findings) > 1:
         fix = f"{fix} (and {len(findings) - 1} more)" if fix else f"(and {len(findings) - 1} more)"
     return ConfigurationError(dotted(path), problem, fix, with_override(file, path, overrides))
 
 
 def with_override(file: str, path: KeyPath, overrides: list[Override]) -> str:
-    """The file, and the override that set what stands at `path` or the section that holds it."""
+    """Return the file's name, with the last override that set the value at `path`, or a section around or below it."""
     for override in reversed(overrides):
         shared = min(len(path), len(override.path))
         if path and path[:shared] == override.path[:shared]:
@@ -61,29 +63,37 @@ def with_override(file: str, path: KeyPath, overrides: list[Override]) -> str:
     return file
 
 
+def shown(value: Any) -> str:
+    """Return a value for a message: short, on one line, as YAML writes it."""
+    words = {None: "null", True: "true", False: "false"}
+    text = words[value] if value is None or isinstance(value, bool) else " ".join(repr(value).split())
+    return text if len(text) <= 50 else f"{text[:47]}..."
+
+
 def _place(finding: Any, raw: Any) -> KeyPath:
-    """pydantic's location without the parts that name members of a union."""
+    """Return pydantic's location without the parts that name members of a union."""
     path: list[str | int] = []
-    at = raw
+    value = raw
     for part in finding["loc"]:
-        if isinstance(at, list) and isinstance(part, int):
-            at = at[part] if part < len(at) else None
-        elif isinstance(at, dict) and (part in at or finding["type"] == "missing"):
-            at = at.get(part)
+        if isinstance(value, list) and isinstance(part, int):
+            value = value[part] if part < len(value) else None
+        elif isinstance(value, dict) and (part in value or finding["type"] == "missing"):
+            value = value.get(part)
         else:
             break
         path.append(part)
     return tuple(path)
 
 
-def _sentence(finding: Any, path: KeyPath, raw: Any) -> tuple[str, str]:
+def _sentence(finding: Any, path: KeyPath, root: type[BaseModel], raw: Any) -> tuple[str, str]:
+    """Return what is wrong and what to write instead."""
     kind, context = finding["type"], finding.get("ctx", {})
     if kind == "extra_forbidden":
-        return _unknown(path, raw)
+        return _unknown(path, root, raw)
     if kind == "missing" and isinstance(path[-1], int):
         return "the list is too short", f"give at least {path[-1] + 1} entries"
     if kind == "missing":
-        return "this key is missing", f"add `{path[-1]}:`{_meaning(path, raw)}"
+        return "this key is missing", f"add `{path[-1]}:`{_meaning(path, root, raw)}"
     if kind == "value_error":
         problem, _, fix = " ".join(str(context["error"]).split()).partition("; ")
         return problem, fix
@@ -96,67 +106,62 @@ def _sentence(finding: Any, path: KeyPath, raw: Any) -> tuple[str, str]:
         name, words = LIMITS[kind]
         return f"{value} is out of range", f"write a number that is {words} {context[name]}"
     if kind == "string_pattern_mismatch":
-        return f"{value} is no name", "use letters, digits, `.`, `-` and `_`, beginning with a letter or digit"
+        return f"{value} is not a valid name", "use letters, digits, `.`, `-` and `_`; begin with a letter or digit"
     if kind == "too_short":
         return "the list is too short", f"give at least {context['min_length']}"
-    wanted = WANTED.get(kind.split("_")[0])
-    if wanted is None:
-        return f"{value} is not allowed ({finding['msg']})", "see the key's description in the README"
-    return f"{value} is of the wrong type", f"write {wanted}"
+    expected = EXPECTED.get(kind.split("_")[0])
+    if expected is None:
+        return f"{value} is not allowed ({finding['msg']})", "see the key's description in docs/configuration.md"
+    return f"{value} is of the wrong type", f"write {expected}"
 
 
-def shown(value: Any) -> str:
-    """A value in a message: short, on one line."""
-    words = {None: "null", True: "true", False: "false"}
-    text = words[value] if value is None or isinstance(value, bool) else " ".join(repr(value).split())
-    return text if len(text) <= 50 else f"{text[:47]}..."
-
-
-def _unknown(path: KeyPath, raw: Any) -> tuple[str, str]:
-    model = _model_at(path[:-1], raw)
+def _unknown(path: KeyPath, root: type[BaseModel], raw: Any) -> tuple[str, str]:
+    model = _model_at(path[:-1], root, raw)
     known = list(model.model_fields) if model else []
     word = str(path[-1])
     if near := nearest(word, known):
         return "there is no such key", f"did you mean `{near}`?"
-    elsewhere = [f"{section}.{word}" for section, fields in _sections().items() if word in fields]
+    elsewhere = [f"{name}.{word}" for name, section in _sections(root).items() if word in section.model_fields]
     if elsewhere:
         return "there is no such key here", f"did you mean `{elsewhere[0]}`?"
     return "there is no such key", f"known here: {', '.join(sorted(known))}"
 
 
-def _sections() -> dict[str, list[str]]:
-    """The keys of every section that a sequence has once."""
-    sections = {name: _models(field.annotation) for name, field in Sequence.model_fields.items()}
-    return {n: list(m[0].model_fields) for n, m in sections.items() if m and n not in ("stages", "mitigation")}
-
-
-def _models(annotation: Any) -> list[Any]:
-    """The pydantic models somewhere in an annotation."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for argument in get_args(annotation) for model in _models(argument)]
-
-
-def _model_at(path: KeyPath, raw: Any) -> type[BaseModel] | None:
-    """The model that describes the mapping at `path`; a mitigation's is found by its `type`."""
-    model: type[BaseModel] | None = Sequence
-    at = raw
-    for part in path:
-        at = at[part]
-        if isinstance(part, str):
-            if model is None or part not in model.model_fields:
-                return None
-            models = _models(model.model_fields[part].annotation)
-            model = models[0] if models else None
-        if model is not None and issubclass(model, Mitigation) and isinstance(at, dict):
-            try:
-                model = REGISTRY.load(str(at.get("type")))
-            except ValueError:
-                return None
-    return model
-
-
-def _meaning(path: KeyPath, raw: Any) -> str:
-    model = _model_at(path[:-1], raw)
+def _meaning(path: KeyPath, root: type[BaseModel], raw: Any) -> str:
+    model = _model_at(path[:-1], root, raw)
     field = model.model_fields.get(str(path[-1])) if model else None
     return f", the {field.description}" if field and field.description else ""
+
+
+def _sections(root: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """Return the model of every key that holds one section, e.g. `train`."""
+    return {name: model for name, field in root.model_fields.items() if (model := _model(field.annotation))}
+
+
+def _model_at(path: KeyPath, root: type[BaseModel], raw: Any) -> type[BaseModel] | None:
+    """Return the model of the mapping at `path`, or None if it has none."""
+    annotation: Any = root
+    for part in path:
+        raw = raw[part]
+        if (model := _model(annotation)) is None:
+            annotation = next(reversed(get_args(_bare(annotation))), None)  # of the items of a list or a dict
+        else:
+            annotation = model.model_fields[str(part)].annotation if part in model.model_fields else None
+        if (model := _model(annotation)) and issubclass(model, Mitigation) and isinstance(raw, dict):
+            try:
+                annotation = REGISTRY.load(str(raw.get("type")))
+            except ValueError:
+                return None
+    return _model(annotation)
+
+
+def _model(annotation: Any) -> type[BaseModel] | None:
+    bare = _bare(annotation)
+    return bare if isinstance(bare, type) and issubclass(bare, BaseModel) else None
+
+
+def _bare(annotation: Any) -> Any:
+    """Return an annotation without metadata and `| None`; of a union the first member."""
+    if get_origin(annotation) in (Annotated, Union, UnionType):
+        return _bare(get_args(annotation)[0])
+    return annotation

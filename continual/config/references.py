@@ -8,8 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from continual.config.problems import nearest
-from continual.errors import ConfigurationError
+from continual.errors import ConfigurationError, nearest, one_line
 
 
 def load_function(key: str, reference: str) -> Callable[..., Any]:
@@ -89,12 +88,6 @@ def attempt(key: str, reference: str, action: Callable[[], Any]) -> Any:
     except Exception as error:
         problem = f"`{reference}` failed ({type(error).__name__}: {one_line(error)})"
         raise ConfigurationError(key, problem, "correct the function or its arguments") from error
-
-
-def one_line(error: BaseException, longest: int = 160) -> str:
-    """An exception's text for a one-sentence message."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 def _not_found(key: str, module: str, missing: str) -> ConfigurationError:

@@ -87,7 +87,7 @@ def read_yaml(path: Path, file: str) -> dict[str, Any]:
     try:
         value = parse_yaml(text)
     except ConfigurationError as error:
-        raise ConfigurationError(error.key, error.problem, error.fix, file) from error
+        raise error.in_file(file) from error
     if not isinstance(value, dict):
         found = "is empty" if value is None else f"holds a {kind_name(value)}"
         fix = "write keys such as `name:`, `model:` and `stages:`"

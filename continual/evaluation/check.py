@@ -4,7 +4,6 @@ lm-eval's own index parses 14,000 YAML files in six seconds. The names alone sta
 scan of the files' bytes finds them in 0.2 s, and much sooner where the folders named like the task are enough.
 """
 
-import difflib
 import os
 import re
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from continual.errors import ConfigurationError
+from continual.errors import ConfigurationError, nearest
 
 KEY = re.compile(rb"^[\"']?(task|group)[\"']?:(.*)", re.MULTILINE)
 """A task's or group's key with all that follows on its line."""
@@ -90,12 +89,5 @@ def unknown_tasks(names: list[str], include_path: str | None = None) -> list[tup
             return []
         for path in yaml_files(f"{root}/{folder}"):
             index.read(path)
-    known = [*index.tasks, *index.groups]
-    return [(name, nearest(name, known)) for name in missing if name not in index]
-
-
-def nearest(name: str, known: list[str]) -> str | None:
-    """The most similar known name. Only names of about this length are compared: there are 12,000."""
-    close = [other for other in known if abs(len(other) - len(name)) <= 4]
-    found = difflib.get_close_matches(name, close, 1, cutoff=0.6)
-    return found[0] if found else None
+    known = [*index.tasks, *index.groups]  # about 12,000 names
+    return [(name, nearest(name, known, length_difference=4)) for name in missing if name not in index]

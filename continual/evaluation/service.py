@@ -7,7 +7,7 @@ from typing import Any
 
 from continual.config.schema import EvaluationTask, Sequence
 from continual.contract.mitigation import ModelRef
-from continual.errors import ConfigurationError, ContinualError, last_line, unwrapped
+from continual.errors import ConfigurationError, ContinualError, describe, unwrap
 from continual.store import Artefact, Store, hash_folder
 from continual.store.artefact import versions
 
@@ -106,10 +106,10 @@ class Scorer:
 
 def _failed(what: str, error: Exception) -> ContinualError:
     """Our own error if the actor raised one about the configuration, else one sentence about it."""
-    inner = unwrapped(error)
+    inner = unwrap(error)
     if isinstance(inner, ConfigurationError):
         return ConfigurationError(inner.key, inner.problem, inner.fix, inner.file)
-    sentence = str(inner) if isinstance(inner, ContinualError) else last_line(inner)
+    sentence = str(inner) if isinstance(inner, ContinualError) else describe(inner)
     return ContinualError(f"{what}: {sentence or type(inner).__name__}")
 
 

@@ -20,7 +20,7 @@ def check(loaded: Loaded) -> list[str]:
     try:
         return _check(loaded.sequence)
     except ConfigurationError as error:
-        raise ConfigurationError(error.key, error.problem, error.fix, loaded.file) from error
+        raise error.in_file(loaded.file) from error
 
 
 def _check(sequence: Sequence) -> list[str]:

@@ -5,10 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from continual.config.problems import nearest
-from continual.config.references import one_line
 from continual.config.schema import Source
-from continual.errors import ConfigurationError
+from continual.errors import ConfigurationError, nearest, one_line
 from continual.preflight.documents import Document, first_documents, hub_folder
 
 FIRST = 20

@@ -12,10 +12,10 @@ from typing import Any
 
 from continual.config.paths import CORRECT_PATH, is_uri, looks_like_path
 from continual.config.problems import shown
-from continual.config.references import attempt, call, one_line
+from continual.config.references import attempt, call
 from continual.config.schema import Source
 from continual.config.yaml_text import kind_name
-from continual.errors import ConfigurationError
+from continual.errors import ConfigurationError, one_line
 
 Document = dict[str, Any]
 TEXT_BYTES = 1 << 20

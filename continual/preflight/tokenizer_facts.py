@@ -6,9 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from continual.config.references import call, one_line
+from continual.config.references import call
 from continual.config.schema import ModelSource
-from continual.errors import ConfigurationError
+from continual.errors import ConfigurationError, one_line
 from continual.models.files import VOCABULARY
 
 GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")

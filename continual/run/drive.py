@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.config.load import Loaded
-from continual.errors import last_line, told
+from continual.errors import as_one_sentence, describe
 from continual.ledger.ledger import Ledger
 from continual.preflight.plan import make_plan
 from continual.preflight.render import render
@@ -59,7 +59,7 @@ def report(run: Run) -> None:
     except Exception as error:
         traceback.print_exc()
         again = f"python -m continual.report {run.folder}"
-        run.terminal.line(f"  the run is done, its report failed: {last_line(error)}; try again: {again}")
+        run.terminal.line(f"  the run is done, its report failed: {describe(error)}; try again: {again}")
 
 
 def drive(
@@ -77,7 +77,7 @@ def drive(
             terminal.line(f"note: {note}")
         terminal.line(f"log: {folder / 'log.txt'}")
         with (
-            told(loaded.file),
+            as_one_sentence(loaded.file),
             connected() as resources,
             published(loaded, folder, ledger, terminal) as (publisher, summaries),
         ):

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from continual.config.overrides import Override, apply_override
-from continual.config.problems import explain, nearest, with_override
+from continual.config.problems import explain, with_override
 from continual.config.schema import NAME, Strict
 from continual.config.yaml_text import read_yaml
-from continual.errors import ConfigurationError
+from continual.errors import ConfigurationError, nearest
 
 FIXED = ("name", "seed", "storage", "track")
 """Keys of a sequence that are the same for all trials, or set by the sweep itself."""
@@ -137,7 +137,7 @@ def load_ablation(path: str | Path, arguments: Iterable[str] = ()) -> LoadedAbla
     try:
         ablation = Ablation.model_validate(raw)
     except ValidationError as error:
-        raise explain(error, raw, file, applied) from error
+        raise explain(error, Ablation, raw, file, applied) from error
     base = os.path.relpath(full.parent / Path(ablation.sequence).expanduser())
     return LoadedAblation(ablation, file, full.parent, base, rest)
 

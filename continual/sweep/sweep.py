@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from continual.errors import ConfigurationError, ContinualError, told
+from continual.errors import ConfigurationError, ContinualError, as_one_sentence
 from continual.preflight.resources import check_fit, machine
 from continual.run.cluster import connected
 from continual.run.resume import catch_up, claim, tracking_uri
@@ -94,7 +94,7 @@ def _check_concurrency(source: LoadedAblation, trials: Trials, cpus: float | Non
     try:
         check_concurrency(sequences, source.ablation.concurrency, cpus, gpus)
     except ConfigurationError as error:
-        raise ConfigurationError(error.key, error.problem, error.fix, source.file) from error
+        raise error.in_file(source.file) from error
 
 
 def plan_text(sweep: Sweep) -> str:
@@ -128,7 +128,7 @@ def run_sweep(sweep: Sweep, fresh: bool) -> None:
         with Terminal(sweep.folder / "log.txt") as terminal:
             terminal.line(plan_text(sweep))
             terminal.line(f"log: {sweep.folder / 'log.txt'}; every trial has its own in its run\n")
-            with told(sweep.source.file):
+            with as_one_sentence(sweep.source.file):
                 _run(sweep, terminal)
     if sweep.failed:
         count = len(sweep.failed)

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from continual.config.load import Loaded, load_sequence
-from continual.config.problems import nearest
 from continual.config.schema import Sequence
-from continual.errors import ConfigurationError
+from continual.errors import ConfigurationError, nearest
 from continual.forgetting import FIGURES, figures
 from continual.preflight.check import check
 from continual.run.resume import refuse_changes
@@ -108,7 +107,7 @@ def make_trials(source: LoadedAblation) -> Trials:
     try:
         wanted = points(source.ablation)
     except ConfigurationError as error:
-        raise ConfigurationError(error.key, error.problem, error.fix, source.file) from error
+        raise error.in_file(source.file) from error
     for point in wanted:
         trials.make(point)
     first = next(iter(trials.made.values()))

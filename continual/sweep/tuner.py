@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from continual.errors import ContinualError, last_line, unwrapped
+from continual.errors import ContinualError, describe, unwrap
 from continual.sweep.local import Local
 from continual.sweep.state import STOP
 from continual.sweep.trainable import run_trial
@@ -56,7 +56,7 @@ class Watch(Local, tune.Callback):
             return
         if _name(trial) not in self.failed:
             error = trial.get_error()
-            self.failed[_name(trial)] = last_line(unwrapped(error)) if error else "it ended without a word"
+            self.failed[_name(trial)] = describe(unwrap(error)) if error else "it ended without a word"
         self._end(trial, self.failed[_name(trial)])
 
     def _end(self, trial: Any, why: str | None) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from continual.errors import last_line
+from continual.errors import describe
 from continual.show.report.figures import Figures
 from continual.show.report.gather import RunData, SampleSet, gather
 from continual.show.report.page import Page, SamplesView, render
@@ -54,6 +54,6 @@ def _view(run: RunData, sample_set: SampleSet, make: Make) -> SamplesView:
             try:
                 make(Store(samples.root), samples, model, run.config["model"]["dtype"])
             except Exception as error:  # whatever a model does, the rest of the page is worth having
-                missing = f"These samples could not be scored: {last_line(error)}"
+                missing = f"These samples could not be scored: {describe(error)}"
     manifest = samples.manifest()
     return SamplesView(sample_set.stage, sample_set.stage_name, manifest, read_shown(samples), missing)

@@ -1,0 +1,47 @@
+"""The exceptions that a user meets. Each carries one sentence with the place and the fix, and sets the exit code."""
+
+
+class ContinualError(Exception):
+    """The run failed (exit code 1)."""
+
+    exit_code = 1
+
+
+class ConfigurationError(ContinualError):
+    """The configuration, or an input that it names, cannot be used (exit code 2).
+
+    `file` is the YAML (whoever reads the file adds it, see `in_file`), `key` the dotted path, `problem` what is wrong
+    there and `fix` what to write instead.
+    """
+
+    exit_code = 2
+
+    def __init__(self, key: str, problem: str, fix: str = "", file: str = ""):
+        self.key, self.problem, self.fix, self.file = key, problem, fix, file
+        super().__init__(key, problem, fix, file)
+
+    def __str__(self) -> str:
+        place = ": ".join(part for part in (self.file, self.key) if part)
+        sentence = f"{place}: {self.problem}" if place else self.problem
+        return f"{sentence}; {self.fix}" if self.fix else sentence
+
+    def within(self, prefix: str) -> "ConfigurationError":
+        """Return the same error with its key below `prefix`, e.g. `stages.0.data` before `path`."""
+        key = f"{prefix}.{self.key}" if self.key else prefix
+        return ConfigurationError(key, self.problem, self.fix, self.file)
+
+    def in_file(self, file: str) -> "ConfigurationError":
+        """Return the same error with `file` as its file; an error that has a file keeps it."""
+        return ConfigurationError(self.key, self.problem, self.fix, self.file or file)
+
+
+class ForgotTooMuch(ContinualError):
+    """The sequence finished, but forgot more than `--max-forgetting` (exit code 3)."""
+
+    exit_code = 3
+
+
+class Interrupted(ContinualError):
+    """The user pressed Ctrl-C; all files are complete and the same command resumes (exit code 130)."""
+
+    exit_code = 130
