@@ -73,14 +73,16 @@ def shown(value: Any) -> str:
 def _place(finding: Any, raw: Any) -> KeyPath:
     """Return pydantic's location without the parts that name members of a union."""
     path: list[str | int] = []
-    value = raw
-    for part in finding["loc"]:
+    value, last = raw, len(finding["loc"]) - 1
+    for number, part in enumerate(finding["loc"]):
         if isinstance(value, list) and isinstance(part, int):
             value = value[part] if part < len(value) else None
-        elif isinstance(value, dict) and (part in value or finding["type"] == "missing"):
-            value = value.get(part)
+        elif isinstance(value, dict) and number == last and finding["type"] == "missing":
+            value = None
+        elif isinstance(value, dict) and part in value and (number == last or part != value.get("type")):
+            value = value[part]
         else:
-            break
+            continue
         path.append(part)
     return tuple(path)
 
@@ -135,33 +137,45 @@ def _meaning(path: KeyPath, root: type[BaseModel], raw: Any) -> str:
 
 def _sections(root: type[BaseModel]) -> dict[str, type[BaseModel]]:
     """Return the model of every key that holds one section, e.g. `train`."""
-    return {name: model for name, field in root.model_fields.items() if (model := _model(field.annotation))}
+    return {name: model for name, field in root.model_fields.items() if (model := _model(field.annotation, None))}
 
 
 def _model_at(path: KeyPath, root: type[BaseModel], raw: Any) -> type[BaseModel] | None:
     """Return the model of the mapping at `path`, or None if it has none."""
     annotation: Any = root
     for part in path:
-        raw = raw[part]
-        if (model := _model(annotation)) is None:
-            annotation = next(reversed(get_args(_bare(annotation))), None)  # of the items of a list or a dict
+        if (model := _model(annotation, raw)) is None:
+            annotation = _item(annotation)
         else:
             annotation = model.model_fields[str(part)].annotation if part in model.model_fields else None
-        if (model := _model(annotation)) and issubclass(model, Mitigation) and isinstance(raw, dict):
-            try:
-                annotation = REGISTRY.load(str(raw.get("type")))
-            except ValueError:
-                return None
-    return _model(annotation)
+        raw = raw[part]
+    return _model(annotation, raw)
 
 
-def _model(annotation: Any) -> type[BaseModel] | None:
-    bare = _bare(annotation)
-    return bare if isinstance(bare, type) and issubclass(bare, BaseModel) else None
+def _item(annotation: Any) -> Any:
+    """Return the annotation of the items of a list or of the values of a dict, or None."""
+    items = [part for member in _members(annotation) for part in get_args(member) if part is not Ellipsis]
+    return items[-1] if items else None
 
 
-def _bare(annotation: Any) -> Any:
-    """Return an annotation without metadata and `| None`; of a union the first member."""
-    if get_origin(annotation) in (Annotated, Union, UnionType):
-        return _bare(get_args(annotation)[0])
-    return annotation
+def _model(annotation: Any, value: Any) -> type[BaseModel] | None:
+    """Return the model of `value` among those of its annotation; of several, its `type` decides."""
+    models = [member for member in _members(annotation) if isinstance(member, type) and issubclass(member, BaseModel)]
+    kind = value.get("type") if isinstance(value, dict) else None
+    if Mitigation in models:
+        try:
+            return REGISTRY.load(str(kind))
+        except ValueError:
+            return None
+    types = {model: model.model_fields.get("type") for model in models}
+    typed = [model for model, field in types.items() if field and kind in get_args(field.annotation)]
+    return next(iter(typed or models), None)
+
+
+def _members(annotation: Any) -> list[Any]:
+    """Return the members of a union, or the annotation itself, without metadata."""
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [member for part in get_args(annotation) for member in _members(part)]
+    return [annotation]

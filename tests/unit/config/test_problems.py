@@ -1,6 +1,6 @@
 """Unknown and missing keys, in models of any shape."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -19,10 +19,23 @@ class Leaf(Strict):
     name: str = "x"
 
 
+class Circle(Strict):
+    type: Literal["circle"]
+    radius: float = 1.0
+
+
+class Square(Strict):
+    type: Literal["square"]
+    side: float = Field(description="length of a side")
+    square: float = 1.0
+
+
 class Root(Strict):
     section: Leaf | None = None
     leaves: dict[str, Leaf] = Field(default_factory=dict)
     listed: Annotated[list[Leaf], BeforeValidator(lambda value: value)] = Field(default_factory=list)
+    shapes: list[Annotated[Circle | Square, Field(discriminator="type")]] = Field(default_factory=list)
+    fixed: tuple[Leaf, ...] = ()
     free: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -42,6 +55,9 @@ def problem_of(raw: dict[str, Any], *overrides: str) -> ConfigurationError:
         ({"listed": [{"width": 1}, {"width": 1, "zzz": 1}]}, "listed.1.zzz", "known here: name, width"),
         ({"listed": [{}]}, "listed.0.width", "add `width:`, the number of columns"),
         ({"leaves": {"a": {}}}, "leaves.a.width", "add `width:`, the number of columns"),
+        ({"fixed": [{"width": 1, "widht": 1}]}, "fixed.0.widht", "did you mean `width`?"),
+        ({"shapes": [{"type": "square", "side": 1, "sied": 1}]}, "shapes.0.sied", "did you mean `side`?"),
+        ({"shapes": [{"type": "square", "square": 1}]}, "shapes.0.side", "add `side:`, the length of a side"),
         ({"width": 1}, "width", "did you mean `section.width`?"),
     ],
 )
