@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow soak check browser constraints clean
+.PHONY: help setup demo test test-slow soak cover check docs browser constraints clean
 
 # Python >= 3.11; another one: make PYTHON=/path/to/python setup
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -14,8 +14,8 @@ PIP := -m pip --disable-pip-version-check --quiet --quiet
 TWO := -n 2 --no-loadscope-reorder -rs
 
 export RAY_USAGE_STATS_ENABLED := 0
-test test-slow soak: export HF_HUB_OFFLINE := 1
-test test-slow soak: export OMP_NUM_THREADS ?= 1
+test test-slow soak cover: export HF_HUB_OFFLINE := 1
+test test-slow soak cover: export OMP_NUM_THREADS ?= 1
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -46,11 +46,18 @@ test-slow: $(READY) ## the other tests
 soak: $(READY) ## tests that run for long, not part of CI
 	@$(BIN)/pytest -m soak
 
+cover: $(READY) ## line coverage of the unit tests, with the lines that no test runs
+	@$(BIN)/pytest -m 'not slow and not soak' $(TWO) --quiet --cov=continual --cov=baselines \
+	    --cov-report=term-missing:skip-covered tests/unit
+
 check: $(READY) ## lint, format, types, Dockerfile
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check . || { echo 'make check: run .venv/bin/ruff format .' >&2; exit 1; }
 	@$(BIN)/mypy
 	@$(BIN)/hadolint docker/Dockerfile
+
+docs: $(READY) ## renew the generated parts of README.md and docs/
+	@$(BIN)/python -m docs.generate
 
 browser: ## Chromium from Debian's packages, for the tests of pages (as root; without it they skip)
 	@command -v chromium chromedriver > /dev/null || { \
@@ -67,5 +74,5 @@ constraints: ## constraints.txt anew, from what pip resolves today for the extra
 	@rm -rf .setup
 
 clean: ## remove .venv and all caches; runs stay
-	@rm -rf .venv .setup build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .setup build *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

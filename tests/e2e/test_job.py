@@ -1,4 +1,4 @@
-"""`ray job submit` on a local cluster with token authentication, as the README types it."""
+"""`ray job submit` on a local cluster with token authentication, as docs/cluster.md types it."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The usual questions are one filter each: every example of the README, through MLflow's API."""
+"""The usual questions are one filter each: every example of docs/report-and-mlflow.md, through MLflow's API."""
 
 import re
 
@@ -59,9 +59,11 @@ def test_a_filter_finds_what_it_says(uri: str, example: str) -> None:
 
 
 def documented() -> set[str]:
-    """The filters in the README's block of them: each line is a filter, at least two spaces, and what it finds."""
+    """The filters in the page's block of them: each line is a filter, at least two spaces, and what it finds."""
     block = re.search(
-        r"^```\n(tags\.kind = 'sequence' .*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE
+        r"^```\n(tags\.kind = 'sequence' .*?)^```",
+        (ROOT / "docs/report-and-mlflow.md").read_text(),
+        re.DOTALL | re.MULTILINE,
     )
     return {re.split(r"\s{2,}", line)[0] for line in block[1].strip().splitlines()} if block else set()
 
