@@ -1,0 +1,115 @@
+"""Where documents come from, and which of three formats a document has. Imports neither torch nor ray."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+
+from continual.contract.base import Strict
+from continual.contract.registry import SOURCES
+
+if TYPE_CHECKING:
+    import ray.data
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Format:
+    """What is learned of a document, and the fields that hold it.
+
+    `text`: one field, learned whole. `prompt`: two fields, of which the second is learned. `messages`: one field with
+    a list of turns, of which the assistant's are learned.
+    """
+
+    kind: Literal["text", "prompt", "messages"]
+    fields: tuple[str, ...]
+
+
+class Source(Strict):
+    """Base of all data sources. Subclass it, add options, implement the methods.
+
+    Formats: `text` (loss on everything), `prompt` + `completion` (loss on the completion), `messages` (the
+    tokenizer's chat template; loss on assistant turns). The keys name the fields of a document.
+    """
+
+    path_options: ClassVar[dict[str, bool]] = {}
+    """Options that hold a path, each with whether it may be a hub id instead; relative ones start at the YAML."""
+    self_describing: ClassVar[bool] = False
+    """Whether the fields of each document tell its format where no option does."""
+
+    type: str
+    text: str | None = Field(None, description="column with running text")
+    prompt: str | None = Field(None, description="column with the prompt (no loss)")
+    completion: str | None = Field(None, description="column with the completion (loss)")
+    messages: str | None = Field(None, description="column with a list of {role, content}")
+    limit: int | None = Field(None, ge=1, description="use only the first so many documents")
+    overlong: Literal["drop", "cut"] | None = Field(
+        None, description="documents longer than `train.row_tokens`; null: cut for type text, else drop"
+    )
+    end_token: bool = Field(True, description="append the end-of-text token to every uncut document")
+
+    @model_validator(mode="after")
+    def _one_format(self) -> "Source":
+        if bool(self.prompt) != bool(self.completion):
+            raise ValueError("`prompt` and `completion` go together; for running text use `text`")
+        given = [key for key in ("text", "prompt", "messages") if getattr(self, key)]
+        if len(given) > 1:
+            raise ValueError(f"choose one format: {' or '.join(given)}")
+        return self
+
+    @property
+    def cuts(self) -> bool:
+        """Whether documents that are longer than a row are cut, not dropped."""
+        return self.overlong == "cut"
+
+    def format_of(self, document: Document) -> Format:
+        """Return the format of a document; the check, the estimate and the run all ask here."""
+        free = self.self_describing and not (self.text or self.prompt or self.messages)
+        if self.messages or (free and "messages" in document):
+            return Format("messages", (self.messages or "messages",))
+        if self.prompt or (free and "prompt" in document):
+            return Format("prompt", (self.prompt or "prompt", self.completion or "completion"))
+        return Format("text", (self.text or "text",))
+
+    @property
+    def has_prompts(self) -> bool:
+        """Whether documents may have prompts; False for running text."""
+        return not self.text
+
+    def files(self) -> list[Path]:
+        """Return the local files that are read, in their order; [] for a source without files."""
+        return []
+
+    @abstractmethod
+    def first(self, key: str, count: int) -> list[Document]:
+        """Return at most `count` documents from the beginning of the source, without Ray.
+
+        Args:
+            key: The source's key in the YAML, for messages.
+            count: Most documents to read.
+
+        Returns:
+            Documents, spread over the first files; [] if reading them would need the network.
+
+        Raises:
+            ConfigurationError: The source is missing, empty, or damaged in what was read.
+        """
+
+    @abstractmethod
+    def count(self) -> int | None:
+        """Return about how many documents there are, None if that takes too long to tell."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the documents and their format, JSON-able: files by content, functions by their code."""
+
+    @abstractmethod
+    def documents(self) -> "ray.data.Dataset":
+        """Return all documents in a fixed order: column `item`, one JSON object per document."""
+
+
+SourceItem = Annotated[SerializeAsAny[Source], BeforeValidator(SOURCES.build)]
+"""The type of an option that holds a data source of any registered kind."""
