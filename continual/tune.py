@@ -1,7 +1,7 @@
 """`python -m continual.tune ablation.yaml [key=value ...]`."""
 
-from continual.cli.main import leave
 from continual.cli.tune import main
+from continual.errors.process import leave
 
 if __name__ == "__main__":
     leave(main())

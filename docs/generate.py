@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from continual.config.schema import Sequence
 from continual.contract.mitigation import REGISTRY, Mitigation
-from continual.sweep.schema import Ablation
+from continual.sweep.spec import Ablation
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/configuration.md", "docs/methods.md")

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks import record, sweeps
 from continual.show.report.draw import borders, style
 from continual.show.report.gather import over_steps
-from continual.sweep.statistics import mean_error
+from continual.sweep.results import mean_error
 
 HERE = Path(__file__).resolve().parent
 SWEEPS = {

@@ -12,7 +12,7 @@ from benchmarks import record
 from benchmarks.methods.arms import SEQUENCES, Mitigations, context_free
 from benchmarks.methods.runs import ROOT, Arm, run_all
 from continual.ledger.records import read_records
-from continual.sweep.statistics import mean_error
+from continual.sweep.results import mean_error
 
 PARTS = (0.1, 0.3, 0.6)
 LAST = 5

@@ -8,7 +8,7 @@ from benchmarks.methods.arms import Sequence
 from benchmarks.methods.figures import at_new_score
 from benchmarks.methods.runs import Arm, Result, read
 from benchmarks.record import cell
-from continual.sweep.statistics import mean_error
+from continual.sweep.results import mean_error
 
 FORGETS = 5.0
 """Standard errors by which the plain arm must forget; else there is nothing to compare."""

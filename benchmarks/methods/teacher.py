@@ -19,7 +19,7 @@ from benchmarks.record import cell
 from continual.data import RowReader
 from continual.ledger.ledger import read_events
 from continual.store import Artefact
-from continual.sweep.statistics import mean_error
+from continual.sweep.results import mean_error
 from continual.training.losses import kl_sum, kl_topk_sum
 
 STORIES = SEQUENCES["stories"]

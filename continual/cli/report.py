@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence as Arguments
 from pathlib import Path
 
-from continual.cli.main import exit_code_of
 from continual.errors import ContinualError
+from continual.errors.process import exit_code_of
 
 EPILOG = "Figures are written as PNG too, into a folder beside the page that has its name without `.html`."
 

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence as Arguments
 
 from continual import __version__
-from continual.cli.main import exit_code_of
+from continual.errors.process import exit_code_of
 
 EPILOG = """exit codes: 0 done, 1 failed while running, 2 bad configuration or usage,
 3 forgot more than --max-forgetting, 130 interrupted.

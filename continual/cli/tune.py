@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence as Arguments
 
 from continual import __version__
-from continual.cli.main import exit_code_of
-from continual.sweep.schema import load_ablation
+from continual.errors.process import exit_code_of
+from continual.sweep.spec import load_ablation
 from continual.sweep.sweep import plan_text, prepare, run_sweep
 
 EPILOG = """exit codes: 0 done, 1 a trial failed, 2 bad configuration or usage, 130 interrupted.
@@ -15,12 +15,15 @@ The same command again resumes; a finished sweep prints its table."""
 def parser() -> argparse.ArgumentParser:
     command = argparse.ArgumentParser(
         prog="python -m continual.tune",
-        description="Run a sequence under many settings and seeds, and compare.",
+        description="Run a sequence under many settings and seeds, and compare the results.",
         epilog=EPILOG,
     )
     command.add_argument("ablation", help="the sweep's YAML")
     command.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="keys of the sweep (concurrency=2) or of every sequence"
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="keys of the sweep (concurrency=2) or of all sequences",
     )
     command.add_argument("--plan", action="store_true", help="print what would run and what is shared; start nothing")
     command.add_argument("--fresh", action="store_true", help="forget earlier trials of this sweep (the store stays)")

@@ -1,7 +1,7 @@
-"""The driver of one trial: `python -m continual.sweep.driver`, started by the trial (see `continual.sweep.trainable`).
+"""Run one trial: `python -m continual.sweep.driver`, started by `continual.sweep.trainable`.
 
-It is `continual.run` with two pipes. The first line of its standard input is the request; after every stage it writes a
-report to its standard output and goes on when it has read a line. A report that says `error` is its last word.
+This is `continual.run` with two pipes. The first line of standard input is the request. After every stage the driver
+writes a report to standard output, and continues when it has read a line. A report with `error` is the last one.
 """
 
 import json
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from continual.config.load import load_sequence
-from continual.errors import ContinualError
+from continual.errors import Interrupted
+from continual.errors.process import exit_code_of, leave
 from continual.ledger.ledger import read_events
 from continual.preflight.check import check
 from continual.run.execute import execute
@@ -23,12 +24,14 @@ from continual.sweep.results import figures_after, mean_score
 
 
 class Pipes:
-    """The two pipes. When the reading one ends, whoever started this process is gone, and it ends too, at once:
-    what is on disk is whole at any moment, and the run's lock must be free for the next start."""
+    """The pipes to the trial. When the trial's end of standard input closes, this process ends at once.
+
+    Files on disk are complete at any moment, and the run's lock must be free for the next start.
+    """
 
     def __init__(self) -> None:
         self._out = os.fdopen(os.dup(1), "w")
-        # What libraries print to standard output is no report.
+        # What libraries print to standard output is not a report.
         os.dup2(2, 1)
         self._lines: queue.Queue[str] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -39,52 +42,51 @@ class Pipes:
         os._exit(1)
 
     def read(self) -> str:
+        """Wait for a line."""
         while True:
             try:
-                return self._lines.get(timeout=0.5)  # a wait without an end would not see Ctrl-C
+                return self._lines.get(timeout=0.5)  # waiting without a timeout would block Ctrl-C
             except queue.Empty:
                 continue
 
     def write(self, report: dict[str, Any]) -> None:
+        """Write a report."""
         self._out.write(json.dumps(report) + "\n")
         self._out.flush()
 
+    def fail(self, error: BaseException) -> None:
+        """Report an error; an interrupted trial has not failed."""
+        if not isinstance(error, Interrupted):
+            self.write({"error": str(error)})
+
+
+def run(pipes: Pipes) -> None:
+    """Run the requested sequence."""
+    request = json.loads(pipes.read())
+    loaded = load_sequence(request["sequence"], request["given"], request["set"], Path(request["folder"]))
+
+    def after_stage(stage: int) -> None:
+        scored = read_events(loaded.run_folder, "scored")
+        values = figures_after(loaded.sequence, scored, stage)
+        halved = {"mean_score": mean_score(loaded.sequence, scored, stage)} if request["halve"] else {}
+        pipes.write({"stage": stage, **values, **halved})
+        pipes.read()
+
+    notes = check(loaded)
+    # A driver whose sweep was killed may need a moment to notice.
+    with FileLock(loaded.run_folder / "lock"):
+        pass
+    execute(loaded, notes, fresh=False, after_stage=after_stage)
+
 
 def main() -> int:
-    """Run the requested sequence; returns the exit code of `continual.run`."""
+    """Run the requested sequence; return the exit code of `continual.run`."""
     # Ray blocks SIGINT in its workers, and their children inherit that.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.path.insert(0, str(Path.cwd()))
     pipes = Pipes()
-    try:
-        request = json.loads(pipes.read())
-        loaded = load_sequence(request["sequence"], request["given"], request["set"], Path(request["folder"]))
-
-        def after_stage(stage: int) -> None:
-            scored = read_events(loaded.run_folder, "scored")
-            values = figures_after(loaded.sequence, scored, stage)
-            halved = {"mean_score": mean_score(loaded.sequence, scored, stage)} if request["halve"] else {}
-            pipes.write({"stage": stage, **values, **halved})
-            pipes.read()
-
-        notes = check(loaded)
-        # A driver that was killed with its sweep may need a moment to notice.
-        with FileLock(loaded.run_folder / "lock"):
-            pass
-        execute(loaded, notes, fresh=False, after_stage=after_stage)
-    except ContinualError as error:
-        pipes.write({"error": str(getattr(error, "cause", error))})
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_code_of(lambda: run(pipes), pipes.fail)
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # As in continual.run: threads of libraries must not hold up the end.
-    os._exit(code)
+    leave(main())

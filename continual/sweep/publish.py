@@ -8,7 +8,7 @@ from continual.show.tracking import Tracker, flatten
 from continual.show.tracking.publisher import SEQUENCE, Status
 from continual.store.lock import FileLock
 from continual.sweep.results import PointResult
-from continual.sweep.schema import LoadedAblation
+from continual.sweep.spec import LoadedAblation
 from continual.sweep.state import Stopped
 from continual.sweep.trials import Trial
 

@@ -1,6 +1,5 @@
-"""What became of the trials, and of the points over their seeds."""
+"""Read what became of the trials, and compare the points by their means over seeds."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,9 +11,8 @@ from continual.ledger.ledger import read_events
 from continual.run.resume import finished
 from continual.run.summary import figures_of, matrix_of, old_names
 from continual.store.files import digest
-from continual.sweep.space import Point
+from continual.sweep.points import Point
 from continual.sweep.state import Stopped
-from continual.sweep.statistics import mean_error, pareto_front
 from continual.sweep.trials import Trial, higher_is_better
 
 OLD, NEW = "old", "new"
@@ -22,10 +20,10 @@ OLD, NEW = "old", "new"
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trial: `done`, `stopped`, `failed` or `waiting` (interrupted, or never begun); `why` in words.
+    """The state of a trial: `done`, `stopped`, `failed` or `waiting` (interrupted or not yet begun), with its reason.
 
-    `values` are the figures, the final score of every task (by its name), and the old and the new score; only of a
-    trial that is done, and without what has nothing to average.
+    `values` of a trial that is done are the figures, the final score of every task by the task's name, and the old and
+    the new score; those without anything to average are left out.
     """
 
     trial: Trial
@@ -37,7 +35,7 @@ class Outcome:
 
 @dataclass
 class PointResult:
-    """A point: {value name: (mean over the seeds that are done, standard error)}, `n` seeds of `of`."""
+    """A point with {name of a value: (mean over the `n` of its `of` seeds that are done, standard error)}."""
 
     point: Point
     n: int
@@ -48,7 +46,7 @@ class PointResult:
 
 
 def outcome(trial: Trial, stopped: Mapping[str, Stopped], failed: Mapping[str, str]) -> Outcome:
-    """What is on disk of a trial; a stop or a failure that is known otherwise."""
+    """Return the outcome of a trial from its run's folder, and from the stops and failures that are known by name."""
     summary = finished(trial.loaded.run_folder, trial.loaded)
     if summary is not None:
         return Outcome(trial, "done", "", values_of(trial.loaded.sequence, summary), summary)
@@ -56,43 +54,42 @@ def outcome(trial: Trial, stopped: Mapping[str, Stopped], failed: Mapping[str, s
         return Outcome(trial, "stopped", str(stopped[trial.name]))
     if trial.name in failed:
         return Outcome(trial, "failed", failed[trial.name])
-    begun = read_events(trial.loaded.run_folder, "stage_done")
-    return Outcome(trial, "waiting", f"interrupted in stage {len(begun) + 1}" if begun else "")
+    done = read_events(trial.loaded.run_folder, "stage_done")
+    return Outcome(trial, "waiting", f"interrupted in stage {len(done) + 1}" if done else "")
 
 
 def values_of(sequence: Sequence, summary: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers by which a finished trial is compared."""
+    """Return the numbers by which a finished trial is compared."""
     final = {task: score["score"] for task, score in summary["matrix"][-1]["scores"].items()}
-    found = {**final, **{name: summary[name] for name in FIGURES}, **_old_and_new(sequence, final, summary["unit"])}
-    return {name: value for name, value in found.items() if value is not None}
+    values = {**final, **{name: summary[name] for name in FIGURES}, **_old_and_new(sequence, final, summary["unit"])}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _old_and_new(sequence: Sequence, final: Mapping[str, float], units: Mapping[str, str]) -> dict[str, float | None]:
-    """The mean final score of what the last stage was to learn, and of what was known before it.
+    """Return the mean final score of the last stage's tasks, and of what the model knew before that stage.
 
-    What was known are the tasks of the stages before and `old_tasks` (texts, where there are none); where these have
-    other units than the stages' tasks, the stages' tasks alone, if there are any.
+    That is the tasks of the earlier stages and `old_tasks` (without any, the texts). If their units differ, only the
+    tasks of the earlier stages count, if there are any.
     """
     new = [task.name for task in sequence.stages[-1].tasks]
     earlier = [task.name for stage in sequence.stages[:-1] for task in stage.tasks]
     old = list(dict.fromkeys([*earlier, *old_names(sequence)]))
     if earlier and len({units[name] for name in old}) > 1:
         old = earlier
-    old = [name for name in old if name not in new]
-    return {OLD: _mean(final, old, units), NEW: _mean(final, new, units)}
+    return {OLD: _mean(final, [name for name in old if name not in new], units), NEW: _mean(final, new, units)}
 
 
 def _mean(final: Mapping[str, float], names: list[str], units: Mapping[str, str]) -> float | None:
-    """None where there is nothing to average, or where units would be mixed."""
+    """Return the mean score, None if there is nothing to average or the units differ."""
     if not names or len({units[name] for name in names}) > 1:
         return None
     return math.fsum(final[name] for name in names) / len(names)
 
 
 def mean_score(sequence: Sequence, scored: list[dict[str, Any]], stage: int) -> float | None:
-    """The mean score after `stage` over the tasks learned so far and `old_tasks`, by which trials are halved.
+    """Return the mean score after `stage` over the tasks learned so far and `old_tasks`, by which trials are halved.
 
-    None without such tasks. Raises ConfigurationError where it would mix units.
+    None without such tasks. Raises ConfigurationError if their units differ.
     """
     names = [task.name for learned in sequence.stages[:stage] for task in learned.tasks]
     names = list(dict.fromkeys([*names, *(task.name for task in sequence.evaluate.old_tasks)]))
@@ -105,80 +102,70 @@ def mean_score(sequence: Sequence, scored: list[dict[str, Any]], stage: int) -> 
 
 
 def history(trial: Trial) -> list[tuple[int, float]]:
-    """(stage, mean score) of the stages that a trial has done."""
+    """Return (stage, mean score) of the stages that a trial has done."""
     scored = read_events(trial.loaded.run_folder, "scored")
     stages = range(1, max((event["stage"] for event in scored), default=0) + 1)
-    found = [(stage, mean_score(trial.loaded.sequence, scored, stage)) for stage in stages]
-    return [(stage, value) for stage, value in found if value is not None]
+    means = [(stage, mean_score(trial.loaded.sequence, scored, stage)) for stage in stages]
+    return [(stage, mean) for stage, mean in means if mean is not None]
 
 
 def figures_after(sequence: Sequence, scored: list[dict[str, Any]], stage: int) -> dict[str, float]:
-    """The figures and scores after a stage, of those that there are: what a trial reports."""
-    known = [event for event in scored if event["stage"] <= stage]
-    entry = figures_of(sequence, known)["history"][stage]
-    scores = {task: score["score"] for task, score in matrix_of(known)[stage]["scores"].items()}
-    return {name: value for name, value in (scores | {n: entry[n] for n in FIGURES}).items() if value is not None}
+    """Return what a trial reports after a stage: the figures and scores that exist by then."""
+    events = [event for event in scored if event["stage"] <= stage]
+    figures = figures_of(sequence, events)["history"][stage]
+    scores = {task: score["score"] for task, score in matrix_of(events)[stage]["scores"].items()}
+    values = scores | {name: figures[name] for name in FIGURES}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def point_results(outcomes: list[Outcome], metrics: list[str]) -> list[PointResult]:
-    """The points in the order of their first trial, with the best one and the front of old against new marked.
+    """Return the points in the order of their first trial; mark the best one and the Pareto front of old and new score.
 
-    The best has the best mean of the first metric among the points with most seeds done; the second metric decides
-    between equals. The front is taken over the same points.
+    Only the points with the most seeds done are compared. The best one has the best mean of the first metric; the
+    second metric decides between equals.
     """
     groups: dict[str, list[Outcome]] = {}
-    for one in outcomes:
-        groups.setdefault(digest(one.trial.point), []).append(one)
-    found = []
+    for each in outcomes:
+        groups.setdefault(digest(each.trial.point), []).append(each)
+    results = []
     for group in groups.values():
-        done = [one for one in group if one.state == "done"]
-        names = [name for name in (done[0].values if done else ()) if all(name in one.values for one in done)]
-        values = {name: mean_error([one.values[name] for one in done]) for name in names}
-        found.append(PointResult(group[0].trial.point, len(done), len(group), values))
-    most = max((point.n for point in found), default=0)
-    whole = [point for point in found if point.n == most and most]
-    pairs = [point for point in whole if OLD in point.values and NEW in point.values]
-    for at in pareto_front([(point.values[OLD][0], point.values[NEW][0]) for point in pairs]):
-        pairs[at].front = True
-    ranked = [point for point in whole if all(metric in point.values for metric in metrics)]
+        done = [each.values for each in group if each.state == "done"]
+        names = [name for name in (done[0] if done else ()) if all(name in values for values in done)]
+        means = {name: mean_error([values[name] for values in done]) for name in names}
+        results.append(PointResult(group[0].trial.point, len(done), len(group), means))
+    most = max((point.n for point in results), default=0)
+    complete = [point for point in results if point.n == most and most]
+    pairs = [point for point in complete if OLD in point.values and NEW in point.values]
+    for i in pareto_front([(point.values[OLD][0], point.values[NEW][0]) for point in pairs]):
+        pairs[i].front = True
+    ranked = [point for point in complete if all(metric in point.values for metric in metrics)]
     if ranked:
-        sign = {metric: 1.0 if higher_is_better(metric) else -1.0 for metric in metrics}
-        max(ranked, key=lambda p: [sign[m] * p.values[m][0] for m in metrics]).best = True
-    return found
+        signs = {metric: 1.0 if higher_is_better(metric) else -1.0 for metric in metrics}
+        max(ranked, key=lambda point: [sign * point.values[metric][0] for metric, sign in signs.items()]).best = True
+    return results
 
 
-def as_json(outcomes: list[Outcome], points: list[PointResult], metrics: list[str]) -> str:
-    """`sweep.json`: every trial with its state and numbers, every point with means and errors."""
-    samples = {name for one in outcomes for name in one.summary.get("samples", [])}
-    stages = sum(len(one.summary["stages"]) for one in outcomes if one.summary)
-    reused = sum(len(one.summary["reused_stages"]) for one in outcomes if one.summary)
-    found = {
-        "metric": metrics,
-        "sample_sets": len(samples),
-        "stages": stages,
-        "trained_stages": stages - reused,
-        "trials": [
-            {
-                "name": one.trial.name,
-                "point": one.trial.point,
-                "seed": one.trial.seed,
-                "state": one.state,
-                "why": one.why,
-                "values": one.values,
-                "mlflow_run_id": one.summary.get("mlflow_run_id"),
-            }
-            for one in outcomes
-        ],
-        "points": [
-            {
-                "point": one.point,
-                "n": one.n,
-                "mean": {name: mean for name, (mean, _) in one.values.items()},
-                "stderr": {name: error for name, (_, error) in one.values.items()},
-                "front": one.front,
-                "best": one.best,
-            }
-            for one in points
-        ],
-    }
-    return json.dumps(found, indent=1)
+def best_of(points: list[PointResult]) -> PointResult | None:
+    """Return the point that is marked as the best one."""
+    return next((point for point in points if point.best), None)
+
+
+def mean_error(values: list[float]) -> tuple[float, float | None]:
+    """Return the mean and its standard error s / sqrt(n), with n - 1 in s; None for the error of a single value."""
+    n = len(values)
+    mean = math.fsum(values) / n
+    if n < 2:
+        return mean, None
+    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
+    return mean, math.sqrt(variance / n)
+
+
+def pareto_front(pairs: list[tuple[float, float]]) -> list[int]:
+    """Return the positions of the pairs that no other pair dominates: as high in both numbers and higher in one."""
+    front: list[int] = []
+    highest = -math.inf
+    for i in sorted(range(len(pairs)), key=lambda i: (-pairs[i][0], -pairs[i][1])):
+        if pairs[i][1] > highest or (front and pairs[front[-1]] == pairs[i]):
+            front.append(i)
+            highest = max(highest, pairs[i][1])
+    return sorted(front)

@@ -1,4 +1,4 @@
-"""What a sweep remembers between two starts; its trials remember themselves, in their runs."""
+"""Remember a sweep between two starts; what its trials have done is kept in their runs."""
 
 import json
 from collections.abc import Iterator
@@ -9,19 +9,19 @@ from pathlib import Path
 from continual.errors import ContinualError
 from continual.store.files import write_atomic
 from continual.store.lock import FileLock, Locked
-from continual.sweep.schema import Ablation
-from continual.sweep.space import Point
+from continual.sweep.points import Point
+from continual.sweep.spec import Ablation
 
 STATE = "state.json"
 STOP = "stop"
-"""A file in the sweep's folder that tells the trials of this start to end in order."""
+"""Name of the file in the sweep's folder that tells the trials of this start to stop in order."""
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """Why a trial was stopped: its mean score after a stage, and what would have been enough.
+    """The reason why a trial was stopped: its mean score after a stage was below `threshold`.
 
-    `closed`: the tracker's run of the trial has been told.
+    `closed` says that the trial's run in the tracker has been closed.
     """
 
     stage: int
@@ -35,10 +35,9 @@ class Stopped:
 
 @dataclass
 class State:
-    """Stopped trials by name, the points that a search has found so far, in its order, and whether the sweep is closed:
-    all is done, written and sent to the tracker.
+    """The stopped trials by name, the points of a search in order, and whether everything is done and tracked.
 
-    Stops hold as long as the scheduler that decided them is asked for.
+    Stops are kept only while the scheduler that decided them stays the same.
     """
 
     path: Path
@@ -49,6 +48,7 @@ class State:
 
     @classmethod
     def load(cls, folder: Path, ablation: Ablation) -> "State":
+        """Load the state from the sweep's folder; an empty one if there is none."""
         scheduler: list[object] = [ablation.scheduler, ablation.reduction_factor]
         path = folder / STATE
         if not path.is_file():
@@ -59,29 +59,28 @@ class State:
         return cls(path, scheduler, stopped, saved["points"], saved["closed"])
 
     def stop(self, name: str, why: Stopped) -> None:
-        """Put a stopped trial on record, durably."""
+        """Save a stopped trial."""
         self.stopped[name] = why
         self._save()
 
     def add(self, point: Point) -> None:
-        """Put a found point on record, durably."""
+        """Save a new point of a search."""
         self.points.append(point)
         self._save()
 
     def close(self, closed: bool) -> None:
-        """Put on record whether there is anything left to do, durably."""
+        """Save whether everything is done and tracked."""
         self.closed = closed
         self._save()
 
     def _save(self) -> None:
-        stopped = {name: asdict(why) for name, why in self.stopped.items()}
-        saved = {"scheduler": self.scheduler, "stopped": stopped, "points": self.points, "closed": self.closed}
-        write_atomic(self.path, json.dumps(saved, indent=1))
+        content = {key: value for key, value in asdict(self).items() if key != "path"}
+        write_atomic(self.path, json.dumps(content, indent=1))
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """The sweep's folder under its lock. Raises ContinualError if another driver works on the sweep."""
+def lock_sweep(folder: Path) -> Iterator[None]:
+    """Hold the lock of the sweep's folder. Raises ContinualError if another driver works on the sweep."""
     try:
         with FileLock(folder / "lock", wait=False):
             (folder / STOP).unlink(missing_ok=True)

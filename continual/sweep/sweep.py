@@ -1,4 +1,4 @@
-"""A sweep from its plan to its table. The driver of the sweep holds no model and runs no sequence itself."""
+"""Plan a sweep, run it and write its table. The sweep's driver holds no model and runs no sequence itself."""
 
 import importlib.util
 import json
@@ -14,20 +14,27 @@ from continual.run.cluster import connected
 from continual.run.resume import catch_up, claim, tracking_uri
 from continual.show.terminal import Terminal
 from continual.show.tracking.publisher import Status
-from continual.sweep.plan import make_sweep_plan, render_sweep
+from continual.sweep.outputs import write_results
+from continual.sweep.points import Point, misfit
+from continual.sweep.preview import make_preview, render_preview
 from continual.sweep.publish import Parent, close_stopped
-from continual.sweep.resources import check_concurrency, shares, threads
-from continual.sweep.results import Outcome, history, outcome
-from continual.sweep.schema import LoadedAblation
-from continual.sweep.space import Point, misfit
-from continual.sweep.state import State, Stopped, claimed
-from continual.sweep.trials import Trial, Trials, make_trials, refuse_changed
-from continual.sweep.write import write_results
+from continual.sweep.results import Outcome, best_of, history, outcome
+from continual.sweep.spec import LoadedAblation
+from continual.sweep.state import State, Stopped, lock_sweep
+from continual.sweep.trials import (
+    Trial,
+    Trials,
+    check_concurrency,
+    cpu_overrides,
+    make_trials,
+    refuse_changed,
+    threads,
+)
 
 
 @dataclass
 class Sweep:
-    """A sweep at work: what is asked for, what is known of it, where it says so."""
+    """A sweep at work; `failed` has the reasons of the trials that failed in this start, by name."""
 
     source: LoadedAblation
     trials: Trials
@@ -37,107 +44,101 @@ class Sweep:
 
     @property
     def searches(self) -> bool:
-        """Whether points are found on the way; then only those of `state` count, and the corners were for checks."""
+        """Whether points are chosen as the sweep runs; then those of `state` count, the corners are only checked."""
         return self.source.ablation.search == "optuna"
 
     def listed(self) -> list[Trial]:
-        """All trials of the sweep as far as they are known, in their order."""
+        """Return all trials that are known, in their order."""
         if not self.searches:
             return list(self.trials.made.values())
-        found = {trial.name: trial for point in self.state.points for trial in self.trials.make(point)}
-        return list(found.values())
+        trials = {trial.name: trial for point in self.state.points for trial in self.trials.make(point)}
+        return list(trials.values())
 
     def outcome(self, trial: Trial) -> Outcome:
+        """Return the outcome of a trial."""
         return outcome(trial, self.state.stopped, self.failed)
 
     def outcomes(self) -> list[Outcome]:
+        """Return the outcomes of all trials that are known."""
         return [self.outcome(trial) for trial in self.listed()]
 
     def finished(self) -> bool:
-        """Whether nothing is left to do."""
-        points = self.source.ablation.trials or 0
-        enough = not self.searches or len(self.state.points) >= points
-        return enough and all(one.state in ("done", "stopped") for one in self.outcomes())
+        """Return whether nothing is left to do."""
+        complete = not self.searches or len(self.state.points) >= (self.source.ablation.trials or 0)
+        return complete and all(each.state in ("done", "stopped") for each in self.outcomes())
 
 
 def prepare(source: LoadedAblation, fresh: bool = False) -> Sweep:
-    """Everything that can be checked before a start. Raises ConfigurationError.
+    """Check everything that can be checked before a start. Raises ConfigurationError.
 
-    A search goes on with the points of earlier starts, so they have to be in its space, unless it begins `fresh`.
+    A search resumes with the points of earlier starts, so these must lie in its space, unless it begins `fresh`.
     """
-    ablation = source.ablation
-    if ablation.search == "optuna" and importlib.util.find_spec("optuna") is None:
-        problem, fix = "`optuna` is not installed", "pip install optuna, or write `search: random`"
-        raise ConfigurationError("search", problem, fix, source.file)
-    trials = make_trials(source)
-    here = machine()
-    _check_concurrency(source, trials, here.cpus, here.gpus)
-    first = next(iter(trials.made.values()))
-    folder = Path(first.loaded.sequence.storage) / ablation.name
-    state = State.load(folder, ablation)
-    if ablation.search == "optuna":
-        _check_points(source, state, fresh)
-    return Sweep(source, trials, folder, state)
-
-
-def _check_points(source: LoadedAblation, state: State, fresh: bool) -> None:
-    outside = {at: key for at, point in enumerate(state.points) if (key := misfit(source.ablation.space, point))}
-    if outside and not fresh:
-        problem = "the search has run points that are not in this space"
-        fix = "put back what it was, choose another `name`, or begin again with --fresh"
-        raise ConfigurationError(f"space.{next(iter(outside.values()))}", problem, fix, source.file)
-    state.points = [point for at, point in enumerate(state.points) if at not in outside]
-
-
-def _check_concurrency(source: LoadedAblation, trials: Trials, cpus: float | None, gpus: float | None) -> None:
-    sequences = [trial.loaded.sequence for trial in trials.made.values()]
     try:
-        check_concurrency(sequences, source.ablation.concurrency, cpus, gpus)
+        return _prepare(source, fresh)
     except ConfigurationError as error:
         raise error.in_file(source.file) from error
 
 
+def _prepare(source: LoadedAblation, fresh: bool) -> Sweep:
+    ablation = source.ablation
+    if ablation.search == "optuna" and importlib.util.find_spec("optuna") is None:
+        raise ConfigurationError("search", "`optuna` is not installed", "pip install optuna, or write `search: random`")
+    trials = make_trials(source)
+    sequences = [trial.loaded.sequence for trial in trials.made.values()]
+    here = machine()
+    check_concurrency(sequences, ablation.concurrency, here.cpus, here.gpus)
+    folder = Path(sequences[0].storage) / ablation.name
+    state = State.load(folder, ablation)
+    if ablation.search == "optuna":
+        outside = [key for point in state.points if (key := misfit(ablation.space, point))]
+        if outside and not fresh:
+            problem = "the search has run points that are not in this space"
+            fix = "restore the space, choose another `name`, or begin again with --fresh"
+            raise ConfigurationError(f"space.{outside[0]}", problem, fix)
+        state.points = [point for point in state.points if not misfit(ablation.space, point)]
+    return Sweep(source, trials, folder, state)
+
+
 def plan_text(sweep: Sweep) -> str:
-    """The plan, with the state of trials that have begun."""
-    found = {one.trial.name: one for one in sweep.outcomes()} if not sweep.searches else {}
+    """Return the preview as text, with the state of the trials that have begun, and the notes of the checks."""
+    outcomes = [] if sweep.searches else sweep.outcomes()
     states = {
-        name: f"{one.state}{f': {one.why}' if one.why else ''}"
-        for name, one in found.items()
-        if one.state != "waiting" or one.why
+        each.trial.name: f"{each.state}: {each.why}" if each.why else each.state
+        for each in outcomes
+        if each.state != "waiting" or each.why
     }
-    plan = make_sweep_plan(sweep.trials.made.values())
+    preview = make_preview(sweep.trials.made.values())
     notes = "".join(f"\nnote: {note}" for note in sweep.trials.notes)
-    return render_sweep(sweep.source, sweep.trials.made, plan, states) + notes
+    return render_preview(sweep.source, sweep.trials.made, preview, states) + notes
 
 
 def run_sweep(sweep: Sweep, fresh: bool) -> None:
-    """Run what is missing and write the results, also those of a sweep that is interrupted.
+    """Run what is missing and write the results, even if the sweep is interrupted.
 
     Raises ContinualError if a trial failed, KeyboardInterrupt after an orderly stop.
     """
-    with claimed(sweep.folder):
+    with lock_sweep(sweep.folder):
         if fresh:
             _forget(sweep)
         refuse_changed(sweep.listed())
         if sweep.finished() and sweep.state.closed:
-            for one in sweep.outcomes():
-                if one.state == "done":
-                    catch_up(one.trial.loaded, one.summary)
+            for each in sweep.outcomes():
+                if each.state == "done":
+                    catch_up(each.trial.loaded, each.summary)
             print(write_results(sweep.folder, sweep.source, sweep.outcomes())[0])
             return
         with Terminal(sweep.folder / "log.txt") as terminal:
             terminal.line(plan_text(sweep))
-            terminal.line(f"log: {sweep.folder / 'log.txt'}; every trial has its own in its run\n")
+            terminal.line(f"log: {sweep.folder / 'log.txt'}; every trial has its own in its run folder\n")
             with as_one_sentence(sweep.source.file):
                 _run(sweep, terminal)
-    if sweep.failed:
-        count = len(sweep.failed)
-        what = f"{count} trial{'s' * (count > 1)} of {len(sweep.listed())} failed"
-        raise ContinualError(f"{what} (see the table); the same command tries again what failed")
+    if count := len(sweep.failed):
+        failed = f"{count} trial{'s' * (count > 1)} of {len(sweep.listed())} failed"
+        raise ContinualError(f"{failed} (see the table); run the same command again to retry what failed")
 
 
 def _forget(sweep: Sweep) -> None:
-    """Begin again: the trials' runs and the sweep's memory go, the store stays."""
+    """Delete the trials' runs and the sweep's state; the store stays."""
     for trial in sweep.listed():
         if trial.loaded.run_folder.is_dir():
             with claim(trial.loaded.run_folder, trial.loaded, fresh=True):
@@ -149,6 +150,7 @@ def _forget(sweep: Sweep) -> None:
 
 
 def _run(sweep: Sweep, terminal: Terminal) -> None:
+    """Run the remaining trials between the begin and the end of the sweep's own run in the tracker."""
     example = next(iter(sweep.trials.made.values())).loaded
     parent = Parent(sweep.folder, sweep.source, example)
     sweep.state.close(False)
@@ -157,7 +159,7 @@ def _run(sweep: Sweep, terminal: Terminal) -> None:
         run_id = parent.begin()
         try:
             if not sweep.finished():
-                _tune(sweep, terminal, run_id)
+                _run_trials(sweep, terminal, run_id)
         finally:
             _close_stopped(sweep)
         status = "FAILED" if sweep.failed else "FINISHED"
@@ -167,66 +169,64 @@ def _run(sweep: Sweep, terminal: Terminal) -> None:
     finally:
         outcomes = sweep.outcomes()
         text, points = write_results(sweep.folder, sweep.source, outcomes)
-        best = next((point for point in points if point.best), None)
-        done = sum(one.state == "done" for one in outcomes)
-        waiting = parent.end(status, best, done)
-        sweep.state.close(status == "FINISHED" and not waiting)
-        if waiting:
-            terminal.line(f"  {waiting} records wait for {tracking_uri(example)}; the next start sends them")
+        done = sum(each.state == "done" for each in outcomes)
+        unsent = parent.end(status, best_of(points), done)
+        sweep.state.close(status == "FINISHED" and not unsent)
+        if unsent:
+            terminal.line(f"  {unsent} records wait for {tracking_uri(example)}; the next start sends them")
         if done:
-            terminal.line(f"\n{text}\n\n  all of it: {sweep.folder}")
+            terminal.line(f"\n{text}\n\n  all files: {sweep.folder}")
 
 
-def _tune(sweep: Sweep, terminal: Terminal, run_id: str | None) -> None:
-    """What is left of the trials, by Ray Tune."""
+def _run_trials(sweep: Sweep, terminal: Terminal, run_id: str | None) -> None:
+    """Run the remaining trials with Ray Tune; their runs in the tracker are below `run_id`."""
     ablation = sweep.source.ablation
     with connected() as resources:
         cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-        for trial in sweep.trials.made.values():
-            check_fit(trial.loaded.sequence, cpus, gpus)
-        _check_concurrency(sweep.source, sweep.trials, cpus, gpus)
-        from continual.sweep.tuner import Watch, run_trials, trial_config
+        sequences = [trial.loaded.sequence for trial in sweep.trials.made.values()]
+        for sequence in sequences:
+            check_fit(sequence, cpus, gpus)
+        check_concurrency(sequences, ablation.concurrency, cpus, gpus)
+        from continual.sweep.runner import Runner, Watch, trial_config
 
         def config(trial: Trial) -> dict[str, Any]:
-            mine = shares(trial.loaded.sequence, ablation.concurrency, cpus)
+            changes = cpu_overrides(trial.loaded.sequence, ablation.concurrency, cpus)
             tags = {**trial.loaded.sequence.track.tags, "mlflow.parentRunId": run_id}
-            mine += [f"track.tags={json.dumps(tags)}"] if run_id else []
-            return trial_config(trial, mine, halve=ablation.scheduler == "asha")
+            changes += [f"track.tags={json.dumps(tags)}"] if run_id else []
+            return trial_config(trial, changes, halve=ablation.scheduler == "asha")
 
-        say = _Progress(sweep, terminal)
-        watch = Watch(say.reported, say.ended, failed=sweep.failed)
-        left = [one.trial for one in sweep.outcomes() if one.state == "waiting"]
-        run_trials(
-            sweep.folder,
-            None if sweep.searches else [config(trial) for trial in left],
-            ablation.concurrency,
-            _scheduler(sweep, say.stopped),
-            _searcher(sweep, terminal, config) if sweep.searches else None,
-            watch,
-            ablation.fail_fast,
-            threads(ablation.concurrency),
-        )
+        progress = _Progress(sweep, terminal)
+        waiting = [] if sweep.searches else [each.trial for each in sweep.outcomes() if each.state == "waiting"]
+        Runner(
+            folder=sweep.folder,
+            watch=Watch(progress.reported, progress.ended, failed=sweep.failed),
+            scheduler=_scheduler(sweep, progress.stopped),
+            searcher=_searcher(sweep, terminal, config) if sweep.searches else None,
+            trials=[config(trial) for trial in waiting],
+            concurrency=ablation.concurrency,
+            environment=threads(ablation.concurrency),
+        ).run(ablation.fail_fast)
 
 
 def _close_stopped(sweep: Sweep) -> None:
-    """Close the trackers' runs of stopped trials, also of those that a killed start left open."""
-    for one in sweep.outcomes():
-        why = sweep.state.stopped.get(one.trial.name)
-        if one.state == "stopped" and why and not why.closed:
-            close_stopped(one.trial, why)
-            sweep.state.stop(one.trial.name, replace(why, closed=True))
+    """Close the tracker's runs of stopped trials, including those that a killed start left open."""
+    for each in sweep.outcomes():
+        why = sweep.state.stopped.get(each.trial.name)
+        if each.state == "stopped" and why and not why.closed:
+            close_stopped(each.trial, why)
+            sweep.state.stop(each.trial.name, replace(why, closed=True))
 
 
 def _scheduler(sweep: Sweep, stopped: Callable[[str, int, float, float], None]) -> Any:
     from ray.tune.schedulers import FIFOScheduler
 
-    from continual.sweep.scheduler import StageHalving
+    from continual.sweep.search import StageHalving
 
     ablation = sweep.source.ablation
     if ablation.scheduler == "none":
         return FIFOScheduler()
-    settled = [one.trial for one in sweep.outcomes() if one.state in ("done", "stopped")]
-    earlier = [value for trial in settled for value in history(trial)]
+    ended = [each.trial for each in sweep.outcomes() if each.state in ("done", "stopped")]
+    earlier = [mean for trial in ended for mean in history(trial)]
     return StageHalving(ablation.reduction_factor, earlier, stopped)
 
 
@@ -237,7 +237,7 @@ def _searcher(sweep: Sweep, terminal: Terminal, config: Callable[[Trial], dict[s
         try:
             return sweep.trials.make(point)
         except ConfigurationError as error:
-            terminal.line(f"the search is told that a point cannot run: {error}")
+            terminal.line(f"the search suggested a point that cannot run: {error}")
             return []
 
     known = [(point, sweep.trials.make(point)) for point in sweep.state.points]
@@ -246,7 +246,7 @@ def _searcher(sweep: Sweep, terminal: Terminal, config: Callable[[Trial], dict[s
 
 @dataclass
 class _Progress:
-    """One line for every stage and every end of a trial; stops are put on record at once."""
+    """Prints a line for every stage and every end of a trial; saves a stop at once."""
 
     sweep: Sweep
     terminal: Terminal
@@ -255,8 +255,8 @@ class _Progress:
     def reported(self, name: str, report: dict[str, Any]) -> None:
         trial = self.sweep.trials.made[name]
         stage = trial.loaded.sequence.stages[report["stage"] - 1].name
-        wanted = dict.fromkeys([*self.sweep.source.ablation.metric, "average_score"])
-        numbers = ", ".join(f"{key} {report[key]:.3f}" for key in wanted if isinstance(report.get(key), float))
+        shown = dict.fromkeys([*self.sweep.source.ablation.metric, "average_score"])
+        numbers = ", ".join(f"{key} {report[key]:.3f}" for key in shown if isinstance(report.get(key), float))
         self.terminal.line(f"{trial.title}: stage {report['stage']} {stage}{f': {numbers}' if numbers else ''}")
 
     def stopped(self, name: str, stage: int, value: float, threshold: float) -> None:

@@ -1,8 +1,8 @@
-"""The function that Ray Tune runs for a trial: it starts the trial's driver, hands its reports on and waits for it.
+"""Define the function that Ray Tune runs for a trial: start the trial's driver, pass on its reports, wait for it.
 
-The driver is a process of its own, as Ray's own job supervisor starts the drivers of jobs: Ctrl-C reaches it as it does
-on a command line; the tasks and actors that it starts are not drawn into the trial's placement group, which has no
-CPUs; and whatever it holds in the cluster goes with it, also when a scheduler stops the trial.
+The driver is a process of its own, as Ray's job supervisor starts the drivers of jobs: Ctrl-C reaches it as on a
+command line; its tasks and actors do not join the trial's placement group, which has no CPUs; and everything it holds
+in the cluster is released with it, also when a scheduler stops the trial.
 """
 
 import json
@@ -19,14 +19,14 @@ POLL_SECONDS = 0.5
 
 
 class Ended(Exception):
-    """The trial did not come to its end: it failed, or the sweep was told to stop."""
+    """The trial failed or was stopped."""
 
 
 def run_trial(config: dict[str, Any], environment: dict[str, str], cwd: str, stop: str) -> None:
     """Run the trial in `config["trial"]` and report after every stage: `stage`, figures and scores by name.
 
-    The last stage is reported when the run is closed, so that no decision about it can cut the run's end off. Once the
-    file `stop` is there, the driver is interrupted and nothing more is begun. Raises Ended.
+    The last stage is reported after the run is closed, so that no decision about it can cut the run's end off. If the
+    file `stop` exists, the driver is interrupted, and no new one is started. Raises Ended.
     """
     from ray import tune
 
@@ -40,21 +40,21 @@ def run_trial(config: dict[str, Any], environment: dict[str, str], cwd: str, sto
     try:
         reports: queue.Queue[dict[str, Any] | None] = queue.Queue()
         threading.Thread(target=_read, args=(driver, reports), daemon=True).start()
-        _say(driver, json.dumps(trial["request"]))
+        _send(driver, json.dumps(trial["request"]))
         last: dict[str, Any] = {}
         while (report := _next(reports, driver, Path(stop))) is not None:
             if report.get("stage", trial["stages"]) < trial["stages"]:
                 tune.report(report)
             else:
                 last = report
-            _say(driver, "go on")
+            _send(driver, "continue")
         code = driver.wait()
         if last:
             tune.report(last)
         if code:
             raise Ended(last.get("error") or f"the driver ended with exit code {code}")
     finally:
-        # A scheduler's stop comes as SystemExit out of report(): the driver waits there for its answer.
+        # A scheduler's stop is raised as SystemExit by report(), while the driver waits for its answer.
         if driver.poll() is None:
             driver.kill()
 
@@ -68,7 +68,7 @@ def _read(driver: "subprocess.Popen[str]", reports: "queue.Queue[dict[str, Any] 
 def _next(
     reports: "queue.Queue[dict[str, Any] | None]", driver: "subprocess.Popen[str]", stop: Path
 ) -> dict[str, Any] | None:
-    """The next report, None after the last. Interrupts the driver once when the sweep is told to stop."""
+    """Return the next report, None after the last; interrupt the driver once if the sweep stops."""
     interrupted = False
     while True:
         try:
@@ -79,10 +79,10 @@ def _next(
                 os.kill(driver.pid, signal.SIGINT)
 
 
-def _say(driver: "subprocess.Popen[str]", line: str) -> None:
+def _send(driver: "subprocess.Popen[str]", line: str) -> None:
     assert driver.stdin is not None
     try:
         driver.stdin.write(line + "\n")
         driver.stdin.flush()
     except BrokenPipeError:
-        pass  # it has ended; what it said before, and its exit code, tell why
+        pass  # the driver has ended; its last report and its exit code say why

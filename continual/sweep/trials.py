@@ -1,33 +1,40 @@
-"""The trials of a sweep: each a run of the base sequence of its own, checked before anything starts. Torch-free."""
+"""Make the trials of a sweep, each a run of the base sequence, and check all of them before a start. Torch-free."""
 
 import json
+import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from continual.config.load import Loaded, load_sequence
 from continual.config.schema import Sequence
 from continual.errors import ConfigurationError, nearest
 from continual.forgetting import FIGURES, figures
 from continual.preflight.check import check
+from continual.preflight.resources import FREE_CPUS, demands
 from continual.run.resume import refuse_changes
 from continual.run.summary import old_names
-from continual.sweep.schema import LoadedAblation
-from continual.sweep.space import Point, described, label, overrides, points, trial_name
+from continual.sweep.points import Point, described, label, overrides, points, trial_name
+from continual.sweep.spec import LoadedAblation
 
 LOWER = ("forgetting", "forgetting_old")
 """Figures of which less is better; of all others, and of every task's score, more is."""
+LEAST_CPUS = 0.05
+"""CPUs that a worker reserves at least where trials divide the CPUs among them."""
 
 
 def higher_is_better(metric: str) -> bool:
+    """Return whether the higher of two values of `metric` is the better one."""
     return metric not in LOWER
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of a sweep. `given` are the command line's overrides, `set` those of the sweep, `folder` where the paths
-    in them lie."""
+    """One run of a sweep.
+
+    `given` are the command line's overrides, `set` those of the sweep; paths in them are relative to `folder`.
+    """
 
     name: str
     point: Point
@@ -39,27 +46,30 @@ class Trial:
 
     @property
     def title(self) -> str:
+        """The point and the seed in words."""
         return described(self.point, self.seed)
 
     @property
     def stages(self) -> int:
+        """The number of stages."""
         return len(self.loaded.sequence.stages)
 
 
 @dataclass
 class Trials:
-    """Makes the trials of points; what was made stays in `made`, in its order, by name."""
+    """Makes the trials of points; `made` keeps them by name, in the order in which they were made."""
 
     source: LoadedAblation
     notes: list[str] = field(default_factory=list)
     made: dict[str, Trial] = field(default_factory=dict)
 
     def make(self, point: Point) -> list[Trial]:
-        """The point's trials, one for every seed. Raises ConfigurationError if the point is no sequence that could run.
+        """Make the point's trials, one for every seed. Raises ConfigurationError if the point cannot run.
 
-        Errors at a swept key name this key and the sweep's file; others the sequence's, and the point.
+        An error at a swept key names this key and the sweep's file; any other names the sequence's file and the point.
         """
-        ablation, found = self.source.ablation, []
+        ablation = self.source.ablation
+        trials = []
         try:
             base = self._load(overrides(ablation, point))
             for seed in ablation.seeds or [base.sequence.seed]:
@@ -67,11 +77,11 @@ class Trials:
                 changes = [*overrides(ablation, point), *_own(ablation.name, name, point, seed, base.sequence)]
                 loaded = self._load(changes)
                 self.notes += [note for note in check(loaded) if note not in self.notes]
-                found.append(Trial(name, point, seed, loaded, self.source.overrides, changes, self.source.folder))
+                trials.append(Trial(name, point, seed, loaded, self.source.overrides, changes, self.source.folder))
         except ConfigurationError as error:
             raise self._placed(error, point) from error
-        self.made |= {trial.name: trial for trial in found}
-        return found
+        self.made |= {trial.name: trial for trial in trials}
+        return trials
 
     def _load(self, changes: list[str]) -> Loaded:
         return load_sequence(self.source.base, self.source.overrides, changes, self.source.folder)
@@ -82,12 +92,12 @@ class Trials:
                 place = f"space.{error.key if error.key.startswith(key) else key}"
                 problem = f"{error.problem} (`{label(point[key])}`)"
                 return ConfigurationError(place, problem, error.fix, self.source.file)
-        at = f"{error.file or self.source.base} at {described(point)}" if point else error.file
-        return ConfigurationError(error.key, error.problem, error.fix, at)
+        file = (error.file or self.source.base) + (f" at {described(point)}" if point else "")
+        return ConfigurationError(error.key, error.problem, error.fix, file)
 
 
 def _own(sweep: str, name: str, point: Point, seed: int, base: Sequence) -> list[str]:
-    """What the sweep sets in a trial's sequence besides the point: name, seed and how it is found in MLflow."""
+    """Return the overrides that a sweep adds to the point: name, seed, and the tags that MLflow lists the trial by."""
     swept = {key: label(value) for key, value in point.items()} | {"seed": str(seed)}
     track = {
         "experiment": base.track.experiment or sweep,
@@ -98,58 +108,97 @@ def _own(sweep: str, name: str, point: Point, seed: int, base: Sequence) -> list
 
 
 def make_trials(source: LoadedAblation) -> Trials:
-    """All trials of a sweep whose points are known; else the corners of its space, so that they were checked.
+    """Make and check all trials of a sweep; if a search chooses its points as it runs, those at the space's corners.
 
-    Raises ConfigurationError for the first one that could not run, for a metric that the sequences do not have, and
-    for a run that was begun with another configuration.
+    Raises ConfigurationError for the first trial that could not run, and for a metric that the sequences do not have.
     """
     trials = Trials(source)
-    try:
-        wanted = points(source.ablation)
-    except ConfigurationError as error:
-        raise error.in_file(source.file) from error
-    for point in wanted:
+    for point in points(source.ablation):
         trials.make(point)
-    first = next(iter(trials.made.values()))
-    storage = Path(first.loaded.sequence.storage)
+    storage = Path(next(iter(trials.made.values())).loaded.sequence.storage)
     if (storage / source.ablation.name / "ledger.jsonl").is_file():
         problem = f"`{source.ablation.name}` is the name of a run in {storage}"
-        raise ConfigurationError("name", problem, "choose another name for the sweep", source.file)
+        raise ConfigurationError("name", problem, "choose another name for the sweep")
     for trial in trials.made.values():
         _check_metrics(trial.loaded.sequence, source)
     return trials
 
 
 def refuse_changed(trials: Iterable[Trial]) -> None:
-    """Raises ConfigurationError for a trial whose run was begun with other values of what its points do not name."""
+    """Raise ConfigurationError if a trial's run was begun with other values of keys that are not swept."""
     for trial in trials:
         refuse_changes(trial.loaded.run_folder, trial.loaded)
 
 
 def _check_metrics(sequence: Sequence, source: LoadedAblation) -> None:
-    ablation = source.ablation
+    """Raise ConfigurationError for a metric that the sequence does not have, or a scheduler without a score."""
     tasks = [[task.name for task in stage.tasks] for stage in sequence.stages]
     old = [task.name for task in sequence.evaluate.old_tasks]
     texts = [text.name for text in sequence.evaluate.texts]
-    known = list(dict.fromkeys([*(name for names in tasks for name in names), *old, *texts]))
-    for metric in ablation.metric:
-        if metric in known:
+    scored = list(dict.fromkeys([*(name for names in tasks for name in names), *old, *texts]))
+    # The figures if every score were 0: None where there is nothing to average.
+    scores = {task: {"score": 0.0, "stderr": 0.0, "n": 1} for task in scored}
+    matrix = [{"stage": stage, "name": "", "scores": scores} for stage in range(len(sequence.stages) + 1)]
+    values = figures(matrix, tasks, old_names(sequence), dict.fromkeys(scored, ""))
+    for metric in source.ablation.metric:
+        if metric in scored:
             continue
         if metric not in FIGURES:
-            near = nearest(metric, [*FIGURES, *known])
-            fix = f"did you mean `{near}`?" if near else f"write one of {', '.join([*FIGURES, *known])}"
-            raise ConfigurationError("metric", f"`{metric}` is no figure and no task of the sequence", fix, source.file)
-        if _example(sequence, known, tasks)[metric] is None:
+            near = nearest(metric, [*FIGURES, *scored])
+            fix = f"did you mean `{near}`?" if near else f"write one of {', '.join([*FIGURES, *scored])}"
+            raise ConfigurationError("metric", f"`{metric}` is neither a figure nor a task of the sequence", fix)
+        if values[metric] is None:
             problem = f"`{metric}` has nothing to average in this sequence"
             fix = "give stages `tasks`, or the sequence `evaluate.old_tasks`, or choose another metric"
-            raise ConfigurationError("metric", problem, fix, source.file)
-    if ablation.scheduler == "asha" and not tasks[0] and not old:
+            raise ConfigurationError("metric", problem, fix)
+    if source.ablation.scheduler == "asha" and not tasks[0] and not old:
         problem = "there is no score to compare trials by after the first stage"
-        raise ConfigurationError("scheduler", problem, "give it `tasks`, or write `scheduler: none`", source.file)
+        raise ConfigurationError("scheduler", problem, "give it `tasks`, or write `scheduler: none`")
 
 
-def _example(sequence: Sequence, known: list[str], tasks: list[list[str]]) -> dict[str, Any]:
-    """The figures of the sequence if every score were 0: None where it has nothing to average."""
-    score = {task: {"score": 0.0, "stderr": 0.0, "n": 1} for task in known}
-    matrix = [{"stage": stage, "name": "", "scores": score} for stage in range(len(sequence.stages) + 1)]
-    return figures(matrix, tasks, old_names(sequence), dict.fromkeys(known, ""))
+def needed(sequence: Sequence) -> tuple[float, float]:
+    """Return the most CPUs and GPUs that a trial holds at one time.
+
+    Workers without `cpus_per_worker` count as LEAST_CPUS each.
+    """
+    cpus, gpus = 0.0, 0.0
+    for need in demands(sequence):
+        divided = need.phase == "training" and not sequence.train.cpus_per_worker
+        cpus = max(cpus, sequence.train.workers * LEAST_CPUS if divided else need.cpus)
+        gpus = max(gpus, need.gpus)
+    return cpus, gpus
+
+
+def check_concurrency(sequences: Iterable[Sequence], concurrency: int, cpus: float | None, gpus: float | None) -> None:
+    """Raise ConfigurationError if `concurrency` trials could hold all CPUs or GPUs and so wait for each other forever.
+
+    None means that the cluster's are not known yet. Reading needs one more CPU, for all trials together.
+    """
+    for sequence in sequences:
+        each, cards = needed(sequence)
+        if cpus is not None and concurrency * each + FREE_CPUS > cpus:
+            problem = (
+                f"{concurrency} trials at the same time take {concurrency * each:g} CPUs and reading 1 more, "
+                f"but there are {cpus:g}"
+            )
+            fits = int((cpus - FREE_CPUS) / each)
+            fix = f"write `concurrency: {fits}`" if fits else "use fewer"
+            raise ConfigurationError("concurrency", problem, f"{fix}, or lower what a worker and an engine take")
+        if gpus is not None and concurrency * cards > gpus:
+            problem = f"{concurrency} trials at the same time take {concurrency * cards:g} GPUs, but there are {gpus:g}"
+            raise ConfigurationError("concurrency", problem, f"write `concurrency: {max(1, int(gpus / cards))}`")
+
+
+def cpu_overrides(sequence: Sequence, concurrency: int, cpus: float) -> list[str]:
+    """Return overrides that limit a trial to its part of the CPUs if it would take all; results stay the same."""
+    if concurrency == 1 or sequence.train.cpus_per_worker:
+        return []
+    each = math.floor(100 * (cpus - FREE_CPUS) / (concurrency * sequence.train.workers)) / 100
+    return [f"train.cpus_per_worker={max(each, LEAST_CPUS)}"]
+
+
+def threads(concurrency: int) -> dict[str, str]:
+    """Return the environment that divides the cores among the trials' drivers, unless OMP_NUM_THREADS is set."""
+    if concurrency == 1 or "OMP_NUM_THREADS" in os.environ:
+        return {}
+    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // concurrency))}

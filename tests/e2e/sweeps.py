@@ -45,14 +45,14 @@ def write(folder: Path, **sweep: Any) -> Path:
 
 
 def result(storage: Path, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((storage / name / "sweep.json").read_text())
-    return found
+    content: dict[str, Any] = json.loads((storage / name / "sweep.json").read_text())
+    return content
 
 
 def ledgers(storage: Path, name: str) -> dict[str, list[dict[str, Any]]]:
-    """Events of every trial's run, by the run's name."""
+    """Return the events of every trial's run, by the run's name."""
     return {
-        # The last line may be half written when a driver is looked at while it works.
+        # The last line may be incomplete while the driver is still running.
         path.parent.name: [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
         for path in storage.glob(f"{name}-*/ledger.jsonl")
     }
@@ -67,12 +67,12 @@ def manifests(storage: Path, kind: str) -> list[Path]:
 
 
 def in_training(storage: Path, name: str, stage: str, step: int) -> Callable[[], bool]:
-    """Whether some trial has published a checkpoint of that stage at `step` or later, and is not done with it."""
+    """Return whether some trial is training that stage and has published a checkpoint at `step` or later."""
 
-    def found() -> bool:
+    def reached() -> bool:
         return any(
             int(path.name.removeprefix("step-")) >= step
             for path in storage.glob(f"{name}-*/stages/{stage}/checkpoints/step-*")
         )
 
-    return found
+    return reached

@@ -14,7 +14,7 @@ from benchmarks.stories import temperature
 from continual.config.load import load_sequence
 from continual.preflight.check import check
 from continual.show.report.gather import RunData, StageLog
-from continual.sweep.schema import load_ablation
+from continual.sweep.spec import load_ablation
 from continual.sweep.sweep import plan_text, prepare
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -11,7 +11,7 @@ import yaml
 
 from continual.config.load import load_sequence
 from continual.preflight.check import check
-from continual.sweep.schema import load_ablation
+from continual.sweep.spec import load_ablation
 from tests.conftest import ROOT
 from tests.kits.pages import PAGES, Block, blocks
 from tests.kits.project import sequence, write_lines, write_model

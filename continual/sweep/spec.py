@@ -1,4 +1,4 @@
-"""The YAML of a sweep as pydantic models, and how it is read. Imports neither torch nor ray."""
+"""Define the YAML of a sweep as pydantic models and load it. Imports neither torch nor ray."""
 
 import os
 from collections.abc import Iterable
@@ -6,34 +6,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from continual.config.overrides import Override, apply_override
-from continual.config.problems import explain, with_override
+from continual.config.problems import explain
 from continual.config.schema import NAME, Strict
 from continual.config.yaml_text import read_yaml
-from continual.errors import ConfigurationError, nearest
 
 FIXED = ("name", "seed", "storage", "track")
 """Keys of a sequence that are the same for all trials, or set by the sweep itself."""
 
 
 class Dimension(Strict):
-    """What a swept key may be: exactly one of these."""
+    """The values that a swept key may take; exactly one of these fields is set."""
 
-    choice: list[Any] | None = Field(None, min_length=1, description="one of these; `search: grid` takes them all")
-    grid: list[Any] | None = Field(None, min_length=1, description="every one of these, with every draw of the others")
-    uniform: tuple[float, float] | None = Field(None, description="a number between two")
-    loguniform: tuple[float, float] | None = Field(None, description="a number between two, evenly by its logarithm")
+    choice: list[Any] | None = Field(None, min_length=1, description="one of these; `search: grid` runs them all")
+    grid: list[Any] | None = Field(None, min_length=1, description="each of these, with every draw of the other keys")
+    uniform: tuple[float, float] | None = Field(None, description="a number between these bounds")
+    loguniform: tuple[float, float] | None = Field(None, description="the same, uniform in the number's logarithm")
     named: dict[str, Any] | None = Field(None, min_length=1, description="a choice whose values have names")
 
     @model_validator(mode="after")
     def _check(self) -> "Dimension":
         given = [key for key in Dimension.model_fields if getattr(self, key) is not None]
         if len(given) != 1:
-            what = f"{' and '.join(f'`{key}`' for key in given)} exclude each other" if given else "nothing is given"
-            raise ValueError(f"{what}; write one of {', '.join(Dimension.model_fields)}")
-        low, high = self.uniform or self.loguniform or (1.0, 2.0)
+            problem = f"{' and '.join(f'`{key}`' for key in given)} exclude each other" if given else "nothing is given"
+            raise ValueError(f"{problem}; write one of {', '.join(Dimension.model_fields)}")
+        low, high = self.bounds or (1.0, 2.0)
         if not low < high:
             raise ValueError(f"{low:g} is not below {high:g}; write the lower number first")
         if self.loguniform and low <= 0:
@@ -41,8 +40,20 @@ class Dimension(Strict):
         return self
 
     @property
-    def continuous(self) -> bool:
-        return self.uniform is not None or self.loguniform is not None
+    def bounds(self) -> tuple[float, float] | None:
+        """The ends of a continuous dimension; None for a finite one."""
+        return self.uniform or self.loguniform
+
+    @property
+    def values(self) -> list[Any]:
+        """The values of a finite dimension: of a `named` one the names."""
+        return list(self.choice or self.grid or self.named or ())
+
+    def holds(self, value: Any) -> bool:
+        """Return whether `value` lies in this dimension."""
+        if self.bounds:
+            return isinstance(value, int | float) and self.bounds[0] <= value <= self.bounds[1]
+        return value in self.values
 
 
 def _as_list(value: Any) -> Any:
@@ -50,10 +61,10 @@ def _as_list(value: Any) -> Any:
 
 
 class Ablation(Strict):
-    """A base sequence, what is changed in it, and how that is gone through."""
+    """A base sequence, the keys that are changed in it, and the way through their values."""
 
     name: str = Field(pattern=NAME)
-    sequence: str = Field(description="the base sequence's YAML, beside this file")
+    sequence: str = Field(description="YAML of the base sequence, relative to this file")
     space: dict[str, Dimension] = Field(default_factory=dict, description="swept keys of the sequence, dotted")
     seeds: list[Annotated[int, Field(ge=0)]] | None = Field(
         None, min_length=1, description="every point is run under each of these; null: the sequence's own seed"
@@ -61,8 +72,8 @@ class Ablation(Strict):
     metric: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1, max_length=2)] = Field(
         default_factory=lambda: ["average_score"], description="one figure or score, or two; the first decides"
     )
-    scheduler: Literal["none", "asha"] = Field("none", description="asha: stop trials after a stage that went badly")
-    reduction_factor: float = Field(2.0, gt=1, description="asha: the best 1 / reduction_factor of a rung go on")
+    scheduler: Literal["none", "asha"] = Field("none", description="asha: stop trials that score low after a stage")
+    reduction_factor: float = Field(2.0, gt=1, description="asha: the best 1 / reduction_factor of a rung continue")
     search: Literal["grid", "random", "optuna"] = "grid"
     trials: int | None = Field(None, ge=1, description="random, optuna: points to draw, each run under every seed")
     search_seed: int = Field(0, ge=0, description="random, optuna: decides the points")
@@ -76,38 +87,41 @@ class Ablation(Strict):
             first = key.split(".", maxsplit=1)[0]
             if first in FIXED:
                 fix = "list the seeds under `seeds`" if first == "seed" else "leave it out"
-                raise ValueError(f"`{key}` is no dimension of a sweep; {fix}")
+                raise ValueError(f"`{key}` cannot be swept; {fix}")
         return space
 
     @field_validator("seeds")
     @classmethod
     def _distinct(cls, seeds: list[int] | None) -> list[int] | None:
         if seeds is not None and len(set(seeds)) < len(seeds):
-            raise ValueError("a seed stands twice; give each one once")
+            raise ValueError("a seed is listed twice; give each one once")
         return seeds
 
     @model_validator(mode="after")
     def _search(self) -> "Ablation":
         if (self.search == "grid") != (self.trials is None):
             if self.trials:
-                raise ValueError("a grid has its own number of points; leave `trials` out, or write `search: random`")
-            raise ValueError(f"`search: {self.search}` has no end; say how many points with `trials: n`")
+                raise ValueError("`search: grid` runs every point; leave `trials` out, or write `search: random`")
+            raise ValueError(f"`search: {self.search}` needs a number of points; write `trials: n`")
         for key, dimension in self.space.items():
-            if self.search == "grid" and dimension.continuous:
-                raise ValueError(f"`space.{key}` has no end of values; write `search: random` or `optuna`, or a `grid`")
+            if self.search == "grid" and dimension.bounds:
+                raise ValueError(f"`space.{key}` is continuous; write `search: random` or `optuna`, or a `grid`")
             if self.search == "optuna" and dimension.grid is not None:
                 raise ValueError(f"`space.{key}`: `search: optuna` chooses by itself; write `choice` instead of `grid`")
         if self.search != "grid" and not any(d.grid is None for d in self.space.values()):
             raise ValueError(f"`search: {self.search}` has nothing to draw; write `search: grid`")
         if len(set(self.metric)) < len(self.metric):
-            raise ValueError("the metric stands twice; give two different ones, or one")
+            raise ValueError("the metric is listed twice; give two different ones, or one")
         return self
 
 
 @dataclass(frozen=True)
 class LoadedAblation:
-    """A valid sweep and where it came from: `file` is what messages call it, `folder` where it lies. `base` is the base
-    sequence's YAML as given to `load_sequence`, `overrides` what the command line changes in every sequence."""
+    """A valid sweep and where it came from.
+
+    `file` is its name in messages and `folder` the folder that holds it. `base` is the path of the base sequence's
+    YAML, `overrides` are those of the command line for every sequence.
+    """
 
     ablation: Ablation
     file: str
@@ -117,38 +131,22 @@ class LoadedAblation:
 
 
 def load_ablation(path: str | Path, arguments: Iterable[str] = ()) -> LoadedAblation:
-    """Reads and validates a sweep; `key=value` arguments whose key is none of the sweep's go to the base sequence.
+    """Read and validate a sweep; pass `key=value` arguments on to the base sequence if the sweep has no such key.
 
     Raises ConfigurationError with file, dotted key and fix.
     """
     file, full = str(path), Path(os.path.abspath(path))  # noqa: PTH100  links stay, as for a sequence
     raw = read_yaml(full, file)
     applied: list[Override] = []
-    rest: list[str] = []
+    overrides: list[str] = []
     for text in arguments:
         if text.partition("=")[0].strip().split(".")[0] in Ablation.model_fields:
             applied.append(apply_override(raw, text))
         else:
-            rest.append(text)
-    _known_keys(raw, Ablation, (), file, applied)
-    for key, dimension in raw["space"].items() if isinstance(raw.get("space"), dict) else ():
-        if isinstance(dimension, dict):
-            _known_keys(dimension, Dimension, ("space", key), file, applied)
+            overrides.append(text)
     try:
         ablation = Ablation.model_validate(raw)
     except ValidationError as error:
         raise explain(error, Ablation, raw, file, applied) from error
     base = os.path.relpath(full.parent / Path(ablation.sequence).expanduser())
-    return LoadedAblation(ablation, file, full.parent, base, rest)
-
-
-def _known_keys(
-    raw: dict[str, Any], model: type[BaseModel], at: tuple[str, ...], file: str, applied: list[Override]
-) -> None:
-    for key in raw:
-        if key in model.model_fields:
-            continue
-        near = nearest(key, model.model_fields)
-        fix = f"did you mean `{near}`?" if near else f"known here: {', '.join(sorted(model.model_fields))}"
-        where = with_override(file, (*at, key), applied)
-        raise ConfigurationError(".".join((*at, key)), "there is no such key", fix, where)
+    return LoadedAblation(ablation, file, full.parent, base, overrides)

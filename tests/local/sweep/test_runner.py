@@ -1,4 +1,4 @@
-"""Ray Tune as it is, with trials that only pretend to run: a search that meets failures, and Ctrl-C."""
+"""The real Ray Tune with trials that only pretend to run: a search whose trials fail, and Ctrl-C."""
 
 import json
 import os
@@ -19,9 +19,9 @@ FIGURES = ("forgetting", "forgetting_old", "backward_transfer", "forward_transfe
 
 
 def pretend(config: dict[str, Any], environment: dict[str, str], cwd: str, stop: str) -> None:
-    """A trial's function that leaves what a run would leave: its score is minus the squared learning rate.
+    """Write the files that a run would leave, in place of a trial's function; score: minus the squared learning rate.
 
-    A file `broken` in the storage makes the trials of seed 1 fail.
+    The trials of seed 1 fail if the storage has a file `broken`.
     """
     from ray import tune as ray_tune
 
@@ -47,16 +47,16 @@ def pretend(config: dict[str, Any], environment: dict[str, str], cwd: str, stop:
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """A command line of this process, in the project's folder, on a Ray of its own."""
+    """Run the command line in this process, in the project's folder, with a cluster of its own."""
     monkeypatch.chdir(ROOT)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     return monkeypatch
 
 
 @pytest.mark.soak
-def test_optuna_goes_on_after_failures(tmp_path: Path, here: pytest.MonkeyPatch) -> None:
+def test_optuna_resumes_after_failures(tmp_path: Path, here: pytest.MonkeyPatch) -> None:
     pytest.importorskip("optuna")
-    here.setattr("continual.sweep.tuner.run_trial", pretend)
+    here.setattr("continual.sweep.runner.run_trial", pretend)
     sweep = write(
         tmp_path, name="optuna", space={"train.learning_rate": {"uniform": [0.1, 1.0]}}, seeds=[0, 1],
         search="optuna", trials=5, concurrency=2,
@@ -64,15 +64,15 @@ def test_optuna_goes_on_after_failures(tmp_path: Path, here: pytest.MonkeyPatch)
     options = [str(sweep), f"storage={tmp_path}", "mitigation=[]", "track.enabled=false"]
     (tmp_path / "broken").touch()
     assert main([*options, "fail_fast=true"]) == 1
-    found = result(tmp_path, "optuna")
-    assert {trial["state"] for trial in found["trials"]} >= {"failed"}
-    assert len(found["points"]) < 5
+    content = result(tmp_path, "optuna")
+    assert {trial["state"] for trial in content["trials"]} >= {"failed"}
+    assert len(content["points"]) < 5
     assert main(options) == 1
-    found = result(tmp_path, "optuna")
-    assert [(trial["seed"], trial["state"], trial["why"]) for trial in found["trials"]] == [
+    content = result(tmp_path, "optuna")
+    assert [(trial["seed"], trial["state"], trial["why"]) for trial in content["trials"]] == [
         (0, "done", ""), (1, "failed", "broken on purpose"),
     ] * 5  # fmt: skip
-    rates = [point["point"]["train.learning_rate"] for point in found["points"]]
+    rates = [point["point"]["train.learning_rate"] for point in content["points"]]
     assert len(set(rates)) == 5
     assert all(0.1 <= rate <= 1 for rate in rates)
     (tmp_path / "broken").unlink()
@@ -84,7 +84,7 @@ def test_optuna_goes_on_after_failures(tmp_path: Path, here: pytest.MonkeyPatch)
 
 
 def wait(config: dict[str, Any], environment: dict[str, str], cwd: str, stop: str) -> None:
-    """A trial's function that takes as long as the sweep; it leaves a file with its name."""
+    """Run as long as the sweep, in place of a trial's function; write a file with the trial's name."""
     (Path(stop).parent / config["trial"]["name"]).touch()
     while not Path(stop).exists():
         time.sleep(0.1)
@@ -93,10 +93,10 @@ def wait(config: dict[str, Any], environment: dict[str, str], cwd: str, stop: st
 
 @pytest.mark.slow
 def test_ctrl_c_ends_tune_before_ray(tmp_path: Path, here: pytest.MonkeyPatch) -> None:
-    """Trials that wait are not begun, and nothing of Tune goes on that would start a Ray of its own."""
+    """Waiting trials are not begun, and no loop of Tune outlives the cluster, since it would start one of its own."""
     import ray
 
-    here.setattr("continual.sweep.tuner.run_trial", wait)
+    here.setattr("continual.sweep.runner.run_trial", wait)
     sweep = write(tmp_path, name="long", space={"train.learning_rate": {"grid": [0.1, 0.2, 0.3]}})
     left: list[str] = []
     shutdown = ray.shutdown
@@ -116,4 +116,4 @@ def test_ctrl_c_ends_tune_before_ray(tmp_path: Path, here: pytest.MonkeyPatch) -
     assert left == []
     assert not ray.is_initialized()
     assert len(list((tmp_path / "long").glob("long-*"))) == 1
-    assert [one["state"] for one in result(tmp_path, "long")["trials"]] == ["waiting"] * 3
+    assert [trial["state"] for trial in result(tmp_path, "long")["trials"]] == ["waiting"] * 3

@@ -1,4 +1,4 @@
-"""What all command lines share: signals, errors as one sentence on stderr, exit codes."""
+"""Run an action as a process: signals, the report of an error, the exit code, the end."""
 
 import os
 import signal
@@ -10,8 +10,13 @@ from typing import NoReturn
 from continual.errors import ContinualError, Interrupted, unwrap
 
 
-def exit_code_of(action: Callable[[], None]) -> int:
-    """Run `action` and return the exit code of the command; print an error as one sentence."""
+def print_error(error: BaseException) -> None:
+    """Print an error as one sentence on stderr."""
+    print(f"error: {error}", file=sys.stderr)
+
+
+def exit_code_of(action: Callable[[], None], report: Callable[[BaseException], None] = print_error) -> int:
+    """Run `action` and return the exit code of the process; pass an error to `report`."""
     sys.path.insert(0, str(Path.cwd()))
     # `ray job stop` ends a driver with SIGTERM: stop as cleanly as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -19,11 +24,11 @@ def exit_code_of(action: Callable[[], None]) -> int:
         action()
     except ContinualError as error:
         # An error from a Ray task comes wrapped, with the task's traceback as its text.
-        print(f"error: {unwrap(error)}", file=sys.stderr)
+        report(unwrap(error))
         return error.exit_code
     except KeyboardInterrupt:
         stopped = Interrupted("interrupted; run the same command again to resume")
-        print(f"error: {stopped}", file=sys.stderr)
+        report(stopped)
         return stopped.exit_code
     return 0
 
