@@ -3,15 +3,10 @@
 They stand beside Ray Train's own, which would hand a damaged checkpoint to every restart until its failures run out.
 """
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
-from continual.store import hash_file, write_atomic
-
-STATE = "state.json"
-MANIFEST = "manifest.json"
+from continual.store import folder_damage
 
 
 def step_folder(folder: Path, step: int) -> Path:
@@ -24,32 +19,6 @@ def steps_found(folder: Path) -> list[int]:
     return sorted((int(p.name.removeprefix("step-")) for p in found), reverse=True)
 
 
-def publish(temporary: Path, final: Path, facts: dict[str, Any]) -> None:
-    """Give a filled temporary folder its manifest and its name. Called by one rank after all have written."""
-    files = {
-        str(path.relative_to(temporary)): {"bytes": path.stat().st_size, "sha256": hash_file(path)}
-        for path in sorted(temporary.rglob("*"))
-        if path.is_file()
-    }
-    write_atomic(temporary / MANIFEST, json.dumps({"files": files, **facts}))
-    if final.exists():
-        shutil.rmtree(final)
-    temporary.replace(final)
-
-
-def problem(folder: Path) -> str | None:
-    """What is wrong with a published folder, or None if every file is as the manifest says."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        for name, facts in manifest["files"].items():
-            path = folder / name
-            if not path.is_file() or path.stat().st_size != facts["bytes"] or hash_file(path) != facts["sha256"]:
-                return f"{name} is missing or damaged"
-    except (OSError, ValueError, KeyError) as error:
-        return f"{MANIFEST} is missing or damaged ({type(error).__name__})"
-    return None
-
-
 def newest_valid(folder: Path) -> tuple[int, Path | None]:
     """Step and folder of the newest checkpoint that is whole; (0, None) when there is none.
 
@@ -57,7 +26,7 @@ def newest_valid(folder: Path) -> tuple[int, Path | None]:
     """
     for step in steps_found(folder):
         path = step_folder(folder, step)
-        if problem(path) is None:
+        if folder_damage(path) is None:
             return step, path
     return 0, None
 

@@ -9,7 +9,8 @@ from typing import Any
 from continual.errors import ContinualError
 from continual.ledger.records import read_records
 from continual.preflight.resources import worker_cpus
-from continual.training.checkpoints import newest_valid, problem
+from continual.store import folder_damage
+from continual.training.checkpoints import newest_valid
 from continual.training.job import TrainJob
 
 POLL_SECONDS = 0.5
@@ -19,7 +20,7 @@ STOP_SECONDS = 60.0
 
 def exported(job: TrainJob) -> bool:
     """Whether the stage's model is there and whole."""
-    return job.export.is_dir() and problem(job.export) is None
+    return job.export.is_dir() and folder_damage(job.export) is None
 
 
 def fit(job: TrainJob, cluster_cpus: float, watch: Callable[[list[dict[str, Any]]], None]) -> None:

@@ -2,7 +2,6 @@
 
 import gc
 import random
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,13 @@ import torch.distributed as dist
 from continual.errors import ContinualError
 from continual.ledger.records import Records, rows_hash
 from continual.models import load_model
-from continual.store import write_atomic
+from continual.models.export import export_model
+from continual.models.forward import check_head
+from continual.store import empty_folder, folder_damage, publish_folder, write_atomic
 from continual.training import checkpoints
 from continual.training.anchors import load_pulls
-from continual.training.export import export_model
 from continual.training.job import TASK, Component, TrainJob
-from continual.training.module import LossModule, check_head
+from continual.training.module import LossModule
 from continual.training.schedule import learning_rate
 from continual.training.strategies import build_strategy
 
@@ -187,7 +187,7 @@ class Worker:
         final = checkpoints.step_folder(self.job.checkpoints, self.step)
         temporary = final.with_name(f".{final.name}.tmp")
         if self.rank == 0:
-            _empty(temporary)
+            empty_folder(temporary)
         self.barrier()
         self.strategy.save(temporary)
         torch.save(_random_state(), temporary / f"random-{self.rank}.pt")
@@ -195,7 +195,7 @@ class Worker:
             torch.save({"weights": self.weights, "control": self.control}, temporary / "control.pt")
         self.barrier()
         if self.rank == 0:
-            checkpoints.publish(temporary, final, {"step": self.step, "world_size": self.world_size})
+            publish_folder(temporary, final, {"step": self.step, "world_size": self.world_size})
             checkpoints.prune(self.job.checkpoints, self.job.train.keep_checkpoints, self.step)
         self.barrier()
 
@@ -209,7 +209,8 @@ class Worker:
         """Write the model as a folder for `from_pretrained`; called by all ranks."""
         state = self.strategy.full_state()
         if self.rank == 0 and state is not None:
-            export_model(self.job, state, folder, self.job.mitigations)
+            adapt = [mitigation.adapt for mitigation in self.job.mitigations]
+            export_model(self.job.model.path, self.job.tokenizer, state, folder, adapt, {"steps": self.job.steps})
         self.barrier()
 
     def agreed(self, value: bool) -> bool:
@@ -279,7 +280,7 @@ def run_steps(worker: Worker, batches: Any, records: Records | None, stop_file: 
             name = f"step-{worker.step:08d}"
             export = job.folder / "evaluations" / name
             # After a resume the step may be scored, or be just read by the evaluation: equal weights, so left alone.
-            there = (job.folder / "scores" / f"{name}.json").exists() or checkpoints.problem(export) is None
+            there = (job.folder / "scores" / f"{name}.json").exists() or folder_damage(export) is None
             if not worker.agreed(there):
                 worker.export(export)
         if stopping or worker.step % job.train.checkpoint_every == 0 or worker.step == job.steps:
@@ -324,8 +325,3 @@ def _set_random_state(state: dict[str, Any]) -> None:
     random.setstate(state["python"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
-
-
-def _empty(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)

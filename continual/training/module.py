@@ -5,7 +5,6 @@ trains unsynchronised, in silence) and the hooks of ZeRO-3 fire for the head too
 positions at a time.
 """
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from continual.errors import ContinualError
+from continual.models.forward import hidden_states, logits_of
 from continual.training.losses import kl_sum, kl_topk_sum, nll_sum
 
 if TYPE_CHECKING:
@@ -64,13 +63,13 @@ class LossModule(nn.Module):
         # The token that position `at` predicts; a row's last position predicts none and has no weight.
         token = torch.where(at % ids.shape[1] == ids.shape[1] - 1, at, at + 1)
         with torch.autocast(ids.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
-            hidden = _hidden(self.model, ids, positions).index_select(0, at)
+            hidden = hidden_states(self.model, ids, positions).index_select(0, at)
             columns: tuple[Tensor, ...]
             if loss == "nll":
                 columns = (ids.reshape(-1)[token].long(),)
             elif teacher is not None:
                 with torch.no_grad():
-                    columns = (_hidden(teacher, ids, positions).index_select(0, at),)
+                    columns = (hidden_states(teacher, ids, positions).index_select(0, at),)
             elif top_ids is not None and top_logprobs is not None:
                 columns = (top_ids.flatten(0, 1)[token].long(), top_logprobs.flatten(0, 1)[token])
             else:
@@ -101,64 +100,11 @@ class LossModule(nn.Module):
 
     def _chunk(self, teacher: nn.Module | None, hidden: Tensor, weights: Tensor, *columns: Tensor) -> Tensor:
         """The weighted sum of one chunk; see `forward` for what the columns are."""
-        logits = _logits(self.model, hidden)
+        logits = logits_of(self.model, hidden)
         if len(columns) == 2:
             return kl_topk_sum(logits, columns[0], columns[1], weights)
         if teacher is None:
             return nll_sum(logits, columns[0], weights)
         with torch.no_grad():
-            teacher_logits = _logits(teacher, columns[0])
+            teacher_logits = logits_of(teacher, columns[0])
         return kl_sum(logits, teacher_logits, weights)
-
-
-def check_head(model: "PreTrainedModel") -> None:
-    """Compare the module's way from ids to logits with the model's own, on 8 tokens; ContinualError if it differs.
-
-    Finds heads that do more than one projection (scaled logits, extra layers), and models whose packed documents see
-    each other (in transformers 5.24 OPT, GPT-OSS and every model with a recurrent state, among others). Call it before
-    a strategy shards the parameters.
-    """
-    name = type(model).__name__
-    decoder = model.get_decoder()
-    if decoder is model or model.get_output_embeddings() is None:
-        raise ContinualError(f"{name} does not tell its body from its head; it cannot be trained")
-    if "position_ids" not in inspect.signature(decoder.forward).parameters:
-        raise ContinualError(f"{name} takes no position ids, so documents packed in one row would see each other")
-    embedding = model.get_input_embeddings().weight
-    device = embedding.device
-    ids = (torch.arange(8, device=device) * 7 + 1) % len(embedding)
-    apart, packed = ids.view(4, 2), ids.view(2, 4)
-    positions = torch.arange(2, device=device)
-    training = model.training
-    model.eval()
-    with torch.no_grad():
-        expected = model(input_ids=apart, use_cache=False).logits.flatten(0, 1).float()
-        own = _logits(model, _hidden(model, apart, positions.expand(4, 2))).float()
-        together = _logits(model, _hidden(model, packed, positions.repeat(2, 2))).float()
-    model.train(training)
-    # A low-precision model rounds differently in another shape; documents that see each other differ by far more.
-    tolerance = max(1e-4, 8 * torch.finfo(model.dtype).eps) * float(expected.abs().max())
-    if float((own - expected).abs().max()) > tolerance:
-        raise ContinualError(f"the head of {name} does more than project the hidden states; it cannot be trained")
-    if float((together - expected).abs().max()) > tolerance:
-        raise ContinualError(
-            f"{name} lets documents that are packed in one row see each other "
-            f"(attention `{model.config._attn_implementation}`); it cannot be trained"
-        )
-
-
-def _hidden(model: Any, ids: Tensor, positions: Tensor) -> Tensor:
-    """Last hidden states [B x T, H]. Position ids that restart are all that keeps packed documents apart.
-
-    transformers reads document borders off the position ids, and only where there is no attention mask and no cache
-    (`masking_utils._preprocess_mask_arguments` in 5.x).
-    """
-    states = model.get_decoder()(input_ids=ids, position_ids=positions, attention_mask=None, use_cache=False)
-    return states.last_hidden_state.flatten(0, 1)
-
-
-def _logits(model: Any, hidden: Tensor) -> Tensor:
-    """Logits [N, V] of hidden states [N, H]. The head is called as a module: its hooks are ZeRO-3's."""
-    logits = model.get_output_embeddings()(hidden)
-    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-    return logits if cap is None else cap * torch.tanh(logits / cap)

@@ -42,16 +42,16 @@ def make_shown(store: Store, samples: Artefact, model: str, dtype: str) -> None:
         from transformers.utils import logging
 
         from continual.models import load_model, load_tokenizer
-        from continual.scoring.columns import nll_columns
+        from continual.models.forward import token_losses
 
         logging.disable_progress_bar()  # it would be all that the command prints of its work
         table = _first(samples)
         starts, bodies = table["start"].to_pylist(), table["tokens"].to_pylist()
         loaded = load_model(model, dtype, "cuda" if torch.cuda.is_available() else "cpu")
-        nll = nll_columns(loaded, _rows([start + body for start, body in zip(starts, bodies, strict=True)]))["nll"]
+        losses = token_losses(loaded, _rows([start + body for start, body in zip(starts, bodies, strict=True)]))
         sums = [
             -float(line[len(start) : len(start) + len(body)].sum(dtype=np.float64))
-            for line, start, body in zip(nll, starts, bodies, strict=True)
+            for line, start, body in zip(losses, starts, bodies, strict=True)
         ]
         tokenizer = load_tokenizer(model)
         columns = {

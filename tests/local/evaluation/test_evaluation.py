@@ -265,7 +265,7 @@ def test_text_loss_equals_a_naive_float64_loop_over_single_documents(model, text
         expected, count = naive[record["document"]]
         assert record["tokens"] == count
         assert record["nats_per_token"] == pytest.approx(expected / count, abs=2e-5)
-    monkeypatch.setattr("continual.evaluation.texts.LOGIT_BYTES", 1)  # a row at a time
+    monkeypatch.setattr("continual.models.forward.LOGIT_BYTES", 1)  # a row at a time
     assert score_text(model, "text", artefact)[0]["score"] == pytest.approx(score["score"], rel=1e-6)
 
 

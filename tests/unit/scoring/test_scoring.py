@@ -65,8 +65,8 @@ def test_prompt_tokens_are_scored_too(model: Any) -> None:
 def test_blocks_and_chunks_change_nothing(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = packed(1, 30)
     whole = topk_columns(model, rows, 4)
-    monkeypatch.setattr("continual.scoring.columns.LOGIT_BYTES", 4 * TOKENS * VOCABULARY * 3)
-    monkeypatch.setattr("continual.scoring.columns.CHUNK_TOKENS", 5)
+    monkeypatch.setattr("continual.models.forward.LOGIT_BYTES", 4 * TOKENS * VOCABULARY * 3)
+    monkeypatch.setattr("continual.models.forward.CHUNK_TOKENS", 5)
     parts = topk_columns(model, rows, 4)
     np.testing.assert_array_equal(parts["top_ids"], whole["top_ids"])
     np.testing.assert_allclose(parts["top_logprobs"], whole["top_logprobs"], atol=1e-5)

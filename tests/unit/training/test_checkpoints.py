@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from continual.training.checkpoints import newest_valid, problem, prune, publish, step_folder, steps_found
+from continual.store import folder_damage, publish_folder
+from continual.training.checkpoints import newest_valid, prune, step_folder, steps_found
 
 
 def put(folder: Path, step: int) -> Path:
@@ -13,7 +14,7 @@ def put(folder: Path, step: int) -> Path:
     (temporary / "weights.bin").write_bytes(bytes([step]) * 1000)
     (temporary / "sub").mkdir()
     (temporary / "sub" / "rank.bin").write_bytes(b"x")
-    publish(temporary, step_folder(folder, step), {"step": step})
+    publish_folder(temporary, step_folder(folder, step), {"step": step})
     return step_folder(folder, step)
 
 
@@ -45,7 +46,7 @@ def test_damage_sends_back_to_the_one_before(tmp_path: Path, damage: object) -> 
     newest = put(tmp_path, 20)
     assert newest_valid(tmp_path) == (20, newest)
     damage(newest)  # type: ignore[operator]
-    assert problem(newest) is not None
+    assert folder_damage(newest) is not None
     assert newest_valid(tmp_path)[0] == 10
 
 

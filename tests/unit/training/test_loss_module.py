@@ -11,41 +11,17 @@ from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    CohereConfig,
-    CohereForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MptConfig,
-    MptForCausalLM,
-    OPTConfig,
-    OPTForCausalLM,
 )
 
-from continual.errors import ContinualError
-from continual.training.module import LossModule, check_head
+from continual.models.forward import check_head
+from continual.training.module import LossModule
+from tests.kits.models import SIZES, tiny
 
-SIZES: dict[str, Any] = {
-    "vocab_size": 50,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "initializer_range": 0.2,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
 DOCUMENTS = [[5, 9, 1, 1, 3], [7], [4, 4, 30, 2], [11, 49, 6, 8, 20, 21]]
 SHARED = Path(os.environ.get("CONTINUAL_SHARED", Path(__file__).parents[4] / "shared"))
 STORIES = SHARED / "models" / "stories260k-hd32"
-
-
-def tiny(seed: int = 0, **changes: Any) -> LlamaForCausalLM:
-    torch.manual_seed(seed)
-    return LlamaForCausalLM(LlamaConfig(**{**SIZES, **changes})).eval()
 
 
 def packed(documents: list[list[int]], seed: int = 3) -> dict[str, Tensor]:
@@ -275,24 +251,6 @@ def test_capped_logits() -> None:
     expected.backward()
     torch.testing.assert_close(value.double(), expected, rtol=1e-6, atol=1e-6)
     assert_same(ours, gradients(model), 2e-5)
-
-
-def test_check_head_accepts_and_leaves_the_mode_alone() -> None:
-    model = tiny().train()
-    check_head(model)
-    assert model.training
-    check_head(tiny().bfloat16())
-
-
-def test_check_head_refuses_what_the_module_would_get_wrong() -> None:
-    torch.manual_seed(0)
-    with pytest.raises(ContinualError, match="head of CohereForCausalLM"):
-        check_head(CohereForCausalLM(CohereConfig(**SIZES)))  # logits are scaled
-    opt = OPTConfig(vocab_size=50, hidden_size=32, ffn_dim=64, num_hidden_layers=2, num_attention_heads=4, init_std=0.2)
-    with pytest.raises(ContinualError, match="OPTForCausalLM lets documents"):
-        check_head(OPTForCausalLM(opt))  # its mask does not look at the position ids
-    with pytest.raises(ContinualError, match="MptForCausalLM takes no position ids"):
-        check_head(MptForCausalLM(MptConfig(d_model=32, n_heads=4, n_layers=2, vocab_size=50)))
 
 
 @pytest.mark.skipif(not STORIES.is_dir(), reason=f"no model in {STORIES}; set CONTINUAL_SHARED")

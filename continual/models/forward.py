@@ -1,0 +1,115 @@
+"""Forward passes over packed rows: hidden states and logits for training, log-probabilities for scores.
+
+Position ids that restart with every document are all that keeps packed documents apart: transformers reads document
+borders off them, and only where there is no attention mask and no cache (`masking_utils._preprocess_mask_arguments` in
+5.x). `check_head` finds models for which that does not hold.
+"""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from continual.errors import ContinualError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+LOGIT_BYTES = 256 * 2**20
+"""Largest block of float32 logits (rows x row_tokens x vocabulary) that a scoring pass makes, but one row at least."""
+BLOCK_TOKENS = 8192
+"""Most tokens of a scoring pass: with a small vocabulary, attention needs more memory than the logits."""
+CHUNK_TOKENS = 1024
+"""Positions whose log-probabilities exist at one time."""
+Places = tuple[np.ndarray, np.ndarray]
+"""Row numbers and token numbers of some tokens of a packed batch."""
+
+
+def hidden_states(model: Any, ids: Tensor, positions: Tensor) -> Tensor:
+    """Return the last hidden states [B x T, H] of packed rows [B, T]."""
+    return model.get_decoder()(**_packed(ids, positions)).last_hidden_state.flatten(0, 1)
+
+
+def logits_of(model: Any, hidden: Tensor) -> Tensor:
+    """Return logits [N, V] of hidden states [N, H]. The head is called as a module: its hooks are ZeRO-3's."""
+    logits = model.get_output_embeddings()(hidden)
+    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def _packed(ids: Tensor, positions: Tensor) -> dict[str, Any]:
+    return {"input_ids": ids, "position_ids": positions, "attention_mask": None, "use_cache": False}
+
+
+def vocabulary_size(model: Any) -> int:
+    return int(model.config.get_text_config().vocab_size)
+
+
+def log_probabilities(model: Any, rows: Mapping[str, np.ndarray]) -> Iterator[tuple[Places, Tensor]]:
+    """Yield the places of tokens that a document predicts and log p(. | the document before them), chunk by chunk.
+
+    `rows` has `ids`, `positions` and `documents` [rows, T]; log p is [places, V], in nats, from a float32 log-softmax.
+    First tokens of documents and padding have no place. The logits are the model's own, whatever its head does.
+    """
+    count, width = rows["ids"].shape
+    size = max(1, min(BLOCK_TOKENS, LOGIT_BYTES // (4 * vocabulary_size(model))) // width)
+    predicted = (rows["documents"] >= 0) & (rows["positions"] > 0)
+    with torch.inference_mode():
+        for first in range(0, count, size):
+            block = slice(first, first + size)
+            ids, positions = (
+                torch.from_numpy(rows[name][block].astype(np.int64)).to(model.device) for name in ("ids", "positions")
+            )
+            logits = model(**_packed(ids, positions)).logits
+            row, token = np.nonzero(predicted[block])
+            for start in range(0, len(row), CHUNK_TOKENS):
+                r, t = row[start : start + CHUNK_TOKENS], token[start : start + CHUNK_TOKENS]
+                yield (first + r, t), torch.log_softmax(logits[r, t - 1], -1, dtype=torch.float32)
+
+
+def token_losses(model: Any, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return -log p(token t | its document before t), float32 [rows, T] in nats; 0 for first tokens and padding."""
+    losses = np.zeros(rows["ids"].shape, np.float32)
+    for places, log_p in log_probabilities(model, rows):
+        tokens = torch.from_numpy(rows["ids"][places].astype(np.int64)).to(log_p.device)
+        losses[places] = -log_p.gather(-1, tokens[:, None]).squeeze(-1).cpu().numpy()
+    return losses
+
+
+def check_head(model: "PreTrainedModel") -> None:
+    """Compare `logits_of(hidden_states)` with the model's own logits on 8 tokens; raise ContinualError if they differ.
+
+    This finds heads that do more than one projection (scaled logits, extra layers), and models whose packed documents
+    see each other (in transformers 5.24 OPT, GPT-OSS and every model with a recurrent state, among others). Call it
+    before a strategy shards the parameters.
+    """
+    name = type(model).__name__
+    decoder = model.get_decoder()
+    if decoder is model or model.get_output_embeddings() is None:
+        raise ContinualError(f"{name} does not tell its body from its head; it cannot be trained")
+    if "position_ids" not in inspect.signature(decoder.forward).parameters:
+        raise ContinualError(f"{name} takes no position ids, so documents packed in one row would see each other")
+    embedding = model.get_input_embeddings().weight
+    device = embedding.device
+    ids = (torch.arange(8, device=device) * 7 + 1) % len(embedding)
+    apart, packed = ids.view(4, 2), ids.view(2, 4)
+    positions = torch.arange(2, device=device)
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        expected = model(input_ids=apart, use_cache=False).logits.flatten(0, 1).float()
+        own = logits_of(model, hidden_states(model, apart, positions.expand(4, 2))).float()
+        together = logits_of(model, hidden_states(model, packed, positions.repeat(2, 2))).float()
+    model.train(training)
+    # A low-precision model rounds differently in another shape; documents that see each other differ by far more.
+    tolerance = max(1e-4, 8 * torch.finfo(model.dtype).eps) * float(expected.abs().max())
+    if float((own - expected).abs().max()) > tolerance:
+        raise ContinualError(f"the head of {name} does more than project the hidden states; it cannot be trained")
+    if float((together - expected).abs().max()) > tolerance:
+        raise ContinualError(
+            f"{name} lets documents that are packed in one row see each other "
+            f"(attention `{model.config._attn_implementation}`); it cannot be trained"
+        )

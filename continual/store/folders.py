@@ -1,0 +1,44 @@
+"""Folders that appear whole or not at all, with a manifest against which they are verified."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from continual.store.files import hash_file, write_atomic
+
+MANIFEST = "manifest.json"
+
+
+def empty_folder(path: Path) -> Path:
+    """Create the folder, without what an earlier attempt left there."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    return path
+
+
+def publish_folder(temporary: Path, final: Path, facts: Mapping[str, Any]) -> None:
+    """Give a filled temporary folder its manifest and its name. Called by one process after all have written."""
+    files = {
+        str(path.relative_to(temporary)): {"bytes": path.stat().st_size, "sha256": hash_file(path)}
+        for path in sorted(temporary.rglob("*"))
+        if path.is_file()
+    }
+    write_atomic(temporary / MANIFEST, json.dumps({"files": files, **facts}))
+    if final.exists():
+        shutil.rmtree(final)
+    temporary.replace(final)
+
+
+def folder_damage(folder: Path) -> str | None:
+    """Return what is wrong with a published folder, or None if every file is as the manifest says."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        for name, facts in manifest["files"].items():
+            path = folder / name
+            if not path.is_file() or path.stat().st_size != facts["bytes"] or hash_file(path) != facts["sha256"]:
+                return f"{name} is missing or damaged"
+    except (OSError, ValueError, KeyError) as error:
+        return f"{MANIFEST} is missing or damaged ({type(error).__name__})"
+    return None
