@@ -14,6 +14,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from continual.config.compare import NOT_COMPARED
 from continual.config.schema import Sequence
 from continual.contract.mitigation import REGISTRY, Mitigation
 from continual.sweep.spec import Ablation
@@ -47,6 +48,12 @@ def sequence_keys() -> str:
     return _sections(Sequence, "Keys of a sequence")
 
 
+def changeable_keys() -> str:
+    """Return the table of the keys that may change between two starts of a run."""
+    rows = [f"| `{key}` | {_cell(reason)} |" for key, reason in NOT_COMPARED.items()]
+    return "\n".join(["| key | why it may change |", "|---|---|", *rows])
+
+
 def sweep_keys() -> str:
     """Return one table for each mapping of a sweep's YAML."""
     return _sections(Ablation, "Keys of a sweep")
@@ -74,6 +81,7 @@ def method_options() -> str:
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "keys of a sequence": sequence_keys,
+    "keys that may change": changeable_keys,
     "keys of a sweep": sweep_keys,
     "methods": method_table,
     "options of the methods": method_options,

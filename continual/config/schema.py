@@ -60,9 +60,9 @@ class Source(Strict):
 
 
 class ModelSource(Strict):
-    """`pretrained`: a local folder or hub id. `python`: a function that builds a randomly initialised model."""
+    """`pretrained`: a local folder or hub id. `python`: a function that builds a randomly initialized model."""
 
-    type: Literal["pretrained", "python"]
+    type: Literal["pretrained", "python"] = Field(description="a model that exists, or one with random weights")
     source: str | None = Field(None, description="pretrained: folder or hub id")
     build: str | None = Field(None, description='python: "module:function" that returns a transformers model')
     tokenizer: str | None = Field(None, description='python: a tokenizer folder, or "module:function"')
@@ -79,11 +79,11 @@ class ModelSource(Strict):
 
 
 class EvaluationTask(Strict):
-    """One lm-eval task; `metric` and `filter` only where lm-eval reports more than one."""
+    """One lm-eval task, as a mapping or as its name alone."""
 
-    name: str
-    metric: str | None = None
-    filter: str | None = None
+    name: str = Field(description="as lm-eval lists it")
+    metric: str | None = Field(None, description="null: its only metric, or the usual one of several")
+    filter: str | None = Field(None, description="null: `none`, or the first filter that lm-eval reports")
 
 
 def _as_task(value: Any) -> Any:
@@ -95,8 +95,8 @@ MitigationItem = Annotated[SerializeAsAny[Mitigation], BeforeValidator(build_mit
 
 
 class Stage(Strict):
-    name: str = Field(pattern=NAME)
-    data: Source
+    name: str = Field(pattern=NAME, description="names the stage and its folder")
+    data: Source = Field(description="what the stage trains on")
     tasks: list[Task] = Field(default_factory=list, description="tasks or texts that this stage is to learn")
     start_token: str | None = Field(None, description="what an unconditional sample of this task begins with")
     steps: int | None = Field(None, ge=1, description="optimizer steps")
@@ -112,15 +112,17 @@ class Stage(Strict):
 
 class Train(Strict):
     workers: int = Field(1, ge=1, description="Ray Train workers")
-    strategy: Literal["ddp", "deepspeed"] = "ddp"
+    strategy: Literal["ddp", "deepspeed"] = Field("ddp", description="how a step is spread over the workers")
     zero_stage: Literal[1, 2, 3] = Field(2, description="deepspeed: ZeRO stage")
     deepspeed: dict[str, Any] | str | None = Field(None, description="deepspeed: JSON (inline or path) merged in")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: autocast, float32 weights")
-    learning_rate: float = Field(1e-5, gt=0)
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup_steps: int = Field(0, ge=0)
-    weight_decay: float = Field(0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    learning_rate: float = Field(1e-5, gt=0, description="the highest rate of a stage, after its warm-up")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="the rate after the warm-up; linear and cosine fall to 0 at the end of the stage"
+    )
+    warmup_steps: int = Field(0, ge=0, description="steps in which the rate rises linearly to `learning_rate`")
+    weight_decay: float = Field(0.0, ge=0, description="of AdamW")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="of AdamW")
     epsilon: float = Field(1e-8, gt=0)
     clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null: no clipping")
     batch_tokens: int = Field(16384, ge=1, description="the task's tokens per optimizer step, over all workers")
@@ -130,8 +132,10 @@ class Train(Strict):
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints inside a stage")
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept inside a stage")
     max_failures: int = Field(2, ge=0, description="worker failures survived within a stage")
-    gpus_per_worker: float = Field(0.0, ge=0)
-    cpus_per_worker: float | None = Field(None, gt=0, description="null: shares what the cluster has")
+    gpus_per_worker: float = Field(0.0, ge=0, description="GPUs that a worker reserves; 0: it trains on CPUs")
+    cpus_per_worker: float | None = Field(
+        None, gt=0, description="CPUs that a worker reserves; null: an equal part of what the cluster has, less one"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "Train":
@@ -148,10 +152,10 @@ class Train(Strict):
 
 
 class Generate(Strict):
-    engine: Literal["vllm", "transformers"] = "vllm"
+    engine: Literal["vllm", "transformers"] = Field("vllm", description="what samples the models")
     replicas: int = Field(1, ge=1, description="engines that sample at the same time")
-    gpus_per_replica: float = Field(0.0, ge=0)
-    cpus_per_replica: float = Field(1.0, gt=0)
+    gpus_per_replica: float = Field(0.0, ge=0, description="GPUs that an engine reserves; 0: it samples on CPUs")
+    cpus_per_replica: float = Field(1.0, gt=0, description="CPUs that an engine reserves")
     shard_samples: int = Field(512, ge=1, description="samples per stored shard, the unit of resume")
     batch_size: int = Field(64, ge=1, description="requests handed to an engine at a time")
     max_failed: float = Field(0.01, ge=0, le=1, description="largest tolerated share of failed requests")
@@ -161,8 +165,8 @@ class Generate(Strict):
 class Text(Strict):
     """A text whose loss in nats per token is measured; its score is the negated loss."""
 
-    name: str = Field(pattern=NAME)
-    data: Source
+    name: str = Field(pattern=NAME, description="names the score")
+    data: Source = Field(description="where the text is")
 
 
 class Evaluate(Strict):
@@ -171,11 +175,11 @@ class Evaluate(Strict):
     every: int | None = Field(None, ge=1, description="also every so many steps inside a stage")
     include_path: str | None = Field(None, description="folder with lm-eval task YAML files")
     limit: int | None = Field(None, ge=1, description="documents per lm-eval task")
-    num_fewshot: int | None = Field(None, ge=0)
-    apply_chat_template: bool = False
-    batch_size: int = Field(64, ge=1)
-    seed: int = 1234
-    gpus: float = Field(0.0, ge=0)
+    num_fewshot: int | None = Field(None, ge=0, description="examples before each question; null: as the task says")
+    apply_chat_template: bool = Field(False, description="ask through the model's chat template")
+    batch_size: int = Field(64, ge=1, description="documents at a time")
+    seed: int = Field(1234, description="of lm-eval, e.g. for the choice of examples")
+    gpus: float = Field(0.0, ge=0, description="GPUs that the evaluating process reserves; 0: it runs on CPUs")
 
 
 with warnings.catch_warnings():
@@ -183,10 +187,10 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", 'Field name "register"', UserWarning)
 
     class Track(Strict):
-        enabled: bool = True
+        enabled: bool = Field(True, description="false: nothing goes to MLflow")
         uri: str | None = Field(None, description="MLflow tracking URI; null: sqlite:///<storage>/mlflow.db")
         experiment: str | None = Field(None, description="null: the sequence's name")
-        tags: dict[str, str] = Field(default_factory=dict)
+        tags: dict[str, str] = Field(default_factory=dict, description="further tags of the run")
         params: dict[str, str] = Field(default_factory=dict, description="further parameters of the run")
         register: str | None = Field(
             None, pattern=NAME, description="registered model that gets every stage's model as a version; null: none"
@@ -194,16 +198,18 @@ with warnings.catch_warnings():
 
 
 class Sequence(Strict):
-    name: str = Field(pattern=NAME)
-    seed: int = Field(0, ge=0)
+    name: str = Field(pattern=NAME, description="names the run and its folder, <storage>/<name>")
+    seed: int = Field(0, ge=0, description="decides random weights, samples, and the order of rows")
     storage: str = Field("runs", description="where runs and the shared store live")
-    model: ModelSource
-    stages: list[Stage] = Field(min_length=1)
-    mitigation: list[MitigationItem] = Field(default_factory=list)
-    train: Train = Field(default_factory=Train)  # type: ignore[arg-type]
-    generate: Generate = Field(default_factory=Generate)  # type: ignore[arg-type]
-    evaluate: Evaluate = Field(default_factory=Evaluate)  # type: ignore[arg-type]
-    track: Track = Field(default_factory=Track)  # type: ignore[arg-type]
+    model: ModelSource = Field(description="the start model")
+    stages: list[Stage] = Field(min_length=1, description="the tasks, learned one after another")
+    mitigation: list[MitigationItem] = Field(
+        default_factory=list, description="methods against forgetting, applied together; []: plain fine-tuning"
+    )
+    train: Train = Field(default_factory=Train, description="training")  # type: ignore[arg-type]
+    generate: Generate = Field(default_factory=Generate, description="sampling")  # type: ignore[arg-type]
+    evaluate: Evaluate = Field(default_factory=Evaluate, description="what is scored")  # type: ignore[arg-type]
+    track: Track = Field(default_factory=Track, description="MLflow")  # type: ignore[arg-type]
 
     @field_validator("name")
     @classmethod
