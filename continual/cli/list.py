@@ -1,18 +1,35 @@
-"""`--list mitigations`: every registered type with its options, from the schema that validates them."""
+"""The command `list`: registered types with their options, from the models that validate them."""
 
+import argparse
 import textwrap
+from collections.abc import Sequence as Arguments
 
-from continual.contract.mitigation import REGISTRY
+LISTS = ("mitigations",)
+
+
+def parser(prog: str = "continual list") -> argparse.ArgumentParser:
+    command = argparse.ArgumentParser(prog=prog, description="Print all of these with their options.")
+    command.add_argument("list", choices=LISTS)
+    return command
+
+
+def main(arguments: Arguments[str] | None = None, prog: str = "continual list") -> int:
+    """Run the command line; return the exit code."""
+    parser(prog).parse_args(arguments)
+    print(list_mitigations())
+    return 0
 
 
 def list_mitigations() -> str:
-    """Types with summary, source, and one line per option: name, default, meaning."""
+    """Return every type with its summary, its source, and one line per option: name, default, meaning."""
+    from continual.contract.mitigation import REGISTRY
+
     blocks = []
     for kind in REGISTRY.names():
-        found = REGISTRY.load(kind)
-        summary = (found.__doc__ or "").strip().splitlines()[0]
-        lines = [kind, f"  {summary}", f"  source: {found.source}"]
-        for name, field in found.model_fields.items():
+        mitigation = REGISTRY.load(kind)
+        summary = (mitigation.__doc__ or "").strip().splitlines()[0]
+        lines = [kind, f"  {summary}", f"  source: {mitigation.source}"]
+        for name, field in mitigation.model_fields.items():
             if name == "type":
                 continue
             default = "required" if field.is_required() else f"{field.default!r}".replace("None", "null")

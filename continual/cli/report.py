@@ -1,4 +1,4 @@
-"""`python -m continual.report RUN_DIR [RUN_DIR ...] [--output FILE]`: arguments in, one call, exit code out."""
+"""The command `report`: one HTML page about runs."""
 
 import argparse
 from collections.abc import Sequence as Arguments
@@ -7,25 +7,24 @@ from pathlib import Path
 from continual.errors import ContinualError
 from continual.errors.process import exit_code_of
 
-EPILOG = "Figures are written as PNG too, into a folder beside the page that has its name without `.html`."
+EPILOG = "Figures are also written as PNG files, into a folder next to the page that has its name without `.html`."
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(prog: str = "python -m continual.report") -> argparse.ArgumentParser:
     command = argparse.ArgumentParser(
-        prog="python -m continual.report",
-        description="One self-contained HTML page about a run, or about several side by side.",
+        prog=prog,
+        description="Write one self-contained HTML page about a run, or about several runs side by side.",
         epilog=EPILOG,
     )
     command.add_argument("runs", nargs="+", metavar="RUN_DIR", help="a run's folder, <storage>/<name>")
-    command.add_argument(
-        "--output", metavar="FILE", help="the page; default: report.html in the run's folder, or here for several"
-    )
+    page = "the page; default: report.html in the run's folder; for several runs, in the current folder"
+    command.add_argument("--output", metavar="FILE", help=page)
     return command
 
 
-def main(arguments: Arguments[str] | None = None) -> int:
+def main(arguments: Arguments[str] | None = None, prog: str = "python -m continual.report") -> int:
     """Run the command line; return the exit code: 0 done, 1 failed, 2 for a folder that is not a run."""
-    options = parser().parse_args(arguments)
+    options = parser(prog).parse_args(arguments)
     return exit_code_of(lambda: _report(options))
 
 

@@ -1,46 +1,52 @@
-"""`python -m continual.run seq.yaml [key=value ...]`: arguments in, one call, exit code out."""
+"""The command `run`: a sequence from its YAML to its result."""
 
 import argparse
 from collections.abc import Sequence as Arguments
 
 from continual import __version__
+from continual.cli import list as lists
 from continual.errors.process import exit_code_of
 
-EPILOG = """exit codes: 0 done, 1 failed while running, 2 bad configuration or usage,
-3 forgot more than --max-forgetting, 130 interrupted.
-The same command again resumes; a finished run prints its result."""
+EPILOG = """The same command again resumes a run; a finished run prints its result.
+
+exit codes:
+  0    done
+  1    the run failed
+  2    bad configuration or usage
+  3    forgot more than --max-forgetting
+  130  interrupted"""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(prog: str = "python -m continual.run") -> argparse.ArgumentParser:
     command = argparse.ArgumentParser(
-        prog="python -m continual.run",
-        description="Learn tasks one after another and keep the old ones.",
+        prog=prog,
+        description="Fine-tune a model on task after task, and measure and prevent forgetting.",
         epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("sequence", nargs="?", help="the sequence's YAML")
+    example = "train.learning_rate=1e-5 or mitigation=[]"
     command.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="e.g. train.learning_rate=1e-5 mitigation=[]"
+        "overrides", nargs="*", metavar="key=value", help=f"replaces a value of the YAML, e.g. {example}"
     )
-    command.add_argument("--plan", action="store_true", help="print what would run, and start nothing")
+    command.add_argument("--plan", action="store_true", help="print what would run and start nothing")
     command.add_argument(
-        "--fresh", action="store_true", help="forget an earlier run of the same name (the store stays)"
+        "--fresh", action="store_true", help="delete the run of this name and begin again; the store is kept"
     )
-    command.add_argument("--max-forgetting", type=float, metavar="X", help="exit with 3 if more than X was forgotten")
-    command.add_argument("--list", choices=["mitigations"], help="print every mitigation with its options")
+    gate = "exit with code 3 if `forgetting` or `forgetting_old` is above X"
+    command.add_argument("--max-forgetting", type=float, metavar="X", help=gate)
+    command.add_argument("--list", choices=lists.LISTS, help="print all of these with their options")
     command.add_argument("--version", action="version", version=__version__)
     return command
 
 
-def main(arguments: Arguments[str] | None = None) -> int:
+def main(arguments: Arguments[str] | None = None, prog: str = "python -m continual.run") -> int:
     """Run the command line; return the exit code."""
-    options = parser().parse_intermixed_args(arguments)
+    options = parser(prog).parse_intermixed_args(arguments)
     if options.list:
-        from continual.cli.list import list_mitigations
-
-        print(list_mitigations())
-        return 0
+        return lists.main([options.list])
     if not options.sequence:
-        parser().error("name the sequence's YAML file, e.g. python -m continual.run seq.yaml")
+        parser(prog).error(f"name the sequence's YAML file, e.g. {prog} seq.yaml")
     return exit_code_of(lambda: _run(options))
 
 

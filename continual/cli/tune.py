@@ -1,4 +1,4 @@
-"""`python -m continual.tune ablation.yaml [key=value ...]`: arguments in, one call, exit code out."""
+"""The command `tune`: a sweep over settings and seeds of a sequence."""
 
 import argparse
 from collections.abc import Sequence as Arguments
@@ -8,15 +8,21 @@ from continual.errors.process import exit_code_of
 from continual.sweep.spec import load_ablation
 from continual.sweep.sweep import plan_text, prepare, run_sweep
 
-EPILOG = """exit codes: 0 done, 1 a trial failed, 2 bad configuration or usage, 130 interrupted.
-The same command again resumes; a finished sweep prints its table."""
+EPILOG = """The same command again resumes a sweep; a finished sweep prints its table.
+
+exit codes:
+  0    done
+  1    a trial failed
+  2    bad configuration or usage
+  130  interrupted"""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(prog: str = "python -m continual.tune") -> argparse.ArgumentParser:
     command = argparse.ArgumentParser(
-        prog="python -m continual.tune",
+        prog=prog,
         description="Run a sequence under many settings and seeds, and compare the results.",
         epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("ablation", help="the sweep's YAML")
     command.add_argument(
@@ -31,9 +37,9 @@ def parser() -> argparse.ArgumentParser:
     return command
 
 
-def main(arguments: Arguments[str] | None = None) -> int:
+def main(arguments: Arguments[str] | None = None, prog: str = "python -m continual.tune") -> int:
     """Run the command line; return the exit code."""
-    options = parser().parse_intermixed_args(arguments)
+    options = parser(prog).parse_intermixed_args(arguments)
     return exit_code_of(lambda: _tune(options))
 
 

@@ -1,0 +1,42 @@
+"""`continual run | tune | report | list`: every command line under one name."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence as Arguments
+from typing import NoReturn
+
+from continual import __version__
+from continual.errors.process import leave
+
+COMMANDS = {  # each is a module of this package, imported only when it is called
+    "run": "run a sequence, or resume it",
+    "tune": "run a sequence under many settings and seeds, and compare",
+    "report": "write an HTML page about runs",
+    "list": "print the registered mitigations with their options",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    command = argparse.ArgumentParser(
+        prog="continual",
+        description="Fine-tune a language model on task after task, and measure and prevent forgetting.",
+        epilog="\n".join(["commands:", *(f"  {name:<8} {text}" for name, text in COMMANDS.items())]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("command", choices=COMMANDS, help="`continual COMMAND --help` describes its arguments")
+    command.add_argument("arguments", nargs=argparse.REMAINDER, help="the command's own arguments")
+    command.add_argument("--version", action="version", version=__version__)
+    return command
+
+
+def dispatch(arguments: Arguments[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    options = parser().parse_args(arguments)
+    module = importlib.import_module(f"continual.cli.{options.command}")
+    return int(module.main(options.arguments, prog=f"continual {options.command}"))
+
+
+def main() -> NoReturn:
+    """Run the command line and end the process."""
+    leave(dispatch(sys.argv[1:]))
