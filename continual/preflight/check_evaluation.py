@@ -1,36 +1,19 @@
-"""Checks of what is measured: every task exists and has one name and one place."""
+"""Checks of what is measured: every task exists, has one column of scores, and shares its mean's unit."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from continual.config.paths import CORRECT_PATH
 from continual.config.schema import EvaluationTask, Sequence
 from continual.errors import ConfigurationError
+from continual.evaluation.check import unknown_tasks
+from continual.evaluation.names import TEXT_UNIT, unit
 from continual.preflight.check_data import check_source
 from continual.preflight.tokenizer_facts import TokenizerFacts
 
-SHARES = ("acc", "acc_norm", "acc_mutual_info", "exact_match", "f1", "mcc", "em", "brier_score")
-UNITS = {
-    **dict.fromkeys(SHARES, "shares of 1"),
-    **dict.fromkeys(("perplexity", "word_perplexity", "byte_perplexity"), "perplexity"),
-    "bits_per_byte": "bits per byte",
-    **dict.fromkeys(("bleu", "chrf", "ter"), "points of 100"),
-}
-"""Units of lm-eval's metrics, of those that are known: scores in different ones have no mean."""
-
-
-def measured(sequence: Sequence) -> list[tuple[str, str]]:
-    """(key, name) of everything that gets a column in the score matrix. A stage may list a text as its task."""
-    found = []
-    learned = {task.name for stage in sequence.stages for task in stage.tasks}
-    for number, stage in enumerate(sequence.stages):
-        found += [(f"stages.{number}.tasks.{at}", task.name) for at, task in enumerate(stage.tasks)]
-    found += [(f"evaluate.old_tasks.{at}", task.name) for at, task in enumerate(sequence.evaluate.old_tasks)]
-    texts = [(f"evaluate.texts.{at}", text.name) for at, text in enumerate(sequence.evaluate.texts)]
-    return found + [(key, name) for key, name in texts if name not in learned]
-
 
 def check_evaluation(sequence: Sequence, tokenizer: TokenizerFacts | None) -> list[str]:
-    """Notes. Raises ConfigurationError for a measurement that cannot be made or would mean nothing."""
+    """Return notes. Raise ConfigurationError for a measurement that cannot be made or has no meaning."""
     evaluate = sequence.evaluate
     places = _places(sequence)
     notes = []
@@ -39,26 +22,57 @@ def check_evaluation(sequence: Sequence, tokenizer: TokenizerFacts | None) -> li
             problem = "there is nothing to evaluate: no stage has `tasks`, and there are no `old_tasks` or `texts`"
             raise ConfigurationError("evaluate.every", problem, "name tasks or remove the key")
         notes.append("nothing is measured: no stage has `tasks`, and there are no `evaluate.old_tasks` or `texts`")
-    _check_units([(f"stages.{n}.tasks", task) for n, stage in enumerate(sequence.stages) for task in stage.tasks])
-    _check_units([("evaluate.old_tasks", task) for task in evaluate.old_tasks])
+    texts = {text.name for text in evaluate.texts}
+    check_units([(f"stages.{n}.tasks", t) for n, stage in enumerate(sequence.stages) for t in stage.tasks], texts)
+    check_units([("evaluate.old_tasks", task) for task in evaluate.old_tasks], texts)
     for number, text in enumerate(evaluate.texts):
         chat = tokenizer.chat_template if tokenizer else None
         notes += check_source(f"evaluate.texts.{number}.data", text.data, chat)
     if evaluate.include_path is not None and not Path(evaluate.include_path).is_dir():
         raise ConfigurationError("evaluate.include_path", f"there is no folder {evaluate.include_path}", CORRECT_PATH)
-    _check_known(sequence, places)
+    _check_names([name for name in places if name not in texts], places, evaluate.include_path)
     return notes
 
 
-def _places(sequence: Sequence) -> dict[str, str]:
-    """The key where each name is measured first.
+def check_units(tasks: list[tuple[str, EvaluationTask]], texts: Collection[str] = ()) -> None:
+    """Raise ConfigurationError if the tasks of a mean, each with its key, are scored in different units.
 
-    A later stage may list a task again, which then counts as learned at the first one. Raises ConfigurationError for a
-    name that stands twice otherwise, or with another metric: every name has one column of scores.
+    Only lm-eval knows the metric of a task for which the YAML names none: its unit is checked when the start model is
+    scored. `texts` are the names of tasks that are texts.
+    """
+    first: tuple[str, str] | None = None
+    for key, task in tasks:
+        if task.name not in texts and task.metric is None:
+            continue
+        task_unit = TEXT_UNIT if task.name in texts else unit(str(task.metric))
+        first = first or (task.name, task_unit)
+        if task_unit != first[1]:
+            problem = f"`{task.name}` is scored in {task_unit} and `{first[0]}` in {first[1]}: a mean would mix units"
+            raise ConfigurationError(key, problem, "choose metrics of one unit")
+
+
+def _measured(sequence: Sequence) -> list[tuple[str, str]]:
+    """Return (key, name) of everything that gets a column of scores. A stage may list a text as its task."""
+    stage_tasks = [
+        (f"stages.{stage}.tasks.{number}", task.name)
+        for stage in range(len(sequence.stages))
+        for number, task in enumerate(sequence.stages[stage].tasks)
+    ]
+    old_tasks = [(f"evaluate.old_tasks.{number}", task.name) for number, task in enumerate(sequence.evaluate.old_tasks)]
+    learned = {name for _, name in stage_tasks}
+    texts = [(f"evaluate.texts.{number}", text.name) for number, text in enumerate(sequence.evaluate.texts)]
+    return [*stage_tasks, *old_tasks, *((key, name) for key, name in texts if name not in learned)]
+
+
+def _places(sequence: Sequence) -> dict[str, str]:
+    """Return the key under which each name is measured first.
+
+    A later stage may list a task again; it counts as learned in the first. Raise ConfigurationError for any other name
+    that is listed twice, or again with another metric: a name has one column of scores.
     """
     places: dict[str, str] = {}
     options = {task.name: task for stage in sequence.stages for task in stage.tasks}
-    for key, name in measured(sequence):
+    for key, name in _measured(sequence):
         first = places.setdefault(name, key)
         if first == key:
             continue
@@ -71,26 +85,9 @@ def _places(sequence: Sequence) -> dict[str, str]:
     return places
 
 
-def _check_known(sequence: Sequence, places: dict[str, str]) -> None:
-    """Every lm-eval task is in its registry or below `include_path`."""
-    texts = {text.name for text in sequence.evaluate.texts}
-    names = [name for name in places if name not in texts]
-    if not names:
-        return
-    from continual.evaluation.check import unknown_tasks
-
-    for name, near in unknown_tasks(names, sequence.evaluate.include_path):
-        fix = (
-            f"did you mean `{near}`?"
-            if near
-            else "name one of lm-eval's, or give its folder as `evaluate.include_path`"
-        )
+def _check_names(names: list[str], places: dict[str, str], include_path: str | None) -> None:
+    """Raise ConfigurationError for a task that is neither one of lm-eval's nor in `include_path`."""
+    for name, near in unknown_tasks(names, include_path):
+        other = "name one of lm-eval's tasks, or give your task's folder as `evaluate.include_path`"
+        fix = f"did you mean `{near}`?" if near else other
         raise ConfigurationError(places[name], f"there is no evaluation task `{name}`", fix)
-
-
-def _check_units(tasks: list[tuple[str, EvaluationTask]]) -> None:
-    known = [(key, task, UNITS[task.metric]) for key, task in tasks if task.metric in UNITS]
-    for key, task, unit in known[1:]:
-        if unit != known[0][2]:
-            problem = f"`{task.name}` is in {unit} and `{known[0][1].name}` in {known[0][2]}: mixed units have no mean"
-            raise ConfigurationError(key, problem, "choose metrics of one unit")
