@@ -1,15 +1,16 @@
-"""What a model folder holds, read from its files: the configuration and the headers of the weights."""
+"""Facts about a model, read from its files without torch: its configuration and the headers of its weights."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from continual.config.paths import CORRECT_PATH, looks_like_path
 from continual.config.references import find_function
 from continual.config.schema import ModelSource
-from continual.errors import ConfigurationError
+from continual.errors import ConfigurationError, one_line
 from continual.preflight.check_data import offline
 from continual.preflight.tokenizer_facts import read_json
 
@@ -18,7 +19,7 @@ KEY = "model.source"
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Numbers of the architecture, None where unknown. `folder` is where a pretrained model lies, if it is at hand."""
+    """Sizes of the architecture, None if unknown. `folder` holds a pretrained model's files, if they are local."""
 
     folder: Path | None
     vocabulary: int | None = None
@@ -27,7 +28,7 @@ class ModelFacts:
 
 
 def read_model(model: ModelSource) -> tuple[ModelFacts, list[str]]:
-    """The facts, and notes about what cannot be known yet. Raises ConfigurationError for a model that cannot load."""
+    """Return the facts, and notes about what is unknown. Raise ConfigurationError for a model that cannot be loaded."""
     if model.type == "python":
         find_function("model.build", str(model.build))
         return _facts(None, model.arguments), []
@@ -42,9 +43,9 @@ def read_model(model: ModelSource) -> tuple[ModelFacts, list[str]]:
         cached = cached_model(source)
         if cached is None:
             if offline():
-                problem = f"`{source}` is no local folder, and HF_HUB_OFFLINE forbids to fetch it"
+                problem = f"`{source}` is not a local folder, and HF_HUB_OFFLINE forbids its download"
                 raise ConfigurationError(KEY, problem, "give a local folder or unset HF_HUB_OFFLINE")
-            return ModelFacts(None), [f"model `{source}` comes from the hub: it is checked when it is fetched"]
+            return ModelFacts(None), [f"model `{source}` comes from the hub: it is checked when it is downloaded"]
         folder = cached
     if not (folder / "config.json").is_file():
         adapter = (folder / "adapter_config.json").is_file()
@@ -55,7 +56,7 @@ def read_model(model: ModelSource) -> tuple[ModelFacts, list[str]]:
 
 
 def cached_model(source: str) -> Path | None:
-    """The snapshot of a hub model in the local Hugging Face cache."""
+    """Return the snapshot of a hub model in the local Hugging Face cache, or None."""
     home = os.environ.get("HF_HOME") or str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface")
     root = Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
     folder = root / f"models--{source.replace('/', '--')}"
@@ -77,7 +78,7 @@ def _facts(folder: Path | None, config: dict[str, Any]) -> ModelFacts:
 
 
 def check_weights(folder: Path) -> None:
-    """Makes sure that weights are there and whole. Raises ConfigurationError."""
+    """Raise ConfigurationError unless the folder has weights and their files are complete."""
     for index in sorted(folder.glob("*.index.json")):
         for name in sorted(set(read_json(KEY, index).get("weight_map", {}).values())):
             if not (folder / name).is_file():
@@ -85,30 +86,19 @@ def check_weights(folder: Path) -> None:
     files = sorted(p for p in folder.glob("*.safetensors") if not p.name.startswith("adapter_"))
     files += sorted(p for p in folder.glob("*.bin") if p.name.startswith(("pytorch_model", "model")))
     if not files:
-        other = ", and GGUF is not read" if any(folder.glob("*.gguf")) else ""
+        other = ", and GGUF is not supported" if any(folder.glob("*.gguf")) else ""
         fix = "copy model.safetensors there or save it with `model.save_pretrained`"
         raise ConfigurationError(KEY, f"{folder} has no weights (*.safetensors or *.bin){other}", fix)
     for file in files:
         if file.stat().st_size == 0:
             raise ConfigurationError(KEY, f"{file} is empty", "copy it again")
-        if file.suffix == ".safetensors" and (problem := _cut_short(file)):
-            raise ConfigurationError(KEY, f"{file} is {problem}", "copy it again")
-
-
-def _cut_short(file: Path) -> str | None:
-    """What is wrong with a safetensors file by its header: its length, and where its last tensor ends."""
-    size = file.stat().st_size
-    with file.open("rb") as data:
-        start = data.read(64)
-        if start.startswith(b"version https://git-lfs"):
-            return "a Git LFS pointer, not the weights"
-        length = int.from_bytes(start[:8], "little")
-        if len(start) < 8 or length > size - 8:
-            return "damaged or cut short"
-        data.seek(8)
-        try:
-            header = json.loads(data.read(length))
-            end = max((value["data_offsets"][1] for key, value in header.items() if key != "__metadata__"), default=0)
-        except (ValueError, KeyError, TypeError):
-            return "damaged"
-    return None if size == 8 + length + end else "damaged or cut short"
+        with file.open("rb") as data:
+            if data.read(23) == b"version https://git-lfs":
+                raise ConfigurationError(KEY, f"{file} is a Git LFS pointer, not the weights", "run `git lfs pull`")
+        if file.suffix == ".safetensors":
+            try:
+                with safe_open(file, "np"):
+                    pass
+            except (SafetensorError, OSError) as error:
+                problem = f"{file} is damaged or incomplete ({one_line(error)})"
+                raise ConfigurationError(KEY, problem, "copy it again") from error

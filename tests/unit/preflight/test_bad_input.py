@@ -1,4 +1,4 @@
-"""Bad configurations and broken inputs: each ends in one sentence with file, key path and fix, before a run starts."""
+"""Bad configurations and inputs: each ends in one sentence with file, key path and fix, before a run starts."""
 
 import gzip
 import json
@@ -199,7 +199,10 @@ CASES = [
     Case("no weights", "model.source", "model.safetensors", make=without("model/model.safetensors")),
     Case("weights cut short", "model.source", "copy it again",
          make=write("model/model.safetensors", b"\x40" + bytes(20))),
-    Case("a pointer for weights", "model.source", "copy it again",
+    Case("overlong weights", "model.source", "copy it again",
+         make=lambda f: (f / "model/model.safetensors").open("ab").write(b"x")),
+    Case("empty weights", "model.source", "copy it again", make=write("model/model.safetensors", b"")),
+    Case("a pointer for weights", "model.source", "git lfs pull",
          make=write("model/model.safetensors", b"version https://git-lfs.github.com/spec/v1\n")),
     Case("no tokenizer", "model.source", "tokenizer.save_pretrained", make=without("model/tokenizer.json")),
     Case("hub model offline", "model.source", "unset HF_HUB_OFFLINE", "model.source=owner/model"),
@@ -249,7 +252,7 @@ CASES = [
     Case("more workers than rows", "train.workers", "at most 8", "train.workers=9"),
     Case("no deepspeed file", "train.deepspeed", "name a JSON file", "train.strategy=deepspeed",
          "train.deepspeed=no.json"),
-    Case("deepspeed conflict", "train.deepspeed", "leave out", "train.strategy=deepspeed",
+    Case("deepspeed conflict", "train.deepspeed", "leave them out", "train.strategy=deepspeed",
          "train.deepspeed={optimizer: {type: SGD}}"),
 ]  # fmt: skip
 
