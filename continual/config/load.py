@@ -1,4 +1,4 @@
-"""A sequence from its YAML and the command line's overrides. Imports neither torch nor ray."""
+"""Read a sequence from its YAML and the command line's overrides. Imports neither torch nor ray."""
 
 import copy
 import math
@@ -23,12 +23,17 @@ __all__ = ["Loaded", "config_fingerprint", "differences", "load_sequence"]
 
 @dataclass(frozen=True)
 class Loaded:
-    """A valid sequence and where it came from.
+    """A valid sequence and its origin.
 
-    `path` is the YAML's absolute path, `file` what messages call it. `resolved` is the whole configuration with every
-    default and absolute paths, JSON-able; written as YAML it is the same sequence from any folder. `identity` is what
-    decides results: `resolved` without the keys of `compare.NOT_COMPARED`, with paths that were given relative kept
-    relative to the YAML, so that the copied folder of a Ray job changes nothing.
+    Attributes:
+        sequence: The validated sequence.
+        path: The YAML's absolute path.
+        file: The YAML's name in messages, as typed.
+        resolved: The whole configuration with all defaults and absolute paths, as JSON values. Written as YAML it is
+            the same sequence, whatever folder it is read from.
+        identity: The part of `resolved` that decides results: without the keys of `compare.NOT_COMPARED`, and with the
+            paths that were given as relative ones relative to the YAML, so that a Ray job's copied folder changes
+            nothing.
     """
 
     sequence: Sequence
@@ -39,6 +44,7 @@ class Loaded:
 
     @property
     def run_folder(self) -> Path:
+        """The folder of the sequence's run, <storage>/<name>."""
         return Path(self.sequence.storage) / self.sequence.name
 
 
@@ -48,13 +54,21 @@ def load_sequence(
     more: list[str] | tuple[str, ...] = (),
     folder: Path | None = None,
 ) -> Loaded:
-    """Reads, overrides and validates a sequence.
+    """Read a sequence, apply overrides, and validate it.
 
-    Relative paths in the YAML lie beside it, those of overrides in the current folder; `more` are overrides that were
-    written in a file of `folder`, and theirs lie there. Raises ConfigurationError with file, dotted key and fix, in one
-    sentence.
+    Args:
+        path: The YAML; relative paths in it start at its folder.
+        overrides: Overrides from the command line; relative paths in them start at the current folder.
+        more: Overrides from a file in `folder`, applied last; relative paths in them start at `folder`.
+        folder: See `more`.
+
+    Returns:
+        The sequence and its origin.
+
+    Raises:
+        ConfigurationError: One sentence with file, dotted key, problem and fix.
     """
-    file, full = str(path), Path(os.path.abspath(path))  # noqa: PTH100  links stay: the YAML's folder is as given
+    file, full = str(path), Path(os.path.abspath(path))  # noqa: PTH100  keeps links: the YAML's folder is the given one
     raw = read_yaml(full, file)
     applied: list[Override] = []
     raw.setdefault("storage", Sequence.model_fields["storage"].default)
@@ -81,18 +95,20 @@ def load_sequence(
 
 
 def _as_given(resolved: dict[str, Any], relative: list[KeyPath], folder: Path) -> dict[str, Any]:
-    found = copy.deepcopy(resolved)
+    """Return the configuration with the paths at `relative` as paths from `folder`."""
+    config = copy.deepcopy(resolved)
     for place in relative:
-        at: Any = found
+        container: Any = config
         for part in place[:-1]:
-            at = at[part]
-        at[place[-1]] = os.path.relpath(at[place[-1]], folder)
-    return found
+            container = container[part]
+        container[place[-1]] = os.path.relpath(container[place[-1]], folder)
+    return config
 
 
-def _scalars(value: Any, at: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+def _scalars(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+    """Yield every value that is neither a list nor a mapping, with its path."""
     if isinstance(value, dict | list):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _scalars(item, (*at, key))
+            yield from _scalars(item, (*path, key))
     else:
-        yield at, value
+        yield path, value

@@ -11,7 +11,7 @@ KeyPath = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Override:
-    """An override as typed, the place it sets (positions of lists as numbers) and the value."""
+    """An override as typed, the path that it sets (positions in lists as numbers) and the value."""
 
     text: str
     path: KeyPath
@@ -19,49 +19,62 @@ class Override:
 
 
 def dotted(path: KeyPath) -> str:
+    """Return a path as users write it, e.g. `stages.0.steps`."""
     return ".".join(str(part) for part in path)
 
 
 def apply_override(raw: dict[str, Any], text: str) -> Override:
-    """Sets one value in `raw`, making sections that are not there yet.
+    """Set one value in `raw`, creating sections that are missing.
 
-    Whether the key is known is decided later, with everything else, by the schema. Raises ConfigurationError, with the
-    override as its `file`, for text without `=`, a value that is no YAML, and a position that a list does not have.
+    The schema decides later whether the key is known.
+
+    Args:
+        raw: The mapping from the YAML file; changed in place.
+        text: The override as typed, `dotted.key=value` with the value as YAML.
+
+    Returns:
+        The override with its path and value.
+
+    Raises:
+        ConfigurationError: The text has no `=`, the value is not valid YAML, or a list has no such position. Its `file`
+            is the override.
     """
     key, equals, value_text = text.partition("=")
     names = key.strip().split(".")
     if not equals or not all(names):
-        raise _error(text, "", "this is no override", "write `key.of.the.sequence=value`")
+        raise _error(text, "", "this is not an override", "write `key.of.the.sequence=value`")
     try:
         value = parse_yaml(value_text)
     except ConfigurationError as error:
         raise _error(text, key, f"the value cannot be read ({error.problem})", "quote it as YAML text") from error
-    at: Any = raw
+    container: Any = raw
     path: list[str | int] = []
     for name in names[:-1]:
-        step = _step(text, at, path, name)
+        step = _step(text, container, path, name)
         path.append(step)
-        if isinstance(step, str) and at.get(step) is None:
-            at[step] = {}
-        at = at[step]
-    step = _step(text, at, path, names[-1])
-    at[step] = value
+        if isinstance(step, str) and container.get(step) is None:
+            container[step] = {}
+        container = container[step]
+    step = _step(text, container, path, names[-1])
+    container[step] = value
     return Override(text, (*path, step), value)
 
 
-def _step(text: str, at: Any, path: list[str | int], name: str) -> str | int:
-    """`name` as a key of the mapping, or a position in the list, that stands at `path`."""
+def _step(text: str, container: Any, path: list[str | int], name: str) -> str | int:
+    """Return `name` as a key of the mapping at `path`, or as a position in the list there."""
     place = dotted(tuple(path)) or "the sequence"
-    if isinstance(at, list):
-        if not name.isdecimal() or int(name) >= len(at):
-            have = f"{len(at)} {'entry' if len(at) == 1 else 'entries'}, counted from 0" if at else "no entries"
-            problem = f"`{name}` is no position in `{place}`, which has {have}"
-            raise _error(text, dotted((*path, name)), problem, "use one of them" if at else f"set `{place}` as a whole")
+    if isinstance(container, list):
+        if not name.isdecimal() or int(name) >= len(container):
+            count = len(container)
+            have = f"{count} {'entry' if count == 1 else 'entries'}, counted from 0" if count else "no entries"
+            problem = f"`{name}` is not a position in `{place}`, which has {have}"
+            fix = "use one of them" if count else f"set `{place}` as a whole"
+            raise _error(text, dotted((*path, name)), problem, fix)
         return int(name)
-    if not isinstance(at, dict):
-        problem = f"`{place}` is a {kind_name(at)} and has no key `{name}`"
+    if not isinstance(container, dict):
+        problem = f"`{place}` is a {kind_name(container)} and has no key `{name}`"
         raise _error(text, dotted((*path, name)), problem, f"set `{place}` as a whole")
-    if name.isdecimal() and not at and path:
+    if name.isdecimal() and not container and path:
         problem = f"`{place}` is not given and has no position {name}"
         raise _error(text, dotted((*path, name)), problem, f"set `{place}` as a whole")
     return name

@@ -1,4 +1,4 @@
-"""References to the user's Python, "module:function", checked with as little of it run as possible."""
+"""References to the user's Python, "module:function": checked without running the module, imported, called."""
 
 import ast
 import importlib
@@ -12,12 +12,20 @@ from continual.errors import ConfigurationError, nearest, one_line
 
 
 def load_function(key: str, reference: str) -> Callable[..., Any]:
-    """The function behind "module:function". Raises ConfigurationError naming what is missing."""
+    """Import and return the function that "module:function" names.
+
+    Args:
+        key: The configuration key that holds the reference, for messages.
+        reference: "module:function".
+
+    Raises:
+        ConfigurationError: The module cannot be imported or has no such function.
+    """
     module, _, name = reference.partition(":")
     try:
         loaded = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise _not_found(key, module, str(error.name)) from error
+        raise _no_module(key, module, str(error.name)) from error
     except Exception as error:
         problem = f"importing `{module}` failed ({type(error).__name__}: {one_line(error)})"
         raise ConfigurationError(key, problem, "correct that module") from error
@@ -28,52 +36,53 @@ def load_function(key: str, reference: str) -> Callable[..., Any]:
 
 
 def find_function(key: str, reference: str) -> None:
-    """Makes sure that the function is there without running its module, which may load torch.
+    """Check that a function exists without running its module, which may import torch.
 
-    Raises ConfigurationError like `load_function`.
+    Raises ConfigurationError like `load_function`, except for errors that only running the module can show.
     """
     module, _, name = reference.partition(":")
-    try:
-        found = importlib.util.find_spec(module)
-    except ModuleNotFoundError as error:
-        raise _not_found(key, module, str(error.name)) from error
-    except (ImportError, ValueError) as error:
-        raise ConfigurationError(key, f"`{module}` is no module ({one_line(error)})", "correct its name") from error
-    if found is None:
-        raise _not_found(key, module, module)
-    if not found.origin or not found.origin.endswith(".py"):
+    file = module_file(reference, key)
+    if not file.endswith(".py"):
         return
     try:
-        tree = ast.parse(Path(found.origin).read_text(encoding="utf-8"))
+        tree = ast.parse(Path(file).read_text(encoding="utf-8"))
     except (SyntaxError, OSError) as error:
         problem = f"`{module}` cannot be read ({one_line(error)})"
         raise ConfigurationError(key, problem, "correct that module") from error
-    names = _top_names(tree)
+    names = _names(tree)
     if name not in names and "*" not in names:
         raise _no_function(key, module, name, names)
 
 
-def module_file(reference: str) -> str:
-    """Return the file of the module in "module:function" without running it. Raises ConfigurationError."""
+def module_file(reference: str, key: str = "") -> str:
+    """Return the file of the module in "module:function" without running it. Raise ConfigurationError if it has none.
+
+    The packages that hold the module are imported.
+    """
     module = reference.partition(":")[0]
     try:
         spec = importlib.util.find_spec(module)
-    except ImportError:
-        spec = None
+    except ModuleNotFoundError as error:
+        raise _no_module(key, module, str(error.name)) from error
+    except Exception as error:  # of the packages, or of a name that Python cannot import
+        problem = f"`{module}` cannot be imported ({one_line(error)})"
+        raise ConfigurationError(key, problem, "correct its name, or the package that holds it") from error
     if spec is None or spec.origin is None:
-        fix = "start from the folder that holds the package, or set PYTHONPATH"
-        raise ConfigurationError("", f"there is no module `{module}`", fix)
+        raise _no_module(key, module, module)
     return spec.origin
 
 
 def call(key: str, reference: str, arguments: dict[str, Any]) -> Any:
-    """What the function returns for keyword arguments. Raises ConfigurationError where it cannot be called so."""
+    """Call the function that `reference` names with keyword arguments and return its result.
+
+    Raises ConfigurationError if there is no such function, it does not take the arguments, or it fails.
+    """
     function = load_function(key, reference)
     try:
         inspect.signature(function).bind(**arguments)
     except TypeError as error:
-        parts = list(inspect.signature(function).parameters)
-        fix = f"it takes {', '.join(parts)}" if parts else "it takes none"
+        parameters = list(inspect.signature(function).parameters)
+        fix = f"it takes {', '.join(parameters)}" if parameters else "it takes none"
         problem = f"`{reference}` does not take these arguments ({one_line(error)})"
         raise ConfigurationError(key, problem, fix) from error
     except ValueError:
@@ -82,7 +91,7 @@ def call(key: str, reference: str, arguments: dict[str, Any]) -> Any:
 
 
 def attempt(key: str, reference: str, action: Callable[[], Any]) -> Any:
-    """Runs a part of the user's code. Raises ConfigurationError in place of whatever it raises."""
+    """Run `action`, a part of the user's code. Convert any exception from it into a ConfigurationError."""
     try:
         return action()
     except Exception as error:
@@ -90,7 +99,7 @@ def attempt(key: str, reference: str, action: Callable[[], Any]) -> Any:
         raise ConfigurationError(key, problem, "correct the function or its arguments") from error
 
 
-def _not_found(key: str, module: str, missing: str) -> ConfigurationError:
+def _no_module(key: str, module: str, missing: str) -> ConfigurationError:
     if module == missing or module.startswith(f"{missing}."):
         problem = f"there is no module `{missing}` in {Path.cwd()} or the installed packages"
         fix = f"start in the project's root, the folder from which `{module}` can be imported, or install it"
@@ -104,8 +113,8 @@ def _no_function(key: str, module: str, name: str, known: list[str]) -> Configur
     return ConfigurationError(key, f"`{module}` has no function `{name}`", fix)
 
 
-def _top_names(tree: ast.Module) -> list[str]:
-    """What a module defines or imports, inside top-level `if` and `try` too; `*` for what cannot be known."""
+def _names(tree: ast.Module) -> list[str]:
+    """Return all names that a module defines or imports at any depth; `*` if it imports all names of another one."""
     names = []
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):

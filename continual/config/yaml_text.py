@@ -1,8 +1,8 @@
-"""YAML as its version 1.2 reads it, without surprises.
+"""YAML read by the rules of its version 1.2.
 
 PyYAML follows YAML 1.1, where `1e-5` is text, `no` is false, `12:30` is 750 and `2024-01-01` is a date. Here numbers
-are what they look like, only `true` and `false` are truth values, and a key that stands twice is an error instead of
-the last one winning in silence.
+are what they look like, only `true` and `false` are booleans, and a repeated key is an error; PyYAML silently keeps the
+last one.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from continual.errors import ConfigurationError
+from continual.errors import ConfigurationError, one_line
 
 TAG = "tag:yaml.org,2002:"
 
@@ -28,7 +28,7 @@ class _Reader(yaml.SafeLoader):
             if key.tag != f"{TAG}str":
                 raise yaml.composer.ComposerError(problem="a key must be text; quote it", problem_mark=key.start_mark)
             if key.value in seen:
-                problem = f"the key `{key.value}` stands twice; keep one of them"
+                problem = f"the key `{key.value}` is given twice; keep one of them"
                 raise yaml.composer.ComposerError(problem=problem, problem_mark=key.start_mark)
             seen.add(key.value)
         return node
@@ -53,9 +53,10 @@ _Reader.add_constructor(f"{TAG}float", _number(float))
 
 
 def parse_yaml(text: str) -> Any:
-    """The value of a YAML text as plain, unshared dicts, lists and scalars.
+    """Return the value of a YAML text as dicts, lists and scalars that share no parts.
 
-    Raises ConfigurationError whose key is `line N` for anything that cannot be read.
+    Raises:
+        ConfigurationError: The text cannot be read; the error's key is the line and column.
     """
     try:
         return _plain(yaml.load(text, _Reader))  # a SafeLoader
@@ -65,13 +66,13 @@ def parse_yaml(text: str) -> Any:
         problem, _, fix = " ".join(str(error.problem or error.context).split()).partition("; ")
         raise ConfigurationError(place, problem, fix or "correct the YAML there or just before") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigurationError("", f"this is no YAML ({' '.join(str(error).split())})", "correct the text") from error
+        raise ConfigurationError("", f"this is not valid YAML ({one_line(error)})", "correct the text") from error
     except RecursionError as error:
         raise ConfigurationError("", "the YAML contains itself or is nested too deep", "remove the alias") from error
 
 
 def read_yaml(path: Path, file: str) -> dict[str, Any]:
-    """The mapping in a YAML file; `file` is its name in messages. Raises ConfigurationError."""
+    """Return the mapping in a YAML file; `file` is its name in messages. Raise ConfigurationError if it has none."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -79,7 +80,7 @@ def read_yaml(path: Path, file: str) -> dict[str, Any]:
     except IsADirectoryError:
         raise ConfigurationError("", "this is a folder", "give the path of a sequence's YAML in it", file) from None
     except UnicodeDecodeError as error:
-        problem = f"the file is no UTF-8 text (byte {error.start})"
+        problem = f"the file is not UTF-8 text (byte {error.start})"
         raise ConfigurationError("", problem, "save it as UTF-8", file) from error
     except OSError as error:
         problem = f"the file cannot be read ({error.strerror})"
@@ -89,24 +90,24 @@ def read_yaml(path: Path, file: str) -> dict[str, Any]:
     except ConfigurationError as error:
         raise error.in_file(file) from error
     if not isinstance(value, dict):
-        found = "is empty" if value is None else f"holds a {kind_name(value)}"
+        content = "is empty" if value is None else f"holds a {kind_name(value)}"
         fix = "write keys such as `name:`, `model:` and `stages:`"
-        raise ConfigurationError("", f"the file {found}, not a mapping", fix, file)
+        raise ConfigurationError("", f"the file {content}, not a mapping", fix, file)
     return value
 
 
 def kind_name(value: Any) -> str:
-    """What a value is called in messages."""
+    """Return the word for a value's type in messages."""
     names = {dict: "mapping", list: "list", str: "text", bool: "truth value", int: "number", float: "number"}
     return names.get(type(value), "null" if value is None else type(value).__name__)
 
 
 def _plain(value: Any) -> Any:
-    """A deep copy without shared parts: an override of one use of an anchor must not change the other."""
+    """Return a deep copy without shared parts: an override of one use of an anchor must not change the other."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if value is None or isinstance(value, str | int | float):
         return value
-    raise ConfigurationError("", f"a value of type {type(value).__name__} is not used here", "write it as text")
+    raise ConfigurationError("", f"a value of type {type(value).__name__} is not supported", "write it as text")

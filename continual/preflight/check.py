@@ -8,14 +8,16 @@ from continual.preflight.check_evaluation import check_evaluation
 from continual.preflight.check_methods import check_methods, check_start_tokens
 from continual.preflight.check_model import check_model
 from continual.preflight.check_training import check_storage, check_training
-from continual.preflight.resources import check_fit, machine
+from continual.preflight.resources import check_resources, detect_machine
 
 
 def check(loaded: Loaded) -> list[str]:
-    """Notes that a user should read, each one sentence.
+    """Check that a sequence can run, and return notes for the user, each one sentence.
 
-    Raises ConfigurationError, with the sequence's file, for the first thing that could not work. Files are opened and
-    the user's `rows` and `tokenizer` functions are called; nothing is written and nothing is fetched.
+    Opens files and calls the user's `rows` and `tokenizer` functions. Writes and downloads nothing.
+
+    Raises:
+        ConfigurationError: The first reason why the sequence cannot run, with the sequence's file.
     """
     try:
         return _check(loaded.sequence)
@@ -26,10 +28,10 @@ def check(loaded: Loaded) -> list[str]:
 def _check(sequence: Sequence) -> list[str]:
     check_storage(sequence.storage)
     notes = check_training(sequence)
-    here = machine()
-    check_fit(sequence, here.cpus, here.gpus)
-    tokenizer, found = check_model(sequence)
-    notes += found
+    machine = detect_machine()
+    check_resources(sequence, machine.cpus, machine.gpus)
+    tokenizer, model_notes = check_model(sequence)
+    notes += model_notes
     check_start_tokens(sequence, tokenizer)
     for number, stage in enumerate(sequence.stages):
         chat = tokenizer.chat_template if tokenizer else None

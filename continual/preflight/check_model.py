@@ -1,11 +1,11 @@
-"""Checks of the model against what is asked of it: tokenizer, context length, engine."""
+"""Checks that the model can do what the sequence asks: its tokenizer, context length, engine."""
 
 import importlib.util
 
 from continual.config.schema import Sequence
 from continual.errors import ConfigurationError
 from continual.preflight.model_facts import ModelFacts, read_model
-from continual.preflight.resources import samples
+from continual.preflight.resources import uses_sampling
 from continual.preflight.tokenizer_facts import TokenizerFacts, read_tokenizer
 
 VLLM_CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
@@ -13,9 +13,9 @@ VLLM_CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 
 
 def check_model(sequence: Sequence) -> tuple[TokenizerFacts | None, list[str]]:
-    """The tokenizer's facts (None: only known once the model is fetched) and notes.
+    """Return the tokenizer's facts (None: unknown until the model is downloaded) and notes.
 
-    Raises ConfigurationError for a model that cannot load, be trained as configured, or be sampled.
+    Raise ConfigurationError for a model that cannot be loaded, trained as configured, or sampled.
     """
     facts, notes = read_model(sequence.model)
     tokenizer = read_tokenizer(sequence.model, facts.folder)
@@ -26,7 +26,9 @@ def check_model(sequence: Sequence) -> tuple[TokenizerFacts | None, list[str]]:
             problem = f"the tokenizer's largest id is {largest}, but the model's vocabulary has {size} entries"
             raise ConfigurationError(key, problem, "use the model's own tokenizer, or enlarge `vocab_size`")
         if tokenizer.eos is None and tokenizer.certain:
-            notes.append("the tokenizer has no end-of-text token: documents are not closed and samples run on")
+            notes.append(
+                "the tokenizer has no end-of-text token: documents get none, and samples end at their length limit"
+            )
     row_tokens = sequence.train.row_tokens
     if facts.positions is not None and row_tokens > facts.positions:
         problem = f"rows of {row_tokens} tokens are longer than the model's {facts.positions} positions"
@@ -34,7 +36,7 @@ def check_model(sequence: Sequence) -> tuple[TokenizerFacts | None, list[str]]:
     if sequence.evaluate.apply_chat_template and tokenizer is not None and not tokenizer.chat_template:
         problem = "the model's tokenizer has no chat template"
         raise ConfigurationError("evaluate.apply_chat_template", problem, "write false")
-    if sequence.generate.engine == "vllm" and samples(sequence):
+    if sequence.generate.engine == "vllm" and uses_sampling(sequence):
         _check_vllm(sequence, facts)
     return tokenizer, notes
 
@@ -45,5 +47,5 @@ def _check_vllm(sequence: Sequence, facts: ModelFacts) -> None:
         raise ConfigurationError("generate.engine", "vllm is not installed", fix)
     head = facts.head_size
     if head is not None and not sequence.generate.gpus_per_replica and head not in VLLM_CPU_HEADS:
-        problem = f"vLLM on CPUs cannot serve the model's head size {head} (it takes 32, 64, 80, 96, 112, 128, ...)"
+        problem = f"vLLM on CPUs cannot serve the model's head size {head} (it supports 32, 64, 80, 96, 112, 128, ...)"
         raise ConfigurationError("generate.engine", problem, "write `generate.engine: transformers`")

@@ -1,4 +1,4 @@
-"""Checks of the training options that need more than the schema: strategy, DeepSpeed JSON, storage."""
+"""Checks of training options and of the storage for which the schema is not enough."""
 
 import importlib.util
 import os
@@ -11,7 +11,7 @@ from continual.errors import ConfigurationError
 
 
 def check_training(sequence: Sequence) -> list[str]:
-    """Notes. Raises ConfigurationError for options that cannot work together."""
+    """Return notes. Raise ConfigurationError for options that cannot work together."""
     train = sequence.train
     if train.workers > train.batch_rows:
         problem = f"{train.workers} workers cannot share {train.batch_rows} rows per step"
@@ -20,10 +20,12 @@ def check_training(sequence: Sequence) -> list[str]:
         _check_deepspeed(train)
     notes = []
     for stage in sequence.stages:
-        if stage.steps is not None and 0 < stage.steps <= train.warmup_steps:
+        if stage.steps is None:
+            continue
+        if stage.steps <= train.warmup_steps:
             notes.append(f"stage `{stage.name}` ends within its warm-up ({stage.steps} of {train.warmup_steps} steps)")
-        if stage.steps is not None and sequence.evaluate.every is not None and sequence.evaluate.every >= stage.steps:
-            notes.append(f"stage `{stage.name}` ends before its first evaluation inside (`evaluate.every`)")
+        if sequence.evaluate.every is not None and sequence.evaluate.every >= stage.steps:
+            notes.append(f"stage `{stage.name}` ends before its first evaluation (`evaluate.every`)")
     return notes
 
 
@@ -37,20 +39,20 @@ def _check_deepspeed(train: Train) -> None:
 
 
 def check_storage(storage: str) -> None:
-    """The storage is a local path that can be written to; leaves nothing behind. Raises ConfigurationError."""
+    """Raise ConfigurationError unless the storage is a local path that can be written to. Leave no file behind."""
     if is_uri(storage):
         fix = "object storage is not supported yet; use a path on a shared file system"
-        raise ConfigurationError("storage", f"`{storage}` is no local path", fix)
-    at = Path(storage)
-    while not at.exists() and at != at.parent:
-        at = at.parent
-    if not at.is_dir():
-        raise ConfigurationError("storage", f"{at} is a file, not a folder", "give a folder")
+        raise ConfigurationError("storage", f"`{storage}` is not a local path", fix)
+    folder = Path(storage)
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise ConfigurationError("storage", f"{folder} is a file, not a folder", "give a folder")
     try:
-        if not os.access(at, os.W_OK | os.X_OK):
+        if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(13, "Permission denied")
-        with tempfile.TemporaryFile(dir=at):
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        problem = f"nothing can be written to {at} ({error.strerror})"
+        problem = f"nothing can be written to {folder} ({error.strerror})"
         raise ConfigurationError("storage", problem, "give a folder that you may write to") from error

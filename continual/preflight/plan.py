@@ -9,8 +9,9 @@ from continual.ledger.progress import Progress, counted, newest_step, read_progr
 from continual.preflight.check_methods import active, entries
 from continual.preflight.estimate import epoch_steps, estimated_rows, stored_rows
 from continual.preflight.model_facts import read_model
-from continual.preflight.resources import local_cpus, machine, samples, worker_cpus
+from continual.preflight.resources import detect_machine, local_cpus, uses_sampling
 from continual.preflight.tokenizer_facts import TokenizerFacts, read_tokenizer
+from continual.training.resources import worker_cpus
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def make_plan(loaded: Loaded) -> Plan:
         _stage(sequence, number, store, folder, progress, tokenizer, warnings)
         for number in range(1, len(sequence.stages) + 1)
     ]
-    here = machine()
+    here = detect_machine()
     track = sequence.track
     return Plan(
         name=sequence.name,
@@ -171,7 +172,7 @@ def _workers(sequence: Sequence, cpus: float | None) -> str:
 
 def _engines(sequence: Sequence) -> str:
     generate = sequence.generate
-    if not samples(sequence):
+    if not uses_sampling(sequence):
         return "nothing is sampled"
     gpu = f" and {generate.gpus_per_replica:g} GPU" if generate.gpus_per_replica else ""
     count = f"{generate.replicas} {_plural('engine', generate.replicas)}"

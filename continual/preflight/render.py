@@ -1,4 +1,4 @@
-"""A plan as text: a head of facts, a table of stages, warnings."""
+"""A plan as text: facts, a table of stages, warnings."""
 
 from continual.preflight.plan import Plan, StagePlan, remaining
 
@@ -7,8 +7,8 @@ TITLES = ("rows", "steps", "train tokens", "replay tokens", "to sample")
 
 
 def render(plan: Plan) -> str:
-    """The plan for a terminal; no line is coloured."""
-    where = {"new": "new", "begun": "begun, goes on where it stopped", "done": "done, nothing is left to do"}
+    """Return the plan as text without color codes."""
+    status = {"new": "new", "begun": "begun, resumes where it stopped", "done": "done, nothing is left to do"}
     every = f" and every {plan.evaluate_every} steps" if plan.evaluate_every else ""
     evaluated = ", ".join(plan.evaluated) or "nothing"
     facts = [
@@ -21,7 +21,7 @@ def render(plan: Plan) -> str:
         ("store", f"{plan.store} (shared by all runs of this storage)"),
         ("tracking", plan.tracking),
     ]
-    lines = [f"{plan.name} ({plan.file}): {where[plan.status]}"]
+    lines = [f"{plan.name} ({plan.file}): {status[plan.status]}"]
     lines += [f"  {name:<11} {value}" for name, value in facts]
     lines += ["", *_table([*plan.stages, remaining(plan)])]
     if any(stage.estimated for stage in plan.stages):
@@ -50,13 +50,10 @@ def _table(stages: list[StagePlan]) -> list[str]:
         ]
         for stage in stages
     ]
-    widths = [max(len(row[at]) for row in [head, *body]) for at in range(len(head))]
-    numbers = range(1, 1 + len(COLUMNS))
-    return [
-        "  "
-        + "  ".join(f"{cell:>{w}}" if at in numbers else f"{cell:<{w}}" for at, (cell, w) in enumerate(pairs)).rstrip()
-        for pairs in (list(zip(row, widths, strict=True)) for row in [head, *body])
-    ]
+    widths = [max(len(cell) for cell in column) for column in zip(head, *body, strict=True)]
+    sides = ["<", *">" * len(COLUMNS), "<", "<"]
+    formats = [f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=True)]
+    return [f"  {'  '.join(formats).format(*row)}".rstrip() for row in [head, *body]]
 
 
 def _number(stage: StagePlan, column: str) -> str:

@@ -1,20 +1,18 @@
-"""CPUs and GPUs that a sequence needs at one time, against what there is."""
+"""The CPUs and GPUs that a sequence needs at one time, compared with those of the machine or cluster."""
 
 import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from continual.config.schema import Sequence, Train
+from continual.config.schema import Sequence
 from continual.errors import ConfigurationError
-
-FREE_CPUS = 1.0
-"""Left for Ray Data beside workers and engines: without it reading waits for ever."""
+from continual.training.resources import FREE_CPUS
 
 
 @dataclass(frozen=True)
 class Machine:
-    """CPUs and GPUs at hand; None: unknown before a connection to the cluster at `address`."""
+    """The CPUs and GPUs that a run may use; None: unknown until it connects to the Ray cluster at `address`."""
 
     cpus: float | None
     gpus: float | None
@@ -23,7 +21,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Demand:
-    """What a phase takes at one time, and the key that decides it."""
+    """The CPUs and GPUs that a phase takes at one time, and the key that sets them."""
 
     phase: str
     cpus: float
@@ -32,95 +30,83 @@ class Demand:
 
 
 def local_cpus() -> int:
-    """CPUs to offer to a Ray of our own: at least 2, since a worker and the reading beside it need one each.
+    """Return the CPUs to give to a Ray instance of our own.
 
-    Ray counts CPUs only to schedule; on one core two processes take turns.
+    At least 2: a worker and the reading of its data need one each. Ray uses the number only for scheduling; on a single
+    core the two processes take turns.
     """
     return max(2, os.cpu_count() or 1)
 
 
 def local_gpus() -> int | None:
-    """GPUs that CUDA would show, without loading it; None where that cannot be told from outside (WSL, ROCm)."""
+    """Return the number of GPUs that CUDA would show, without loading CUDA; None if it is unknown (WSL, ROCm)."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
-    found = len([path for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdecimal()])
-    if not found and (Path("/dev/kfd").exists() or Path("/dev/dxg").exists()):
+    devices = [path for path in Path("/dev").glob("nvidia[0-9]*") if path.name.removeprefix("nvidia").isdecimal()]
+    if not devices and (Path("/dev/kfd").exists() or Path("/dev/dxg").exists()):
         return None
-    return found
+    return len(devices)
 
 
-def machine() -> Machine:
-    """This machine, or an unknown cluster where RAY_ADDRESS names one."""
+def detect_machine() -> Machine:
+    """Return this machine, or an unknown cluster if RAY_ADDRESS names one."""
     address = os.environ.get("RAY_ADDRESS", "")
     return Machine(None, None, address) if address and address != "local" else Machine(local_cpus(), local_gpus())
 
 
-def samples(sequence: Sequence) -> bool:
-    """Whether any mitigation samples in any stage."""
-    stages = range(1, len(sequence.stages) + 1)
+def uses_sampling(sequence: Sequence) -> bool:
+    """Return whether any mitigation samples in any stage."""
     return any(
-        one.samples(sequence, stage) > 0
-        for stage in stages
-        for one in sequence.mitigations(stage)
-        if one.active(sequence, stage)
+        mitigation.active(sequence, stage) and mitigation.samples(sequence, stage) > 0
+        for stage in range(1, len(sequence.stages) + 1)
+        for mitigation in sequence.mitigations(stage)
     )
 
 
 def demands(sequence: Sequence) -> list[Demand]:
-    """What training, sampling and evaluation take. They need not run at the same time, except that an actor for
-    `evaluate.every` keeps its GPUs while training goes on."""
+    """Return what training, sampling and evaluation take at one time.
+
+    The phases take turns, except that the evaluation actor of `evaluate.every` keeps its GPUs during training.
+    """
     train, generate, evaluate = sequence.train, sequence.generate, sequence.evaluate
-    each = train.cpus_per_worker
-    beside = evaluate.gpus if evaluate.every else 0.0
-    found = [
-        Demand(
-            "training",
-            train.workers * each if each else 1.0,
-            train.workers * train.gpus_per_worker + beside,
-            "train.cpus_per_worker" if each else "train.workers",
-        )
-    ]
-    if samples(sequence):
-        gpus = generate.replicas * generate.gpus_per_replica
-        found.append(Demand("sampling", generate.replicas * generate.cpus_per_replica, gpus, "generate.replicas"))
-    if evaluate.gpus:
-        found.append(Demand("evaluation", 0.0, evaluate.gpus, "evaluate.gpus"))
-    return found
+    training = Demand(
+        "training",
+        train.workers * train.cpus_per_worker if train.cpus_per_worker else 1.0,
+        train.workers * train.gpus_per_worker + (evaluate.gpus if evaluate.every else 0.0),
+        "train.cpus_per_worker" if train.cpus_per_worker else "train.workers",
+    )
+    sampling = Demand(
+        "sampling",
+        generate.replicas * generate.cpus_per_replica,
+        generate.replicas * generate.gpus_per_replica,
+        "generate.replicas",
+    )
+    evaluation = Demand("evaluation", 0.0, evaluate.gpus, "evaluate.gpus")
+    return [training] + [sampling] * uses_sampling(sequence) + [evaluation] * bool(evaluate.gpus)
 
 
-def check_fit(sequence: Sequence, cpus: float | None, gpus: float | None) -> None:
-    """Raises ConfigurationError for a phase that could never start on so many CPUs and GPUs (None: unknown)."""
-    for need in demands(sequence):
-        if cpus is not None and need.cpus + FREE_CPUS > cpus:
-            problem = f"{need.phase} takes {need.cpus:g} CPUs and reading beside it 1, but there are {cpus:g}"
-            raise ConfigurationError(need.key, problem, _fewer_cpus(sequence, need, cpus))
-        if gpus is not None and need.gpus > gpus:
-            key = need.key if need.phase == "evaluation" else _gpu_key(need)
+def check_resources(sequence: Sequence, cpus: float | None, gpus: float | None) -> None:
+    """Raise ConfigurationError for a phase that needs more CPUs or GPUs than there are (None: unknown)."""
+    for demand in demands(sequence):
+        if cpus is not None and demand.cpus + FREE_CPUS > cpus:
+            problem = f"{demand.phase} takes {demand.cpus:g} CPUs and reading its data 1, but there are {cpus:g}"
+            raise ConfigurationError(demand.key, problem, _fewer_cpus(sequence, demand, cpus))
+        if gpus is not None and demand.gpus > gpus:
+            keys = {"training": "train.gpus_per_worker", "sampling": "generate.gpus_per_replica"}
             have = f"there are {gpus:g}" if gpus else "there is none"
+            problem = f"{demand.phase} takes {demand.gpus:g} GPU{'s' * (demand.gpus > 1)}, but {have}"
             fix = "lower it, or start on a cluster that has them (RAY_ADDRESS)"
-            raise ConfigurationError(
-                key, f"{need.phase} takes {need.gpus:g} GPU{'s' * (need.gpus > 1)}, but {have}", fix
-            )
+            raise ConfigurationError(keys.get(demand.phase, demand.key), problem, fix)
 
 
-def _gpu_key(need: Demand) -> str:
-    return "train.gpus_per_worker" if need.phase == "training" else "generate.gpus_per_replica"
-
-
-def _fewer_cpus(sequence: Sequence, need: Demand, cpus: float) -> str:
-    if cpus <= FREE_CPUS:
+def _fewer_cpus(sequence: Sequence, demand: Demand, cpus: float) -> str:
+    """Return the fix for a phase that takes too many CPUs."""
+    free = cpus - FREE_CPUS
+    if free <= 0:
         return "start on a cluster with at least 2 CPUs"
-    if need.phase == "training":
-        share = math.floor(100 * (cpus - FREE_CPUS) / sequence.train.workers) / 100
-        return f"write `train.cpus_per_worker: {share:g}`, or null to share what there is" if share else "use fewer"
-    share = int((cpus - FREE_CPUS) / sequence.generate.cpus_per_replica)
-    return f"write `generate.replicas: {share}`" if share else "lower `generate.cpus_per_replica`"
-
-
-def worker_cpus(train: Train, cpus: float) -> float:
-    """CPUs that a worker reserves: as configured, or an equal part of what there is less what stays free."""
-    if train.cpus_per_worker:
-        return train.cpus_per_worker
-    share = max(cpus - FREE_CPUS, 0.5) / train.workers
-    return float(int(share)) if share >= 1 else round(max(share, 0.05), 2)
+    if demand.phase == "training":
+        part = math.floor(100 * free / sequence.train.workers) / 100
+        return f"write `train.cpus_per_worker: {part:g}`, or null to share the CPUs" if part else "use fewer"
+    replicas = int(free / sequence.generate.cpus_per_replica)
+    return f"write `generate.replicas: {replicas}`" if replicas else "lower `generate.cpus_per_replica`"

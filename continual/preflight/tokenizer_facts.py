@@ -1,4 +1,4 @@
-"""What a tokenizer can do, read from its files without transformers, whose tokenizers import torch."""
+"""Facts about a tokenizer, read from its files without transformers, whose tokenizers import torch."""
 
 import json
 from dataclasses import dataclass
@@ -12,15 +12,21 @@ from continual.errors import ConfigurationError, one_line
 from continual.models.files import VOCABULARY
 
 GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
-"""Tokenizer classes that have no special tokens but those in their configuration."""
+"""Tokenizer classes that have no special tokens except those in their configuration."""
 
 
 @dataclass(frozen=True)
 class TokenizerFacts:
-    """`vocabulary`: ids by token, added ones included; None where only transformers can read it.
+    """Vocabulary, special tokens and chat template of a tokenizer.
 
-    `bos` and `eos` are None where there is none, which is certain only if `certain`: other classes bring defaults.
-    `folder` or `built` is where `tokenizer` comes from.
+    Attributes:
+        vocabulary: Ids by token, with added tokens; None if only transformers can read it.
+        bos: The beginning-of-sequence token, or None.
+        eos: The end-of-text token, or None.
+        certain: False if the tokenizer class may add a `bos` or `eos` that the files do not show.
+        chat_template: Whether it has one.
+        folder: The folder with its files, if it has one.
+        built: The `tokenizers.Tokenizer` that the user's function returned, if there is one.
     """
 
     vocabulary: dict[str, int] | None
@@ -33,11 +39,12 @@ class TokenizerFacts:
 
     @property
     def largest_id(self) -> int | None:
+        """The largest id of the vocabulary, or None."""
         return max(self.vocabulary.values()) if self.vocabulary else None
 
     @cached_property
     def tokenizer(self) -> Any:
-        """A `tokenizers.Tokenizer` for estimates, or None. Vocabulary and merges alone are split as GPT-2 does."""
+        """A `tokenizers.Tokenizer` for estimates, or None. A vocabulary with merges alone splits text as GPT-2 does."""
         if self.built is not None or self.folder is None:
             return self.built
         from tokenizers import Tokenizer, models, pre_tokenizers
@@ -54,9 +61,9 @@ class TokenizerFacts:
 
 
 def read_tokenizer(model: ModelSource, folder: Path | None) -> TokenizerFacts | None:
-    """The tokenizer of a model; `folder` is the pretrained model's, or None for a hub id that is not at hand.
+    """Return the facts of a model's tokenizer, or None for a hub id that is not in the local cache.
 
-    Raises ConfigurationError for a tokenizer that is missing or damaged.
+    Raise ConfigurationError for a tokenizer that is missing or damaged. `folder` holds the pretrained model's files.
     """
     if model.type == "pretrained":
         return folder_tokenizer("model.source", folder) if folder else None
@@ -75,12 +82,12 @@ def read_tokenizer(model: ModelSource, folder: Path | None) -> TokenizerFacts | 
 def _built(key: str, reference: str) -> TokenizerFacts:
     from tokenizers import Tokenizer
 
-    made = call(key, reference, {})
-    right = isinstance(made, tuple) and [isinstance(*pair) for pair in zip(made, (Tokenizer, dict), strict=False)]
-    if right != [True, True]:
+    pair = call(key, reference, {})
+    types = [type(part) for part in pair] if isinstance(pair, tuple) else []
+    if len(types) != 2 or not issubclass(types[0], Tokenizer) or not issubclass(types[1], dict):
         fix = 'return (tokenizers.Tokenizer, {"eos_token": "...", ...})'
-        raise ConfigurationError(key, f"`{reference}` returns a {type(made).__name__} of another form", fix)
-    tokenizer, special = made
+        raise ConfigurationError(key, f"`{reference}` returns a {type(pair).__name__} of another form", fix)
+    tokenizer, special = pair
     for name, token in special.items():
         if name.endswith("_token") and token is not None and tokenizer.token_to_id(str(token)) is None:
             problem = f"`{reference}` names {name} `{token}`, which is not in its vocabulary"
@@ -91,7 +98,7 @@ def _built(key: str, reference: str) -> TokenizerFacts:
 
 
 def folder_tokenizer(key: str, folder: Path) -> TokenizerFacts:
-    """The tokenizer in a folder. Raises ConfigurationError if there is none or a file is damaged."""
+    """Return the facts of the tokenizer in a folder. Raise ConfigurationError if it has none or a file is damaged."""
     if not any((folder / name).is_file() for name in VOCABULARY):
         fix = "save one there with `tokenizer.save_pretrained`"
         raise ConfigurationError(key, f"{folder} has no tokenizer (tokenizer.json, tokenizer.model, vocab.json)", fix)
@@ -114,25 +121,24 @@ def _token(value: Any) -> str | None:
 
 
 def _vocabulary(key: str, folder: Path, settings: dict[str, Any]) -> dict[str, int] | None:
-    whole = read_json(key, folder / "tokenizer.json")
-    listed = whole.get("model", {}).get("vocab")
-    if isinstance(listed, dict):
-        found = dict(listed)
-    elif isinstance(listed, list):
-        found = {str(entry[0]): number for number, entry in enumerate(listed)}
+    tokenizer = read_json(key, folder / "tokenizer.json")
+    tokens = tokenizer.get("model", {}).get("vocab")
+    if isinstance(tokens, dict):
+        ids = dict(tokens)
+    elif isinstance(tokens, list):
+        ids = {str(entry[0]): number for number, entry in enumerate(tokens)}
     elif (folder / "vocab.json").is_file():
-        found = read_json(key, folder / "vocab.json")
+        ids = read_json(key, folder / "vocab.json")
     else:
         return None
-    found |= {str(token["content"]): int(token["id"]) for token in whole.get("added_tokens", [])}
-    found |= read_json(key, folder / "added_tokens.json")
-    for number, token in settings.get("added_tokens_decoder", {}).items():
-        found[str(_token(token))] = int(number)
-    return found
+    ids |= {str(token["content"]): int(token["id"]) for token in tokenizer.get("added_tokens", [])}
+    ids |= read_json(key, folder / "added_tokens.json")
+    ids |= {str(_token(token)): int(number) for number, token in settings.get("added_tokens_decoder", {}).items()}
+    return ids
 
 
 def read_json(key: str, path: Path) -> dict[str, Any]:
-    """A JSON object from a file, {} if there is no such file. Raises ConfigurationError for a damaged one."""
+    """Return the JSON object in a file, {} if there is no such file. Raise ConfigurationError for a damaged one."""
     if not path.is_file():
         return {}
     try:
@@ -140,5 +146,5 @@ def read_json(key: str, path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ConfigurationError(key, f"{path} is damaged ({one_line(error)})", "copy the file again") from error
     if not isinstance(value, dict):
-        raise ConfigurationError(key, f"{path} holds no JSON object", "copy the file again")
+        raise ConfigurationError(key, f"{path} does not hold a JSON object", "copy the file again")
     return value

@@ -11,7 +11,7 @@ from continual.errors import as_one_sentence, describe
 from continual.ledger.ledger import Ledger
 from continual.preflight.plan import make_plan
 from continual.preflight.render import render
-from continual.preflight.resources import check_fit
+from continual.preflight.resources import check_resources
 from continual.run.cluster import connected
 from continual.run.resume import FLUSH_SECONDS, tracker_of, tracking_uri
 from continual.run.sequence import Run, run_sequence
@@ -81,7 +81,7 @@ def drive(
             connected() as resources,
             published(loaded, folder, ledger, terminal) as (publisher, summaries),
         ):
-            check_fit(sequence, resources.get("CPU", 0.0), resources.get("GPU", 0.0))
+            check_resources(sequence, resources.get("CPU", 0.0), resources.get("GPU", 0.0))
             run = Run(sequence, folder, store, ledger, terminal, publisher, resources.get("CPU", 1.0), after_stage)
             summary = run_sequence(run)
             report(run)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.errors import ConfigurationError, ContinualError, as_one_sentence
-from continual.preflight.resources import check_fit, machine
+from continual.preflight.resources import check_resources, detect_machine
 from continual.run.cluster import connected
 from continual.run.resume import catch_up, claim, tracking_uri
 from continual.show.terminal import Terminal
@@ -85,7 +85,7 @@ def _prepare(source: LoadedAblation, fresh: bool) -> Sweep:
         raise ConfigurationError("search", "`optuna` is not installed", "pip install optuna, or write `search: random`")
     trials = make_trials(source)
     sequences = [trial.loaded.sequence for trial in trials.made.values()]
-    here = machine()
+    here = detect_machine()
     check_concurrency(sequences, ablation.concurrency, here.cpus, here.gpus)
     folder = Path(sequences[0].storage) / ablation.name
     state = State.load(folder, ablation)
@@ -185,7 +185,7 @@ def _run_trials(sweep: Sweep, terminal: Terminal, run_id: str | None) -> None:
         cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
         sequences = [trial.loaded.sequence for trial in sweep.trials.made.values()]
         for sequence in sequences:
-            check_fit(sequence, cpus, gpus)
+            check_resources(sequence, cpus, gpus)
         check_concurrency(sequences, ablation.concurrency, cpus, gpus)
         from continual.sweep.runner import Runner, Watch, trial_config
 

@@ -12,11 +12,12 @@ from continual.config.schema import Sequence
 from continual.errors import ConfigurationError, nearest
 from continual.forgetting import FIGURES, figures
 from continual.preflight.check import check
-from continual.preflight.resources import FREE_CPUS, demands
+from continual.preflight.resources import demands
 from continual.run.resume import refuse_changes
 from continual.run.summary import old_names
 from continual.sweep.points import Point, described, label, overrides, points, trial_name
 from continual.sweep.spec import LoadedAblation
+from continual.training.resources import FREE_CPUS
 
 LOWER = ("forgetting", "forgetting_old")
 """Figures of which less is better; of all others, and of every task's score, more is."""

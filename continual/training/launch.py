@@ -8,10 +8,10 @@ from typing import Any
 
 from continual.errors import ContinualError
 from continual.ledger.records import read_records
-from continual.preflight.resources import worker_cpus
 from continual.store import folder_damage
 from continual.training.checkpoints import newest_valid
 from continual.training.job import TrainJob
+from continual.training.resources import worker_cpus
 
 POLL_SECONDS = 0.5
 STOP_SECONDS = 60.0

@@ -12,7 +12,7 @@ WORDS = ["<unk>", "<s>", "</s>", "<sort>", *(f"w{number}" for number in range(60
 
 
 def write_model(folder: Path, vocabulary: int = 64, **special: Any) -> Path:
-    """A folder that looks like a model of `vocabulary` entries, with a word tokenizer of 64."""
+    """Write a folder like that of a model with `vocabulary` entries and a word tokenizer of 64 words."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "architectures": ["LlamaForCausalLM"],
@@ -39,9 +39,9 @@ def write_lines(path: Path, documents: list[Any]) -> Path:
 
 
 def sequence(**changes: Any) -> dict[str, Any]:
-    """A valid sequence of two stages over `model/` and `qa.jsonl`; `changes` replace top-level keys."""
+    """Return a valid sequence of two stages over `model/` and `qa.jsonl`; `changes` replace top-level keys."""
     data = {"type": "jsonl", "path": "qa.jsonl", "prompt": "question", "completion": "answer"}
-    found: dict[str, Any] = {
+    valid: dict[str, Any] = {
         "name": "tiny",
         "storage": "runs",
         "model": {"type": "pretrained", "source": "model"},
@@ -53,11 +53,11 @@ def sequence(**changes: Any) -> dict[str, Any]:
         "train": {"batch_tokens": 256, "row_tokens": 32},
         "generate": {"engine": "transformers"},
     }
-    return {**found, **changes}
+    return {**valid, **changes}
 
 
 def write_project(folder: Path) -> Path:
-    """The project's files; returns the YAML's path."""
+    """Write the project's files and return the YAML's path."""
     write_model(folder / "model")
     write_lines(folder / "qa.jsonl", [{"question": f"w{n % 60} w1", "answer": "w2 w3"} for n in range(100)])
     return write_yaml(folder, sequence())

@@ -17,7 +17,7 @@ from tests.kits.sweep import TASKS, load
     [
         ({"space": {"mitigation.0.temprature": {"choice": [1.0]}}}, "space.mitigation.0.temprature", "`temperature`"),
         ({"space": {"mitigation.0.temperature": {"choice": [1.0, -1]}}}, "space.mitigation.0.temperature", "-1"),
-        ({"space": {"mitigation.3.share": {"choice": [1.0]}}}, "space.mitigation.3.share", "no position"),
+        ({"space": {"mitigation.3.share": {"choice": [1.0]}}}, "space.mitigation.3.share", "not a position"),
         # Found by a check that no schema makes, at the second value only.
         ({"space": {"mitigation.0.share": {"choice": [0.25, 0.3]}}}, "space.mitigation.0.share", "whole rows"),
         (

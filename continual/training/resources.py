@@ -1,0 +1,14 @@
+"""CPUs of a training worker. Imports neither torch nor ray: the checks before a start use it."""
+
+from continual.config.schema import Train
+
+FREE_CPUS = 1.0
+"""CPUs left for Ray Data in addition to workers and engines: without them it would never read a row."""
+
+
+def worker_cpus(train: Train, cpus: float) -> float:
+    """Return the CPUs that a worker reserves: as configured, else an equal part of `cpus` less FREE_CPUS."""
+    if train.cpus_per_worker:
+        return train.cpus_per_worker
+    part = max(cpus - FREE_CPUS, 0.5) / train.workers
+    return float(int(part)) if part >= 1 else round(max(part, 0.05), 2)

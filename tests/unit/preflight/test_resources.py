@@ -1,0 +1,49 @@
+"""What a sequence takes of a machine: CPUs, GPUs, and what does not fit."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from continual.config.schema import Sequence, Train
+from continual.errors import ConfigurationError
+from continual.preflight.resources import check_resources, demands, local_gpus, uses_sampling
+from continual.training.resources import worker_cpus
+from tests.kits.project import sequence
+
+
+def fit(**train: Any) -> Sequence:
+    return Sequence.model_validate(sequence(train={"batch_tokens": 256, "row_tokens": 32, **train}))
+
+
+def test_what_fits_a_machine() -> None:
+    check_resources(fit(workers=2), 2, 0)
+    check_resources(fit(workers=2, cpus_per_worker=0.5), 2, 0)
+    check_resources(fit(workers=8, cpus_per_worker=4), None, None)
+    with pytest.raises(ConfigurationError, match=r"cpus_per_worker: 0\.33`"):
+        check_resources(fit(workers=3, cpus_per_worker=1), 2, 0)
+    with pytest.raises(ConfigurationError, match="there are 1"):
+        check_resources(fit(workers=2, gpus_per_worker=1), 8, 1)
+    with pytest.raises(ConfigurationError, match="at least 2 CPUs"):
+        check_resources(fit(), 1, 0)
+    assert [demand.phase for demand in demands(fit())] == ["training", "sampling"]
+    assert [demand.phase for demand in demands(fit().model_copy(update={"mitigation": []}))] == ["training"]
+
+
+def test_a_sequence_without_mitigations_does_not_sample() -> None:
+    assert uses_sampling(fit())
+    assert not uses_sampling(fit().model_copy(update={"mitigation": []}))
+
+
+@given(workers=st.integers(1, 64), cpus=st.integers(2, 256))
+def test_workers_leave_a_cpu_free(workers: int, cpus: int) -> None:
+    share = worker_cpus(Train(workers=workers), cpus)
+    assert share > 0
+    assert share * workers <= cpus - 1 + 0.005 * workers or share == 0.05
+
+
+def test_gpus_are_counted_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text, count in (("", 0), ("-1", 0), ("0", 1), ("0,1,3", 3)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", text)
+        assert local_gpus() == count
