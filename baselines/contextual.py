@@ -6,6 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from continual.contract.mitigation import Context, Mitigation, ModelRef, Stream
+from continual.contract.registry import LOSSES
 from continual.data import column
 from continual.errors import ConfigurationError
 
@@ -80,16 +81,16 @@ class Contextual(Mitigation):
         return {"rows": rows}
 
     def streams(self, ctx: Context, artefacts: dict[str, "Artefact"]) -> list[Stream]:
-        kl = self.loss == "kl"
+        loss = LOSSES.load(self.loss)
         return [
             Stream(
                 name=self.label,
                 rows=artefacts["rows"],
-                loss=self.loss,
-                teacher=self._model(ctx) if kl else None,
-                weight=self.weight,
-                share=self.share,
-                held_out=self.held_out if kl else 0,
+                loss=loss(),
+                teacher=self._model(ctx) if loss.teacher else None,
+                coefficient=self.weight,
+                ratio=self.share,
+                held_out=self.held_out if loss.teacher else 0,
             )
         ]
 

@@ -11,6 +11,7 @@ from baselines.instructions.generators import SELF, Generator, pretrained
 from baselines.instructions.rounds import Rounds
 from continual.config.schema import Source
 from continual.contract.mitigation import Context, Mitigation, ModelRef, Stream
+from continual.contract.registry import LOSSES
 from continual.errors import ConfigurationError
 from continual.preflight.model_facts import read_model
 from continual.preflight.tokenizer_facts import read_tokenizer
@@ -119,16 +120,16 @@ class InstructionSynthesis(Mitigation):
             raise error.within(f"mitigation ({self.label})") from error
 
     def streams(self, ctx: Context, artefacts: dict[str, Artefact]) -> list[Stream]:
-        kl = self.loss == "kl"
+        loss = LOSSES.load(self.loss)
         return [
             Stream(
                 name=self.label,
                 rows=artefacts["rows"],
-                loss=self.loss,
-                teacher=self.sampled(ctx) if kl else None,
-                weight=self.weight,
-                share=self.share,
-                held_out=self.held_out if kl else 0,
+                loss=loss(),
+                teacher=self.sampled(ctx) if loss.teacher else None,
+                coefficient=self.weight,
+                ratio=self.share,
+                held_out=self.held_out if loss.teacher else 0,
             )
         ]
 

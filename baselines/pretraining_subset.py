@@ -7,6 +7,7 @@ from pydantic import Field
 
 from continual.config.schema import Source
 from continual.contract.mitigation import Context, Mitigation, ModelRef, Stream
+from continual.contract.registry import LOSSES
 
 if TYPE_CHECKING:
     from continual.config.schema import Sequence
@@ -49,16 +50,17 @@ class PretrainingSubset(Mitigation):
         return {"rows": rows, "teacher": ctx.score(self._teacher(ctx), rows, what="topk", top_k=self.teacher_top_k)}
 
     def streams(self, ctx: Context, artefacts: dict[str, "Artefact"]) -> list[Stream]:
-        kl = self.loss == "kl"
+        loss, cached = LOSSES.load(self.loss), artefacts.get("teacher")
         return [
             Stream(
                 name=self.label,
                 rows=artefacts["rows"],
-                loss=self.loss,
-                teacher=artefacts.get("teacher", self._teacher(ctx)) if kl else None,
-                weight=self.weight,
-                share=self.share,
-                held_out=self.held_out if kl else 0,
+                loss=loss.cached() if cached else loss(),
+                teacher=self._teacher(ctx) if loss.teacher and not cached else None,
+                columns=cached,
+                coefficient=self.weight,
+                ratio=self.share,
+                held_out=self.held_out if loss.teacher else 0,
             )
         ]
 

@@ -6,6 +6,7 @@ import numpy as np
 from pydantic import Field
 
 from continual.contract.mitigation import Context, Mitigation, Stream
+from continual.contract.registry import LOSSES
 from continual.data import ROW_COLUMNS, Arrays, RowReader, row_facts, rows_table
 from continual.store import digest
 
@@ -67,7 +68,7 @@ class TaskReplay(Mitigation):
         return {"rows": artefact}
 
     def streams(self, ctx: Context, artefacts: dict[str, "Artefact"]) -> list[Stream]:
-        return [Stream(self.label, artefacts["rows"], weight=self.weight, share=self.share)]
+        return [Stream(self.label, artefacts["rows"], LOSSES.load("nll")(), coefficient=self.weight, ratio=self.share)]
 
 
 def _take(readers: list[RowReader], numbers: np.ndarray) -> Arrays:

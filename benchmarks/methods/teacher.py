@@ -20,7 +20,7 @@ from continual.data import RowReader
 from continual.ledger.ledger import read_events
 from continual.store import Artefact
 from continual.sweep.results import mean_error
-from continual.training.losses import kl_sum, kl_topk_sum
+from continual.training.losses.sums import kl_sum, kl_topk_sum
 
 STORIES = SEQUENCES["stories"]
 LIVE, CACHED = "context_free kl", "context_free kl, cached teacher"

@@ -13,40 +13,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from continual.contract.models import ModelRef
+from continual.contract.stream import Stream
+
 if TYPE_CHECKING:
     from continual.config.schema import Sequence, Source
     from continual.show.progress import Step
     from continual.store import Artefact, Store
 
 GROUP = "continual.mitigations"
-
-
-@dataclass(frozen=True)
-class ModelRef:
-    """A folder that `AutoModelForCausalLM.from_pretrained` loads, and the hash of its content."""
-
-    path: str
-    hash: str
-
-
-@dataclass(frozen=True)
-class Stream:
-    """A named source of rows in every batch.
-
-    `rows`: a rows artefact. `loss`: `nll`, or `kl` against `teacher` (a model, or a `topk` artefact of the same
-    rows). `weight` multiplies the component, `share` is its tokens per task token. `row_weights`: an artefact with
-    one weight per token that multiplies the rows' own. The first `held_out` rows are never trained on; drift is
-    measured on them.
-    """
-
-    name: str
-    rows: "Artefact"
-    loss: Literal["nll", "kl"] = "nll"
-    teacher: "ModelRef | Artefact | None" = None
-    weight: float = 1.0
-    share: float = 1.0
-    row_weights: "Artefact | None" = None
-    held_out: int = 0
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,7 @@ def rows_hash(arrays: dict[str, np.ndarray], worker: Any) -> dict[str, str]:
     import torch.distributed as dist
 
     out = {}
-    for component in worker.job.components:
-        name = component.rows.name
+    for name in (stream.name for stream in worker.job.streams):
         mine = torch.from_numpy(np.array(arrays[f"{name}/row"][0]))
         if worker.world_size > 1:
             mine = mine.to(worker.device)

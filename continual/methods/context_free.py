@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from continual.contract.mitigation import Context, Mitigation, ModelRef, Stream
+from continual.contract.registry import LOSSES
 from continual.methods.drift_budget import START_WEIGHT, dual_step
 
 if TYPE_CHECKING:
@@ -118,15 +119,16 @@ class ContextFree(Mitigation):
         return {"rows": rows, "teacher": ctx.score(self._teacher(ctx), rows, what="topk", top_k=self.teacher_top_k)}
 
     def streams(self, ctx: Context, artefacts: dict[str, "Artefact"]) -> list[Stream]:
-        kl = self.loss == "kl"
+        loss, cached = LOSSES.load(self.loss), artefacts.get("teacher")
         return [
             Stream(
                 name=self.label,
                 rows=artefacts["rows"],
-                loss=self.loss,
-                teacher=artefacts.get("teacher", self._teacher(ctx)) if kl else None,
-                weight=START_WEIGHT if self.weight == "auto" else self.weight,
-                share=self.share,
+                loss=loss.cached() if cached else loss(),
+                teacher=self._teacher(ctx) if loss.teacher and not cached else None,
+                columns=cached,
+                coefficient=START_WEIGHT if self.weight == "auto" else self.weight,
+                ratio=self.share,
                 held_out=self.held_out_rows(ctx.sequence),
             )
         ]

@@ -15,6 +15,7 @@ from typing import Any
 
 from continual.config.compare import compared
 from continual.contract.mitigation import Mitigation
+from continual.contract.stream import Stream
 from continual.evaluation.service import Scorer
 from continual.models import tokenizer_hash
 from continual.store import Artefact, Store, hash_file, hash_folder
@@ -31,7 +32,7 @@ def stage_inputs(job: TrainJob, scorer: Scorer) -> dict[str, Any]:
     return {
         "model": job.model.hash,
         "tokenizer": tokenizer_hash(job.tokenizer),
-        "streams": [_stream(job, number) for number in range(len(job.components))],
+        "streams": [_stream(job, stream) for stream in job.streams],
         "anchors": [
             [anchor.name, anchor.centre.hash, anchor.curvature.hash if anchor.curvature else None, anchor.weight]
             for anchor in job.anchors
@@ -49,11 +50,11 @@ def stage_inputs(job: TrainJob, scorer: Scorer) -> dict[str, Any]:
     }
 
 
-def _stream(job: TrainJob, number: int) -> list[Any]:
-    component = job.components[number]
-    rows = component.rows
-    decided = [rows.name, component.loss, component.weight, rows.per_step, rows.shuffle, rows.held_out]
-    return decided + job.inputs[rows.name]
+def _stream(job: TrainJob, stream: Stream) -> list[Any]:
+    """Return what decides a stream's part in the weights: its settings, its loss's code, its data."""
+    loss = [type(stream.loss).__qualname__, _source_hash(stream.loss)]
+    settings = [stream.name, stream.coefficient, stream.rows_per_step, stream.shuffle, stream.held_out]
+    return settings + loss + job.inputs[stream.name]
 
 
 def _acts_in_worker(one: Mitigation) -> bool:
@@ -62,8 +63,13 @@ def _acts_in_worker(one: Mitigation) -> bool:
 
 
 def _in_worker(one: Mitigation) -> list[Any]:
-    source = inspect.getsourcefile(type(one))
-    return [one.model_dump(mode="json"), hash_file(source) if source else ""]
+    return [one.model_dump(mode="json"), _source_hash(one)]
+
+
+def _source_hash(instance: object) -> str:
+    """Return the hash of the file that defines the class of `instance`, "" if there is none."""
+    source = inspect.getsourcefile(type(instance))
+    return hash_file(source) if source else ""
 
 
 @contextmanager

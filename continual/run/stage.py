@@ -1,20 +1,22 @@
 """From a stage's mitigations to its training job: prepare, streams, weights, anchors, in the order of the list."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from continual.contract.mitigation import Anchor, Mitigation, ModelRef, Stream
+from continual.contract.mitigation import Anchor, Mitigation
+from continual.contract.stream import Stream
 from continual.errors import ConfigurationError
 from continual.run.services import StageContext
 from continual.store import Artefact
-from continual.training.job import TASK, Component, TrainJob
-from continual.training.order import StreamRows
+from continual.training.job import TASK, TrainJob
+from continual.training.losses.kinds import Nll
 
 
 def build_job(ctx: StageContext, folder: Path, threads: int) -> tuple[TrainJob, list[Mitigation], list[dict[str, Any]]]:
-    """The stage's job, its active mitigations and their artefacts.
+    """Return the stage's job, its active mitigations and their artefacts.
 
-    Raises ConfigurationError when a stream's share gives no whole row per step.
+    Raises ConfigurationError if a stream's ratio gives no whole number of rows per step.
     """
     sequence = ctx.sequence
     mitigations = [m for m in sequence.mitigations(ctx.stage) if m.active(sequence, ctx.stage)]
@@ -29,13 +31,12 @@ def build_job(ctx: StageContext, folder: Path, threads: int) -> tuple[TrainJob, 
     if anchors and sequence.train.strategy != "ddp":
         why = f"anchor `{anchors[0].name}` needs whole gradients, which `{sequence.train.strategy}` does not keep"
         raise ConfigurationError("train.strategy", why, "use `ddp`")
-    task = StreamRows(TASK, ctx.task_rows, sequence.train.batch_rows, shuffle=True, row_weights=tuple(weights))
-    components = [Component(task, "nll", 1.0), *(_component(ctx, stream) for stream in streams)]
+    task = Stream(TASK, ctx.task_rows, Nll(), token_weights=tuple(weights), shuffle=True)
     job = TrainJob(
         folder=folder,
         model=ctx.stage_start,
         tokenizer=ctx.start.path,
-        components=tuple(components),
+        streams=tuple(_with_rows(stream, sequence.train.batch_rows) for stream in [task, *streams]),
         train=sequence.train,
         steps=ctx.steps,
         seed=sequence.seed * 1000 + ctx.stage,
@@ -47,25 +48,14 @@ def build_job(ctx: StageContext, folder: Path, threads: int) -> tuple[TrainJob, 
     return job, mitigations, artefacts
 
 
-def _component(ctx: StageContext, stream: Stream) -> Component:
-    exact = stream.share * ctx.sequence.train.batch_rows
-    per_step = round(exact)
-    if per_step < 1 or abs(exact - per_step) > 1e-6:
+def _with_rows(stream: Stream, batch_rows: int) -> Stream:
+    """Return the stream with its rows per step, for `batch_rows` rows of the task."""
+    exact = stream.ratio * batch_rows
+    rows = round(exact)
+    if rows < 1 or abs(exact - rows) > 1e-6:
         raise ConfigurationError(
             f"mitigation ({stream.name}).share",
-            f"{stream.share} of {ctx.sequence.train.batch_rows} rows is {exact:g} rows per step, not a whole number",
-            f"use {max(per_step, 1) / ctx.sequence.train.batch_rows:g}, or other `train.batch_tokens`",
+            f"{stream.ratio} of {batch_rows} rows is {exact:g} rows per step, not a whole number",
+            f"use {max(rows, 1) / batch_rows:g}, or other `train.batch_tokens`",
         )
-    cached = isinstance(stream.teacher, Artefact)
-    rows = StreamRows(
-        name=stream.name,
-        artefact=stream.rows,
-        per_step=per_step,
-        shuffle=False,
-        held_out=stream.held_out,
-        row_weights=(stream.row_weights,) if stream.row_weights else (),
-        columns=stream.teacher if isinstance(stream.teacher, Artefact) else None,
-    )
-    loss = "topk" if cached else stream.loss
-    teacher = stream.teacher if isinstance(stream.teacher, ModelRef) and stream.loss == "kl" else None
-    return Component(rows, loss, stream.weight, teacher)
+    return replace(stream, rows_per_step=rows)

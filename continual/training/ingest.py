@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ray.train import DataConfig
 
-from continual.data.rows import ROW_COLUMNS, RowReader
+from continual.contract.stream import Stream
+from continual.data.rows import RowReader
 from continual.store import Artefact
 from continual.training.checkpoints import newest_valid
-from continual.training.order import StreamRows, rank_share, shuffled, step_positions
+from continual.training.order import rank_share, shuffled, step_positions
 
 if TYPE_CHECKING:
     from ray.data import DataIterator
@@ -37,7 +38,7 @@ def _reader(artefact: Artefact) -> RowReader:
 class ReadSteps:
     """Maps step numbers to a rank's rows: per stream the arrays `<stream>/<column>` [1, rows, row_tokens]."""
 
-    streams: Sequence[StreamRows]
+    streams: Sequence[Stream]
     seed: int
     rank: int
     world_size: int
@@ -51,19 +52,19 @@ class ReadSteps:
         out: dict[str, np.ndarray] = {}
         for stream in self.streams:
             numbers = rank_share(self.row_numbers(stream, step), self.rank, self.world_size)
-            rows = _reader(stream.artefact).take(numbers)
-            for weights in stream.row_weights:
+            rows = _reader(stream.rows).take(numbers)
+            for weights in stream.token_weights:
                 rows["weights"] = rows["weights"] * _reader(weights).take(numbers, ("weights",))["weights"]
             if stream.columns is not None:
-                rows |= _reader(stream.columns).take(numbers, ("top_ids", "top_logprobs"))
+                rows |= _reader(stream.columns).take(numbers, stream.loss.columns)
             rows["row"] = numbers
             out |= {f"{stream.name}/{key}": value for key, value in rows.items() if key != "documents"}
         return out
 
-    def row_numbers(self, stream: StreamRows, step: int) -> np.ndarray:
+    def row_numbers(self, stream: Stream, step: int) -> np.ndarray:
         """All workers' row numbers of a stream in a step."""
-        positions = step_positions(stream.per_step, step)
-        reader = _reader(stream.artefact)
+        positions = step_positions(stream.rows_per_step, step)
+        reader = _reader(stream.rows)
         if stream.shuffle:
             return shuffled(self.seed, stream.name, positions, len(reader))
         return reader.resolve(positions, skip=stream.held_out)
@@ -72,7 +73,7 @@ class ReadSteps:
 class OrderedIngest(DataConfig):
     """Gives every rank its steps, from the newest valid checkpoint on. Runs again at every worker-group start."""
 
-    def __init__(self, streams: Sequence[StreamRows], seed: int, steps: int, checkpoints: str):
+    def __init__(self, streams: Sequence[Stream], seed: int, steps: int, checkpoints: str):
         super().__init__()
         self.streams, self.seed, self.steps, self.checkpoints = list(streams), seed, steps, checkpoints
 
@@ -96,6 +97,3 @@ class OrderedIngest(DataConfig):
             mapped.context.execution_options.preserve_order = True
             parts.append({"steps": mapped.iterator()})
         return parts
-
-
-COLUMNS = tuple(name for name in ROW_COLUMNS if name != "documents")

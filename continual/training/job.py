@@ -4,29 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from continual.config.schema import Train
-from continual.contract.mitigation import Anchor, Mitigation, ModelRef
-from continual.training.order import StreamRows
+from continual.contract.mitigation import Anchor, Mitigation
+from continual.contract.models import ModelRef
+from continual.contract.stream import Stream
 
 TASK = "task"
 """Name of the task's own stream."""
 
 
 @dataclass(frozen=True)
-class Component:
-    """A stream's part in the loss: L = sum over components of weight x (sum of row weight x loss / global count).
-
-    `loss` is `nll`, `kl` (teacher: a model) or `topk` (teacher: columns in the rows).
-    """
-
-    rows: StreamRows
-    loss: str
-    weight: float
-    teacher: ModelRef | None = None
-
-
-@dataclass(frozen=True)
 class TrainJob:
-    """Everything that the workers need for one stage.
+    """Everything that the workers need for one stage. The loss is the sum over its streams.
 
     `folder` is the stage's folder: `metrics.jsonl`, `checkpoints/`, `evaluations/` and at the end `model/`.
     """
@@ -34,7 +22,7 @@ class TrainJob:
     folder: Path
     model: ModelRef
     tokenizer: str
-    components: tuple[Component, ...]
+    streams: tuple[Stream, ...]
     train: Train
     steps: int
     seed: int
@@ -45,14 +33,12 @@ class TrainJob:
 
     @property
     def inputs(self) -> dict[str, list[str]]:
-        """Hashes of what is trained and on what, by stream; equal for a stage that goes on."""
-        found = {"the stage-start model": [self.model.hash]}
-        for component in self.components:
-            rows = component.rows
-            stored = [rows.artefact, *rows.row_weights, *([rows.columns] if rows.columns else [])]
-            teacher = [component.teacher.hash] if component.teacher else []
-            found[rows.name] = [artefact.hash for artefact in stored] + teacher
-        return found
+        """Hashes of the model and of every stream's data; a stage can only resume with equal ones."""
+        hashes = {"the stage-start model": [self.model.hash]}
+        for stream in self.streams:
+            stored = [stream.rows, *stream.token_weights, stream.columns, stream.teacher]
+            hashes[stream.name] = [item.hash for item in stored if item is not None]
+        return hashes
 
     @property
     def checkpoints(self) -> Path:

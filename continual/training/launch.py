@@ -82,7 +82,6 @@ def _trainer(job: TrainJob, cluster_cpus: float) -> Any:
 
     gpu = job.train.gpus_per_worker > 0
     resources = {"CPU": worker_cpus(job.train, cluster_cpus)} | ({"GPU": job.train.gpus_per_worker} if gpu else {})
-    streams = [component.rows for component in job.components]
     return TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
@@ -95,5 +94,5 @@ def _trainer(job: TrainJob, cluster_cpus: float) -> Any:
             failure_config=FailureConfig(max_failures=job.train.max_failures),
         ),
         datasets={"steps": ray.data.range(1)},
-        dataset_config=OrderedIngest(streams, job.seed, job.steps, str(job.checkpoints)),
+        dataset_config=OrderedIngest(job.streams, job.seed, job.steps, str(job.checkpoints)),
     )

@@ -1,4 +1,4 @@
-"""The training loop that runs in every Ray Train worker. It knows streams and components, and no mitigation by name."""
+"""The training loop that runs in every Ray Train worker. It knows streams, and no mitigation by name."""
 
 import gc
 import random
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from continual.contract.stream import Stream
 from continual.errors import ContinualError
 from continual.ledger.records import Records, rows_hash
 from continual.models import load_model
@@ -18,12 +19,11 @@ from continual.models.forward import check_head
 from continual.store import empty_folder, folder_damage, publish_folder, write_atomic
 from continual.training import checkpoints
 from continual.training.anchors import load_pulls
-from continual.training.job import TASK, Component, TrainJob
+from continual.training.batch import INPUTS, Batch, Rows, to_batch, to_tensors
+from continual.training.job import TASK, TrainJob
 from continual.training.module import LossModule
 from continual.training.schedule import learning_rate
 from continual.training.strategies import build_strategy
-
-Batch = dict[str, torch.Tensor]
 
 
 class Worker:
@@ -40,7 +40,7 @@ class Worker:
         module = LossModule(model.to(device).train(), job.train.loss_chunk_tokens, autocast)
         self.teachers = self._load_teachers()
         self.pulls = load_pulls(job.anchors, module.model, device)
-        self.weights = {c.rows.name: c.weight for c in job.components}
+        self.weights = {stream.name: stream.coefficient for stream in job.streams}
         self.control: dict[str, dict[str, Any]] = {}
         self.micro = self._micro_batches()
         self.strategy = build_strategy(job.train, module, job.steps, device, world_size, self.micro)
@@ -51,18 +51,17 @@ class Worker:
     def _load_teachers(self) -> dict[str, torch.nn.Module]:
         """Frozen models by hash; streams with the same teacher share it."""
         found: dict[str, torch.nn.Module] = {}
-        for component in self.job.components:
-            teacher = component.teacher
+        for teacher in (stream.teacher for stream in self.job.streams):
             if teacher is not None and teacher.hash not in found:
                 found[teacher.hash] = load_model(teacher.path, "float32", self.device).requires_grad_(False)
         return found
 
     def _micro_batches(self) -> int:
         """Forward passes per optimizer step of each rank; equal on all ranks, since shares are filled up."""
-        return sum(len(self._slices(c)) for c in self.job.components)
+        return sum(len(self._slices(stream)) for stream in self.job.streams)
 
-    def _slices(self, component: Component) -> list[slice]:
-        rows = -(-component.rows.per_step // self.world_size)
+    def _slices(self, stream: Stream) -> list[slice]:
+        rows = -(-stream.rows_per_step // self.world_size)
         size = self.job.train.micro_rows or rows
         return [slice(at, at + size) for at in range(0, rows, size)]
 
@@ -70,44 +69,41 @@ class Worker:
 
     def counts(self, batch: Batch, stop: bool) -> tuple[dict[str, float], float, bool]:
         """Global positions with weight > 0 by stream, tokens, and whether any rank wants to stop."""
-        local = [float((batch[f"{c.rows.name}/weights"][:, 1:] > 0).sum()) for c in self.job.components]
+        local = [float((batch[stream.name]["weights"][:, 1:] > 0).sum()) for stream in self.job.streams]
         total = torch.tensor([*local, float(stop)], dtype=torch.float64)
         if self.world_size > 1:
             dist.all_reduce(total := total.to(self.device))
         *counts, stops = total.tolist()
-        return {c.rows.name: n for c, n in zip(self.job.components, counts, strict=True)}, sum(counts), stops > 0
+        names = [stream.name for stream in self.job.streams]
+        return dict(zip(names, counts, strict=True)), sum(counts), stops > 0
 
     def forward_backward(self, batch: Batch, counts: dict[str, float]) -> dict[str, float]:
-        """Accumulate the gradients of all components; returns each stream's global mean loss in nats per token."""
-        sums = torch.zeros(len(self.job.components), dtype=torch.float64)
+        """Accumulate the gradients of all streams; returns each stream's global mean loss in nats per token."""
+        sums = torch.zeros(len(self.job.streams), dtype=torch.float64)
         done = 0
-        for number, component in enumerate(self.job.components):
-            name = component.rows.name
+        for number, stream in enumerate(self.job.streams):
+            name = stream.name
             # DDP and ZeRO average over ranks: times world_size makes the sum over ranks the global mean.
             scale = self.world_size * self.weights[name] / max(counts[name], 1.0)
-            for part in self._slices(component):
+            for part in self._slices(stream):
                 done += 1
                 with self.strategy.micro(last=done == self.micro):
-                    loss = self._loss(component, batch, part)
+                    loss = self._loss(stream, batch[name], part)
                     self.strategy.backward(loss * scale, last=done == self.micro)
                 sums[number] += loss.detach().double().cpu()
         if self.world_size > 1:
             dist.all_reduce(sums := sums.to(self.device))
         return {
-            c.rows.name: s / max(counts[c.rows.name], 1.0)
-            for c, s in zip(self.job.components, sums.tolist(), strict=True)
+            stream.name: total / max(counts[stream.name], 1.0)
+            for stream, total in zip(self.job.streams, sums.tolist(), strict=True)
         }
 
-    def _loss(self, component: Component, batch: Batch, part: slice) -> torch.Tensor:
-        """Weighted sum of a component's losses over some rows of the batch."""
-        name = component.rows.name
-        columns = {
-            key: batch[f"{name}/{key}"][part].to(self.device)
-            for key in ("ids", "positions", "weights", "top_ids", "top_logprobs")
-            if f"{name}/{key}" in batch
-        }
-        teacher = self.teachers[component.teacher.hash] if component.loss == "kl" and component.teacher else None
-        return self.strategy(**columns, loss="nll" if component.loss == "nll" else "kl", teacher=teacher)
+    def _loss(self, stream: Stream, rows: Rows, part: slice) -> torch.Tensor:
+        """Return the weighted sum of a stream's losses over some of its rows."""
+        tensors = {name: tensor[part].to(self.device) for name, tensor in rows.items()}
+        inputs = [tensors.pop(name) for name in INPUTS]
+        teacher = self.teachers[stream.teacher.hash] if stream.teacher else None
+        return self.strategy(*inputs, loss=stream.loss, teacher=teacher, columns=tensors)
 
     def train_step(self, batch: Batch, stop: bool) -> tuple[dict[str, Any], bool]:
         """One optimizer step; returns its record, and whether all ranks should stop after it."""
@@ -144,24 +140,22 @@ class Worker:
 
         measured = {}
         self.strategy.eval()
-        for component in self.job.components:
-            stream = component.rows
-            if component.loss == "nll" or stream.held_out == 0:
+        for stream in self.job.streams:
+            if not stream.loss.measures_drift or stream.held_out == 0:
                 continue
             numbers = np.arange(stream.held_out)[self.rank :: self.world_size]
             # A rank without a row reads one of padding.
             taken = numbers if len(numbers) else np.array([-1])
-            rows = RowReader(stream.artefact).take(taken)
+            rows = RowReader(stream.rows).take(taken)
             if stream.columns is not None:
-                rows |= RowReader(stream.columns).take(taken, ("top_ids", "top_logprobs"))
+                rows |= RowReader(stream.columns).take(taken, stream.loss.columns)
             total = torch.zeros(2, dtype=torch.float64, device=self.device)
             # Every rank makes the same number of forward passes: ZeRO-3 gathers weights in each.
             for at in range(-(-stream.held_out // self.world_size)):
-                chosen = {k: v[min(at, len(taken) - 1)][None] for k, v in rows.items()}
-                batch = to_tensors({f"{stream.name}/{k}": v for k, v in chosen.items() if k != "documents"}, self.job)
-                loss = self._loss(component, batch, slice(None))
+                chosen = to_tensors(stream, {k: v[min(at, len(taken) - 1)][None] for k, v in rows.items()})
+                loss = self._loss(stream, chosen, slice(None))
                 if at < len(numbers):
-                    count = (batch[f"{stream.name}/weights"][:, 1:] > 0).sum()
+                    count = (chosen["weights"][:, 1:] > 0).sum()
                     total += torch.stack([loss.double().cpu(), count.double()]).to(self.device)
             if self.world_size > 1:
                 dist.all_reduce(total)
@@ -267,7 +261,7 @@ def run_steps(worker: Worker, batches: Any, records: Records | None, stop_file: 
         waited = time.perf_counter() - started
         if int(arrays["step"][0]) != worker.step:
             raise ContinualError(f"the data delivered step {int(arrays['step'][0])} where {worker.step} was due")
-        record, stopping = worker.train_step(to_tensors(arrays, job, unstack=True), stop_file.exists())
+        record, stopping = worker.train_step(to_batch(job.streams, arrays), stop_file.exists())
         record |= {"rows": rows_hash(arrays, worker), "data_wait": waited}
         due = job.evaluate_every and worker.step % job.evaluate_every == 0
         if due or worker.controlled() or worker.step == job.steps:
@@ -287,19 +281,6 @@ def run_steps(worker: Worker, batches: Any, records: Records | None, stop_file: 
             worker.checkpoint()
         if stopping:
             return
-
-
-def to_tensors(arrays: dict[str, np.ndarray], job: TrainJob, unstack: bool = False) -> Batch:
-    """Arrays to tensors; ids as int64; with `unstack` the leading step dimension goes."""
-    out = {}
-    for key, value in arrays.items():
-        name = key.rpartition("/")[2]
-        if name in ("ids", "positions", "weights", "top_ids", "top_logprobs"):
-            tensor = torch.from_numpy(np.array(value[0] if unstack else value))
-            if name.startswith("top_"):
-                tensor = tensor.reshape(tensor.shape[0], job.train.row_tokens, -1)
-            out[key] = tensor.long() if name in ("ids", "positions", "top_ids") else tensor.float()
-    return out
 
 
 def _seed(seed: int, rank: int) -> None:

@@ -5,6 +5,7 @@ trains unsynchronised, in silence) and the hooks of ZeRO-3 fire for the head too
 positions at a time.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,8 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from continual.contract.loss import Loss
 from continual.models.forward import hidden_states, logits_of
-from continual.training.losses import kl_sum, kl_topk_sum, nll_sum
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -40,47 +41,45 @@ class LossModule(nn.Module):
         ids: Tensor,
         positions: Tensor,
         weights: Tensor,
-        loss: str = "nll",
+        loss: Loss,
         teacher: nn.Module | None = None,
-        top_ids: Tensor | None = None,
-        top_logprobs: Tensor | None = None,
+        columns: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """Sum over positions of weight x loss, a float32 scalar in nats; what to divide by is the caller's business.
+        """Return the sum over positions of weight x loss, a float32 scalar in nats; the caller divides it.
 
-        ids, positions, weights [B, T]; top_ids, top_logprobs [B, T, k]. `weights[b, t]` belongs to predicting token t
-        from what is before it, so `weights[:, 0]` is ignored; `top_ids[b, t]` and `top_logprobs[b, t]` are a teacher's
-        distribution of token t. `loss`: `nll`, or `kl` against `teacher` (a frozen causal language model in eval mode
-        with the same vocabulary) or, without one, against the top-k columns.
+        ids, positions, weights [B, T]; columns, by name, [B, T, k]. `weights[b, t]` and a column's [b, t] belong to
+        predicting token t from the tokens before it, so `weights[:, 0]` is ignored. `teacher` is a frozen causal
+        language model in eval mode with the same vocabulary, for a loss that needs one.
 
         With no weight anywhere the result is a zero that still reaches every parameter: DDP waits for all gradients.
         Under ZeRO-3 all ranks must call this the same number of times.
         """
-        if loss not in ("nll", "kl"):
-            raise ValueError(f"no such loss: `{loss}`")
+        columns = columns or {}
+        if (loss.teacher and teacher is None) or not columns.keys() >= set(loss.columns):
+            needs = ", ".join(f"`{name}`" for name in ("teacher",) * loss.teacher + loss.columns)
+            raise ValueError(f"the loss `{loss.name}` needs {needs}")
         if teacher is not None and teacher.training:
             raise ValueError("the teacher is in training mode; call teacher.eval()")
         at, kept, chunks = self._positions(weights)
         # The token that position `at` predicts; a row's last position predicts none and has no weight.
         token = torch.where(at % ids.shape[1] == ids.shape[1] - 1, at, at + 1)
         with torch.autocast(ids.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
-            hidden = hidden_states(self.model, ids, positions).index_select(0, at)
-            columns: tuple[Tensor, ...]
-            if loss == "nll":
-                columns = (ids.reshape(-1)[token].long(),)
-            elif teacher is not None:
+            tensors = [
+                hidden_states(self.model, ids, positions).index_select(0, at),
+                kept,
+                ids.reshape(-1)[token].long(),
+            ]
+            if loss.teacher:
                 with torch.no_grad():
-                    columns = (hidden_states(teacher, ids, positions).index_select(0, at),)
-            elif top_ids is not None and top_logprobs is not None:
-                columns = (top_ids.flatten(0, 1)[token].long(), top_logprobs.flatten(0, 1)[token])
-            else:
-                raise ValueError("loss `kl` needs `teacher`, or `top_ids` and `top_logprobs`")
-            parts = zip(*(column.tensor_split(chunks) for column in (hidden, kept, *columns)), strict=True)
+                    tensors.append(hidden_states(teacher, ids, positions).index_select(0, at))
+            tensors += [columns[name].flatten(0, 1)[token] for name in loss.columns]
+            parts = zip(*(tensor.tensor_split(chunks) for tensor in tensors), strict=True)
             if chunks == 1 or not torch.is_grad_enabled():
-                sums = [self._chunk(teacher, *part) for part in parts]
+                sums = [self._chunk(loss, teacher, *part) for part in parts]
             else:
                 # The backward pass computes logits again, so that one chunk's live at a time. No dropout in a head.
                 again: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
-                sums = [checkpoint(self._chunk, teacher, *part, **again) for part in parts]
+                sums = [checkpoint(self._chunk, loss, teacher, *part, **again) for part in parts]
         return torch.stack(sums).sum()
 
     def _positions(self, weights: Tensor) -> tuple[Tensor, Tensor, int]:
@@ -98,13 +97,13 @@ class LossModule(nn.Module):
         filled = max(0, chunks - len(at))
         return torch.cat([at, at.new_zeros(filled)]), torch.cat([flat[at], flat.new_zeros(filled)]), chunks
 
-    def _chunk(self, teacher: nn.Module | None, hidden: Tensor, weights: Tensor, *columns: Tensor) -> Tensor:
-        """The weighted sum of one chunk; see `forward` for what the columns are."""
-        logits = logits_of(self.model, hidden)
-        if len(columns) == 2:
-            return kl_topk_sum(logits, columns[0], columns[1], weights)
-        if teacher is None:
-            return nll_sum(logits, columns[0], weights)
-        with torch.no_grad():
-            teacher_logits = logits_of(teacher, columns[0])
-        return kl_sum(logits, teacher_logits, weights)
+    def _chunk(
+        self, loss: Loss, teacher: nn.Module | None, hidden: Tensor, weights: Tensor, targets: Tensor, *further: Tensor
+    ) -> Tensor:
+        """Return the weighted sum of one chunk. `further`: the teacher's hidden states if needed, then the columns."""
+        logits, teacher_logits = logits_of(self.model, hidden), None
+        if loss.teacher:
+            with torch.no_grad():
+                teacher_logits = logits_of(teacher, further[0])
+        columns = dict(zip(loss.columns, further[int(loss.teacher) :], strict=True))
+        return loss.sum(logits, weights, targets, teacher_logits, columns)

@@ -1,28 +1,10 @@
 """Which rows make up which step: a pure function of (seed, step, world size, rank), never of timing."""
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from continual.store import Artefact, digest
-
-
-@dataclass(frozen=True)
-class StreamRows:
-    """A stream as the workers read it: `per_step` rows of `artefact` in every optimizer step, over all workers.
-
-    `shuffle`: a new permutation every epoch (the task's rows); else sequential from row `held_out` on, endlessly.
-    `row_weights` and `columns` are artefacts with further columns for the same rows.
-    """
-
-    name: str
-    artefact: Artefact
-    per_step: int
-    shuffle: bool
-    held_out: int = 0
-    row_weights: tuple[Artefact, ...] = ()
-    columns: Artefact | None = None
+from continual.store import digest
 
 
 @lru_cache(maxsize=8)

@@ -36,6 +36,7 @@ import numpy as np
 
 from continual.data import RowReader, row_facts, rows_table
 from continual.contract.mitigation import Mitigation, Stream
+from continual.contract.registry import LOSSES
 
 
 class Fading(Mitigation):
@@ -63,9 +64,8 @@ class Fading(Mitigation):
         return {"rows": artefact}
 
     def streams(self, ctx, artefacts):
-        return [
-            Stream(self.label, artefacts["rows"], loss="kl", teacher=ctx.stage_start, share=self.share, held_out=4)
-        ]
+        kl = LOSSES.load("kl")()
+        return [Stream(self.label, artefacts["rows"], kl, teacher=ctx.stage_start, ratio=self.share, held_out=4)]
 
     def control(self, state, measured):
         if f"drift/{self.label}" not in measured:

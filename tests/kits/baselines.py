@@ -20,9 +20,10 @@ from continual.run.stage import build_job
 from continual.scoring.score import _ScoreShards
 from continual.show.terminal import Terminal
 from continual.store import Artefact, Store
+from continual.training.batch import Batch, to_batch
 from continual.training.ingest import ReadSteps
 from continual.training.job import TrainJob
-from continual.training.loop import Worker, to_tensors
+from continual.training.loop import Worker
 
 VOCABULARY, TOKENS, ROWS, STEPS = 50, 16, 4, 20
 CPU = torch.device("cpu")
@@ -140,9 +141,9 @@ def worker_of(job: TrainJob) -> Worker:
     return Worker(job, 0, 1, CPU)
 
 
-def batch_of(job: TrainJob, step: int) -> dict[str, torch.Tensor]:
-    read = ReadSteps([component.rows for component in job.components], job.seed, 0, 1)
-    return to_tensors(read.read(step), job)
+def batch_of(job: TrainJob, step: int) -> Batch:
+    read = ReadSteps(job.streams, job.seed, 0, 1)
+    return to_batch(job.streams, {key: value[None] for key, value in read.read(step).items()})
 
 
 def train(job: TrainJob, steps: int = STEPS) -> tuple[list[dict[str, Any]], Worker]:

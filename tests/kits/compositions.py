@@ -153,7 +153,7 @@ def with_list(ctx: StageContext, entries: list[Entry]) -> StageContext:
 
 def arrays(job: TrainJob, step: int) -> dict[str, Any]:
     """What Ray Data delivers to the only worker in a step (0-based)."""
-    read = ReadSteps([component.rows for component in job.components], job.seed, 0, 1)
+    read = ReadSteps(job.streams, job.seed, 0, 1)
     return {"step": [step], **{key: [value] for key, value in read.read(step).items()}}
 
 

@@ -137,7 +137,7 @@ def publish(run: Loaded, folder: Path, uri: str, experiment: str, status: Any = 
     publisher.scores(scored[:1])
     for done in ledger.all("stage_done"):
         stage = done["stage"]
-        job: Any = SimpleNamespace(steps=24, components=[])
+        job: Any = SimpleNamespace(steps=24, streams=[])
         publisher.stage_begins(stage, job, None)  # type: ignore[arg-type]
         publisher.records(stage, folder / "stages" / f"{stage}-{done['name']}", {})
         publisher.scores([event for event in scored if event["stage"] <= stage])

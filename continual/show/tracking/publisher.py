@@ -82,10 +82,9 @@ class Publisher:
         tags = run_tags("stage", self.sequence, labels) | {"stage": str(stage), "stage_name": name}
         params = {"steps": str(job.steps), "mitigation": labels}
         self.tracker.start_run(self.key(stage), f"{self.sequence.name}/{stage}-{name}", SEQUENCE, tags, params)
-        for component in job.components:
-            artefact = component.rows.artefact
-            if artefact.complete:
-                self.dataset(stage, component.rows.name, artefact)
+        for stream in job.streams:
+            if stream.rows.complete:
+                self.dataset(stage, stream.name, stream.rows)
 
     def dataset(self, stage: int, name: str, artefact: Artefact) -> None:
         manifest = artefact.manifest()

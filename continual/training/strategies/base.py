@@ -22,8 +22,8 @@ class Strategy(ABC):
     over ranks and summed over micro-batches, so they are those of the global mean.
 
         with strategy.micro(last):
-            loss = strategy(ids, positions, weights)
-            strategy.backward(loss * world_size / count, last)
+            total = strategy(ids, positions, weights, loss)
+            strategy.backward(total * world_size / count, last)
         norm = strategy.step(rate)
     """
 

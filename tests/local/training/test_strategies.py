@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from continual.config.schema import Train
 from continual.errors import ConfigurationError
+from continual.training.losses.kinds import Kl, Nll
 from continual.training.module import LossModule
 from continual.training.strategies import build_strategy
 from continual.training.strategies.deepspeed_json import conflicts, merged, read_json
@@ -68,7 +69,7 @@ def rows_of(step: int, loss: str) -> list[dict[str, Any]]:
         border = int(torch.randint(2, TOKENS - 2, (), generator=random))
         positions = torch.cat([torch.arange(border), torch.arange(TOKENS - border)])[None]
         ids = torch.randint(VOCABULARY, (1, TOKENS), generator=random)
-        rows.append({"ids": ids, "positions": positions, "weights": weights, "loss": loss})
+        rows.append({"ids": ids, "positions": positions, "weights": weights, "loss": Kl() if loss == "kl" else Nll()})
     return rows
 
 
@@ -85,9 +86,9 @@ def train_steps(strategy: Any, steps: range, rank: int, world: int) -> list[list
         for number, row in enumerate(micro):
             last = number == len(micro) - 1
             with strategy.micro(last):
-                loss = strategy(**row, teacher=teacher if row["loss"] == "kl" else None)
-                strategy.backward(loss * (world / counts[row["loss"]]), last)
-            sums[row["loss"]] += loss.detach().double() / counts[row["loss"]]
+                loss = strategy(**row, teacher=teacher if row["loss"].teacher else None)
+                strategy.backward(loss * (world / counts[row["loss"].name]), last)
+            sums[row["loss"].name] += loss.detach().double() / counts[row["loss"].name]
         norm = strategy.step(3e-3 / (1 + step))
         sums["measured"] = torch.zeros((), dtype=torch.float64)
         strategy.eval()

@@ -8,13 +8,15 @@ import pytest
 import torch
 
 from continual.config.schema import ModelSource, Source, Train
+from continual.contract.stream import Stream
 from continual.data import RowReader, prepare_rows
 from continual.ledger.records import read_records
 from continual.models.start import start_model
 from continual.store import Artefact, Store
-from continual.training.job import TASK, Component, TrainJob
+from continual.training.job import TASK, TrainJob
 from continual.training.launch import fit
-from continual.training.order import StreamRows, shuffled, step_positions
+from continual.training.losses.kinds import Kl, Nll
+from continual.training.order import shuffled, step_positions
 
 pytestmark = pytest.mark.slow
 STEPS = 20
@@ -36,10 +38,10 @@ def parts(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 def train(parts: tuple[Path, Any, Artefact], name: str, replay: bool, **options: Any) -> list[dict[str, Any]]:
     folder, model, rows = parts
     settings = Train(learning_rate=1e-4, batch_tokens=40 * 12, row_tokens=40, **({"clip": 1.0} | options))
-    components = [Component(StreamRows(TASK, rows, settings.batch_rows, shuffle=True), "nll", 1.0)]
+    streams = [Stream(TASK, rows, Nll(), shuffle=True, rows_per_step=settings.batch_rows)]
     if replay:
-        components.append(Component(StreamRows("replay", rows, 5, shuffle=False), "kl", 2.0, model))
-    job = TrainJob(folder / name, model, model.path, tuple(components), settings, STEPS, seed=7)
+        streams.append(Stream("replay", rows, Kl(), teacher=model, coefficient=2.0, rows_per_step=5))
+    job = TrainJob(folder / name, model, model.path, tuple(streams), settings, STEPS, seed=7)
     fit(job, 2.0, lambda records: None)
     return read_records(job.folder / "metrics.jsonl")
 

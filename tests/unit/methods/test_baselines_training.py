@@ -13,6 +13,7 @@ from continual.contract.mitigation import Anchor
 from continual.errors import ContinualError
 from continual.training.checkpoints import newest_valid
 from continual.training.job import TrainJob
+from continual.training.losses.kinds import Nll
 from tests.kits import baselines as kit
 
 
@@ -23,9 +24,9 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def reference(model: Any, batch: dict[str, torch.Tensor], name: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Log-probabilities [B, T - 1, V], the tokens they predict [B, T - 1] and their weights, naively."""
-    ids, positions = batch[f"{name}/ids"], batch[f"{name}/positions"]
+    ids, positions = batch[name]["ids"], batch[name]["positions"]
     logits = model(input_ids=ids, position_ids=positions, attention_mask=None, use_cache=False).logits
-    return torch.log_softmax(logits[:, :-1], -1), ids[:, 1:], batch[f"{name}/weights"][:, 1:].double()
+    return torch.log_softmax(logits[:, :-1], -1), ids[:, 1:], batch[name]["weights"][:, 1:].double()
 
 
 def test_gradients_of_all_components_and_anchors_are_exact(tmp_path: Path) -> None:
@@ -63,11 +64,11 @@ def test_gradients_of_all_components_and_anchors_are_exact(tmp_path: Path) -> No
     found = worker.forward_backward(batch, counts) | worker.strategy.pull(worker.pulls)
 
     expected: dict[str, Any] = {}
-    for component in job.components:
-        name = component.rows.name
+    for stream in job.streams:
+        name = stream.name
         log_q, tokens, weights = reference(model, batch, name)
         values = -log_q.gather(-1, tokens[..., None])[..., 0]
-        if component.loss != "nll":
+        if not isinstance(stream.loss, Nll):
             with torch.no_grad():
                 log_p = reference(frozen if name == "context_free" else start, batch, name)[0]
             values = (log_p.exp() * (log_p - log_q)).sum(-1)
@@ -124,7 +125,7 @@ def test_a_cached_teacher_of_the_whole_vocabulary_is_the_live_one_and_fewer_toke
     for k, equal in ((kit.VOCABULARY, True), (3, False)):
         ctx = kit.context(tmp_path, [{"type": "context_free", "teacher": "cached", "teacher_top_k": k}], epsilon=1e-4)
         job = kit.job_of(ctx)
-        assert job.components[1].teacher is None
+        assert job.streams[1].teacher is None
         cached, trained = kit.train(job)
         measured = trained.drift()["context_free"]
         if equal:
@@ -139,15 +140,15 @@ def test_a_cached_teacher_of_the_whole_vocabulary_is_the_live_one_and_fewer_toke
 
 
 def test_a_rank_without_a_replay_row_reads_padding(tmp_path: Path) -> None:
+    from continual.training.batch import to_batch
     from continual.training.ingest import ReadSteps
-    from continual.training.loop import to_tensors
 
     ctx = kit.context(tmp_path, [{"type": "context_free", "teacher": "cached", "teacher_top_k": 4, "held_out": 1}])
     job = kit.job_of(ctx)
-    read = ReadSteps([component.rows for component in job.components], job.seed, 1, 2)
-    batch = to_tensors(read.read(0), job)
-    assert batch["context_free/top_ids"].shape == (1, kit.TOKENS, 4)
-    assert not batch["context_free/weights"].any()
+    read = ReadSteps(job.streams, job.seed, 1, 2)
+    batch = to_batch(job.streams, {key: value[None] for key, value in read.read(0).items()})
+    assert batch["context_free"]["top_ids"].shape == (1, kit.TOKENS, 4)
+    assert not batch["context_free"]["weights"].any()
 
 
 def test_an_adapter_trains_alone_and_is_exported_merged(tmp_path: Path) -> None:
@@ -159,7 +160,7 @@ def test_an_adapter_trains_alone_and_is_exported_merged(tmp_path: Path) -> None:
     before, after = (AutoModelForCausalLM.from_pretrained(path) for path in (ctx.stage_start.path, job.export))
     assert set(before.state_dict()) == set(after.state_dict())
     torch.testing.assert_close(after.lm_head.weight, before.lm_head.weight, rtol=0, atol=0)
-    ids = kit.batch_of(job, 0)["task/ids"]
+    ids = kit.batch_of(job, 0)["task"]["ids"]
     trained = worker.strategy.module.model.eval()
     torch.testing.assert_close(after(ids).logits, trained(ids).logits, rtol=1e-5, atol=1e-5)
 

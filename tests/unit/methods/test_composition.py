@@ -99,14 +99,14 @@ def runs_whole(ctx: StageContext, entries: list[lists.Entry], folder: Path) -> M
 
 def task_weights_multiply(ctx: StageContext, job: TrainJob, count: int) -> None:
     """The task's weights in the first batch are the rows' own times every method's column."""
-    columns = job.components[0].rows.row_weights
+    columns = job.streams[0].token_weights
     assert len(columns) == count
     reader = RowReader(ctx.task_rows)
     numbers = shuffled(job.seed, "task", step_positions(kit.ROWS, 0), len(reader))
     expected = reader.take(numbers)["weights"]
     for column in columns:
         expected = expected * RowReader(column).take(numbers, ("weights",))["weights"]
-    np.testing.assert_array_equal(kit.batch_of(job, 0)["task/weights"].numpy(), expected)
+    np.testing.assert_array_equal(kit.batch_of(job, 0)["task"]["weights"].numpy(), expected)
 
 
 def tensors(ref: ModelRef) -> dict[str, torch.Tensor]:

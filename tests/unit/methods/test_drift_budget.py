@@ -96,7 +96,7 @@ def steps(job: Any, until: int) -> list[dict[str, Any]]:
 def kit_arrays(job: Any, step: int) -> dict[str, Any]:
     from continual.training.ingest import ReadSteps
 
-    read = ReadSteps([component.rows for component in job.components], job.seed, 0, 1)
+    read = ReadSteps(job.streams, job.seed, 0, 1)
     return {key: [value] for key, value in read.read(step).items()}
 
 

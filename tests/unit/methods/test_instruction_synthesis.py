@@ -433,12 +433,12 @@ def test_the_mix_honours_the_share(folders: Path, tmp_path: Path, here: Any, los
     here(usual)
     ctx = context(folders, tmp_path, loss=loss, held_out=1, weight=0.3, name="mine")
     job, _, _ = build_job(ctx, tmp_path / "stage", 1)
-    task, replay = job.components
-    assert replay.rows.per_step == 0.5 * task.rows.per_step
-    assert replay.weight == 0.3
-    assert replay.rows.name == "mine"
-    assert replay.loss == loss
-    assert replay.rows.held_out == (1 if loss == "kl" else 0)
+    task, replay = job.streams
+    assert replay.rows_per_step == 0.5 * task.rows_per_step
+    assert replay.coefficient == 0.3
+    assert replay.name == "mine"
+    assert replay.loss.name == loss
+    assert replay.held_out == (1 if loss == "kl" else 0)
     assert replay.teacher == (ctx.stage_start if loss == "kl" else None)
 
 

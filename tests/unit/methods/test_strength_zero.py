@@ -101,7 +101,7 @@ def test_easy_samples_of_equal_losses_weigh_one(
 
     monkeypatch.setattr("continual.scoring.columns.nll_columns", equal)
     job = kit.job_of(context(tmp_path, [{"type": "easy_samples", "per": per, "normalise": "mean"}]))
-    assert job.components[0].rows.row_weights
+    assert job.streams[0].token_weights
     np.testing.assert_allclose(task(train(job)), plain, rtol=0, atol=1e-6)
 
 

@@ -13,7 +13,7 @@ from continual.data import RowReader
 from continual.scoring import score, score_rows
 from continual.scoring.columns import nll_columns, topk_columns
 from continual.store import Store
-from continual.training.losses import kl_sum, kl_topk_sum
+from continual.training.losses.sums import kl_sum, kl_topk_sum
 from tests.kits.baselines import TOKENS, VOCABULARY, model_ref, packed, score_in_process, stored
 
 

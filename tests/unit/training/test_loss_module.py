@@ -15,7 +15,10 @@ from transformers import (
     Gemma2ForCausalLM,
 )
 
+from continual.contract.loss import Loss
+from continual.contract.registry import LOSSES
 from continual.models.forward import check_head
+from continual.training.losses.kinds import Kl, Nll, TopK
 from continual.training.module import LossModule
 from tests.kits.models import SIZES, tiny
 
@@ -72,19 +75,19 @@ def assert_same(one: dict[str, Tensor], two: dict[str, Tensor], tolerance: float
 def topk_columns(teacher: Any, batch: dict[str, Tensor], k: int) -> dict[str, Tensor]:
     """What a scoring pass stores: at t the k likeliest tokens at t, given what is before it in the document."""
     shape = (*batch["ids"].shape, k)
-    ids, logprobs = torch.zeros(shape, dtype=torch.int32), torch.zeros(shape)
+    ids, logprobs = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape)
     with torch.no_grad():
         logits = teacher(batch["ids"].long(), position_ids=batch["positions"].long(), use_cache=False).logits
     top = torch.log_softmax(logits.float(), -1).topk(k)
-    ids[:, 1:], logprobs[:, 1:] = top.indices[:, :-1].int(), top.values[:, :-1]
+    ids[:, 1:], logprobs[:, 1:] = top.indices[:, :-1], top.values[:, :-1]
     return {"top_ids": ids, "top_logprobs": logprobs}
 
 
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("loss", ["nll", "kl"])
-def test_value_and_gradients_equal_the_formula(loss: str, tied: bool) -> None:
+@pytest.mark.parametrize("loss", [Nll(), Kl()], ids=lambda loss: loss.name)
+def test_value_and_gradients_equal_the_formula(loss: Loss, tied: bool) -> None:
     model, batch = tiny(tie_word_embeddings=tied), packed(DOCUMENTS)
-    teacher = tiny(seed=1) if loss == "kl" else None
+    teacher = tiny(seed=1) if loss.teacher else None
     value = LossModule(model, 3, None)(**batch, loss=loss, teacher=teacher)
     value.backward()
     ours = gradients(model)
@@ -95,17 +98,17 @@ def test_value_and_gradients_equal_the_formula(loss: str, tied: bool) -> None:
     assert_same(ours, gradients(model), 2e-5)
 
 
-@pytest.mark.parametrize("loss", ["nll", "kl", "topk"])
-def test_chunk_size_does_not_matter(loss: str) -> None:
+@pytest.mark.parametrize("loss", [Nll(), Kl(), TopK()], ids=lambda loss: loss.name)
+def test_chunk_size_does_not_matter(loss: Loss) -> None:
     model, batch, teacher = tiny(), packed(DOCUMENTS), tiny(seed=1)
-    extra = {"nll": {}, "kl": {"teacher": teacher}, "topk": topk_columns(teacher, batch, 5)}[loss]
+    extra = {"teacher": teacher if loss.teacher else None, "columns": topk_columns(teacher, batch, 5)}
     found = []
     for chunk_tokens in (1, 2, 5, 1000):
         module = LossModule(model, chunk_tokens, None)
-        value = module(**batch, loss="nll" if loss == "nll" else "kl", **extra)
+        value = module(**batch, loss=loss, **extra)
         value.backward()
         with torch.no_grad():
-            assert torch.equal(module(**batch, loss="nll" if loss == "nll" else "kl", **extra), value)
+            assert torch.equal(module(**batch, loss=loss, **extra), value)
         found.append((float(value), gradients(model)))
     for value, grads in found[:-1]:
         assert value == pytest.approx(found[-1][0], rel=1e-6)
@@ -119,19 +122,19 @@ def test_logits_of_several_chunks_are_not_kept() -> None:
         with torch.autograd.graph.saved_tensors_hooks(
             lambda t, kept=kept: kept.append(tuple(t.shape)) or t, lambda t: t
         ):
-            LossModule(tiny(), chunk_tokens, None)(**packed(DOCUMENTS))
+            LossModule(tiny(), chunk_tokens, None)(**packed(DOCUMENTS), loss=Nll())
         assert len([shape for shape in kept if shape[-1:] == (50,) and shape[0] <= 12]) == expected
 
 
 def test_topk_of_all_tokens_is_the_full_kl_and_fewer_bound_it() -> None:
     model, batch, teacher = tiny(), packed(DOCUMENTS), tiny(seed=1)
     module = LossModule(model, 4, None)
-    full = module(**batch, loss="kl", teacher=teacher)
+    full = module(**batch, loss=Kl(), teacher=teacher)
     full.backward()
     expected = gradients(model)
     bounds = []
     for k in (1, 5, 20, 50):
-        value = module(**batch, loss="kl", **topk_columns(teacher, batch, k))
+        value = module(**batch, loss=TopK(), columns=topk_columns(teacher, batch, k))
         value.backward()
         bounds.append(float(value))
         grads = gradients(model)
@@ -150,7 +153,7 @@ def test_packed_neighbours_do_not_see_each_other(attention: str) -> None:
     for first in (DOCUMENTS[0], [40, 41, 42, 43, 44]):
         batch = packed([first, DOCUMENTS[3], *DOCUMENTS[1:3]])
         batch["weights"][0, : len(first)] = 0.0
-        value = module(**batch)
+        value = module(**batch, loss=Nll())
         value.backward()
         found.append((float(value), gradients(model)))
     assert found[0][0] == pytest.approx(found[1][0], abs=1e-5)
@@ -160,16 +163,16 @@ def test_packed_neighbours_do_not_see_each_other(attention: str) -> None:
     for batch in leaking:
         batch["positions"] = torch.arange(14).expand(2, 14)
         batch["weights"][0, :5] = 0.0
-    assert abs(float(module(**leaking[0])) - float(module(**leaking[1]))) > 0.01
+    assert abs(float(module(**leaking[0], loss=Nll())) - float(module(**leaking[1], loss=Nll()))) > 0.01
 
 
-@pytest.mark.parametrize("loss", ["nll", "kl"])
-def test_no_weight_is_a_zero_that_reaches_every_parameter(loss: str) -> None:
+@pytest.mark.parametrize("loss", [Nll(), Kl()], ids=lambda loss: loss.name)
+def test_no_weight_is_a_zero_that_reaches_every_parameter(loss: Loss) -> None:
     model = tiny()
     batch = packed(DOCUMENTS)
     batch["weights"] = torch.zeros_like(batch["weights"])
     batch["weights"][:, 0] = 1.0  # ignored: nothing is before the first token
-    value = LossModule(model, 4, None)(**batch, loss=loss, teacher=tiny(seed=1) if loss == "kl" else None)
+    value = LossModule(model, 4, None)(**batch, loss=loss, teacher=tiny(seed=1) if loss.teacher else None)
     value.backward()
     assert float(value) == 0.0
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
@@ -178,7 +181,7 @@ def test_no_weight_is_a_zero_that_reaches_every_parameter(loss: str) -> None:
 def test_kl_to_oneself_is_exactly_zero_with_autocast_too() -> None:
     for dtype in (None, torch.bfloat16):
         model, teacher = tiny(), tiny()
-        value = LossModule(model, 4, dtype)(**packed(DOCUMENTS), loss="kl", teacher=teacher)
+        value = LossModule(model, 4, dtype)(**packed(DOCUMENTS), loss=Kl(), teacher=teacher)
         value.backward()
         assert float(value) == 0.0
         assert all(not p.grad.any() for p in model.parameters())
@@ -188,23 +191,23 @@ def test_autocast_computes_in_bfloat16_and_keeps_float32_parameters() -> None:
     model, batch = tiny(), packed(DOCUMENTS)
     seen = []
     model.lm_head.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
-    value = LossModule(model, 4, torch.bfloat16)(**batch)
+    value = LossModule(model, 4, torch.bfloat16)(**batch, loss=Nll())
     value.backward()
     assert set(seen) == {torch.bfloat16}
     assert value.dtype == torch.float32
     assert all(p.grad.dtype == torch.float32 for p in model.parameters())
-    assert float(value) == pytest.approx(float(LossModule(model, 4, None)(**batch)), rel=0.02)
+    assert float(value) == pytest.approx(float(LossModule(model, 4, None)(**batch, loss=Nll())), rel=0.02)
 
 
 def test_dropout_is_the_models_and_the_teacher_has_none() -> None:
     model, batch = tiny(attention_dropout=0.5), packed(DOCUMENTS)
     module = LossModule(model, 4, None)
     module.train()
-    assert float(module(**batch)) != float(module(**batch))
+    assert float(module(**batch, loss=Nll())) != float(module(**batch, loss=Nll()))
     module.eval()
-    assert float(module(**batch)) == pytest.approx(float(naive(model.double(), batch)), rel=1e-6)
+    assert float(module(**batch, loss=Nll())) == pytest.approx(float(naive(model.double(), batch)), rel=1e-6)
     with pytest.raises(ValueError, match=r"teacher\.eval"):
-        module(**batch, loss="kl", teacher=tiny(seed=1).train())
+        module(**batch, loss=Kl(), teacher=tiny(seed=1).train())
 
 
 def test_computing_the_head_again_leaves_dropout_alone() -> None:
@@ -212,7 +215,7 @@ def test_computing_the_head_again_leaves_dropout_alone() -> None:
     found = []
     for chunk_tokens in (3, 1000):
         torch.manual_seed(5)
-        value = LossModule(model, chunk_tokens, None)(**batch)
+        value = LossModule(model, chunk_tokens, None)(**batch, loss=Nll())
         value.backward()
         found.append((float(value), float(torch.rand(())), gradients(model)))
     assert found[0][:2] == pytest.approx(found[1][:2], rel=1e-6)
@@ -222,7 +225,7 @@ def test_computing_the_head_again_leaves_dropout_alone() -> None:
 def test_teacher_is_no_part_of_the_module() -> None:
     model, teacher = tiny(), tiny(seed=1)
     module = LossModule(model, 4, None)
-    module(**packed(DOCUMENTS), loss="kl", teacher=teacher).backward()
+    module(**packed(DOCUMENTS), loss=Kl(), teacher=teacher).backward()
     assert all(p.grad is None for p in teacher.parameters())
     assert sum(1 for _ in module.parameters()) == sum(1 for _ in model.parameters())
     assert [name.removeprefix("model.") for name in module.state_dict()] == list(model.state_dict())
@@ -230,10 +233,12 @@ def test_teacher_is_no_part_of_the_module() -> None:
 
 def test_unknown_or_incomplete_losses_are_refused() -> None:
     module = LossModule(tiny(), 4, None)
-    with pytest.raises(ValueError, match="no such loss"):
-        module(**packed(DOCUMENTS), loss="mse")
-    with pytest.raises(ValueError, match="needs `teacher`"):
-        module(**packed(DOCUMENTS), loss="kl")
+    with pytest.raises(ValueError, match="there is no loss `mse`"):
+        LOSSES.load("mse")
+    with pytest.raises(ValueError, match="`kl` needs `teacher`"):
+        module(**packed(DOCUMENTS), loss=Kl())
+    with pytest.raises(ValueError, match="`topk` needs `top_ids`, `top_logprobs`"):
+        module(**packed(DOCUMENTS), loss=TopK())
 
 
 def gemma2() -> Gemma2ForCausalLM:
@@ -244,7 +249,7 @@ def gemma2() -> Gemma2ForCausalLM:
 def test_capped_logits() -> None:
     model, batch = gemma2(), packed(DOCUMENTS)
     check_head(model)
-    value = LossModule(model, 3, None)(**batch)
+    value = LossModule(model, 3, None)(**batch, loss=Nll())
     value.backward()
     ours = gradients(model)
     expected = naive(model.double(), batch)
@@ -260,6 +265,6 @@ def test_a_trained_model_on_real_text() -> None:
     texts = ["Once upon a time, there was a little girl.", "Lily", "The dog ran.", "One day, she saw a big ball."]
     documents = [tokenizer(text).input_ids[:7] for text in texts]
     batch = packed(documents)
-    ours = float(LossModule(model, 4, None)(**batch)) / float(batch["weights"].sum())
+    ours = float(LossModule(model, 4, None)(**batch, loss=Nll())) / float(batch["weights"].sum())
     assert ours == pytest.approx(float(naive(model.double(), batch)) / float(batch["weights"].sum()), rel=1e-5)
     assert ours < 3.5  # a uniform guess is log 512 = 6.2

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from continual.training.losses import kl_sum, kl_topk_sum, nll_sum
+from continual.training.losses.sums import kl_sum, kl_topk_sum, nll_sum
 
 CASES = settings(max_examples=60, deadline=None)
 

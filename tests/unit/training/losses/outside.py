@@ -1,0 +1,44 @@
+"""Losses as an outside package would write them: they inherit from the contract and differentiate by autograd."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from continual.contract.loss import Loss
+
+
+class Focal(Loss):
+    """-(1 - p)^2 log p of the target token."""
+
+    name: ClassVar[str] = "focal"
+
+    def sum(
+        self,
+        logits: Tensor,
+        weights: Tensor,
+        targets: Tensor,
+        teacher_logits: Tensor | None,
+        columns: Mapping[str, Tensor],
+    ) -> Tensor:
+        log_p = torch.log_softmax(logits.float(), -1).gather(-1, targets[:, None]).squeeze(-1)
+        return -(weights * (1 - log_p.exp()) ** 2 * log_p).sum()
+
+
+class Excess(Focal):
+    """-log p of the target token above what is stored of it, at least 0: only what was forgotten counts."""
+
+    name: ClassVar[str] = "excess"
+    columns: ClassVar[tuple[str, ...]] = ("nll",)
+
+    def sum(
+        self,
+        logits: Tensor,
+        weights: Tensor,
+        targets: Tensor,
+        teacher_logits: Tensor | None,
+        columns: Mapping[str, Tensor],
+    ) -> Tensor:
+        nll = -torch.log_softmax(logits.float(), -1).gather(-1, targets[:, None]).squeeze(-1)
+        return (weights * (nll - columns["nll"][:, 0]).clamp(min=0)).sum()
