@@ -150,7 +150,7 @@ def _forget(sweep: Sweep) -> None:
 
 
 def _run(sweep: Sweep, terminal: Terminal) -> None:
-    """Run the remaining trials between the begin and the end of the sweep's own run in the tracker."""
+    """Run the remaining trials inside the sweep's own run in the tracker; write the results whatever happens."""
     example = next(iter(sweep.trials.made.values())).loaded
     parent = Parent(sweep.folder, sweep.source, example)
     sweep.state.close(False)
