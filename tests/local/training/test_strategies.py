@@ -20,6 +20,7 @@ from continual.training.losses.kinds import Kl, Nll
 from continual.training.module import LossModule
 from continual.training.strategies import build_strategy
 from continual.training.strategies.deepspeed_json import conflicts, merged, read_json
+from tests.golden import losses_of, read_losses
 
 STEPS, ROWS, TOKENS, VOCABULARY = 20, 4, 24, 50
 HALF, TIED_STEPS = STEPS // 2, 5
@@ -179,6 +180,14 @@ def test_two_ranks_with_unequal_tokens_equal_one_rank(results: dict[str, Any], n
     assert float(expected[:, 2].min()) > 0.5, "every step should clip"
     torch.testing.assert_close(record, expected, rtol=1e-6, atol=1e-6)
     assert largest(results[name]["state"], state) < 1e-6
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_losses_are_the_golden_ones(results: dict[str, Any], name: str) -> None:
+    """A change that means to change them renews the file with `python -m tests.golden`."""
+    golden, losses = read_losses()[name], losses_of(results[name]["record"])
+    for loss in ("nll", "kl"):
+        assert losses[loss] == pytest.approx(golden[loss], rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "ddp"])
