@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class WeightAverage(Mitigation):
     """(1 - alpha) x before + alpha x after the stage, elementwise; the average continues the sequence.
 
-    Costs no training; every further alpha costs one evaluation. Works where both ends lie in one basin, so not from
-    random weights.
+    It costs no training; every further alpha costs one evaluation. It works if both ends lie in one basin of the loss,
+    so not from random weights.
     """
 
     source: ClassVar[str] = "WiSE-FT, Wortsman et al. 2022 (2109.01903); baseline of 2505.13811 and 2502.02797"

@@ -1,7 +1,7 @@
-"""Whether lm-eval task names exist, before anything heavy starts.
+"""Check that lm-eval task names exist, before anything heavy starts.
 
-lm-eval's own index parses 14,000 YAML files in six seconds. The names alone stand in two keys at the left margin, so a
-scan of the files' bytes finds them in 0.2 s, and much sooner where the folders named like the task are enough.
+lm-eval's own index parses 14,000 YAML files in six seconds. The names are values of two unindented keys, so a scan of
+the files' bytes finds them in 0.2 s, and much sooner if the folders named like the task are enough.
 """
 
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 from continual.errors import ConfigurationError, nearest
 
 KEY = re.compile(rb"^[\"']?(task|group)[\"']?:(.*)", re.MULTILINE)
-"""A task's or group's key with all that follows on its line."""
+"""The key that names a task or group, with the rest of its line."""
 
 
 @dataclass
@@ -44,15 +44,15 @@ class Index:
 
 
 def yaml_files(folder: str) -> Iterator[str]:
-    for where, folders, files in os.walk(folder):
+    for path, folders, files in os.walk(folder):
         folders[:] = sorted(f for f in folders if f not in ("__pycache__", ".ipynb_checkpoints"))
         for file in sorted(files):
             if file.endswith(".yaml"):
-                yield f"{where}/{file}"
+                yield f"{path}/{file}"
 
 
 def own_index(include_path: str | None) -> Index:
-    """Names of the user's folder. Raises ConfigurationError if the folder is not there."""
+    """Return the names that the user's folder defines. Raises ConfigurationError if it does not exist."""
     index = Index()
     if include_path:
         if not Path(include_path).is_dir():
@@ -67,10 +67,10 @@ def own_index(include_path: str | None) -> Index:
 
 
 def unknown_tasks(names: list[str], include_path: str | None = None) -> list[tuple[str, str | None]]:
-    """Those of `names` that are neither task nor group of lm-eval or of `include_path`, each with the nearest known.
+    """Return the names that neither lm-eval nor `include_path` defines, each with the nearest name that is defined.
 
     A tag (`ai2_arc`) counts as unknown: lm-eval gives it no score of its own. Raises ConfigurationError if the folder
-    is not there or lm-eval is not installed.
+    does not exist or lm-eval is not installed.
     """
     index = own_index(include_path)
     missing = [name for name in dict.fromkeys(names) if name not in index]

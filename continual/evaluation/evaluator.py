@@ -1,4 +1,4 @@
-"""One process that scores model after model: lm-eval tasks and texts. Made an actor with `ray.remote(Evaluator)`."""
+"""A process that scores one model after another: lm-eval tasks and texts. `ray.remote(Evaluator)` makes it an actor."""
 
 import gc
 import json
@@ -13,7 +13,7 @@ PACKAGES = ("continual", "lm_eval", "torch", "transformers", "tokenizers", "data
 
 
 class Evaluator:
-    """Scores with the settings of one sequence. It keeps no model between calls, and equal models score equally."""
+    """An evaluator with the settings of one sequence. It keeps no model between calls; equal models score equally."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Evaluator:
         self.harness = Harness(evaluate, tasks) if tasks else None
 
     def evaluate(self, model_path: str, output: str) -> dict[str, Any]:
-        """Score the model folder `model_path`; returns what it writes to `<output>.json`.
+        """Score the model folder `model_path`; return what is written to `<output>.json`.
 
         That is `scores` ({task or text: {score, stderr, n, unit, metric, filter}}), `seconds`, `versions`, `settings`.
         `<output>.samples.jsonl`, one record per document, is written first. Both appear whole or not at all.
@@ -70,7 +70,7 @@ class Evaluator:
         return result
 
     def _score(self, model_path: str) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
-        """Scores, records and facts of the tasks. The model lives in this frame only, so that it is freed after it."""
+        """Return scores, records and facts of the tasks. Only this frame holds the model, so returning frees it."""
         from continual.evaluation.harness import quiet
         from continual.evaluation.texts import score_text
 
@@ -82,6 +82,6 @@ class Evaluator:
         if self.harness:
             scores, records, facts = self.harness.run(model, load_tokenizer(model_path))
         for name, rows in self.texts.items():
-            scores[name], found = score_text(model, name, rows)
-            records += found
+            scores[name], documents = score_text(model, name, rows)
+            records += documents
         return scores, records, facts

@@ -1,4 +1,4 @@
-"""lm-eval tasks on a model that is already loaded."""
+"""Run lm-eval tasks on a model that is already loaded."""
 
 import contextlib
 import io
@@ -16,16 +16,16 @@ from continual.evaluation import names
 from continual.evaluation.check import own_index
 
 BOOTSTRAP = 1000
-"""Resamples for the standard error of a metric that is no mean. 1,000 are right to 2 %; 100,000 take minutes."""
+"""Resamples for the standard error of a metric that is not a mean: 1,000 give it to 2 %, 100,000 take minutes."""
 KEPT = ("doc_id", "doc", "target", "resps", "filtered_resps", "filter", "doc_hash", "prompt_hash", "target_hash")
-"""What is kept of lm-eval's sample records, besides the prompt and the values of the metrics."""
+"""Keys of lm-eval's sample records that are kept, in addition to the prompt and the values of the metrics."""
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars, prints, log lines below an error, or bootstrap processes; afterwards all is as before."""
+    """Suppress progress bars, prints, log lines below an error and bootstrap processes; restore everything on exit."""
     loggers = [logging.getLogger(name) for name in ("lm_eval", "transformers", "datasets")]
-    levels, before = [logger.level for logger in loggers], os.environ.get("DISABLE_MULTIPROC")
+    levels, multiprocessing = [logger.level for logger in loggers], os.environ.get("DISABLE_MULTIPROC")
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     os.environ["DISABLE_MULTIPROC"] = "1"
@@ -35,14 +35,14 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-        if before is None:
+        if multiprocessing is None:
             del os.environ["DISABLE_MULTIPROC"]
         else:
-            os.environ["DISABLE_MULTIPROC"] = before
+            os.environ["DISABLE_MULTIPROC"] = multiprocessing
 
 
 class Harness:
-    """The tasks of a sequence, run on one model after another with equal settings."""
+    """The tasks of a sequence, which run on one model after another with equal settings."""
 
     def __init__(self, evaluate: Mapping[str, Any], tasks: list[dict[str, Any]]):
         """`evaluate`: a dump of `config.schema.Evaluate`; `tasks`: dumps of `EvaluationTask`.
@@ -60,7 +60,7 @@ class Harness:
             )
 
     def run(self, model: Any, tokenizer: Any) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
-        """Scores by task (see `names.score`), one record per document and filter, and what lm-eval says of the tasks.
+        """Return scores by task (see `names.score`), a record per document and filter, and facts about the tasks.
 
         `model`: a transformers causal model in eval mode, on its device. Raises ContinualError if lm-eval fails.
         """
@@ -87,7 +87,7 @@ class Harness:
         return scores, records, {"task_versions": results["versions"], "num_fewshot": results["n-shot"]}
 
     def load(self) -> Any:
-        """The tasks with their data, and every random state seeded.
+        """Load the tasks with their data, and seed every random state.
 
         This does what `simple_evaluate` does before it calls `evaluate`: `num_fewshot` replaces a task's own number
         unless that is 0. `simple_evaluate` itself lists the machine's packages after every call, which takes seconds.
@@ -109,20 +109,20 @@ class Harness:
     def score(self, task: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
         """The record of one task or group."""
         name = task["name"]
-        found = results["results"].get(name, {})
-        choice = names.choose(name, found, results["higher_is_better"].get(name, {}), task["metric"], task["filter"])
-        return names.score(name, found, choice, documents(name, results))
+        reported = results["results"].get(name, {})
+        choice = names.choose(name, reported, results["higher_is_better"].get(name, {}), task["metric"], task["filter"])
+        return names.score(name, reported, choice, documents(name, results))
 
 
 def documents(name: str, results: Mapping[str, Any]) -> int:
-    """How many documents a task's score rests on; those of its members for a group."""
+    """Return the number of documents behind the score of a task, or of the members of a group."""
     if name in results["n-samples"]:
         return int(results["n-samples"][name]["effective"])
     return sum(documents(member, results) for member in results["group_subtasks"].get(name, []))
 
 
 def record(task: str, sample: Mapping[str, Any]) -> dict[str, Any]:
-    """A sample's record in JSON-able form: `task`, `prompt` (of its first request), KEPT and the metrics' values."""
+    """Return a sample's JSON-able record: `task`, `prompt` (of its first request), KEPT and the metrics' values."""
     arguments = sample["arguments"]
     kept = {key: sample[key] for key in KEPT} | {metric: sample[metric] for metric in sample["metrics"]}
     kept = {"task": task, "prompt": arguments[0][0] if arguments else None, **kept}
@@ -130,5 +130,5 @@ def record(task: str, sample: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """JSON for numpy scalars and arrays; the text of anything else."""
+    """Return a JSON-able form of numpy scalars and arrays, and the text of anything else."""
     return value.tolist() if hasattr(value, "tolist") else str(value)

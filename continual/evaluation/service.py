@@ -1,4 +1,4 @@
-"""Scores of a model from the store, made by one long-lived actor per sequence."""
+"""Score models with one long-lived actor per sequence; scores are cached in the store."""
 
 import json
 import shutil
@@ -12,11 +12,11 @@ from continual.store import Artefact, Store, hash_folder
 from continual.store.artefact import versions
 
 ACTOR_CPUS = 0
-"""The actor mostly waits and lives as long as the sequence: a share of a CPU that it held could be the one that
-an engine needs to start; on two cores it was."""
+"""The actor mostly waits and lives as long as the sequence. If it reserved a CPU, an engine might not get enough to
+start, which happened on two cores."""
 
 TASK_FILES = (".yaml", ".yml", ".py", ".json", ".jsonl", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".gz", ".jinja")
-"""What of `include_path` may decide a score; compiled Python beside it does not."""
+"""Files of `include_path` that may decide a score; compiled Python next to them does not."""
 
 
 def all_tasks(sequence: Sequence) -> list[EvaluationTask]:
@@ -30,7 +30,7 @@ def all_tasks(sequence: Sequence) -> list[EvaluationTask]:
 
 
 class Scorer:
-    """Scores models; equal models under equal settings are scored once per storage."""
+    """A service that scores models; equal models under equal settings are scored once per storage."""
 
     def __init__(self, store: Store, sequence: Sequence, texts: dict[str, Artefact], threads: int):
         self.store, self.sequence, self.texts, self.threads = store, sequence, texts, threads
@@ -75,7 +75,7 @@ class Scorer:
         return self._actor
 
     def _release(self) -> None:
-        """End an actor that holds GPUs: training and sampling come next, and may need all there are."""
+        """End an actor that holds GPUs: training and sampling come next, and may need all GPUs."""
         if self._actor is not None and self.sequence.evaluate.gpus:
             import ray
 
@@ -104,13 +104,13 @@ class Scorer:
         return json.loads((artefact.path / "scores.json").read_text())["scores"]
 
 
-def _failed(what: str, error: Exception) -> ContinualError:
-    """Our own error if the actor raised one about the configuration, else one sentence about it."""
+def _failed(problem: str, error: Exception) -> ContinualError:
+    """Return the actor's own error if it is about the configuration, else one sentence about the failure."""
     inner = unwrap(error)
     if isinstance(inner, ConfigurationError):
         return ConfigurationError(inner.key, inner.problem, inner.fix, inner.file)
     sentence = str(inner) if isinstance(inner, ContinualError) else describe(inner)
-    return ContinualError(f"{what}: {sentence or type(inner).__name__}")
+    return ContinualError(f"{problem}: {sentence or type(inner).__name__}")
 
 
 class InsideStage:

@@ -28,7 +28,7 @@ def cached_hash(store: Store, folder: Path) -> str:
 
 
 def start_model(store: Store, source: ModelSource, seed: int) -> ModelRef:
-    """Return the start model, built or downloaded in the cluster if it is not there yet."""
+    """Return the start model; the cluster builds or downloads it if it does not exist yet."""
     import ray
 
     if source.type == "python":

@@ -14,7 +14,7 @@ from continual.models import load_tokenizer
 from continual.preflight.model_facts import read_model
 from continual.sampling import SampleSettings, bos_start, sample_rows, sample_set, task_starts, template_start
 from continual.sampling.start import end_tokens
-from continual.scoring import score_fisher, score_rows
+from continual.scoring import fisher_artefact, score_rows
 from continual.show.progress import Step
 from continual.show.terminal import Terminal
 from continual.store import Artefact, Store
@@ -180,7 +180,7 @@ class StageContext:
         generate, dtype = self.sequence.generate, self.sequence.model.dtype
         with self.terminal.step(f"stage {self.stage} {self.stage_name}: score rows, {what}") as step:
             if what == "fisher":
-                found = score_fisher(self.store, model, rows, generate, sequences, seed)
+                found = fisher_artefact(self.store, model, rows, generate, sequences, seed)
             else:
                 found = score_rows(self.store, model, rows, what, dtype, generate, top_k, step.update)
         self.seconds["score"] = self.seconds.get("score", 0.0) + time.monotonic() - begun

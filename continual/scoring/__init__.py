@@ -1,6 +1,6 @@
-"""What a frozen model says about stored rows: one pass of it over them, kept as columns beside them."""
+"""What a frozen model computes from stored rows: columns aligned with them, and its Fisher information."""
 
-from continual.scoring.fisher import score_fisher
+from continual.scoring.fisher import fisher_artefact
 from continual.scoring.score import score_rows
 
-__all__ = ["score_fisher", "score_rows"]
+__all__ = ["fisher_artefact", "score_rows"]

@@ -15,68 +15,65 @@ from continual.store.artefact import versions
 FILE = "fisher.safetensors"
 COLUMNS = ("ids", "weights", "documents")
 Document = tuple[np.ndarray, np.ndarray]
+"""Token ids and loss weights, each [tokens]."""
 
 
-def score_fisher(
-    store: Store, model: ModelRef, rows: Artefact, config: Generate, sequences: int = 256, seed: int = 0
+def fisher_artefact(
+    store: Store, model: ModelRef, rows: Artefact, config: Generate, count: int = 256, seed: int = 0
 ) -> Artefact:
-    """F of `model` on `sequences` documents of `rows` (all if there are fewer), from the store where it has it.
+    """Return the diagonal Fisher of `model` on `count` documents of `rows` (or all of them); cached in the store.
 
-    One task of the cluster, with a replica's CPUs and GPUs, holds the model and writes `fisher.safetensors`.
+    One task of the cluster, with the CPUs and GPUs of a replica, holds the model and writes `fisher.safetensors`.
     """
     inputs = {
         "what": "fisher",
         "model": model.hash,
         "rows": rows.hash,
-        "sequences": sequences,
+        "sequences": count,
         "seed": seed,
         "versions": versions(("transformers", "torch")),
     }
     artefact = store.artefact("fisher", inputs)
     with store.write(artefact, inputs) as writer:
         if writer is not None:
-            _run((model.path, rows, sequences, seed, str(artefact.path), config.gpus_per_replica > 0), config)
+            import ray
+
+            cpus, gpus = config.cpus_per_replica, config.gpus_per_replica
+            task = ray.remote(_write_fisher).options(num_cpus=cpus, num_gpus=gpus or None)
+            ray.get(task.remote(model.path, rows, count, seed, artefact.path, "cuda" if gpus else "cpu"))
             writer.finish(model=model.hash, rows_artefact=rows.hash)
     return artefact
 
 
-def _run(arguments: tuple[Any, ...], config: Generate) -> None:
-    import ray
-
-    task = ray.remote(_make).options(num_cpus=config.cpus_per_replica, num_gpus=config.gpus_per_replica or None)
-    ray.get(task.remote(*arguments))
-
-
-def _make(model: str, rows: Artefact, sequences: int, seed: int, folder: str, gpu: bool) -> None:
-    """In the cluster: load, go over the documents, write."""
+def _write_fisher(model: str, rows: Artefact, count: int, seed: int, folder: Path, device: str) -> None:
+    """Load the model, estimate its Fisher and write it; runs in the cluster."""
     from safetensors.torch import save_file
 
     # float32 whatever the model's dtype: squares of small gradients vanish in a shorter one.
-    loaded = load_model(model, "float32", "cuda" if gpu else "cpu")
-    found = fisher(loaded, chosen(rows, sequences, seed), seed)
-    temporary = Path(folder) / f".{FILE}.tmp"
-    save_file({name: tensor.cpu().contiguous() for name, tensor in found.items()}, temporary)
-    temporary.replace(Path(folder) / FILE)
+    fisher = estimate_fisher(load_model(model, "float32", device), draw_documents(rows, count, seed), seed)
+    temporary = folder / f".{FILE}.tmp"
+    save_file({name: tensor.cpu().contiguous() for name, tensor in fisher.items()}, temporary)
+    temporary.replace(folder / FILE)
 
 
-def chosen(rows: Artefact, count: int, seed: int) -> list[Document]:
-    """Ids and weights of `count` documents with a trained token, drawn without replacement."""
-    found: list[Document] = []
+def draw_documents(rows: Artefact, count: int, seed: int) -> list[Document]:
+    """Draw `count` documents that have a trained token, without replacement."""
+    candidates: list[Document] = []
     for table in rows.tables():
         ids, weights, documents = (column(table, name).reshape(-1) for name in COLUMNS)
-        # A document's tokens stand together: it begins where the number changes.
-        cuts = np.flatnonzero(np.diff(documents)) + 1
-        parts = zip(*(np.split(array, cuts) for array in (ids, weights, documents)), strict=True)
-        found += [(i, w) for i, w, d in parts if d[0] >= 0 and (w > 0).any()]
-    order = np.random.default_rng(seed).permutation(len(found))[:count]
-    return [found[number] for number in order]
+        # The tokens of a document are adjacent: a new one begins where the number changes.
+        borders = np.flatnonzero(np.diff(documents)) + 1
+        parts = zip(*(np.split(array, borders) for array in (ids, weights, documents)), strict=True)
+        candidates += [(i, w) for i, w, d in parts if d[0] >= 0 and (w > 0).any()]
+    order = np.random.default_rng(seed).permutation(len(candidates))[:count]
+    return [candidates[number] for number in order]
 
 
-def fisher(model: Any, documents: list[Document], seed: int) -> dict[str, Any]:
-    """F = mean over documents of (d log p(y) / d theta)^2, float32 tensors by parameter name.
+def estimate_fisher(model: Any, documents: list[Document], seed: int) -> dict[str, Any]:
+    """Return F = mean over documents of (d log p(y) / d theta)^2, float32 tensors by parameter name.
 
-    log p(y) sums over the document's trained tokens, and every y is drawn from the model itself, given the document's
-    true tokens before it: with the true tokens in its place it would be the empirical Fisher, another matrix.
+    log p(y) sums over the document's trained tokens. Every y is drawn from the model itself, given the document's
+    true tokens before it; with the true tokens in its place this would be the empirical Fisher, another matrix.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Columns in the store: made shard by shard in the cluster, aligned with the rows' shards, resumed by shard."""
+"""Columns in the store: scored shard by shard in the cluster, aligned with the rows' shards, resumed by shard."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,45 +19,45 @@ def score_rows(
     store: Store,
     model: ModelRef,
     rows: Artefact,
-    what: str,
+    kind: str,
     dtype: str,
     config: Generate,
     top_k: int = 64,
     progress: Callable[[int, int], None] | None = None,
 ) -> Artefact:
-    """Columns of a frozen model for a complete rows artefact, from the store where it has them.
+    """Return the columns of a frozen model for a complete rows artefact; cached in the store.
 
-    `what`: `nll` (column `nll` [T]) or `topk` (columns `top_ids` and `top_logprobs` [T x k], k = `top_k`); see
-    `continual.scoring.columns`. Shard i has exactly the rows of the rows' shard i, in their order. The model is loaded
-    once per replica (`config.replicas`, with its CPUs and GPUs), in `dtype`. `progress(shards done, shards in all)`.
-    Raises ValueError for another `what`.
+    `kind`: `nll` (column `nll` [T]) or `topk` (columns `top_ids` and `top_logprobs` [T x k], k = `top_k`); see
+    `continual.scoring.columns`. Shard i has exactly the rows of the rows' shard i, in their order. Each replica
+    (`config.replicas`, with its CPUs and GPUs) loads the model once, in `dtype`. `progress(shards done, shards in all)`
+    is called after each shard. Raises ValueError for another `kind`.
     """
-    if what not in ("nll", "topk"):
-        raise ValueError(f"there is no column `{what}`; use `nll` or `topk`")
+    if kind not in ("nll", "topk"):
+        raise ValueError(f"there is no column `{kind}`; use `nll` or `topk`")
     inputs: dict[str, Any] = {
-        "what": what,
+        "what": kind,
         "model": model.hash,
         "rows": rows.hash,
         "dtype": dtype,
         "versions": versions(("transformers", "torch")),
     }
-    if what == "topk":
+    if kind == "topk":
         inputs["k"] = top_k
     artefact = store.artefact("columns", inputs)
     shards = rows.manifest()["counts"]["shards"]
     with store.write(artefact, inputs) as writer:
         if writer is not None:
             missing = writer.missing(shards)
-            arguments = (writer, model.path, rows, what, dtype, top_k, config.gpus_per_replica > 0)
+            arguments = (writer, model.path, rows, kind, dtype, top_k, "cuda" if config.gpus_per_replica else "cpu")
             for done, _ in enumerate(_run(missing, arguments, config), shards - len(missing) + 1):
                 if progress:
                     progress(done, shards)
-            writer.finish(model=model.hash, rows_artefact=rows.hash, what=what)
+            writer.finish(model=model.hash, rows_artefact=rows.hash, what=kind)
     return artefact
 
 
 def _run(missing: list[int], arguments: tuple[Any, ...], config: Generate) -> Iterator[Any]:
-    """Score the missing shards in actors `_ScoreShards(*arguments)`, which publish them; one item per shard."""
+    """Score and publish the missing shards in actors `_ScoreShards(*arguments)`; yields an item per shard."""
     if not missing:
         return
     import ray.data
@@ -75,20 +75,20 @@ def _run(missing: list[int], arguments: tuple[Any, ...], config: Generate) -> It
 
 
 class _ScoreShards:
-    """Shard numbers in, shards in the store out: only numbers travel. Runs in an actor that holds the model."""
+    """An actor that holds the model and publishes the shards whose numbers it gets, so that only numbers travel."""
 
-    def __init__(self, writer: Writer, model: str, rows: Artefact, what: str, dtype: str, top_k: int, gpu: bool):
+    def __init__(self, writer: Writer, model: str, rows: Artefact, kind: str, dtype: str, top_k: int, device: str):
         from continual.scoring.columns import nll_columns, topk_columns
 
         self.writer, self.rows = writer, rows
-        self.model = load_model(model, dtype, "cuda" if gpu else "cpu")
+        self.model = load_model(model, dtype, device)
         self.columns: Callable[..., dict[str, np.ndarray]] = (
-            nll_columns if what == "nll" else partial(topk_columns, k=top_k)
+            nll_columns if kind == "nll" else partial(topk_columns, k=top_k)
         )
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         for shard in batch["shard"]:
             table = self.rows.table(int(shard))
-            found = self.columns(self.model, {name: column(table, name) for name in ROW_COLUMNS})
-            self.writer.put(int(shard), pa.table({name: fixed_column(array) for name, array in found.items()}))
+            columns = self.columns(self.model, {name: column(table, name) for name in ROW_COLUMNS})
+            self.writer.put(int(shard), pa.table({name: fixed_column(array) for name, array in columns.items()}))
         return {"shard": batch["shard"]}

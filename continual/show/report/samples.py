@@ -1,4 +1,4 @@
-"""The first samples of a set as text, with their log-probability: made once, kept in the store."""
+"""The first samples of a set as text, with their log-probability; cached in the store."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +13,14 @@ SHOWN = 50
 """Samples of a set that the report shows."""
 KIND = "shown"
 WAIT_SECONDS = 600.0
-"""Longest wait for a place in the cluster and the work together; a report is worth no more."""
+"""Longest wait for a place in the cluster and the work together, so that a report never takes much longer."""
 
 Make = Callable[[Store, Artefact, str, str], None]
-"""What fills the store: `make_shown`, here or elsewhere."""
+"""A function that fills the store: `make_shown`, in this process or in the cluster."""
 
 
 def shown_of(samples: Artefact) -> Artefact:
-    """The artefact (kind "shown") of a sample set."""
+    """Return the artefact (kind "shown") of a sample set."""
     return Store(samples.root).artefact(KIND, _inputs(samples))
 
 
@@ -29,10 +29,11 @@ def _inputs(samples: Artefact) -> dict[str, Any]:
 
 
 def make_shown(store: Store, samples: Artefact, model: str, dtype: str) -> None:
-    """Decode the first samples and let the model that made them score them; stored as one shard.
+    """Decode the first samples, score them with the model that made them, and store both as one shard.
 
-    Columns: number, start and text (strings), tokens (sampled ones), log_probability (nats, summed over those tokens;
-    the model's own, at temperature 1, whatever they were sampled with). Loads the model: on a GPU where there is one.
+    Columns: number, start and text (strings), tokens (how many were sampled), log_probability (in nats, summed over
+    those tokens; the model's own, at temperature 1, whatever the settings of sampling). The model goes on a GPU if the
+    process has one.
     """
     artefact, inputs = shown_of(samples), _inputs(samples)
     with store.write(artefact, inputs) as writer:
@@ -44,7 +45,7 @@ def make_shown(store: Store, samples: Artefact, model: str, dtype: str) -> None:
         from continual.models import load_model, load_tokenizer
         from continual.models.forward import token_losses
 
-        logging.disable_progress_bar()  # it would be all that the command prints of its work
+        logging.disable_progress_bar()  # the command would print nothing else about this work
         table = _first(samples)
         starts, bodies = table["start"].to_pylist(), table["tokens"].to_pylist()
         loaded = load_model(model, dtype, "cuda" if torch.cuda.is_available() else "cpu")
@@ -66,7 +67,7 @@ def make_shown(store: Store, samples: Artefact, model: str, dtype: str) -> None:
 
 
 def _first(samples: Artefact) -> pa.Table:
-    """The first SHOWN samples."""
+    """Return the first SHOWN samples."""
     tables, count = [], 0
     for table in samples.tables():
         tables.append(table)
@@ -77,7 +78,7 @@ def _first(samples: Artefact) -> pa.Table:
 
 
 def _rows(documents: list[list[int]]) -> dict[str, np.ndarray]:
-    """One document per row, padded to the longest: ids, positions and documents (-1: padding), each [rows, T]."""
+    """Return a row per document, padded to the longest: ids, positions and documents (-1: padding), each [rows, T]."""
     width = max(map(len, documents))
     shape = (len(documents), width)
     ids, positions, numbers = np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.full(shape, -1, np.int32)
@@ -89,12 +90,12 @@ def _rows(documents: list[list[int]]) -> dict[str, np.ndarray]:
 
 
 def make_in_cluster(gpus: float) -> Make:
-    """`make_shown` as a task of the connected Ray, so that the driver holds no model."""
+    """Return `make_shown` as a task of the connected Ray, so that the driver holds no model."""
 
     def make(store: Store, samples: Artefact, model: str, dtype: str) -> None:
         import ray
 
-        # No CPU is asked for: the task is short, and the run's other work has ended.
+        # Reserve no CPU: the task is short, and the run's other work has ended.
         task = ray.remote(make_shown).options(num_cpus=0, num_gpus=gpus or None)
         ray.get(task.remote(store, samples, model, dtype), timeout=WAIT_SECONDS)
 
@@ -102,11 +103,11 @@ def make_in_cluster(gpus: float) -> Make:
 
 
 def read_shown(samples: Artefact) -> list[dict[str, Any]]:
-    """The stored lines of a sample set; [] before they are made."""
+    """Return the stored lines of a sample set, [] before they are made."""
     artefact = shown_of(samples)
     return artefact.table(0).to_pylist() if artefact.complete else []
 
 
 def model_there(model: str | None) -> bool:
-    """Whether the model that made the samples still lies where the run left it."""
+    """Return whether the model that made the samples is still where the run left it."""
     return model is not None and Path(model).is_dir()

@@ -24,7 +24,7 @@ from continual.data import RowReader
 from continual.errors import ConfigurationError
 from continual.preflight.check import check
 from continual.run.stage import build_job
-from continual.scoring.fisher import chosen, fisher
+from continual.scoring.fisher import draw_documents, estimate_fisher
 from continual.store import Artefact
 from tests.kits import baselines as kit
 from tests.kits.project import sequence, write_project, write_yaml
@@ -233,7 +233,7 @@ def squared(model: Any, value: torch.Tensor) -> dict[str, torch.Tensor]:
 def test_fisher_is_the_square_of_a_sequences_gradient_under_drawn_labels(tmp_path: Path) -> None:
     ref = kit.model_ref(tmp_path / "model", 0)
     ids, weights = np.array([3, 7, 1, 20, 9], np.int32), np.array([0, 0, 1, 0, 1], np.float32)
-    found = fisher(loaded(ref.path), [(ids, weights)], seed=4)
+    found = estimate_fisher(loaded(ref.path), [(ids, weights)], seed=4)
     with torch.no_grad():
         p = torch.softmax(loaded(ref.path)(torch.from_numpy(ids.astype(np.int64))[None]).logits[0, [1, 3]], -1)
     drawn = torch.multinomial(p, 1, generator=torch.Generator().manual_seed(4))
@@ -246,7 +246,7 @@ def test_fisher_is_the_square_of_a_sequences_gradient_under_drawn_labels(tmp_pat
 def test_fisher_is_an_unbiased_estimate(tmp_path: Path) -> None:
     ref, ids = kit.model_ref(tmp_path / "model", 0), np.array([3, 7, 1, 20], np.int32)
     weights = np.array([0, 1, 1, 1], np.float32)
-    found = fisher(loaded(ref.path), [(ids, weights)] * 600, seed=0)
+    found = estimate_fisher(loaded(ref.path), [(ids, weights)] * 600, seed=0)
     model = loaded(ref.path)
     log_p = torch.log_softmax(model(torch.from_numpy(ids.astype(np.int64))[None]).logits[0, :-1], -1)
     exact = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
@@ -263,11 +263,11 @@ def test_documents_are_drawn_whole_and_once(tmp_path: Path) -> None:
     ctx = kit.context(tmp_path, [])
     rows = RowReader(ctx.task_rows).take(np.arange(len(RowReader(ctx.task_rows))))
     expected = sorted(tuple(rows["ids"][rows["documents"] == document]) for document in range(60))
-    found = [tuple(ids) for ids, _ in chosen(ctx.task_rows, 1000, 0)]
+    found = [tuple(ids) for ids, _ in draw_documents(ctx.task_rows, 1000, 0)]
     assert sorted(found) == expected
-    some = [tuple(ids) for ids, _ in chosen(ctx.task_rows, 10, 0)]
+    some = [tuple(ids) for ids, _ in draw_documents(ctx.task_rows, 10, 0)]
     assert some == found[:10]
-    assert some != [tuple(ids) for ids, _ in chosen(ctx.task_rows, 10, 1)]
+    assert some != [tuple(ids) for ids, _ in draw_documents(ctx.task_rows, 10, 1)]
 
 
 @pytest.mark.parametrize("rows", ["task", "context_free"])
