@@ -209,7 +209,9 @@ def test_an_average_lies_between_the_ends_and_keeps_what_belongs_to_the_model(tm
     before, after = (kit.model_ref(tmp_path / name, seed, tied=True) for seed, name in enumerate(("a", "b")))
     (Path(after.path) / "tokenizer.json").write_text("{}\n")
     (Path(after.path) / "generation_config.json").write_text('{"temperature": 0.6}\n')
+    (Path(after.path) / "manifest.json").write_text("{}\n")
     average(before.path, after.path, alpha, str(tmp_path / "out"))
+    assert not (tmp_path / "out" / "manifest.json").exists(), "it would declare the artefact complete"
     for name in ("tokenizer.json", "generation_config.json", "config.json"):
         assert (tmp_path / "out" / name).read_bytes() == (Path(after.path) / name).read_bytes()
     a, b, out = (dict(AutoModelForCausalLM.from_pretrained(p).named_parameters()) for p in (
