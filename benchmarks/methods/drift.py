@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks import record
 from benchmarks.methods.arms import SEQUENCES, Mitigations, context_free
 from benchmarks.methods.runs import ROOT, Arm, run_all
-from continual.ledger.records import read_records
+from continual.ledger.lines import read_lines
 from continual.sweep.results import mean_error
 
 PARTS = (0.1, 0.3, 0.6)
@@ -30,7 +30,7 @@ def measurements(one: Arm, storage: Path) -> list[dict[str, float]]:
     folder = storage / one.run_name / "stages" / one.sequence.stage
     return [
         {"step": r["step"], "drift": r["drift"]["context_free"], "weight": r["weight"]["context_free"]}
-        for r in read_records(folder / "metrics.jsonl")
+        for r in read_lines(folder / "metrics.jsonl")
         if "drift" in r
     ]
 

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from continual.config.schema import EvaluationTask, Sequence
 from continual.contract.mitigation import ModelRef
 from continual.errors import ConfigurationError, ContinualError, describe, unwrap
+from continual.ledger.folder import StageFolder, steps_in
 from continual.store import Artefact, Store, hash_folder
 from continual.store.artefact import versions
 
@@ -114,35 +116,43 @@ def _failed(problem: str, error: Exception) -> ContinualError:
 
 
 class InsideStage:
-    """Scores what the workers export at every `evaluate.every` steps, beside the training."""
+    """Scores what the workers export at every `evaluate.every` steps, while they train.
 
-    def __init__(self, scorer: Scorer, folder: Path):
-        self.scorer, self.folder = scorer, folder
+    `report(step, scores)` is called once for every step that is scored and not in `known`.
+    """
+
+    def __init__(
+        self, scorer: Scorer, folder: StageFolder, known: set[int], report: Callable[[int, dict[str, Any]], None]
+    ):
+        self.scorer, self.folder, self.known, self.report = scorer, folder, known, report
         self.pending: dict[int, Any] = {}
 
-    def exports(self) -> list[tuple[int, Path]]:
-        found = [p for p in (self.folder / "evaluations").glob("step-*") if p.is_dir()]
-        return sorted((int(p.name.removeprefix("step-")), p) for p in found)
-
-    def scored(self) -> dict[int, dict[str, Any]]:
-        """Scores by step, all that are done."""
-        files = sorted((self.folder / "scores").glob("step-*.json"))
-        return {int(p.stem.removeprefix("step-")): json.loads(p.read_text())["scores"] for p in files}
-
-    def poll(self, wait: bool = False) -> None:
-        """Hand new exports to the actor; clear those that are scored. With `wait`, until none is left."""
-        import ray
-
-        for step, export in self.exports():
-            output = self.folder / "scores" / export.name
-            if output.with_suffix(".json").is_file():
+    def poll(self) -> None:
+        """Hand new exports to the actor; report and delete those that are scored."""
+        for step, export in steps_in(self.folder.evaluations).items():
+            file = self.folder.score_file(step)
+            if file.is_file():
+                self._report(step, file)
                 shutil.rmtree(export, ignore_errors=True)
                 self.pending.pop(step, None)
             elif step not in self.pending:
-                self.pending[step] = self.scorer.actor().evaluate.remote(str(export), str(output))
-        if wait and self.pending:
+                self.pending[step] = self.scorer.actor().evaluate.remote(str(export), str(file.with_suffix("")))
+
+    def finish(self) -> None:
+        """Wait until every export is scored, and report also what was scored before this start or in another run."""
+        import ray
+
+        self.poll()
+        if self.pending:
             try:
                 ray.get(list(self.pending.values()))
             except ray.exceptions.RayError as error:
                 raise _failed("an evaluation inside the stage failed", error) from error
             self.poll()
+        for step, file in self.folder.score_files().items():
+            self._report(step, file)
+
+    def _report(self, step: int, file: Path) -> None:
+        if step not in self.known:
+            self.report(step, json.loads(file.read_text())["scores"])
+            self.known.add(step)

@@ -1,70 +1,50 @@
-"""What of a run is finished: an append-only file of events, and the run's lock.
+"""The ledger: an append-only file of events that says what of a run is finished, and the run's lock.
 
 Each stage is a transaction: everything before its `stage_done` line can be repeated (and finds its artefacts in the
 store), everything after it is skipped.
 """
 
-import json
-import os
 import time
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from continual.errors import ContinualError
-from continual.store import FileLock, Locked, write_atomic
+from continual.ledger.folder import RunFolder
+from continual.ledger.lines import Tail, read_lines, write_line
+from continual.store import FileLock, Locked
+
+FORMAT = 2
+"""The version of what a run keeps in its folder. Raise it when a run that was begun before cannot be resumed."""
 
 
-def read_events(folder: Path, event: str) -> list[dict[str, Any]]:
-    """Events of this kind, read without the run's lock."""
-    return [line for line in Ledger(folder)._read() if line["event"] == event]
+class Events:
+    """An append-only file of events, one JSON object per line, each with its name and time. One process writes it."""
 
-
-class Ledger:
-    """The events of one run. `with ledger:` holds the run's lock; a second driver is refused."""
-
-    def __init__(self, folder: Path):
-        self.folder, self.path = folder, folder / "ledger.jsonl"
+    def __init__(self, path: Path):
+        self.path = path
         self.events: list[dict[str, Any]] = []
-        self._lock = FileLock(folder / "lock", wait=False)
 
-    def __enter__(self) -> "Ledger":
-        try:
-            self._lock.__enter__()
-        except Locked as held:
-            raise ContinualError(
-                f"{self.folder}: another driver works on this run ({held.owner}); wait for it or end it"
-            ) from held
-        self.events = self._read()
-        # A line cut off by a kill is dropped for good, so that what is appended next begins a line.
-        write_atomic(self.path, "".join(json.dumps(event) + "\n" for event in self.events))
+    def open(self) -> Self:
+        """Read the file in order to append to it: a line that a kill left unfinished is cut off."""
+        tail = Tail(self.path)
+        self.events = list(tail.read())
+        tail.close()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab") as file:
+            file.truncate(tail.offset)
         return self
-
-    def __exit__(self, *error: object) -> None:
-        self._lock.__exit__(*error)
-
-    def _read(self) -> list[dict[str, Any]]:
-        events = []
-        if self.path.is_file():
-            for line in self.path.read_text().splitlines():
-                try:
-                    events.append(json.loads(line))
-                except ValueError:
-                    break
-        return events
 
     def add(self, event: str, **facts: Any) -> dict[str, Any]:
         """Append one event, durably."""
         line = {"event": event, "time": round(time.time(), 3), **facts}
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with self.path.open("a", encoding="utf-8") as file:
+            write_line(file, line, durable=True)
         self.events.append(line)
         return line
 
     def find(self, event: str, **facts: Any) -> dict[str, Any] | None:
-        """The newest event with these facts."""
+        """Return the newest event with these facts."""
         for line in reversed(self.events):
             if line["event"] == event and all(line.get(key) == value for key, value in facts.items()):
                 return line
@@ -74,13 +54,69 @@ class Ledger:
         return [line for line in self.events if line["event"] == event]
 
     def run_id(self) -> str:
-        """The identity of this run, the same over all its resumes; the maker's name on what it puts into the store."""
-        begun = self.find("run") or self.add("run", id=uuid.uuid4().hex)
-        return str(begun["id"])
+        """Return the identity of this run, the same over all resumes; it names the maker of what goes into the store.
+
+        The first call writes it, as the file's first event.
+        """
+        first = self.find("run") or self.add("run", id=uuid.uuid4().hex, format=FORMAT)
+        return str(first["id"])
 
     def seconds(self) -> dict[str, float]:
-        """Time spent by phase, over all resumes."""
+        """Return the time spent by phase, over all resumes."""
         total: dict[str, float] = {}
         for line in self.all("phase"):
             total[line["phase"]] = round(total.get(line["phase"], 0.0) + line["seconds"], 2)
         return total
+
+
+def read_ledger(folder: Path) -> Events:
+    """Return the events of the run in a folder, read without the run's lock."""
+    ledger = Events(RunFolder(folder).ledger)
+    ledger.events = read_lines(ledger.path)
+    return ledger
+
+
+def read_events(folder: Path, event: str) -> list[dict[str, Any]]:
+    """Return the events of one kind, read without the run's lock."""
+    return read_ledger(folder).all(event)
+
+
+class Ledger(Events):
+    """The events of one run. `with ledger:` holds the run's lock; a second driver is refused, or waits with `wait`."""
+
+    def __init__(self, folder: Path, wait: bool = False):
+        super().__init__(RunFolder(folder).ledger)
+        self.folder = folder
+        self._lock = FileLock(RunFolder(folder).lock, wait)
+
+    def __enter__(self) -> Self:
+        try:
+            self._lock.__enter__()
+        except Locked as held:
+            raise ContinualError(
+                f"{self.folder}: another driver works on this run ({held.owner}); wait for it or end it"
+            ) from held
+        return self.open()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.__exit__(*error)
+
+    def open_stages(self) -> set[int]:
+        """Return the stages that were begun and are not done."""
+        return {event["stage"] for event in self.all("prepared")} - {event["stage"] for event in self.all("stage_done")}
+
+
+def matrix_of(scored: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the score matrix from `scored` events: one entry per stage, the newest of each; stage 0 is `start`."""
+    newest = {event["stage"]: event for event in scored}
+    return [
+        {
+            "stage": stage,
+            "name": newest[stage]["name"],
+            "scores": {
+                task: {key: value[key] for key in ("score", "stderr", "n")}
+                for task, value in newest[stage]["scores"].items()
+            },
+        }
+        for stage in sorted(newest)
+    ]

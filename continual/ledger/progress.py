@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from continual.ledger.folder import RunFolder
+from continual.ledger.ledger import read_ledger
+
 
 @dataclass
 class Progress:
@@ -17,33 +20,18 @@ class Progress:
 
 
 def read_progress(run_folder: Path) -> Progress:
-    """Progress of the run in a folder; of no run at all where there is none. Damaged lines are passed over."""
-    found = Progress()
-    try:
-        lines = (run_folder / "ledger.jsonl").read_text().splitlines()
-    except OSError:
-        return found
-    for line in lines:
-        try:
-            event = json.loads(line)
-            kind, stage = event["event"], event.get("stage")
-        except (ValueError, KeyError, TypeError):
-            continue
-        found.begun = found.begun or kind != "run"
-        if kind in ("stage_done", "prepared"):
-            (found.done if kind == "stage_done" else found.prepared)[stage] = event
-    found.finished = _read(run_folder / "summary.json").get("status") == "done"
-    return found
-
-
-def newest_step(stage_folder: Path) -> int:
-    """The step of the newest checkpoint in a stage's folder, 0 without one."""
-    names = [path.name.removeprefix("step-") for path in (stage_folder / "checkpoints").glob("step-*")]
-    return max((int(name) for name in names if name.isdecimal()), default=0)
+    """Return the progress of the run in a folder; nothing is begun if it holds no run."""
+    ledger = read_ledger(run_folder)
+    return Progress(
+        finished=_read(RunFolder(run_folder).summary).get("status") == "done",
+        begun=any(event["event"] != "run" for event in ledger.events),
+        done={event["stage"]: event for event in ledger.all("stage_done")},
+        prepared={event["stage"]: event for event in ledger.all("prepared")},
+    )
 
 
 def counted(store: Path, kind: str, hashes: list[str], count: str) -> int | None:
-    """A count summed over stored artefacts; None unless all of them are complete."""
+    """Return a count summed over stored artefacts; None unless all of them are complete."""
     total = 0
     for name in hashes:
         counts = _read(store / kind / name / "manifest.json").get("counts", {})

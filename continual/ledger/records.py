@@ -2,39 +2,28 @@
 
 import hashlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from continual.ledger.lines import read_lines, write_line
 from continual.store import write_atomic
 
 
 class Records:
-    """Appends records; on resume drops those behind the checkpoint, so each step stands once."""
+    """Appends records, each with its time; a resume drops those after the checkpoint, so each step occurs once."""
 
     def __init__(self, path: Path, step: int):
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in read_records(path) if line["step"] <= step]
+        kept = [line for line in read_lines(path) if line["step"] <= step]
+        # A new file, never the old one cut: readers of the old one notice.
         write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept))
         self.file = path.open("a", encoding="utf-8")
 
     def append(self, record: dict[str, Any]) -> None:
-        self.file.write(json.dumps(record) + "\n")
-        self.file.flush()
-
-
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """All whole lines; a line cut off by a kill does not count."""
-    if not path.is_file():
-        return []
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
-    return records
+        write_line(self.file, {**record, "time": round(time.time(), 3)})
 
 
 def rows_hash(arrays: dict[str, np.ndarray], worker: Any) -> dict[str, str]:

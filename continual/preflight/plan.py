@@ -5,7 +5,8 @@ from pathlib import Path
 
 from continual.config.load import Loaded
 from continual.config.schema import Sequence
-from continual.ledger.progress import Progress, counted, newest_step, read_progress
+from continual.ledger.folder import RunFolder, default_tracking_uri, steps_in
+from continual.ledger.progress import Progress, counted, read_progress
 from continual.preflight.check_methods import active, entries
 from continual.preflight.estimate import epoch_steps, estimated_rows, stored_rows
 from continual.preflight.model_facts import read_model
@@ -77,7 +78,7 @@ def make_plan(loaded: Loaded) -> Plan:
         model=_model(sequence),
         run_folder=str(folder),
         store=str(store),
-        tracking=(track.uri or f"sqlite:///{Path(sequence.storage) / 'mlflow.db'}") if track.enabled else "off",
+        tracking=(track.uri or default_tracking_uri(Path(sequence.storage))) if track.enabled else "off",
         stages=stages,
         batch=f"{sequence.train.batch_rows} rows of {sequence.train.row_tokens} tokens per step",
         workers=_workers(sequence, here.cpus),
@@ -145,7 +146,7 @@ def _stage(
 def _state(number: int, name: str, run_folder: Path, progress: Progress) -> str:
     if number in progress.done:
         return "done"
-    step = newest_step(run_folder / "stages" / f"{number}-{name}")
+    step = max(steps_in(RunFolder(run_folder).stage(number, name).checkpoints), default=0)
     return f"step {step}" if step else "begun" if number in progress.prepared else ""
 
 

@@ -1,4 +1,4 @@
-"""Put a run together: log file, cluster, store, tracker; and take it apart in order whatever happens."""
+"""Set up a run (log file, cluster, store, tracker) and always tear it down in order."""
 
 import traceback
 from collections.abc import Callable, Iterator
@@ -8,84 +8,84 @@ from typing import Any
 
 from continual.config.load import Loaded
 from continual.errors import as_one_sentence, describe
+from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Ledger
 from continual.preflight.plan import make_plan
 from continual.preflight.render import render
 from continual.preflight.resources import check_resources
 from continual.run.cluster import connected
+from continual.run.events import Status, ended, results
 from continual.run.resume import FLUSH_SECONDS, tracker_of, tracking_uri
 from continual.run.sequence import Run, run_sequence
 from continual.show.tables import closing
 from continual.show.terminal import Terminal
-from continual.show.tracking.publisher import Publisher, Status
+from continual.show.tracking import Tracker
 from continual.store import Store
 
 
 @contextmanager
-def published(
-    loaded: Loaded, folder: Path, ledger: Ledger, terminal: Terminal
-) -> Iterator[tuple[Publisher, list[Any]]]:
-    """A publisher whose runs never stay open: FINISHED, FAILED or KILLED, as the block ends.
-
-    The block puts the summary into the list that it gets.
-    """
-    sequence = loaded.sequence
+def tracked(
+    loaded: Loaded, folder: RunFolder, ledger: Ledger, terminal: Terminal
+) -> Iterator[tuple[Tracker, list[dict[str, Any]]]]:
+    """Track a run whose end is always recorded: FINISHED, FAILED or KILLED. A finished block appends its summary."""
     tracker = tracker_of(loaded)
-    publisher = Publisher(tracker, sequence, folder, loaded.resolved)
-    summaries: list[Any] = []
+    summaries: list[dict[str, Any]] = []
     status: Status = "FAILED"
     try:
-        yield publisher, summaries
+        yield tracker, summaries
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
-        open_stages = {e["stage"] for e in ledger.all("prepared")} - {e["stage"] for e in ledger.all("stage_done")}
-        publisher.end(summaries[0] if summaries and status == "FINISHED" else None, status, sorted(open_stages))
-        waiting = tracker.close(FLUSH_SECONDS)
-        if waiting:
+        summary = summaries[0] if status == "FINISHED" else {}
+        files = results(summary, folder) if summary else []
+        matrix = summary["matrix"] if summary.get("tasks") else None
+        ledger.add("ended", **ended(status, files, ledger.open_stages(), matrix))
+        if waiting := tracker.close(FLUSH_SECONDS):
             terminal.line(f"  {waiting} records wait for the tracker {tracking_uri(loaded)}; the next run sends them")
 
 
 def report(run: Run) -> None:
-    """`report.html` in the run's folder. What goes wrong with it is said, and fails no run."""
+    """Write `report.html` into the run's folder. A failure is reported but does not fail the run."""
     try:
         from continual.show.report import write_report
         from continual.show.report.samples import make_in_cluster
 
         with run.terminal.step("report") as step:
-            step.note(str(write_report([run.folder], make=make_in_cluster(run.sequence.generate.gpus_per_replica))))
+            step.note(
+                str(write_report([run.folder.path], make=make_in_cluster(run.sequence.generate.gpus_per_replica)))
+            )
     except Exception as error:
         traceback.print_exc()
-        again = f"python -m continual.report {run.folder}"
+        again = f"python -m continual.report {run.folder.path}"
         run.terminal.line(f"  the run is done, its report failed: {describe(error)}; try again: {again}")
 
 
 def drive(
     loaded: Loaded, folder: Path, ledger: Ledger, notes: list[str], after_stage: Callable[[int], None]
 ) -> dict[str, Any]:
-    """Run the sequence; returns its summary. Raises ContinualError, or KeyboardInterrupt after an orderly stop.
+    """Run the sequence; return its summary. Raises ContinualError, or KeyboardInterrupt after an orderly stop.
 
     `after_stage(stage)` is called after every stage.
     """
-    sequence = loaded.sequence
+    sequence, files = loaded.sequence, RunFolder(folder)
     store = Store(Path(sequence.storage) / "store", maker=ledger.run_id())
-    with Terminal(folder / "log.txt") as terminal:
+    with Terminal(files.log) as terminal:
         terminal.line(render(make_plan(loaded)))
         for note in notes:
             terminal.line(f"note: {note}")
-        terminal.line(f"log: {folder / 'log.txt'}")
+        terminal.line(f"log: {files.log}")
         with (
             as_one_sentence(loaded.file),
             connected() as resources,
-            published(loaded, folder, ledger, terminal) as (publisher, summaries),
+            tracked(loaded, files, ledger, terminal) as (tracker, summaries),
         ):
-            check_resources(sequence, resources.get("CPU", 0.0), resources.get("GPU", 0.0))
-            run = Run(sequence, folder, store, ledger, terminal, publisher, resources.get("CPU", 1.0), after_stage)
+            cpus = resources.get("CPU", 0.0)
+            check_resources(sequence, cpus, resources.get("GPU", 0.0))
+            run = Run(sequence, loaded.resolved, files, store, ledger, terminal, tracker, cpus or 1.0, after_stage)
             summary = run_sequence(run)
             report(run)
-            publisher.tracker.wait_for("sequence", 10.0)
             summaries.append(summary)
         # Only now is nothing left to do: a kill before this line, or Ctrl-C, leaves the runs of MLflow to be closed.
         ledger.find("closed") or ledger.add("closed")

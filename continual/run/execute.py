@@ -1,4 +1,4 @@
-"""Start or resume a run, or return the result of a finished one. Imports neither torch nor ray until there is work."""
+"""Start or resume a run, or return the result of a finished one. Imports torch and ray only if there is work."""
 
 import sys
 from collections.abc import Callable

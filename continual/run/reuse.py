@@ -1,8 +1,8 @@
 """Trained stages in the store: runs that would train the same stage train it once.
 
-Arms of a comparison and trials of a sweep often begin alike, e.g. with a first stage in which no mitigation acts. All
-that decides a stage's weights is in its address; a run that finds it complete takes over the model, the records of the
-steps and the scores inside the stage, and a run that wants it at the same moment waits.
+Arms of a comparison and trials of a sweep often begin alike, e.g. with a first stage in which no mitigation acts.
+Everything that decides a stage's weights is in its address; a run that finds it complete takes over the model, the
+records of the steps and the scores inside the stage, and a run that wants it at the same moment waits.
 """
 
 import inspect
@@ -17,6 +17,7 @@ from continual.config.compare import compared
 from continual.contract.mitigation import Mitigation
 from continual.contract.stream import Stream
 from continual.evaluation.service import Scorer
+from continual.ledger.folder import StageFolder
 from continual.models import tokenizer_hash
 from continual.store import Artefact, Store, hash_file, hash_folder
 from continual.store.artefact import versions
@@ -28,7 +29,7 @@ ROOMS = Path(__file__).parents[1]
 
 
 def stage_inputs(job: TrainJob, scorer: Scorer) -> dict[str, Any]:
-    """Everything that decides what `job` leaves in its folder."""
+    """Return everything that decides what `job` leaves in its folder."""
     return {
         "model": job.model.hash,
         "tokenizer": tokenizer_hash(job.tokenizer),
@@ -37,7 +38,7 @@ def stage_inputs(job: TrainJob, scorer: Scorer) -> dict[str, Any]:
             [anchor.name, anchor.centre.hash, anchor.curvature.hash if anchor.curvature else None, anchor.weight]
             for anchor in job.anchors
         ],
-        "mitigations": [_in_worker(one) for one in job.mitigations if _acts_in_worker(one)],
+        "mitigations": [_in_worker(mitigation) for mitigation in job.mitigations if _acts_in_worker(mitigation)],
         "train": compared({"train": job.train.model_dump()})["train"],
         "steps": job.steps,
         "seed": job.seed,
@@ -57,13 +58,14 @@ def _stream(job: TrainJob, stream: Stream) -> list[Any]:
     return settings + loss + job.inputs[stream.name]
 
 
-def _acts_in_worker(one: Mitigation) -> bool:
-    """Whether it does more than streams, weights and anchors, which are told by their content."""
-    return type(one).adapt is not Mitigation.adapt or type(one).control is not Mitigation.control
+def _acts_in_worker(mitigation: Mitigation) -> bool:
+    """Return whether it does more than streams, weights and anchors, which their content identifies."""
+    kind = type(mitigation)
+    return kind.adapt is not Mitigation.adapt or kind.control is not Mitigation.control
 
 
-def _in_worker(one: Mitigation) -> list[Any]:
-    return [one.model_dump(mode="json"), _source_hash(one)]
+def _in_worker(mitigation: Mitigation) -> list[Any]:
+    return [mitigation.model_dump(mode="json"), _source_hash(mitigation)]
 
 
 def _source_hash(instance: object) -> str:
@@ -76,10 +78,10 @@ def _source_hash(instance: object) -> str:
 def trained_once(
     store: Store, job: TrainJob, scorer: Scorer, waiting: Callable[[str], None], taken: Callable[[str], None]
 ) -> Iterator[None]:
-    """Around the training of a stage: before it, what another run has trained is put into the job's folder; after it,
-    what the block has trained is put into the store.
+    """Wrap the training of a stage: copy what another run has trained into the job's folder before the block, and what
+    the block has trained into the store after it.
 
-    `waiting(owner)` is called when another run trains the same stage now, `taken(run)` when its result was taken over.
+    `waiting(owner)` is called if another run trains the same stage now, `taken(run)` if its result was taken over.
     """
     inputs = stage_inputs(job, scorer)
     artefact = store.artefact(KIND, inputs)
@@ -89,40 +91,41 @@ def trained_once(
             taken(artefact.manifest()["maker"])
         yield
         if writer is not None:
-            _copy(job.folder, artefact.path, job)
+            _copy(job.folder, artefact.path)
             writer.finish()
 
 
 def _take(artefact: Artefact, job: TrainJob) -> None:
-    shutil.rmtree(job.folder / "evaluations", ignore_errors=True)
-    _copy(artefact.path, job.folder, job)
+    shutil.rmtree(job.files.evaluations, ignore_errors=True)
+    _copy(artefact.path, job.folder)
 
 
-def _copy(source: Path, target: Path, job: TrainJob) -> None:
-    """Records and scores, and last the model, whose presence says that the stage is trained."""
+def _copy(source: Path, target: Path) -> None:
+    """Copy records and scores, and last the model, whose presence says that the stage is trained."""
     target.mkdir(parents=True, exist_ok=True)
-    _place(source / "metrics.jsonl", target / "metrics.jsonl", shutil.copy2)
-    if (source / "scores").is_dir():
-        _place(source / "scores", target / "scores", shutil.copytree)
-    _place(source / job.export.name, target / job.export.name, _linked)
+    old, new = StageFolder(source), StageFolder(target)
+    _place(old.metrics, new.metrics, shutil.copy2)
+    if old.scores.is_dir():
+        _place(old.scores, new.scores, shutil.copytree)
+    _place(old.model, new.model, _linked)
 
 
 def _place(source: Path, target: Path, copy: Callable[[Path, Path], Any]) -> None:
-    """Copy beside the target and rename, so that a kill leaves the whole or nothing."""
+    """Copy to a temporary name and rename, so that a kill leaves the whole or nothing."""
     temporary = target.with_name(f".{target.name}.tmp")
-    for left in (temporary, target):
-        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    for leftover in (temporary, target):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
     copy(source, temporary)
     temporary.replace(target)
 
 
 def _linked(source: Path, target: Path) -> None:
-    """A copy of a folder whose files take no further room where the file system has hard links; nobody changes them."""
+    """Copy a folder with hard links where the file system has them: no space is used, and nobody changes the files."""
 
-    def link(one: str, other: str) -> None:
+    def link(file: str, copy: str) -> None:
         try:
-            os.link(one, other)
+            os.link(file, copy)
         except OSError:
-            shutil.copy2(one, other)
+            shutil.copy2(file, copy)
 
     shutil.copytree(source, target, copy_function=link)

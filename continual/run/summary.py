@@ -1,4 +1,4 @@
-"""`summary.json`: the numbers of a run, all from its ledger, its records and the manifests of what it used."""
+"""`summary.json`: the numbers of a run, from its ledger, its records and the manifests of the artefacts it used."""
 
 import json
 from pathlib import Path
@@ -8,32 +8,17 @@ from continual.config.schema import Sequence
 from continual.errors import ForgotTooMuch
 from continual.evaluation.service import all_tasks
 from continual.forgetting import figures
-from continual.ledger.ledger import Ledger
-from continual.ledger.records import read_records
+from continual.ledger.folder import RunFolder
+from continual.ledger.ledger import Ledger, matrix_of
+from continual.ledger.lines import read_lines
 from continual.store import Artefact, write_atomic
 
 
-def matrix_of(scored: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The score matrix from `scored` events: one entry per stage, the newest of each, stage 0 named `start`."""
-    newest = {event["stage"]: event for event in scored}
-    return [
-        {
-            "stage": stage,
-            "name": newest[stage]["name"],
-            "scores": {
-                task: {key: value[key] for key in ("score", "stderr", "n")}
-                for task, value in newest[stage]["scores"].items()
-            },
-        }
-        for stage in sorted(newest)
-    ]
-
-
 def old_names(sequence: Sequence) -> list[str]:
-    """What `forgetting_old` is the mean of.
+    """Return the tasks or texts that `forgetting_old` is the mean of.
 
-    The mean is over `old_tasks`; without any it is over the texts that no stage is to learn, so that
-    `--max-forgetting` has something to hold on to. Both together would mix units.
+    These are `old_tasks`, or without any the texts that no stage learns, so that `--max-forgetting` has something to
+    check. Both together would mix units.
     """
     learned = {task.name for stage in sequence.stages for task in stage.tasks}
     texts = [text.name for text in sequence.evaluate.texts if text.name not in learned]
@@ -42,14 +27,14 @@ def old_names(sequence: Sequence) -> list[str]:
 
 
 def figures_of(sequence: Sequence, scored: list[dict[str, Any]]) -> dict[str, Any]:
-    """Forgetting and its relatives (see `continual.forgetting`) of the stages scored so far."""
+    """Return forgetting and the other figures of `continual.forgetting` for the stages scored so far."""
     units = {task: value["unit"] for event in scored for task, value in event["scores"].items()}
     stage_tasks = [[task.name for task in stage.tasks] for stage in sequence.stages]
     return figures(matrix_of(scored), stage_tasks, old_names(sequence), units)
 
 
-def token_counts(folder: Path, sequence: Sequence, ledger: Ledger, store: Path) -> dict[str, int]:
-    """Tokens sampled by this run or found in the store, and trained on, over all resumes."""
+def token_counts(folder: RunFolder, sequence: Sequence, ledger: Ledger, store: Path) -> dict[str, int]:
+    """Return the tokens sampled by this run or found in the store, and trained on, over all resumes."""
     run_id, made, reused = ledger.run_id(), 0, 0
     used = {name for event in ledger.all("prepared") for name in event["samples"]}
     for name in sorted(used):
@@ -59,18 +44,18 @@ def token_counts(folder: Path, sequence: Sequence, ledger: Ledger, store: Path) 
             )
     trained = task = 0
     for number, stage in enumerate(sequence.stages, 1):
-        for record in read_records(folder / "stages" / f"{number}-{stage.name}" / "metrics.jsonl"):
+        for record in read_lines(folder.stage(number, stage.name).metrics):
             trained, task = trained + record["tokens"], task + record["task_tokens"]
     return {"generated_tokens": made, "reused_tokens": reused, "trained_tokens": trained, "task_tokens": task}
 
 
 def summarise(
-    folder: Path, sequence: Sequence, ledger: Ledger, store: Path, mlflow_run_id: str | None
+    folder: RunFolder, sequence: Sequence, ledger: Ledger, store: Path, mlflow_run_id: str | None
 ) -> dict[str, Any]:
     """Compute, write and return the summary. `status` is `done` once every stage is, else `running`."""
     scored = ledger.all("scored")
     done = {event["stage"]: event for event in ledger.all("stage_done")}
-    found = figures_of(sequence, scored)
+    results = figures_of(sequence, scored)
     units = {task: value["unit"] for event in scored for task, value in event["scores"].items()}
     summary = {
         "name": sequence.name,
@@ -78,7 +63,7 @@ def summarise(
         "stages": [stage.name for stage in sequence.stages],
         "tasks": [task.name for task in all_tasks(sequence)] + [text.name for text in sequence.evaluate.texts],
         "matrix": matrix_of(scored),
-        **{key: value for key, value in found.items() if key != "history"},
+        **{key: value for key, value in results.items() if key != "history"},
         **token_counts(folder, sequence, ledger, store),
         "seconds": ledger.seconds(),
         "mlflow_run_id": mlflow_run_id,
@@ -88,7 +73,7 @@ def summarise(
         "unit": units,
         "candidates": [{key: event[key] for key in ("stage", "name", "scores")} for event in ledger.all("candidate")],
     }
-    write_atomic(folder / "summary.json", json.dumps(summary, indent=1))
+    write_atomic(folder.summary, json.dumps(summary, indent=1))
     return summary
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.config.yaml_text import read_yaml
+from continual.ledger.folder import RunFolder, default_tracking_uri
 
 FIGURES = (
     ("average_score", "average score"),
@@ -27,26 +28,27 @@ RED, PLAIN = "\x1b[31m", "\x1b[0m"
 
 def closing(summary: dict[str, Any], folder: Path, color: bool = False) -> str:
     """Return the end of a run: the matrix, the figures, where things are, and what to type next."""
+    files = RunFolder(folder)
     lines = [f"{summary['name']}: {summary['status']}", ""]
     if summary["tasks"]:
         lines += [matrix_text(summary["matrix"], summary["tasks"], color), ""]
     lines += figures_lines(summary)
-    lines += [f"  {'summary':<18} {folder / 'summary.json'}"]
+    lines += [f"  {'summary':<18} {files.summary}"]
     models = list(summary.get("checkpoints", {}).values())
     lines += [f"  {'model':<18} {models[-1]}"] if models else []
     lines += ["", "next:"]
-    if uri := _tracking_uri(folder):
+    if uri := _tracking_uri(files):
         lines.append(f"  mlflow ui --backend-store-uri {uri}    compare runs in a browser")
-    return "\n".join([*lines, f"  less {folder / 'log.txt'}    read the output of Ray and vLLM"])
+    return "\n".join([*lines, f"  less {files.log}    read the output of Ray and vLLM"])
 
 
-def _tracking_uri(folder: Path) -> str | None:
+def _tracking_uri(folder: RunFolder) -> str | None:
     """Return the tracker of a run folder: its configuration's, else the storage's own file; None if it is off."""
-    config = folder / "config.yaml"
+    config = folder.config
     track = read_yaml(config, str(config)).get("track", {}) if config.is_file() else {}
     if not track.get("enabled", True):
         return None
-    return track.get("uri") or f"sqlite:///{folder.parent / 'mlflow.db'}"
+    return track.get("uri") or default_tracking_uri(folder.path.parent)
 
 
 def matrix_text(matrix: Sequence[dict[str, Any]], tasks: Sequence[str], color: bool = False) -> str:

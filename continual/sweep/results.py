@@ -7,9 +7,9 @@ from typing import Any
 
 from continual.config.schema import Sequence
 from continual.forgetting import FIGURES, check_units
-from continual.ledger.ledger import read_events
+from continual.ledger.ledger import matrix_of, read_events
 from continual.run.resume import finished
-from continual.run.summary import figures_of, matrix_of, old_names
+from continual.run.summary import figures_of, old_names
 from continual.store.files import digest
 from continual.sweep.points import Point
 from continual.sweep.state import Stopped

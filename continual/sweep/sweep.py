@@ -11,9 +11,9 @@ from typing import Any
 from continual.errors import ConfigurationError, ContinualError, as_one_sentence
 from continual.preflight.resources import check_resources, detect_machine
 from continual.run.cluster import connected
+from continual.run.events import Status
 from continual.run.resume import catch_up, claim, tracking_uri
 from continual.show.terminal import Terminal
-from continual.show.tracking.publisher import Status
 from continual.sweep.outputs import write_results
 from continual.sweep.points import Point, misfit
 from continual.sweep.preview import make_preview, render_preview

@@ -6,17 +6,17 @@ They stand beside Ray Train's own, which would hand a damaged checkpoint to ever
 import shutil
 from pathlib import Path
 
+from continual.ledger.folder import step_name, steps_in
 from continual.store import folder_damage
 
 
 def step_folder(folder: Path, step: int) -> Path:
-    return folder / f"step-{step:08d}"
+    return folder / step_name(step)
 
 
 def steps_found(folder: Path) -> list[int]:
     """Steps with a published checkpoint (valid or not), newest first."""
-    found = [p for p in folder.glob("step-*") if p.is_dir()] if folder.is_dir() else []
-    return sorted((int(p.name.removeprefix("step-")) for p in found), reverse=True)
+    return sorted((step for step, path in steps_in(folder).items() if path.is_dir()), reverse=True)
 
 
 def newest_valid(folder: Path) -> tuple[int, Path | None]:

@@ -7,6 +7,7 @@ from continual.config.schema import Train
 from continual.contract.mitigation import Anchor, Mitigation
 from continual.contract.models import ModelRef
 from continual.contract.stream import Stream
+from continual.ledger.folder import StageFolder
 
 TASK = "task"
 """Name of the task's own stream."""
@@ -16,7 +17,7 @@ TASK = "task"
 class TrainJob:
     """Everything that the workers need for one stage. The loss is the sum over its streams.
 
-    `folder` is the stage's folder: `metrics.jsonl`, `checkpoints/`, `evaluations/` and at the end `model/`.
+    `folder` is the stage's folder; `files` names what is in it.
     """
 
     folder: Path
@@ -41,9 +42,13 @@ class TrainJob:
         return hashes
 
     @property
+    def files(self) -> StageFolder:
+        return StageFolder(self.folder)
+
+    @property
     def checkpoints(self) -> Path:
-        return self.folder / "checkpoints"
+        return self.files.checkpoints
 
     @property
     def export(self) -> Path:
-        return self.folder / "model"
+        return self.files.model

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from continual.errors import ContinualError
-from continual.ledger.records import read_records
+from continual.ledger.lines import Tail
 from continual.store import folder_damage
 from continual.training.checkpoints import newest_valid
 from continual.training.job import TrainJob
@@ -15,40 +15,41 @@ from continual.training.resources import worker_cpus
 
 POLL_SECONDS = 0.5
 STOP_SECONDS = 60.0
-"""How long Ctrl-C waits for the workers to put down a checkpoint."""
+"""How long Ctrl-C waits for the workers to write a checkpoint."""
 
 
 def exported(job: TrainJob) -> bool:
-    """Whether the stage's model is there and whole."""
+    """Return whether the stage's model has been exported and is whole."""
     return job.export.is_dir() and folder_damage(job.export) is None
 
 
 def fit(job: TrainJob, cluster_cpus: float, watch: Callable[[list[dict[str, Any]]], None]) -> None:
-    """Train until `job.export` exists. `watch` gets all records so far, about twice a second.
+    """Train until `job.export` exists. `watch` gets the records that are new, about twice a second.
 
-    On KeyboardInterrupt the workers finish their step and publish a checkpoint before it goes on to the caller. Raises
-    ContinualError with the workers' own sentence where they had one.
+    On KeyboardInterrupt the workers finish their step and publish a checkpoint before the caller gets it. Raises
+    ContinualError with the workers' own sentence if they had one.
     """
-    stop, failed = job.folder / "stop", job.folder / "failed.txt"
+    files = job.files
     job.folder.mkdir(parents=True, exist_ok=True)
-    for left in (stop, failed):
-        left.unlink(missing_ok=True)
+    for leftover in (files.stop, files.failed):
+        leftover.unlink(missing_ok=True)
     outcome: dict[str, BaseException] = {}
-    # An event and no join(): interrupted by Ctrl-C, join() takes a running thread for ended (Python 3.11).
+    # Use an Event: a join() that Ctrl-C interrupts marks a running thread as finished (Python 3.11).
     ended = threading.Event()
     # In a thread of its own: in the main thread fit() would install a SIGINT handler and leave it behind.
     threading.Thread(target=_fit, args=(job, cluster_cpus, outcome, ended), daemon=True).start()
-    try:
-        while not ended.wait(POLL_SECONDS):
-            watch(read_records(job.folder / "metrics.jsonl"))
-    except KeyboardInterrupt:
-        stop.touch()
-        with contextlib.suppress(KeyboardInterrupt):
-            ended.wait(STOP_SECONDS)
-        raise
-    watch(read_records(job.folder / "metrics.jsonl"))
+    with contextlib.closing(Tail(files.metrics)) as records:
+        try:
+            while not ended.wait(POLL_SECONDS):
+                watch(list(records.read()))
+        except KeyboardInterrupt:
+            files.stop.touch()
+            with contextlib.suppress(KeyboardInterrupt):
+                ended.wait(STOP_SECONDS)
+            raise
+        watch(list(records.read()))
     if error := outcome.get("error"):
-        text = failed.read_text() if failed.is_file() else _sentence(error)
+        text = files.failed.read_text() if files.failed.is_file() else _sentence(error)
         step, _ = newest_valid(job.checkpoints)
         raise ContinualError(f"training failed after step {step}: {text}") from error
     if not exported(job):
@@ -56,7 +57,7 @@ def fit(job: TrainJob, cluster_cpus: float, watch: Callable[[list[dict[str, Any]
 
 
 def _sentence(error: BaseException) -> str:
-    """The workers' last line of the first failure."""
+    """Return the last line of the first failure of a worker."""
     failures = getattr(error, "worker_failures", None) or {}
     first = next(iter(failures.values()), error)
     lines = [line for line in str(first).splitlines() if line.strip()]
@@ -87,10 +88,10 @@ def _trainer(job: TrainJob, cluster_cpus: float) -> Any:
         train_loop_config={"job": job},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ScalingConfig(num_workers=job.train.workers, use_gpu=gpu, resources_per_worker=resources),
-        # A new name every time: (storage_path, name) would resume Ray Train's own state, and ours is elsewhere.
+        # A new name every time: an old one would resume Ray Train's state; we keep our own checkpoints.
         run_config=RunConfig(
             name=f"train-{uuid.uuid4().hex[:8]}",
-            storage_path=str(job.folder / "ray"),
+            storage_path=str(job.files.ray),
             failure_config=FailureConfig(max_failures=job.train.max_failures),
         ),
         datasets={"steps": ray.data.range(1)},

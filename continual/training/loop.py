@@ -228,18 +228,18 @@ def train_worker(config: dict[str, TrainJob]) -> None:
     job = config["job"]
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
-    failed = job.folder / "failed.txt"
+    failed = job.files.failed
     if failed.is_file():
         # Ray Train restarts a failed worker; what failed with a sentence would fail again.
         raise ContinualError(failed.read_text())
     torch.set_num_threads(job.threads)
     try:
         worker = Worker(job, rank, world_size, get_device())
-        records = Records(job.folder / "metrics.jsonl", worker.step) if rank == 0 else None
+        records = Records(job.files.metrics, worker.step) if rank == 0 else None
         if worker.step < job.steps:
             shard = ray.train.get_dataset_shard("steps")
             batches = iter(shard.iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=2))
-            run_steps(worker, batches, records, job.folder / "stop")
+            run_steps(worker, batches, records, job.files.stop)
         if worker.step >= job.steps:
             worker.export(job.export)
         step = worker.step
@@ -271,10 +271,9 @@ def run_steps(worker: Worker, batches: Any, records: Records | None, stop_file: 
         if records:
             records.append(record)
         if due and worker.step < job.steps:
-            name = f"step-{worker.step:08d}"
-            export = job.folder / "evaluations" / name
+            export = checkpoints.step_folder(job.files.evaluations, worker.step)
             # After a resume the step may be scored, or be just read by the evaluation: equal weights, so left alone.
-            there = (job.folder / "scores" / f"{name}.json").exists() or folder_damage(export) is None
+            there = job.files.score_file(worker.step).exists() or folder_damage(export) is None
             if not worker.agreed(there):
                 worker.export(export)
         if stopping or worker.step % job.train.checkpoint_every == 0 or worker.step == job.steps:

@@ -50,9 +50,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     for name, scores, overrides in (
         ("kept", KEPT, ()), ("lost", LOST, ("mitigation=[]",)), ("warm", LOST, ("mitigation.0.temperature=1.3",)),
     ):  # fmt: skip
-        run, folder = make_run(storage, name, scores, *overrides)
+        _, folder = make_run(storage, name, scores, *overrides)
         write_report([folder])
-        tracker = publish(run, folder, uri, "arms")
+        tracker = publish(folder, uri, "arms")
         assert tracker.close(60) == 0
         runs[name] = str(tracker.run_id("sequence"))
     from mlflow import MlflowClient
@@ -184,8 +184,8 @@ def test_a_server_gets_the_registered_models_themselves(server: Server, tmp_path
     """It may not read this machine's files, so the folder is uploaded; `models:/` gives it back from anywhere."""
     import mlflow
 
-    run, folder = make_run(tmp_path, "served", KEPT, "track.register=served-models")
-    assert publish(run, folder, server.url, "served").close(120) == 0
+    _, folder = make_run(tmp_path, "served", KEPT, "track.register=served-models")
+    assert publish(folder, server.url, "served").close(120) == 0
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(server.url)
     try:

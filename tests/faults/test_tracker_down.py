@@ -1,4 +1,4 @@
-"""A tracker that is down delays no step; its records wait in the spool and follow with the same command."""
+"""A tracker that is down delays no step; its records wait in the run's files and follow with the same command."""
 
 from pathlib import Path
 

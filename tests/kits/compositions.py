@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from continual.contract.mitigation import REGISTRY, ModelRef, StageRecord
-from continual.ledger.records import Records, read_records
+from continual.ledger.lines import read_lines
+from continual.ledger.records import Records
 from continual.models import model_hash
 from continual.run.services import StageContext
 from continual.run.stage import build_job
@@ -163,7 +164,7 @@ def run(job: TrainJob) -> tuple[list[dict[str, Any]], Worker]:
     path = job.folder / "metrics.jsonl"
     batches = (arrays(job, step) for step in range(worker.step, job.steps))
     run_steps(worker, batches, Records(path, worker.step), job.folder / "stop")
-    return read_records(path), worker
+    return read_lines(path), worker
 
 
 def build(ctx: StageContext, folder: Path) -> tuple[TrainJob, list[Any]]:

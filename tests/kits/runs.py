@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -10,11 +9,12 @@ import yaml
 
 from continual.config.load import Loaded, load_sequence
 from continual.contract.mitigation import ModelRef
+from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Ledger
+from continual.run.events import Status, ended, results, stage_numbers, stage_tags, started, version
 from continual.run.summary import summarise
 from continual.show.report.samples import shown_of
 from continual.show.tracking import Tracker
-from continual.show.tracking.publisher import Publisher
 from continual.store import Store
 from tests.conftest import ROOT
 
@@ -44,6 +44,7 @@ def record(step: int, replay: bool) -> dict[str, Any]:
     line: dict[str, Any] = {
         "step": step, "loss": {"task": 4.0 / step}, "weight": {"task": 1.0}, "tokens": 200, "task_tokens": 200,
         "learning_rate": 1e-3, "gradient_norm": 1.0, "rows": {"task": "0"}, "data_wait": 0.01 * step, "seconds": 0.25,
+        "time": 1_700_000_000 + 0.25 * step,
     }  # fmt: skip
     if replay:
         line["loss"]["context_free"], line["weight"]["context_free"] = 0.1 / step, 1.0
@@ -59,35 +60,48 @@ def make_run(
     """A run of tests/e2e/tiny.yaml as its folder would be; finished if `stages` is 2, else in its last stage."""
     run = loaded(storage, name, *overrides)
     folder = run.run_folder
+    files = RunFolder(folder)
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(run.resolved, sort_keys=False))
-    (folder / "versions.json").write_text(
-        json.dumps({"versions": {"torch": "2.13.0"}, "git": {"commit": "abcdef" * 6}})
-    )
+    files.config.write_text(yaml.safe_dump(run.resolved, sort_keys=False))
+    git = {"commit": "abcdef" * 6}
+    files.versions.write_text(json.dumps({"versions": {"torch": "2.13.0"}, "git": git}))
     sequence = run.sequence
     replay = bool(sequence.mitigation)
     with Ledger(folder) as ledger:
         ledger.run_id()
-        ledger.add("start_model", path=str(storage / "start"), hash="start0")
+        start = ModelRef(str(storage / "start"), "start0")
+        ledger.add("start_model", path=start.path, hash=start.hash)
+        ledger.add("started", **started(sequence, run.resolved, start, git, files))
         for stage in range(3):
             declared = sequence.stages[stage - 1]
             if stage:
                 samples = [_samples(storage)] if replay and stage == 2 else []
-                ledger.add("prepared", stage=stage, samples=samples, steps=24)
-                _records(folder / "stages" / f"{stage}-{declared.name}", replay and stage == 2, scores[stage], inside)
+                data = {"task": {"content": f"rows{stage}", "path": "store/rows", "counts": {"rows": 9}}}
+                ledger.add(
+                    "prepared", stage=stage, name=declared.name, samples=samples, steps=24, data=data,
+                    tags=stage_tags(sequence, stage),
+                )  # fmt: skip
+                _records(files.stage(stage, declared.name).path, replay and stage == 2, scores[stage], inside)
                 ledger.add("phase", phase="train", stage=stage, seconds=6.25 * stage)
             if stage > stages:
                 break
-            found = {task: score_entry(value) for task, value in zip(("reversal", "sort"), scores[stage], strict=True)}
-            ledger.add("scored", stage=stage, name=declared.name if stage else "start", model=f"m{stage}", scores=found)
+            cells = {task: score_entry(value) for task, value in zip(("reversal", "sort"), scores[stage], strict=True)}
+            name_then = declared.name if stage else "start"
+            scored = {"stage": stage, "name": name_then, "model": f"m{stage}", "scores": cells}
+            metrics = stage_numbers(sequence, [*ledger.all("scored"), scored], stage)
+            ledger.add("scored", **scored, metrics=metrics)
             ledger.add("phase", phase="evaluate", stage=stage, seconds=1.5)
             if stage:
-                model = folder / "stages" / f"{stage}-{declared.name}" / "model"
+                model = files.stage(stage, declared.name).model
                 model.mkdir(parents=True)
                 (model / "config.json").write_text(json.dumps({"stage": stage, "run": name}))
-                ledger.add("stage_done", stage=stage, name=declared.name, model=str(model), hash=f"m{stage}")
+                registered = version(sequence, stage, f"m{stage}", metrics, data)
+                ledger.add(
+                    "stage_done", stage=stage, name=declared.name, model=str(model), hash=f"m{stage}",
+                    version=registered,
+                )  # fmt: skip
         if stages == 2:
-            summarise(folder, sequence, ledger, storage / "store", "0" * 32)
+            summarise(files, sequence, ledger, storage / "store", "0" * 32)
     return run, folder
 
 
@@ -125,24 +139,11 @@ def _samples(storage: Path) -> str:
     return samples.hash
 
 
-def publish(run: Loaded, folder: Path, uri: str, experiment: str, status: Any = "FINISHED") -> Tracker:
-    """Send a finished run as its driver does; returns the open tracker."""
-    sequence = run.sequence
-    tracker = Tracker(folder, uri, experiment)
-    publisher = Publisher(tracker, sequence, folder, run.resolved)
-    ledger = Ledger(folder)
-    ledger.events = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
-    publisher.begin(ModelRef(str(folder), "start0"))
-    scored = ledger.all("scored")
-    publisher.scores(scored[:1])
-    for done in ledger.all("stage_done"):
-        stage = done["stage"]
-        job: Any = SimpleNamespace(steps=24, streams=[])
-        publisher.stage_begins(stage, job, None)  # type: ignore[arg-type]
-        publisher.records(stage, folder / "stages" / f"{stage}-{done['name']}", {})
-        publisher.scores([event for event in scored if event["stage"] <= stage])
-        publisher.data[stage] = {"data/task": f"rows{stage}"}
-        publisher.stage_ends(stage, ModelRef(done["model"], done["hash"]))
-    summary = folder / "summary.json"
-    publisher.end(json.loads(summary.read_text()) if summary.is_file() else None, status, [])
-    return tracker
+def publish(folder: Path, uri: str, experiment: str, status: Status = "FINISHED") -> Tracker:
+    """Record the end of a run as its driver does, and send the run; returns the open tracker."""
+    files = RunFolder(folder)
+    summary = json.loads(files.summary.read_text()) if files.summary.is_file() else {}
+    with Ledger(folder) as ledger:
+        matrix = summary.get("matrix")
+        ledger.add("ended", **ended(status, results(summary, files) if summary else [], ledger.open_stages(), matrix))
+    return Tracker(files.ledger, uri, experiment)

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from continual.config.load import load_sequence
+from continual.ledger.ledger import Ledger
 from continual.sweep.spec import Ablation, LoadedAblation, load_ablation
 from continual.sweep.trials import (
     Trial,
@@ -53,7 +54,9 @@ def finish(trial: Trial, final: dict[str, float], **figures: Any) -> None:
     folder = trial.loaded.run_folder
     folder.mkdir(parents=True)
     (folder / "summary.json").write_text(json.dumps(summary(final, **figures)))
-    (folder / "ledger.jsonl").write_text('{"event": "closed", "time": 0}\n')
+    with Ledger(folder) as ledger:
+        ledger.run_id()
+        ledger.add("closed")
 
 
 def swept(project: Path, **changes: Any) -> tuple[LoadedAblation, Trials, list[Trial]]:

@@ -7,9 +7,9 @@ from typing import Any
 
 from continual.config.yaml_text import read_yaml
 from continual.errors import ConfigurationError
-from continual.ledger.ledger import Ledger, read_events
-from continual.ledger.records import read_records
-from continual.run.summary import matrix_of
+from continual.ledger.folder import RunFolder
+from continual.ledger.ledger import Events, matrix_of, read_ledger
+from continual.ledger.lines import read_lines
 from continual.store import Artefact
 
 
@@ -70,37 +70,33 @@ class RunData:
 
 def gather(folder: Path) -> RunData:
     """Read a run folder. Raises ConfigurationError for a folder that is no run."""
-    config_file = folder / "config.yaml"
-    if not (config_file.is_file() and (folder / "ledger.jsonl").is_file()):
+    files = RunFolder(folder)
+    if not (files.config.is_file() and files.ledger.is_file()):
         raise ConfigurationError(
             "",
             "this is no run: it has no config.yaml and ledger.jsonl",
             "name a run's folder, <storage>/<name>",
             str(folder),
         )
-    config = read_yaml(config_file, str(config_file))
-    summary_file = folder / "summary.json"
-    summary = json.loads(summary_file.read_text()) if summary_file.is_file() else _so_far(folder, config)
-    facts_file = folder / "versions.json"
-    facts = json.loads(facts_file.read_text()) if facts_file.is_file() else {}
+    ledger, config = read_ledger(folder), read_yaml(files.config, str(files.config))
+    summary = json.loads(files.summary.read_text()) if files.summary.is_file() else _so_far(ledger, config)
+    facts = json.loads(files.versions.read_text()) if files.versions.is_file() else {}
     return RunData(
         folder=folder,
         config=config,
-        config_text=config_file.read_text(),
+        config_text=files.config.read_text(),
         summary=summary,
         finished=summary["status"] == "done",
-        stages=_stages(folder, config),
-        sample_sets=_sample_sets(folder, config),
+        stages=_stages(files, ledger, config),
+        sample_sets=_sample_sets(folder, ledger, config),
         versions=facts.get("versions", {}),
         commit=facts.get("git", {}).get("commit", ""),
     )
 
 
-def _so_far(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """What is certain of an unfinished run; its figures come with its end."""
-    scored = read_events(folder, "scored")
-    ledger = Ledger(folder)
-    ledger.events = read_events(folder, "phase")
+def _so_far(ledger: Events, config: dict[str, Any]) -> dict[str, Any]:
+    """Return what is known of an unfinished run; its figures come with its end."""
+    scored = ledger.all("scored")
     matrix = matrix_of(scored)
     return {
         "name": config["name"],
@@ -112,41 +108,38 @@ def _so_far(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _stages(folder: Path, config: dict[str, Any]) -> list[StageLog]:
-    """The stages that were begun, in order."""
-    planned = {event["stage"]: event["steps"] for event in read_events(folder, "prepared")}
-    found: list[StageLog] = []
+def _stages(files: RunFolder, ledger: Events, config: dict[str, Any]) -> list[StageLog]:
+    """Return the stages that were begun, in order."""
+    planned = {event["stage"]: event["steps"] for event in ledger.all("prepared")}
+    stages: list[StageLog] = []
     first = 0
     for number, stage in enumerate(config["stages"], 1):
         if number not in planned:
             break
-        below = folder / "stages" / f"{number}-{stage['name']}"
-        inside = {
-            int(path.stem.removeprefix("step-")): json.loads(path.read_text())["scores"]
-            for path in sorted((below / "scores").glob("step-*.json"))
-        }
+        below = files.stage(number, stage["name"])
+        inside = {step: json.loads(path.read_text())["scores"] for step, path in below.score_files().items()}
         tasks = [task["name"] for task in stage["tasks"]]
-        records = read_records(below / "metrics.jsonl")
-        found.append(StageLog(number, stage["name"], tasks, first, planned[number], records, inside))
+        records = read_lines(below.metrics)
+        stages.append(StageLog(number, stage["name"], tasks, first, planned[number], records, inside))
         first += planned[number]
-    return found
+    return stages
 
 
-def _sample_sets(folder: Path, config: dict[str, Any]) -> list[SampleSet]:
-    """Complete sample sets of the stages, each once per stage."""
-    beside = folder.resolve().parent / "store"
-    root = str(beside if beside.is_dir() else Path(config["storage"]) / "store")
-    models = {event["hash"]: event["path"] for event in read_events(folder, "start_model")}
-    models |= {event["hash"]: event["model"] for event in read_events(folder, "stage_done")}
-    found: dict[tuple[int, str], SampleSet] = {}
-    for event in read_events(folder, "prepared"):
+def _sample_sets(folder: Path, ledger: Events, config: dict[str, Any]) -> list[SampleSet]:
+    """Return the complete sample sets of the stages, each once per stage."""
+    nearby = folder.resolve().parent / "store"
+    root = str(nearby if nearby.is_dir() else Path(config["storage"]) / "store")
+    models = {event["hash"]: event["path"] for event in ledger.all("start_model")}
+    models |= {event["hash"]: event["model"] for event in ledger.all("stage_done")}
+    sets: dict[tuple[int, str], SampleSet] = {}
+    for event in ledger.all("prepared"):
         for name in event["samples"]:
             samples = Artefact("samples", name, root)
             if samples.complete:
                 model = models.get(samples.manifest()["model"])
                 stage = event["stage"]
-                found[stage, name] = SampleSet(stage, config["stages"][stage - 1]["name"], samples, model)
-    return list(found.values())
+                sets[stage, name] = SampleSet(stage, config["stages"][stage - 1]["name"], samples, model)
+    return list(sets.values())
 
 
 def by_stream(run: RunData, group: str) -> dict[str, list[tuple[list[int], list[float]]]]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from continual.errors import describe
+from continual.ledger.folder import RunFolder
 from continual.show.report.figures import Figures
 from continual.show.report.gather import RunData, SampleSet, gather
 from continual.show.report.page import Page, SamplesView, render
@@ -20,7 +21,7 @@ def write_report(folders: Sequence[Path], output: Path | None = None, make: Make
     no report has shown yet. Raises ConfigurationError for a folder that is no run.
     """
     runs = [gather(Path(folder)) for folder in folders]
-    output = output or (runs[0].folder if len(runs) == 1 else Path()) / "report.html"
+    output = output or RunFolder(runs[0].folder if len(runs) == 1 else Path()).report
     pictures = output.with_suffix("") if output.suffix else output.with_name(f"{output.name}-figures")
     pictures.mkdir(parents=True, exist_ok=True)
     labels = names(runs)

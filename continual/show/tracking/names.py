@@ -1,4 +1,4 @@
-"""What things are called in MLflow, and how values are made to fit its limits."""
+"""Names of things in MLflow, and values made to fit its limits."""
 
 import hashlib
 import json
@@ -9,12 +9,19 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from continual.config.schema import Sequence
 
+SEQUENCE = "sequence"
+"""The logical key of a run of MLflow for a whole sequence."""
 KEY_CHARACTERS, PARAM_CHARACTERS, TAG_CHARACTERS = 250, 6000, 5000
 """MLflow's longest key and parameter; for tags older servers stop at 5,000."""
 
 
+def stage_key(stage: int) -> str:
+    """Return the logical key of a stage's run in MLflow."""
+    return f"stage-{stage}"
+
+
 def shorten(text: str, limit: int) -> str:
-    """The text, or its beginning and the hash of the whole: equal texts stay equal, different ones different."""
+    """Return the text, or its beginning and the hash of the whole: equal texts stay equal, different ones different."""
     if len(text) <= limit:
         return text
     mark = f"...{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
@@ -22,13 +29,13 @@ def shorten(text: str, limit: int) -> str:
 
 
 def clean(name: str) -> str:
-    """A key that MLflow takes: letters, digits and `_ - . : /` and space, no empty or dotted path parts, <= 250.
+    """Return a key that MLflow accepts: letters, digits, `_ - . : /` and space, a path without a detour, <= 250.
 
-    lm-eval's `acc,none` becomes `acc:none`; every other foreign character becomes `_`. A valid name is left alone.
+    lm-eval's `acc,none` becomes `acc:none`; every other character becomes `_`. A valid name is not changed.
     """
     name = re.sub(r"[^\w\-. :/]", "_", name.replace(",", ":"))
     parts = [part for part in shorten(name, KEY_CHARACTERS).split("/") if part not in ("", ".", "..")]
-    return "/".join(parts) or "_"
+    return re.sub(r"^\.\.", "__", "/".join(parts)) or "_"
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 from continual.show.tracking.names import TAG_CHARACTERS, clean, shorten
 
 VERSION_KEY = "continual.version_key"
-"""Tag with the spool's id and the stage's key: finds a version whose sending was not recorded before a kill."""
+"""Tag with the ledger's run id and the stage's key: finds a version whose sending was not saved before a kill."""
 LEAST_FORGETTING = "least-forgetting"
 """The alias that is set here. `latest` is MLflow's own: it reserves the name and serves the newest version by it."""
 MEASURES = ("forgetting", "forgetting_old")

@@ -1,282 +1,194 @@
-"""From the spool to MLflow, in order, without duplicates. The only file of the driver that calls mlflow."""
+"""From the ledger and the records of the steps to MLflow, in order, without duplicates."""
 
-import contextlib
 import json
 import logging
-import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from continual.show.tracking.names import PARAM_CHARACTERS, TAG_CHARACTERS, clean, shorten
-from continual.show.tracking.registry import register
-from continual.show.tracking.spool import Entry, Spool
+from continual.ledger.folder import RunFolder
+from continual.ledger.lines import Tail, read_lines
+from continual.show.tracking.client import METRICS_PER_REQUEST, Client, Numbers
+from continual.show.tracking.figures import matrix_table
+from continual.show.tracking.names import SEQUENCE, stage_key, stage_metrics
 from continual.store.files import write_atomic
-from continual.store.lock import FileLock
 
 log = logging.getLogger(__name__)
 
-RUN_KEY = "continual.run_key"
-"""Tag with the spool's id and the logical key: finds a run whose id was not saved before a kill."""
-SETTINGS = {
-    # A hanging server must not hold a request for mlflow's two minutes. No retries inside mlflow: it would repeat a
-    # create_run that was carried out but answered too late, whereas the next attempt here looks for the run first.
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-}
-METRICS_PER_REQUEST, OTHERS_PER_REQUEST = 1000, 100
-"""MLflow's limits: metrics, and parameters or tags, in one log_batch."""
+SENT = ("started", "prepared", "scored", "inside", "stage_done", "best", "stopped", "ended")
+"""The events that MLflow hears of."""
 
 
 @dataclass
 class State:
-    """How far the spool was sent, where to, and which MLflow run each logical key is."""
+    """How far the events (their number) and the steps (the last one, by logical key) were sent, and where to.
+
+    `runs` is {logical key: MLflow's run id}. `pending` are steps that are on their way: after a kill they are sent once
+    more exactly as they were, since a resumed stage writes the same steps with other times.
+    """
 
     uri: str
     experiment: str
-    spool: str
+    ledger_id: str
     runs: dict[str, str] = field(default_factory=dict)
-    offset: int = 0
-    sent: int = 0
+    events: int = 0
+    steps: dict[str, int] = field(default_factory=dict)
+    pending: list[Any] = field(default_factory=list)
 
     @classmethod
-    def load(cls, path: Path, uri: str, experiment: str, spool: str) -> "State":
-        """The saved state; a fresh one, so that all is sent again, for another tracker, experiment or spool."""
-        fresh = cls(uri, experiment, spool)
-        saved = cls(**json.loads(path.read_text())) if path.is_file() else fresh
-        return saved if (saved.uri, saved.experiment, saved.spool) == (uri, experiment, spool) else fresh
+    def load(cls, path: Path, uri: str, experiment: str, ledger_id: str) -> "State":
+        """Return the saved state; a new one, so that all is sent again, for another tracker, experiment or ledger."""
+        new = cls(uri, experiment, ledger_id)
+        saved = json.loads(path.read_text()) if path.is_file() else {}
+        same = all(saved.get(name) == getattr(new, name) for name in ("uri", "experiment", "ledger_id"))
+        return cls(**saved) if same else new
 
 
 class Sender:
-    """Sends spool entries and saves the position after each request. Used by one thread."""
+    """Follows a file of events and the records of the stages that are being trained. Used by one thread.
 
-    def __init__(self, path: Path, uri: str, experiment: str, spool: str):
-        self.path = path
-        self.state = State.load(path, uri, experiment, spool)
-        self._client: Any = None
-        self._experiment_id = ""
+    The state is saved after every event and around every batch of steps, so that a kill at any point leaves neither
+    gaps nor duplicates.
+    """
 
-    def send(self, spool: Spool) -> None:
-        """Send all that waits. Raises what mlflow raises when it is down; the saved position tells how far it came.
+    def __init__(self, events: Path, uri: str, experiment: str):
+        self.events, self.folder = events, RunFolder(events.parent)
+        ledger_id = str(read_lines(events)[0]["id"])
+        self.state = State.load(self.folder.tracker_state, uri, experiment, ledger_id)
+        if not self.folder.tracker_state.is_file():
+            self._save()  # says that this run is tracked, also if the tracker is never reached
+        self._client = Client(uri, experiment, ledger_id)
+        self._tail, self._read = Tail(events), 0
+        self._stages: dict[str, Tail] = {}
 
-        What the tracker refuses as invalid would be refused for ever: it is logged, stays in the spool and is passed.
-        """
-        self._connect()
-        for group in _groups(spool.read(self.state.offset)):
-            try:
-                self._send_group(group)
-            except Exception as error:
-                if not _refused(error) or group[0].record["kind"] == "start":
-                    raise
-                for entry in group:
-                    self._send_or_pass(entry)
-            self.state.offset, self.state.sent = group[-1].end, group[-1].record["n"] + 1
-            self._save()
+    def waiting(self) -> Iterator[Any]:
+        """Yield the events and the records that MLflow does not have yet, read from the files."""
+        stages: dict[str, Path] = {}
+        for number, event in enumerate(read_lines(self.events)):
+            sent = number < self.state.events
+            if event["event"] in SENT and not sent:
+                yield event
+            if event["event"] == "prepared":
+                stages[stage_key(event["stage"])] = self._records(event)
+            elif event["event"] == "stage_done" and sent:
+                stages.pop(stage_key(event["stage"]), None)
+        for key, path in stages.items():
+            yield from (record for record in read_lines(path) if record["step"] > self.state.steps.get(key, 0))
 
-    def _send_or_pass(self, entry: Entry) -> None:
-        try:
-            self._send_group([entry])
-        except Exception as error:
-            if not _refused(error):
-                raise
-            log.warning("MLflow refuses record %d of the spool: %s", entry.record["n"], error)
+    def send(self) -> None:
+        """Send all that is new. Raises what mlflow raises when it is down; the state says how far this came."""
+        if not self._client.connected:
+            if next(self.waiting(), None) is None:
+                return
+            if not self._client.connect(self.state.runs):
+                log.warning("the MLflow runs of %s are gone; everything is sent again", self.folder.path)
+                self.state = State(self.state.uri, self.state.experiment, self.state.ledger_id, self._client.runs)
+        self._send_pending()
+        for event in self._tail.read():
+            if event["event"] == "prepared":
+                self._stages.setdefault(stage_key(event["stage"]), Tail(self._records(event)))
+            if self._read >= self.state.events:
+                self._send_event(event)
+                self.state.events = self._read + 1
+                if event["event"] in SENT:
+                    self._save()
+            if event["event"] == "stage_done" and (tail := self._stages.pop(stage_key(event["stage"]), None)):
+                tail.close()
+            self._read += 1
+        for key in self._stages:
+            self._send_steps(key)
+
+    def _records(self, prepared: dict[str, Any]) -> Path:
+        return self.folder.stage(prepared["stage"], prepared["name"]).metrics
 
     def _save(self) -> None:
-        write_atomic(self.path, json.dumps(asdict(self.state), indent=1))
+        write_atomic(self.folder.tracker_state, json.dumps(asdict(self.state), indent=1))
 
-    def _connect(self) -> None:
-        """Open the tracker and find or create the experiment; once per process."""
-        if self._client is not None:
-            return
-        for name, value in SETTINGS.items():
-            os.environ.setdefault(name, value)
-        from mlflow import MlflowClient  # 2 s, and torch-free callers never need it
+    def _send_event(self, event: dict[str, Any]) -> None:
+        kind, key, time = event["event"], event.get("key", SEQUENCE), round(event["time"] * 1000)
+        if kind == "started":
+            self._client.start(key, event["name"], None, event["tags"], event["params"], time)
+            self._send_files(key, event["files"])
+        elif key not in self._client.runs:
+            return  # the driver failed before it started the run
+        elif kind == "scored":
+            self._send_once(key, Numbers(event["stage"], time, event["metrics"]))
+        elif kind == "best":
+            self._send_once(key, Numbers(event["done"], time, event["metrics"]))
+        elif kind == "stopped":
+            self._client.tags(key, {"stopped": event["why"]})
+        elif kind == "ended":
+            self._end(event, key, time)
+        elif kind in SENT:
+            self._send_stage(event, stage_key(event["stage"]), time)
 
-        database = _sqlite_file(self.state.uri)
-        # Processes that create one SQLite database together destroy each other's tables: one does it, the rest wait.
-        with FileLock(f"{database}.lock") if database else contextlib.nullcontext():
-            client = MlflowClient(self.state.uri)
-            self._experiment_id = _experiment(client, self.state.experiment, database)
-        if self.state.runs and _run(client, next(iter(self.state.runs.values()))) is None:
-            log.warning("the MLflow runs of %s are gone; everything is sent again", self.path.parent)
-            self.state = State(self.state.uri, self.state.experiment, self.state.spool)
-        self._client = client
-
-    def _send_group(self, group: list[Entry]) -> None:
-        record = group[0].record
-        kind, key = record["kind"], record["key"]
-        if kind == "start":
-            self._start(record)
-            return
-        run_id = self.state.runs[key]
-        if kind == "metrics":
-            self._metrics(run_id, [entry.record for entry in group])
-        elif kind == "tags":
-            self._tags(run_id, record["tags"])
-        elif kind == "text":
-            self._client.log_text(run_id, record["text"], record["file"])
-        elif kind == "table":
-            self._table(run_id, record)
-        elif kind == "artifact":
-            self._artifact(run_id, record)
-        elif kind == "dataset":
-            self._dataset(run_id, record)
-        elif kind == "register":
-            folder, version_key = Path(record["path"]), f"{self.state.spool}/{key}"
-            register(self._client, run_id, record["name"], folder, record["tags"], version_key)
-        elif kind == "finish":
-            self._client.set_terminated(run_id, record["status"], end_time=record["time"])
-
-    def _start(self, record: dict[str, Any]) -> None:
-        """Create the run, or open it again: a logical key is one MLflow run whatever is killed in between."""
-        key, parent = record["key"], record["parent"]
-        run = _run(self._client, self.state.runs[key]) if key in self.state.runs else None
-        tags = {RUN_KEY: f"{self.state.spool}/{key}"}
-        if parent:
-            tags["mlflow.parentRunId"] = self.state.runs[parent]
-        if run is None:
-            wanted = f"tags.`{RUN_KEY}` = '{tags[RUN_KEY]}'"
-            found = self._client.search_runs([self._experiment_id], wanted, max_results=1)
-            run = found[0] if found else self._create(record, tags)
-        run_id = run.info.run_id
-        if run.info.status != "RUNNING":
-            self._client.update_run(run_id, status="RUNNING")
-        params = {clean(name): shorten(value, PARAM_CHARACTERS) for name, value in record["params"].items()}
-        there = run.data.params
-        # A parameter can never change in MLflow; what a resumed run has differently is kept as a tag.
-        changed = {f"params/{name}": value for name, value in params.items() if there.get(name, value) != value}
-        self._tags(run_id, {**record["tags"], **tags, **changed})
-        self._params(run_id, {name: value for name, value in params.items() if name not in there})
-        self.state.runs[key] = run_id
-
-    def _create(self, record: dict[str, Any], tags: dict[str, str]) -> Any:
-        return self._client.create_run(self._experiment_id, record["time"], tags, record["name"])
-
-    def _params(self, run_id: str, params: dict[str, str]) -> None:
-        from mlflow.entities import Param
-
-        for part in _parts([Param(name, value) for name, value in params.items()], OTHERS_PER_REQUEST):
-            self._client.log_batch(run_id, params=part, synchronous=True)
-
-    def _tags(self, run_id: str, tags: dict[str, str]) -> None:
-        from mlflow.entities import RunTag
-
-        pairs = [RunTag(clean(name), shorten(value, TAG_CHARACTERS)) for name, value in tags.items()]
-        for part in _parts(pairs, OTHERS_PER_REQUEST):
-            self._client.log_batch(run_id, tags=part, synchronous=True)
-
-    def _metrics(self, run_id: str, records: list[dict[str, Any]]) -> None:
-        from mlflow.entities import Metric
-
-        # The spool's own time makes a metric that is sent twice equal to itself: MLflow keeps one.
-        metrics = [
-            Metric(name, value, record["time"], record["step"])
-            for record in records
-            for name, value in record["values"].items()
-        ]
-        for part in _parts(metrics, METRICS_PER_REQUEST):
-            self._client.log_batch(run_id, metrics=part, synchronous=True)
-
-    def _table(self, run_id: str, record: dict[str, Any]) -> None:
-        """What MlflowClient.log_table stores; that one appends to an existing table, so a repeat would double it."""
-        columns, file = record["columns"], record["file"]
-        rows = [list(row) for row in zip(*columns.values(), strict=True)]
-        self._client.log_text(run_id, json.dumps({"columns": list(columns), "data": rows}), file)
-        tables = json.loads(self._client.get_run(run_id).data.tags.get("mlflow.loggedArtifacts", "[]"))
-        if (entry := {"path": file, "type": "table"}) not in tables:
-            self._client.set_tag(run_id, "mlflow.loggedArtifacts", json.dumps([*tables, entry]))
-
-    def _artifact(self, run_id: str, record: dict[str, Any]) -> None:
-        path = Path(record["path"])
-        if path.is_dir():
-            self._client.log_artifacts(run_id, str(path), record["folder"])
-        elif path.is_file():
-            self._client.log_artifact(run_id, str(path), record["folder"])
+    def _send_stage(self, event: dict[str, Any], key: str, time: int) -> None:
+        if event["event"] == "prepared":
+            tags = event["tags"]
+            name = f"{tags['sequence']}/{event['stage']}-{event['name']}"
+            params = {"steps": str(event["steps"]), "mitigation": tags["mitigation"]}
+            self._client.start(key, name, SEQUENCE, tags, params, time)
+            for stream, data in event["data"].items():
+                context = "training" if stream == "task" else "replay"
+                self._client.dataset(key, stream, data["content"][:16], data["path"], context, data["counts"])
+        elif event["event"] == "inside":
+            values = {f"score/{task}": value["score"] for task, value in event["scores"].items()}
+            self._client.metrics(key, [Numbers(event["step"], time, values)])
         else:
-            log.warning("the MLflow artifact %s is gone; it is left out", path)
+            self._send_steps(key)
+            if version := event["version"]:
+                self._client.register(key, version["name"], Path(event["model"]), version["tags"])
+            self._client.finish(key, "FINISHED", time)
 
-    def _dataset(self, run_id: str, record: dict[str, Any]) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
+    def _end(self, event: dict[str, Any], key: str, time: int) -> None:
+        """Close the run and the stages that are open."""
+        self._send_files(key, event["files"])
+        if event["matrix"]:
+            self._client.table(key, matrix_table(event["matrix"]), "matrix.json")
+        for stage in map(stage_key, event["open"]):
+            self._send_steps(stage)
+            self._client.finish(stage, event["status"], time)
+        self._client.finish(key, event["status"], time)
 
-        columns = [{"name": name, "type": kind, "required": True} for name, kind in record["schema"].items()]
-        dataset = Dataset(
-            name=record["name"][:500],
-            digest=record["digest"][:36],  # MLflow's longest
-            source_type="local",
-            source=json.dumps({"uri": record["source"]}),
-            schema=json.dumps({"mlflow_colspec": columns}) if columns else None,
-            profile=json.dumps(record["profile"]),
-        )
-        tags = {"mlflow.data.context": record["context"], "continual.digest": record["digest"]}
-        inputs = DatasetInput(dataset, [InputTag(name, value[:500]) for name, value in tags.items()])
-        self._client.log_inputs(run_id, [inputs])
+    def _send_files(self, key: str, files: list[str]) -> None:
+        for file in files:
+            self._client.artifact(key, self.folder.path / file)
 
+    def _send_once(self, key: str, numbers: Numbers) -> None:
+        """Send the numbers of a step unless the run has come as far: a resumed run may repeat a step."""
+        if numbers.step > self.state.steps.get(key, -1):
+            self._client.metrics(key, [numbers])
+            self.state.steps[key] = numbers.step
 
-def _groups(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
-    """Neighbouring metrics of one run together, up to a request's limit; everything else alone. Keeps the order."""
-    group: list[Entry] = []
-    size = 0
-    for entry in entries:
-        record = entry.record
-        count = len(record["values"]) if record["kind"] == "metrics" else METRICS_PER_REQUEST
-        if group and (size + count > METRICS_PER_REQUEST or record["key"] != group[0].record["key"]):
-            yield group
-            group, size = [], 0
-        group.append(entry)
-        size += count
-    if group:
-        yield group
+    def _send_steps(self, key: str) -> None:
+        """Send the new records of a stage; steps that were sent before a resume are not sent again."""
+        batch: list[Numbers] = []
+        last, size = self.state.steps.get(key, 0), 0
+        for record in self._stages[key].read():
+            if record["step"] > last:
+                numbers = Numbers(record["step"], round(record["time"] * 1000), stage_metrics(record))
+                if size + len(numbers.values) > METRICS_PER_REQUEST:
+                    self._send_batch(key, batch)
+                    batch, size = [], 0
+                batch.append(numbers)
+                last, size = numbers.step, size + len(numbers.values)
+        self._send_batch(key, batch)
 
+    def _send_batch(self, key: str, batch: list[Numbers]) -> None:
+        if batch:
+            self.state.pending = [key, batch]
+            self._save()
+            self._send_pending()
 
-def _parts(items: list[Any], size: int) -> Iterator[list[Any]]:
-    iterator = iter(items)
-    while part := list(islice(iterator, size)):
-        yield part
+    def _send_pending(self) -> None:
+        if self.state.pending:
+            key, steps = self.state.pending
+            batch = [Numbers(*numbers) for numbers in steps]
+            self._client.metrics(key, batch)
+            self.state.steps[key], self.state.pending = batch[-1].step, []
+            self._save()
 
-
-def _refused(error: Exception) -> bool:
-    """Whether sending the same again cannot help: the tracker calls it invalid, or a file may not be read."""
-    invalid = getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE"
-    return invalid or isinstance(error, PermissionError | FileNotFoundError)
-
-
-def _run(client: Any, run_id: str) -> Any:
-    """The run, or None when it was deleted, or its database."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
-    return run if run.info.lifecycle_stage == "active" else None
-
-
-def _experiment(client: Any, name: str, database: Path | None) -> str:
-    """The experiment's id. A new one keeps its artifacts beside the SQLite file, or where the server says."""
-    from mlflow.exceptions import MlflowException
-
-    if (experiment := client.get_experiment_by_name(name)) is None:
-        location = (database.parent / "mlartifacts").as_uri() if database else None
-        try:
-            return client.create_experiment(name, artifact_location=location)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            experiment = client.get_experiment_by_name(name)
-    return experiment.experiment_id
-
-
-def _sqlite_file(uri: str) -> Path | None:
-    """The absolute file of a `sqlite:///...` URI, with its folder made; None for any other tracker."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    path = Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+    def close(self) -> None:
+        for tail in [self._tail, *self._stages.values()]:
+            tail.close()

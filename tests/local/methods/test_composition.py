@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from continual.contract.mitigation import ModelRef
-from continual.ledger.records import read_records
+from continual.ledger.lines import read_lines
 from continual.models import model_hash
 from continual.training.launch import fit
 from tests.kits import compositions as lists
@@ -33,7 +33,7 @@ def test_ray_train_equals_the_loop_in_process(local_ray: None, tmp_path: Path, n
     second = lists.next_stage(first, ModelRef(str(job.export), model_hash(job.export)))
     job, mitigations = lists.build(second, tmp_path / "two")
     fit(job, 2.0, lambda records: None)
-    found = read_records(job.folder / "metrics.jsonl")
+    found = read_lines(job.folder / "metrics.jsonl")
     expected, _ = lists.run(dataclasses.replace(job, folder=tmp_path / "in-process"))
 
     assert len(found) == lists.STEPS[2]

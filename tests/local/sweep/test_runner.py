@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from continual.cli.tune import main
+from continual.ledger.ledger import Ledger
 from continual.sweep.trainable import Ended
 from tests.conftest import ROOT
 from tests.e2e.sweeps import result, write
@@ -41,7 +42,9 @@ def pretend(config: dict[str, Any], environment: dict[str, str], cwd: str, stop:
     }  # fmt: skip
     loaded.run_folder.mkdir(parents=True, exist_ok=True)
     (loaded.run_folder / "summary.json").write_text(json.dumps(summary))
-    (loaded.run_folder / "ledger.jsonl").write_text('{"event": "closed", "time": 0}\n')
+    with Ledger(loaded.run_folder) as ledger:
+        ledger.run_id()
+        ledger.add("closed")
     ray_tune.report({"stage": 2, "average_score": score})
 
 

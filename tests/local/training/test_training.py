@@ -10,7 +10,7 @@ import torch
 from continual.config.schema import ModelSource, Source, Train
 from continual.contract.stream import Stream
 from continual.data import RowReader, prepare_rows
-from continual.ledger.records import read_records
+from continual.ledger.lines import read_lines
 from continual.models.start import start_model
 from continual.store import Artefact, Store
 from continual.training.job import TASK, TrainJob
@@ -43,7 +43,7 @@ def train(parts: tuple[Path, Any, Artefact], name: str, replay: bool, **options:
         streams.append(Stream("replay", rows, Kl(), teacher=model, coefficient=2.0, rows_per_step=5))
     job = TrainJob(folder / name, model, model.path, tuple(streams), settings, STEPS, seed=7)
     fit(job, 2.0, lambda records: None)
-    return read_records(job.folder / "metrics.jsonl")
+    return read_lines(job.folder / "metrics.jsonl")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from continual.errors import ConfigurationError
-from continual.ledger.records import Records, read_records
+from continual.ledger.lines import read_lines
+from continual.ledger.records import Records
 from continual.methods.context_free import ContextFree
 from continual.methods.drift_budget import LEAST, MOST, START_WEIGHT, dual_step
 from continual.preflight.check_methods import check_methods
@@ -90,7 +91,7 @@ def steps(job: Any, until: int) -> list[dict[str, Any]]:
     worker = kit.worker_of(job)
     batches = ({**kit_arrays(job, step), "step": [step]} for step in range(worker.step, until))
     run_steps(worker, batches, Records(job.folder / "metrics.jsonl", worker.step), job.folder / "stop")
-    return read_records(job.folder / "metrics.jsonl")
+    return read_lines(job.folder / "metrics.jsonl")
 
 
 def kit_arrays(job: Any, step: int) -> dict[str, Any]:

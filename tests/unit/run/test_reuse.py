@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from continual.evaluation.service import Scorer
-from continual.ledger.records import Records, read_records
+from continual.ledger.lines import read_lines
+from continual.ledger.records import Records
 from continual.run.reuse import stage_inputs, trained_once
 from continual.store import Store, digest
 from continual.training.job import TrainJob
@@ -93,7 +94,7 @@ def test_a_second_run_takes_over_model_and_records(tmp_path: Path) -> None:
     other = TrainJob(**{**vars(job), "folder": tmp_path / "other"})
     assert trained(other, scorer, store) == (["first"], 0)
     assert exported(other)
-    assert read_records(other.folder / "metrics.jsonl") == read_records(job.folder / "metrics.jsonl")
+    assert read_lines(other.folder / "metrics.jsonl") == read_lines(job.folder / "metrics.jsonl")
     for path in job.export.iterdir():
         assert (other.export / path.name).read_bytes() == path.read_bytes()
     assert trained(other, scorer, store) == ([], 0)

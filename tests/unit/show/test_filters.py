@@ -23,7 +23,7 @@ EXAMPLES = {
         "low-rank/2-sort",
     },
     "tags.start_model = 'START_MODEL_HASH'": {"kept", "lost", "warm", "low-rank", "failed"},
-    "attributes.status = 'FAILED'": {"failed"},
+    "attributes.status = 'FAILED'": {"failed", "failed/1-reversal"},
 }
 """Filter and the names of the runs that it finds."""
 
@@ -40,10 +40,10 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
         "low-rank": ([(0.0, 0.0), (1.0, 0.0), (1.0, 0.9375)], [lora]),
     }
     for name, (scores, overrides) in arms.items():
-        run, folder = make_run(storage, name, scores, *overrides)  # type: ignore[arg-type]
-        assert publish(run, folder, uri, "filters").close(60) == 0
-    run, folder = make_run(storage, "failed", KEPT, stages=0)
-    assert publish(run, folder, uri, "filters", "FAILED").close(60) == 0
+        _, folder = make_run(storage, name, scores, *overrides)  # type: ignore[arg-type]
+        assert publish(folder, uri, "filters").close(60) == 0
+    _, folder = make_run(storage, "failed", KEPT, stages=0)
+    assert publish(folder, uri, "filters", "FAILED").close(60) == 0
     return uri
 
 

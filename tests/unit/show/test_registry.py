@@ -1,6 +1,7 @@
 """Stages in MLflow's model registry: versions, tags and aliases, against SQLite and its own API."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from continual.config.load import load_sequence
 from continual.errors import ConfigurationError
+from continual.ledger.folder import RunFolder
 from continual.show.tracking import Tracker
 from continual.show.tracking.registry import LEAST_FORGETTING, VERSION_KEY, least_forgetting
 from tests.kits.runs import KEPT, LOST, TINY, make_run, publish, stderr
@@ -19,8 +21,8 @@ def arms(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     storage = tmp_path_factory.mktemp("registry")
     uri = f"sqlite:///{storage}/mlflow.db"
     for name, scores, override in (("kept", KEPT, "seed=3"), ("lost", LOST, "mitigation=[]")):
-        run, folder = make_run(storage, name, scores, "track.register=tiny-models", override)
-        assert publish(run, folder, uri, "arms").close(60) == 0
+        _, folder = make_run(storage, name, scores, "track.register=tiny-models", override)
+        assert publish(folder, uri, "arms").close(60) == 0
     return uri, storage
 
 
@@ -81,43 +83,42 @@ def test_aliases_find_the_newest_and_the_one_that_forgot_least(arms: tuple[str, 
 def test_what_is_sent_twice_is_one_version(arms: tuple[str, Path]) -> None:
     """A kill after the sending and before the saving: all is sent again."""
     uri, storage = arms
-    state_file = storage / "lost" / "mlflow" / "state.json"
-    state = json.loads(state_file.read_text())
-    state_file.write_text(json.dumps({**state, "offset": 0, "sent": 0, "runs": {}}))
-    assert Tracker(storage / "lost", uri, "arms").close(60) == 0
+    files = RunFolder(storage / "lost")
+    state = json.loads(files.tracker_state.read_text())
+    files.tracker_state.write_text(json.dumps({**state, "events": 0, "steps": {}, "runs": {}}))
+    assert Tracker(files.ledger, uri, "arms").close(60) == 0
     assert sorted(versions_of(uri)) == [1, 2, 3, 4]
     assert len({version.tags[VERSION_KEY] for version in versions_of(uri).values()}) == 4
 
 
 def test_versions_follow_when_the_tracker_is_back(arms: tuple[str, Path], tmp_path: Path) -> None:
-    run, folder = make_run(tmp_path, "late", KEPT, "track.register=late-models")
-    tracker = publish(run, folder, "http://127.0.0.1:1", "late")
+    _, folder = make_run(tmp_path, "late", KEPT, "track.register=late-models")
+    tracker = publish(folder, "http://127.0.0.1:1", "late")
     assert tracker.close(3) > 0
     uri, _ = arms
-    assert Tracker(folder, uri, "late").close(60) == 0
+    assert Tracker(RunFolder(folder).ledger, uri, "late").close(60) == 0
     assert sorted(versions_of(uri, "late-models")) == [1, 2]
     assert client_of(uri).get_model_version_by_alias("late-models", LEAST_FORGETTING).version == 2
 
 
 def test_a_model_that_is_gone_stops_nothing(arms: tuple[str, Path], tmp_path: Path) -> None:
     uri, _ = arms
-    tracker = Tracker(tmp_path / "run", uri, "gone")
-    tracker.start_run("stage-1", "one")
-    tracker.register("stage-1", "gone-models", tmp_path / "gone", {"stage": "1"})
-    tracker.metrics("stage-1", {"loss": 1.0}, 1)
-    tracker.finish("stage-1")
-    assert tracker.close(60) == 0
+    _, folder = make_run(tmp_path, "gone", KEPT, "track.register=gone-models")
+    for model in folder.glob("stages/*/model"):
+        shutil.rmtree(model)
+    assert publish(folder, uri, "gone").close(60) == 0
     client = client_of(uri)
-    [found] = client.search_runs([client.get_experiment_by_name("gone").experiment_id])
-    assert found.info.status == "FINISHED"
-    assert found.data.metrics == {"loss": 1.0}
+    runs = client.search_runs([client.get_experiment_by_name("gone").experiment_id])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    stage = next(run for run in runs if run.info.run_name == "gone/2-sort")
+    assert stage.data.metrics["loss/task"] == 4 / 24
     assert versions_of(uri, "gone-models") == {}
 
 
 def test_nothing_is_registered_unless_asked(tmp_path: Path, arms: tuple[str, Path]) -> None:
     uri, _ = arms
-    run, folder = make_run(tmp_path, "plain", KEPT)
-    assert publish(run, folder, uri, "plain").close(60) == 0
+    _, folder = make_run(tmp_path, "plain", KEPT)
+    assert publish(folder, uri, "plain").close(60) == 0
     assert {version.name for version in client_of(uri).search_model_versions()} <= {"tiny-models", "late-models"}
 
 

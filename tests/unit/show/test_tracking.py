@@ -18,23 +18,64 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from continual.ledger.folder import RunFolder
+from continual.ledger.ledger import Events
+from continual.ledger.lines import read_lines, write_line
+from continual.ledger.records import Records
 from continual.show.tracking import (
     Tracker,
     clean,
     flatten,
     git_state,
     matrix_figure,
-    matrix_table,
     sequence_metrics,
     stage_metrics,
 )  # fmt: skip
 from continual.show.tracking.names import PARAM_CHARACTERS, shorten
-from continual.show.tracking.spool import Spool
+from continual.show.tracking.sender import Sender
 
 MATRIX: list[dict[str, Any]] = [
     {"stage": 0, "name": "start", "scores": {"a": {"score": 0.0, "stderr": 0.0, "n": 9}, "t": {"score": -1.5, "n": 9}}},
     {"stage": 1, "name": "one", "scores": {"a": {"score": 0.75, "stderr": 0.1, "n": 9}}},
 ]
+
+
+class Written:
+    """The files of a run with one stage, written as a driver and its workers write them."""
+
+    def __init__(self, folder: Path, step: int = 0):
+        """Begin or resume the run; its stage from the checkpoint at `step`."""
+        self.files = RunFolder(folder)
+        self.events = Events(self.files.ledger).open()
+        self.events.run_id()
+        self.metrics = self.files.stage(1, "one").metrics
+        self.records = Records(self.metrics, step)
+
+    def start(
+        self, name: str, params: dict[str, Any] | None = None, tags: dict[str, str] | None = None, *files: str
+    ) -> None:
+        self.events.add("started", name=name, tags=tags or {}, params=flatten(params or {}), files=list(files))
+
+    def prepare(self, sequence: str, **data: Any) -> None:
+        """Begin the stage; its run in MLflow is `<sequence>/1-one`."""
+        tags = {"sequence": sequence, "mitigation": "none"}
+        self.events.add("prepared", stage=1, name="one", steps=3, tags=tags, data=data)
+
+    def step(self, step: int, loss: dict[str, float] | None = None, **more: Any) -> None:
+        losses = {"task": float(step)} if loss is None else loss
+        self.records.append({"step": step, "loss": losses, "tokens": 100, "seconds": random.random(), **more})
+
+    def score(self, stage: int, **metrics: float) -> None:
+        self.events.add("scored", stage=stage, metrics=metrics)
+
+    def done(self) -> None:
+        self.events.add("stage_done", stage=1, version=None)
+
+    def end(self, status: str = "FINISHED", *files: str, matrix: Any = None, stages: tuple[int, ...] = ()) -> None:
+        self.events.add("ended", status=status, files=list(files), matrix=matrix, open=stages)
+
+    def track(self, uri: str, experiment: str, enabled: bool = True) -> Tracker:
+        return Tracker(self.files.ledger, uri, experiment, enabled)
 
 
 @dataclass
@@ -53,9 +94,9 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database that two drivers created at the same moment; the tests copy it, for creating one takes seconds."""
     folder = tmp_path_factory.mktemp("database")
     code = (
-        "import sys; from pathlib import Path; from continual.show.tracking import Tracker\n"
-        "tracker = Tracker(Path(sys.argv[1]), sys.argv[2], 'shared'); tracker.start_run('sequence', sys.argv[3])\n"
-        "sys.exit(tracker.close(120))"
+        "import sys; from pathlib import Path; from tests.unit.show.test_tracking import Written\n"
+        "run = Written(Path(sys.argv[1])); run.start(sys.argv[3])\n"
+        "sys.exit(run.track(sys.argv[2], 'shared').close(120))"
     )
     uri = f"sqlite:///{folder}/new/mlflow.db"
     names = ("one", "two")
@@ -71,17 +112,20 @@ def outage(tmp_path_factory: pytest.TempPathFactory, database: Path) -> Iterator
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    tracker = Tracker(folder / "run", f"http://127.0.0.1:{port}", "outage")
+    run = Written(folder / "run")
+    tracker = run.track(f"http://127.0.0.1:{port}", "outage")
+    run.files.config.write_text("seed: 1")
     seconds = []
     for step in range(60):
         begin = time.perf_counter()
         if step == 0:
-            tracker.start_run("sequence", "outage", params={"seed": 1})
-        tracker.metrics("sequence", {"loss/task": 1.0 / (step + 1)}, step)
+            run.start("outage", {"seed": 1}, {}, "config.yaml")
+            run.prepare("outage")
+        run.step(step + 1)
+        run.events.add("phase", phase="train", stage=1, seconds=1.0)
         seconds.append(time.perf_counter() - begin)
         time.sleep(0.05)  # 3 s: the thread imports mlflow and fails meanwhile
-    tracker.text("sequence", "seed: 1", "config.yaml")
-    tracker.finish("sequence")
+    run.end(stages=(1,))
     begin = time.perf_counter()
     waiting = tracker.close(timeout=3)
     result = Outage(folder, tracker.uri, statistics.median(seconds), waiting, time.perf_counter() - begin)
@@ -126,7 +170,7 @@ def history(uri: str, run: Any, metric: str) -> list[tuple[int, float]]:
 
 def test_a_tracker_that_is_down_delays_no_call(outage: Outage) -> None:
     assert outage.median < 0.05  # seconds; not the slowest, which on a busy machine waited for a core
-    assert outage.waiting == 63
+    assert outage.waiting == 63  # three events and a record of every step
     assert outage.close_seconds < 6
 
 
@@ -134,50 +178,53 @@ def test_a_tracker_that_never_answers_delays_neither_calls_nor_close(tmp_path: P
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        tracker = Tracker(tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}", "silent")
+        run = Written(tmp_path)
         begin = time.perf_counter()
-        tracker.start_run("sequence", "silent")
-        tracker.tags("sequence", {"a": "b"})
+        tracker = run.track(f"http://127.0.0.1:{silent.getsockname()[1]}", "silent")
+        run.start("silent")
+        run.events.add("stopped", why="b")
         assert time.perf_counter() - begin < 2  # a request waits 10 s
         assert tracker.close(timeout=1) == 2
         assert time.perf_counter() - begin < 5
 
 
 def test_a_whole_sequence_arrives_in_order(uri: str, tmp_path: Path) -> None:
-    tracker = Tracker(tmp_path / "run", uri, "demo")
-    tracker.start_run("sequence", "demo", params={"train": {"steps": 3}}, tags={"git": "abc"})
-    tracker.start_run("stage-1", "demo/one", parent="sequence")
-    for step in (1, 2, 3):
-        tracker.metrics("stage-1", {"loss/task": 1.0 / step, "acc,none": 0.5, "drift/x": float("nan")}, step)
-    tracker.metrics("stage-1", {f"many/{i}": i for i in range(1500)}, 3)
-    tracker.dataset("stage-1", "rows", "f" * 64, "/store/rows/1", "train", {"rows": 7}, {"ids": "long"})
-    tracker.finish("stage-1")
-    tracker.metrics("sequence", sequence_metrics({"forgetting": None}, MATRIX[1]["scores"]), 1)
-    matrix_figure(MATRIX, tmp_path / "matrix.png")
-    tracker.artifact("sequence", tmp_path / "matrix.png", "figures")
-    tracker.artifact("sequence", tmp_path / "never written")
-    tracker.table("sequence", matrix_table(MATRIX), "matrix.json")
-    tracker.text("sequence", "seed: 0", "config.yaml")
-    tracker.finish("sequence", "FAILED")
+    run = Written(tmp_path / "run")
+    run.files.config.write_text("seed: 0")
+    tracker = run.track(uri, "demo")
+    run.start("demo", {"train": {"steps": 3}}, {"git": "abc"}, "config.yaml")
+    run.prepare("demo", rows={"content": "f" * 64, "path": "/store/rows/1", "counts": {"rows": 7}})
+    for step in (1, 2):
+        run.step(step, {"task": 1.0 / step}, drift={"x": float("nan")})
+    run.step(3, {"task": 1 / 3, **{f"many {i}": i for i in range(1500)}})
+    run.events.add("inside", stage=1, step=2, scores={"acc,none": {"score": 0.5}})
+    run.score(1, **sequence_metrics({"forgetting": None}, MATRIX[1]["scores"]))
+    run.done()
+    (run.files.figures / "deep").mkdir(parents=True)
+    matrix_figure(MATRIX, run.files.matrix)
+    matrix_figure(MATRIX, run.files.figures / "deep" / "matrix.png")
+    run.end("FAILED", "matrix.png", "report", "never written", matrix=MATRIX)
     assert tracker.wait_for("stage-1", 30) is not None
     assert tracker.close(30) == 0
 
     runs = runs_of(uri, "demo")
-    parent, child = runs["demo"], runs["demo/one"]
+    parent, child = runs["demo"], runs["demo/1-one"]
     assert (parent.info.status, child.info.status) == ("FAILED", "FINISHED")
     assert parent.info.run_id == tracker.run_id("sequence")
     assert parent.data.params == {"train.steps": "3"}
     assert parent.data.tags["git"] == "abc"
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert child.data.params == {"steps": "3", "mitigation": "none"}
     assert history(uri, child, "loss/task") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
-    assert child.data.metrics["acc:none"] == 0.5
-    assert child.data.metrics["many/1499"] == 1499
+    assert history(uri, child, "score/acc:none") == [(2, 0.5)]
+    assert child.data.metrics["loss/many 1499"] == 1499
     assert parent.data.metrics == {"score/a": 0.75, "stderr/score/a": 0.1}
     dataset = child.inputs.dataset_inputs[0]
-    assert (dataset.dataset.name, dataset.dataset.digest) == ("rows", "f" * 36)
-    assert {tag.key: tag.value for tag in dataset.tags}["mlflow.data.context"] == "train"
+    assert (dataset.dataset.name, dataset.dataset.digest) == ("rows", "f" * 16)
+    assert {tag.key: tag.value for tag in dataset.tags}["mlflow.data.context"] == "replay"
     artifacts = tmp_path / "mlartifacts" / parent.info.run_id / "artifacts"
-    assert (artifacts / "figures" / "matrix.png").read_bytes().startswith(b"\x89PNG")
+    assert (artifacts / "matrix.png").read_bytes().startswith(b"\x89PNG")
+    assert (artifacts / "report" / "deep" / "matrix.png").is_file()
     assert (artifacts / "config.yaml").read_text() == "seed: 0"
     table = json.loads((artifacts / "matrix.json").read_text())
     assert table == {
@@ -190,11 +237,11 @@ def test_a_whole_sequence_arrives_in_order(uri: str, tmp_path: Path) -> None:
 def test_mlflow_reads_the_table(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
 
-    tracker = Tracker(tmp_path / "run", uri, "table")
-    tracker.start_run("sequence", "table")
+    run = Written(tmp_path / "run")
+    run.start("table")
     for _ in range(2):  # a repeat replaces it
-        tracker.table("sequence", matrix_table(MATRIX), "matrix.json")
-    assert tracker.close(30) == 0
+        run.end(matrix=MATRIX)
+    assert run.track(uri, "table").close(30) == 0
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(uri)
     try:
@@ -205,15 +252,15 @@ def test_mlflow_reads_the_table(uri: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert frame["a"].tolist() == [0.0, 0.75]
 
 
-def resumed(folder: Path, uri: str, last_step: int) -> Tracker:
-    """What a driver does at every start: open the runs again and report from the first step on."""
-    tracker = Tracker(folder, uri, "kills")
-    tracker.start_run("sequence", "parent", params={"seed": 0})
-    tracker.start_run("stage-1", "child", parent="sequence")
-    for step in range(1, last_step + 1):
-        tracker.metrics("stage-1", {"loss/task": float(step)}, step)
-        tracker.metrics("sequence", {"score/a": step / 10}, step)
-    return tracker
+def resumed(folder: Path, first_step: int, last_step: int) -> Written:
+    """What a start leaves: the run and the stage begun again, the steps after those of the start before."""
+    run = Written(folder, first_step - 1)
+    run.start("kills", {"seed": 0})
+    run.prepare("kills")
+    for step in range(first_step, last_step + 1):
+        run.step(step)
+        run.score(step, a=step / 10)
+    return run
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -221,39 +268,82 @@ def test_kills_at_random_positions_leave_one_parent_one_child_and_every_step_onc
     uri: str, tmp_path: Path, seed: int
 ) -> None:
     chance = random.Random(seed)
-    folder, state_file = tmp_path / "run", tmp_path / "run" / "mlflow" / "state.json"
+    folder, state_file = tmp_path / "run", RunFolder(tmp_path / "run").tracker_state
+    first_step = 1
     for last_step in (3, 5, 9):
-        assert resumed(folder, uri, last_step).close(30) == 0
-        # A kill after the sending and before the saving leaves the state of an earlier record.
+        assert resumed(folder, first_step, last_step).track(uri, "kills").close(30) == 0
+        first_step = last_step + 1
+        # A kill after the sending and before the saving leaves the state of an earlier event.
         state = json.loads(state_file.read_text())
-        entries = list(Spool(folder / "mlflow" / "spool.jsonl").read())
-        sent = chance.randrange(len(entries))
-        started = {entry.record["key"] for entry in entries[:sent] if entry.record["kind"] == "start"}
-        state |= {"sent": sent, "offset": entries[sent - 1].end if sent else 0}
-        state["runs"] = {key: run for key, run in state["runs"].items() if key in started}
+        events = read_lines(RunFolder(folder).ledger)
+        state["events"] = chance.randrange(len(events))
+        state["steps"] = {"stage-1": chance.randrange(last_step)}
+        sent = {event["event"] for event in events[: state["events"]]}
+        known = {"sequence": "started" in sent, "stage-1": "prepared" in sent}
+        state["runs"] = {key: run for key, run in state["runs"].items() if known[key]}
         state_file.write_text(json.dumps(state))
-    with (folder / "mlflow" / "spool.jsonl").open("a") as spool:
-        spool.write('{"n": 99, "kind": "met')  # and in the middle of a line
-    tracker = resumed(folder, uri, 12)
-    tracker.finish("stage-1")
-    tracker.finish("sequence")
-    assert tracker.close(30) == 0
+    with RunFolder(folder).ledger.open("a") as ledger:
+        ledger.write('{"event": "scor')  # and in the middle of a line
+    run = resumed(folder, first_step, 12)
+    run.done()
+    run.end()
+    assert run.track(uri, "kills").close(30) == 0
     runs = runs_of(uri, "kills")
-    assert sorted(runs) == ["child", "parent"]
+    assert sorted(runs) == ["kills", "kills/1-one"]
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
-    assert history(uri, runs["child"], "loss/task") == [(step, float(step)) for step in range(1, 13)]
-    assert history(uri, runs["parent"], "score/a") == [(step, step / 10) for step in range(1, 13)]
+    assert history(uri, runs["kills/1-one"], "loss/task") == [(step, float(step)) for step in range(1, 13)]
+    assert history(uri, runs["kills"], "a") == [(step, step / 10) for step in range(1, 13)]
+
+
+class Killed(Exception):
+    pass
+
+
+def test_steps_that_were_on_their_way_at_a_kill_are_sent_as_they_were(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stage resumes from a checkpoint before them and writes them again, with other times and durations."""
+    run = resumed(tmp_path / "run", 1, 8)
+    save = Sender._save
+
+    def killed_before_saving(sender: Sender) -> None:
+        if sender.state.steps.get("stage-1") and not sender.state.pending:
+            raise Killed
+        save(sender)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Sender, "_save", killed_before_saving)
+        with pytest.raises(Killed):
+            Sender(run.files.ledger, uri, "kills").send()
+    assert len(history(uri, runs_of(uri, "kills")["kills/1-one"], "loss/task")) == 8
+
+    assert resumed(tmp_path / "run", 5, 10).track(uri, "kills").close(30) == 0
+    child = runs_of(uri, "kills")["kills/1-one"]
+    for metric in ("loss/task", "tokens_per_second"):
+        assert [step for step, _ in history(uri, child, metric)] == list(range(1, 11))
+
+
+def test_a_stage_that_is_scored_again_stays_as_it_was_sent(uri: str, tmp_path: Path) -> None:
+    run = Written(tmp_path / "run")
+    run.start("again")
+    run.score(1, a=0.5)
+    assert run.track(uri, "again").close(30) == 0
+    run.score(1, a=0.6)
+    run.score(2, a=0.7)
+    assert run.track(uri, "again").close(30) == 0
+    assert history(uri, runs_of(uri, "again")["again"], "a") == [(1, 0.5), (2, 0.7)]
 
 
 DRIVER = """
 import sys, time
 from pathlib import Path
-from continual.show.tracking import Tracker
-tracker = Tracker(Path(sys.argv[1]), sys.argv[2], "killed")
-tracker.start_run("sequence", "parent")
-tracker.start_run("stage-1", "child", parent="sequence")
+from tests.unit.show.test_tracking import Written
+run = Written(Path(sys.argv[1]))
+tracker = run.track(sys.argv[2], "killed")
+run.start("killed")
+run.prepare("killed")
 for step in range(1, 10_000):
-    tracker.metrics("stage-1", {"loss/task": float(step)}, step)
+    run.step(step)
     if step == 5:
         tracker.wait_for("stage-1", 60)
         print("sending", flush=True)
@@ -268,63 +358,77 @@ def test_a_driver_killed_while_it_sends_is_continued(uri: str, tmp_path: Path) -
         assert driver.stdout.readline() == "sending\n"
         time.sleep(random.uniform(0.9, 1.3))  # around the second sending
         driver.kill()
-    tracker = Tracker(tmp_path / "run", uri, "killed")
-    tracker.start_run("stage-1", "child", parent="sequence")
-    recorded = tracker._steps["stage-1", "loss/task"]
-    for key in ("stage-1", "sequence"):
-        tracker.finish(key, "KILLED")
-    assert tracker.close(30) == 0
+    recorded = len(read_lines(RunFolder(tmp_path / "run").stage(1, "one").metrics))
+    run = Written(tmp_path / "run", recorded)
+    run.start("killed")
+    run.end("KILLED", stages=(1,))
+    assert run.track(uri, "killed").close(30) == 0
     runs = runs_of(uri, "killed")
-    assert {name: run.info.status for name, run in runs.items()} == {"parent": "KILLED", "child": "KILLED"}
-    assert [step for step, _ in history(uri, runs["child"], "loss/task")] == list(range(1, recorded + 1))
+    assert {name: run.info.status for name, run in runs.items()} == {"killed": "KILLED", "killed/1-one": "KILLED"}
+    steps = [step for step, _ in history(uri, runs["killed/1-one"], "loss/task")]
+    assert steps == list(range(1, recorded + 1))
 
 
 def test_a_finished_run_is_opened_again_and_changed_parameters_become_tags(uri: str, tmp_path: Path) -> None:
     long = "x" * 7000
-    tracker = Tracker(tmp_path / "run", uri, "params")
-    tracker.start_run("sequence", "params", params={"workers": 1, "prompt": long})
-    tracker.finish("sequence")
-    assert tracker.close(30) == 0
-    tracker = Tracker(tmp_path / "run", uri, "params")
-    tracker.start_run("sequence", "params", params={"workers": 2, "prompt": long, "new": None})
-    assert tracker.close(30) == 0
-    run = runs_of(uri, "params")["params"]
-    assert run.info.status == "RUNNING"
-    assert run.data.params == {"workers": "1", "prompt": shorten(long, PARAM_CHARACTERS), "new": "null"}
-    assert run.data.tags["params/workers"] == "2"
-    assert "params/prompt" not in run.data.tags
+    run = Written(tmp_path / "run")
+    run.start("params", {"workers": 1, "prompt": long})
+    run.end()
+    assert run.track(uri, "params").close(30) == 0
+    run.start("params", {"workers": 2, "prompt": long, "new": None})
+    assert run.track(uri, "params").close(30) == 0
+    [found] = runs_of(uri, "params").values()
+    assert found.info.status == "RUNNING"
+    assert found.data.params == {"workers": "1", "prompt": shorten(long, PARAM_CHARACTERS), "new": "null"}
+    assert found.data.tags["params/workers"] == "2"
+    assert "params/prompt" not in found.data.tags
 
 
 def test_a_run_deleted_in_mlflow_stops_nothing_and_is_made_anew_at_the_next_start(uri: str, tmp_path: Path) -> None:
-    tracker = Tracker(tmp_path / "run", uri, "deleted")
-    tracker.start_run("sequence", "parent")
-    tracker.start_run("stage-1", "child", parent="sequence")
+    run = Written(tmp_path / "run")
+    tracker = run.track(uri, "deleted")
+    run.start("deleted")
+    run.prepare("deleted")
     deleted = tracker.wait_for("stage-1", 30)
     client_of(uri).delete_run(deleted)
-    tracker.metrics("stage-1", {"loss": 1.0}, 1)
-    tracker.metrics("stage-1", {"loss": 1.0}, 2)
-    tracker.metrics("sequence", {"score": 1.0}, 1)
-    tracker.start_run("stage-1", "child", parent="sequence")
+    run.step(1)
+    run.step(2)
+    run.events.add("inside", stage=1, step=1, scores={"a": {"score": 0.5}})
+    run.score(1, score=1.0)
+    run.prepare("deleted")
     assert tracker.close(30) == 0
     runs = runs_of(uri, "deleted")
-    assert runs["parent"].data.metrics == {"score": 1.0}
-    assert runs["child"].info.run_id != deleted
+    assert runs["deleted"].data.metrics == {"score": 1.0}
+    assert runs["deleted/1-one"].info.run_id != deleted
+
+
+def test_what_mlflow_refuses_is_passed_and_the_rest_arrives(uri: str, tmp_path: Path) -> None:
+    run = Written(tmp_path / "run")
+    run.start("refused")
+    run.prepare("refused")
+    run.step(1)
+    write_line(run.records.file, {"step": 2, "loss": {"task": 2.0}, "time": -1})
+    run.step(3)
+    run.end()
+    assert run.track(uri, "refused").close(30) == 0
+    child = runs_of(uri, "refused")["refused/1-one"]
+    assert [step for step, _ in history(uri, child, "loss/task")] == [1, 3]
 
 
 def test_another_or_an_emptied_tracker_gets_everything(uri: str, database: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    assert resumed(folder, uri, 4).close(30) == 0
+    run = resumed(folder, 1, 4)
+    assert run.track(uri, "kills").close(30) == 0
     shutil.copy(database, tmp_path / "other.db")
     other = f"sqlite:///{tmp_path}/other.db"
-    assert Tracker(folder, other, "kills").close(30) == 0
-    assert len(history(other, runs_of(other, "kills")["child"], "loss/task")) == 4
+    assert run.track(other, "kills").close(30) == 0
+    assert len(history(other, runs_of(other, "kills")["kills/1-one"], "loss/task")) == 4
 
-    state_file = folder / "mlflow" / "state.json"
-    state = json.loads(state_file.read_text())
+    state = json.loads(run.files.tracker_state.read_text())
     state["runs"] = dict.fromkeys(state["runs"], "0" * 32)  # as if the database had been made anew
-    state_file.write_text(json.dumps(state))
-    assert resumed(folder, other, 5).close(30) == 0
-    assert len(history(other, runs_of(other, "kills")["child"], "loss/task")) == 5
+    run.files.tracker_state.write_text(json.dumps(state))
+    assert resumed(folder, 5, 5).track(other, "kills").close(30) == 0
+    assert len(history(other, runs_of(other, "kills")["kills/1-one"], "loss/task")) == 5
 
 
 def test_drivers_that_create_one_database_together_all_survive(database: Path) -> None:
@@ -332,26 +436,31 @@ def test_drivers_that_create_one_database_together_all_survive(database: Path) -
 
 
 def test_switched_off_it_writes_nothing(tmp_path: Path) -> None:
-    tracker = Tracker(tmp_path, "http://127.0.0.1:1", "off", enabled=False)
-    tracker.start_run("sequence", "off")
-    tracker.metrics("sequence", {"a": 1.0}, 1)
+    tracker = Tracker(tmp_path / "ledger.jsonl", "http://127.0.0.1:1", "off", enabled=False)
     assert tracker.wait_for("sequence", 5) is None
     assert (tracker.waiting, tracker.close()) == (0, 0)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_has_to_be_started_first(tmp_path: Path) -> None:
-    tracker = Tracker(tmp_path, "http://127.0.0.1:1", "order")
-    with pytest.raises(ValueError, match="stage-1"):
-        tracker.metrics("stage-1", {"a": 1.0}, 1)
-    with pytest.raises(ValueError, match="sequence"):
-        tracker.start_run("stage-1", "one", parent="sequence")
-    tracker.finish("sequence", "FAILED")
-    assert tracker.close() == 0
+def test_a_run_that_fails_before_it_is_started_is_left_alone(uri: str, tmp_path: Path) -> None:
+    run = Written(tmp_path / "run")
+    run.end("FAILED")
+    assert run.track(uri, "early").close(30) == 0
+    assert runs_of(uri, "early") == {}
 
 
-@settings(deadline=None, max_examples=300)
-@given(st.text(max_size=300))
+def test_a_run_whose_tracker_never_answered_is_known_to_be_tracked(tmp_path: Path) -> None:
+    run = Written(tmp_path)
+    run.start("away")
+    assert run.track("http://127.0.0.1:1", "away").close(0.1) == 1
+    assert run.files.tracker_state.is_file()
+
+
+NAMES = st.text(max_size=300) | st.text("./, :a", max_size=9)
+
+
+@settings(deadline=None, max_examples=500)
+@given(NAMES)
 def test_any_name_becomes_one_that_mlflow_takes(name: str) -> None:
     from mlflow.utils.validation import _validate_length_limit, _validate_metric_name
 
@@ -366,6 +475,7 @@ def test_names_keep_what_they_can() -> None:
     assert clean("acc,none") == "acc:none"
     assert clean("../a=b//c") == "a_b/c"
     assert clean("") == "_"
+    assert clean("..0") == "__0"
     assert clean("a" * 300) != clean("a" * 301)
 
 
@@ -414,14 +524,14 @@ def test_the_git_state_never_fails(tmp_path: Path) -> None:
 
 
 def test_records_follow_when_the_server_is_back(outage: Outage) -> None:
-    tracker = Tracker(outage.folder / "run", outage.uri, "outage")
+    tracker = Tracker(RunFolder(outage.folder / "run").ledger, outage.uri, "outage")
     assert tracker.waiting == outage.waiting
     deadline = time.monotonic() + 60
     while tracker.waiting and time.monotonic() < deadline:
         time.sleep(0.2)
     assert tracker.close() == 0
-    run = runs_of(outage.uri, "outage")["outage"]
-    assert run.info.status == "FINISHED"
-    assert run.data.params == {"seed": "1"}
-    assert len(history(outage.uri, run, "loss/task")) == 60
+    runs = runs_of(outage.uri, "outage")
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    assert runs["outage"].data.params == {"seed": "1"}
+    assert len(history(outage.uri, runs["outage/1-one"], "loss/task")) == 60
     assert [path.read_text() for path in (outage.folder / "artifacts").rglob("config.yaml")] == ["seed: 1"]

@@ -1,0 +1,68 @@
+"""The names of a run's files and folders, in one place."""
+
+from pathlib import Path
+
+
+def step_name(step: int) -> str:
+    """Return the name of what belongs to one optimizer step: `step-00000012`."""
+    return f"step-{step:08d}"
+
+
+def steps_in(folder: Path, suffix: str = "") -> dict[int, Path]:
+    """Return the entries `step-*<suffix>` of a folder by step, in ascending order; none if the folder is missing."""
+    names = {path.name.removeprefix("step-").removesuffix(suffix): path for path in folder.glob(f"step-*{suffix}")}
+    return dict(sorted((int(name), path) for name, path in names.items() if name.isdecimal()))
+
+
+def default_tracking_uri(storage: Path) -> str:
+    """Return the MLflow URI that a run uses without `track.uri`: a SQLite file in the storage."""
+    return f"sqlite:///{storage / 'mlflow.db'}"
+
+
+class StageFolder:
+    """`<run>/stages/<number>-<name>`: what the training of one stage leaves.
+
+    `metrics` has one line per optimizer step. `stop` asks the workers to stop after their step; `failed` holds the
+    sentence with which they failed.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.evaluations = path / "evaluations"
+        self.scores = path / "scores"
+        self.model = path / "model"
+        self.ray = path / "ray"
+        self.stop = path / "stop"
+        self.failed = path / "failed.txt"
+
+    def score_file(self, step: int) -> Path:
+        """Return the file of the scores inside the stage after `step`."""
+        return self.scores / f"{step_name(step)}.json"
+
+    def score_files(self) -> dict[int, Path]:
+        """Return the files of all scores inside the stage, by step."""
+        return steps_in(self.scores, ".json")
+
+
+class RunFolder:
+    """`<storage>/<name>`: everything that a run keeps outside the store."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.ledger = path / "ledger.jsonl"
+        self.lock = path / "lock"
+        self.identity = path / "identity.json"
+        self.config = path / "config.yaml"
+        self.versions = path / "versions.json"
+        self.summary = path / "summary.json"
+        self.log = path / "log.txt"
+        self.report = path / "report.html"
+        self.figures = path / "report"
+        self.matrix = path / "matrix.png"
+        self.tracker_state = path / "mlflow" / "state.json"
+
+    def stage(self, number: int, name: str) -> StageFolder:
+        """Return the folder of a stage; `number` counts from 1."""
+        return StageFolder(self.path / "stages" / f"{number}-{name}")

@@ -1,0 +1,65 @@
+"""Files of JSON lines: appended durably, and read as they grow."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import IO, Any
+
+
+def write_line(file: IO[str], value: Any, durable: bool = False) -> None:
+    """Append a value to an open file, visible to readers at once; `durable`: also after a loss of power."""
+    file.write(json.dumps(value) + "\n")
+    file.flush()
+    if durable:
+        os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> list[Any]:
+    """Return all whole lines of a file; none if it is missing."""
+    with closing(Tail(path)) as tail:
+        return list(tail.read())
+
+
+class Tail:
+    """Reads the lines that a file has gained since the last call; the cost of a call is its new lines.
+
+    A line without its end is left for a later call, and reading stops at a line that is not JSON. A file that was
+    replaced or became shorter is read again from its beginning.
+    """
+
+    def __init__(self, path: Path):
+        self.path, self.offset = path, 0
+        self._file: IO[bytes] | None = None
+
+    def read(self) -> Iterator[Any]:
+        """Yield the new lines. A line counts as read only when the next one is asked for."""
+        if not self.path.is_file():
+            return
+        if self._file is None or self._changed(self._file):
+            self.close()
+            self._file, self.offset = self.path.open("rb"), 0
+        self._file.seek(self.offset)
+        for line in self._file:
+            if not line.endswith(b"\n"):
+                return
+            try:
+                value = json.loads(line)
+            except ValueError:
+                return
+            yield value
+            self.offset += len(line)
+
+    def _changed(self, file: IO[bytes]) -> bool:
+        """Whether the name now means another file, or the same one after it was cut.
+
+        The open file keeps its inode from being given to another one.
+        """
+        now, known = self.path.stat(), os.fstat(file.fileno())
+        return (now.st_dev, now.st_ino) != (known.st_dev, known.st_ino) or now.st_size < self.offset
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None

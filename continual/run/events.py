@@ -1,0 +1,89 @@
+"""What the ledger's events say for the tracker, in addition to what a run itself needs."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from continual.config.schema import Sequence
+from continual.contract.mitigation import ModelRef
+from continual.ledger.folder import RunFolder
+from continual.run.summary import figures_of
+from continual.show.tracking import SEQUENCE, flatten, matrix_figure, run_tags, sequence_metrics
+from continual.store import Artefact
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+"""How a run ended, in MLflow's words."""
+
+
+def labels(sequence: Sequence, stage: int | None = None) -> str:
+    """Return the mitigations that act in a stage, or in any, joined by `+`; `none` for plain fine-tuning."""
+    stages = range(1, len(sequence.stages) + 1) if stage is None else [stage]
+    acting = (m.label for k in stages for m in sequence.mitigations(k) if m.active(sequence, k))
+    return "+".join(dict.fromkeys(acting)) or "none"
+
+
+def started(
+    sequence: Sequence, resolved: dict[str, Any], start: ModelRef, git: dict[str, Any], folder: RunFolder
+) -> dict[str, Any]:
+    """Return the facts of a `started` event: the run's name, tags, parameters and files."""
+    acting = labels(sequence)
+    tags = run_tags("sequence", sequence, acting) | {"start_model": start.hash}
+    tags |= {"git_commit": git["commit"]} if git else {}
+    params = {key: resolved[key] for key in ("model", "mitigation", "train", "generate")}
+    params = flatten(params) | {"seed": str(sequence.seed), "stages": ",".join(s.name for s in sequence.stages)}
+    return {
+        "key": SEQUENCE,
+        "name": sequence.name,
+        "tags": {**tags, **sequence.track.tags},
+        "params": {**params, "mitigation": acting, **sequence.track.params},
+        "files": [folder.config.name, folder.versions.name],
+    }
+
+
+def stage_tags(sequence: Sequence, stage: int) -> dict[str, str]:
+    """Return the tags of a stage's run; stages count from 1."""
+    tags = run_tags("stage", sequence, labels(sequence, stage))
+    return tags | {"stage": str(stage), "stage_name": sequence.stages[stage - 1].name}
+
+
+def streams(rows: dict[str, Artefact]) -> dict[str, Any]:
+    """Return the content of the streams that are complete, by name."""
+    manifests = {name: (artefact, artefact.manifest()) for name, artefact in rows.items() if artefact.complete}
+    return {
+        name: {"content": manifest["content"], "path": str(artefact.path), "counts": manifest["counts"]}
+        for name, (artefact, manifest) in manifests.items()
+    }
+
+
+def stage_numbers(sequence: Sequence, scored: list[dict[str, Any]], stage: int) -> dict[str, float]:
+    """Return the run's metrics after a stage, from the `scored` events up to it."""
+    [figures] = [entry for entry in figures_of(sequence, scored)["history"] if entry["stage"] == stage]
+    [scores] = [event["scores"] for event in scored if event["stage"] == stage][-1:]
+    return sequence_metrics(figures, scores)
+
+
+def version(
+    sequence: Sequence, stage: int, model: str, metrics: dict[str, float], data: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Return name and tags of the model version that a stage becomes with `track.register`: its scores and data."""
+    if sequence.track.register is None:
+        return None
+    tags = stage_tags(sequence, stage) | {"model": model}
+    tags |= {key: repr(value) for key, value in metrics.items()}
+    tags |= {f"data/{name}": stream["content"] for name, stream in data.items()}
+    return {"name": sequence.track.register, "tags": tags}
+
+
+def results(summary: dict[str, Any], folder: RunFolder) -> list[Path]:
+    """Draw the matrix of a finished run and return the files that the tracker keeps of it."""
+    if summary["tasks"]:
+        matrix_figure(summary["matrix"], folder.matrix)
+    return [folder.matrix, folder.summary, folder.report, folder.figures]
+
+
+def ended(
+    status: Status, files: Iterable[Path], open_stages: Iterable[int] = (), matrix: Any = None, key: str = SEQUENCE
+) -> dict[str, Any]:
+    """Return the facts of an `ended` event: the status of the run and its open stages, and what the tracker keeps."""
+    names = [path.name for path in files if path.exists()]
+    return {"key": key, "status": status, "open": sorted(open_stages), "matrix": matrix, "files": names}
