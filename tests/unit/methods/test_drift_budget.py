@@ -102,7 +102,7 @@ def kit_arrays(job: Any, step: int) -> dict[str, Any]:
 
 
 def without_time(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in record.items() if k not in ("seconds", "data_wait")} for record in records]
+    return [{k: v for k, v in record.items() if k not in ("seconds", "data_wait", "time")} for record in records]
 
 
 def test_the_weight_follows_the_measured_drift_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from continual.cli.report import main
+from continual.ledger.folder import RunFolder
 from continual.show.report import write_report
 from continual.show.report.draw import COLOURS, POINTS, style, thin
 from continual.show.report.figures import Figures
@@ -334,7 +335,9 @@ def test_a_report_that_fails_fails_no_run(tmp_path: Path, capsys: pytest.Capture
 
     terminal = Lines()
     run: Any = SimpleNamespace(
-        folder=tmp_path, terminal=terminal, sequence=SimpleNamespace(generate=SimpleNamespace(gpus_per_replica=0.0))
+        folder=RunFolder(tmp_path),
+        terminal=terminal,
+        sequence=SimpleNamespace(generate=SimpleNamespace(gpus_per_replica=0.0)),
     )
     report(run)
     [line] = terminal.lines
@@ -349,7 +352,7 @@ def test_a_run_gets_its_report(tmp_path: Path) -> None:
 
     loaded, folder = make_run(tmp_path, "kept", KEPT)
     terminal = Lines()
-    run: Any = SimpleNamespace(folder=folder, terminal=terminal, sequence=loaded.sequence)
+    run: Any = SimpleNamespace(folder=RunFolder(folder), terminal=terminal, sequence=loaded.sequence)
     report(run)
     assert terminal.lines == [str(folder / "report.html")]
     assert (folder / "report.html").is_file()

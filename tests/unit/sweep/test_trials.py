@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from continual.errors import ConfigurationError
+from continual.ledger.folder import RunFolder
 from continual.sweep.spec import load_ablation
 from continual.sweep.trials import (
     LEAST_CPUS,
@@ -62,11 +63,9 @@ def test_paths_in_values_are_relative_to_the_sweep(project: Path, monkeypatch: p
 
 
 def test_a_changed_base_is_refused_for_runs_that_were_begun(project: Path) -> None:
-    from continual.run.resume import IDENTITY
-
     _, _, trials = swept(project)
     trials[0].loaded.run_folder.mkdir(parents=True)
-    (trials[0].loaded.run_folder / IDENTITY).write_text(json.dumps(trials[0].loaded.identity))
+    RunFolder(trials[0].loaded.run_folder).identity.write_text(json.dumps(trials[0].loaded.identity))
     refuse_changed(trials)
     changed = make_trials(load_ablation(project / "ablation.yaml", ["train.learning_rate=0.5"])).made.values()
     with pytest.raises(ConfigurationError, match=r"values of train\.learning_rate"):
