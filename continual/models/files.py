@@ -13,7 +13,8 @@ TOKENIZER = (
     "chat_template.*", "*.jinja", "additional_chat_templates/*.jinja",
 )  # fmt: skip
 CONFIGURATION = ("config.json", "generation_config.json")
-WEIGHTS = ("*.safetensors", "*.bin", "*.index.json", "adapter_config.json")
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "model*.bin")
+WITH_WEIGHTS = ("*.index.json", "adapter_*")
 """transformers loads an adapter that lies next to the weights on top of them."""
 
 
@@ -27,9 +28,14 @@ def tokenizer_files(folder: str | Path) -> list[Path]:
     return matching(folder, TOKENIZER)
 
 
+def weight_files(folder: str | Path) -> list[Path]:
+    """Return the files with the weights of the model itself, without those of an adapter."""
+    return [path for path in matching(folder, WEIGHTS) if not path.name.startswith("adapter_")]
+
+
 def model_files(folder: str | Path) -> list[Path]:
     """Return everything that decides what a model folder computes: weights, configuration and tokenizer."""
-    return matching(folder, (*WEIGHTS, *CONFIGURATION, *TOKENIZER))
+    return matching(folder, (*WEIGHTS, *WITH_WEIGHTS, *CONFIGURATION, *TOKENIZER))
 
 
 def tokenizer_hash(folder: str | Path) -> str:

@@ -11,6 +11,7 @@ from continual.config.paths import CORRECT_PATH, looks_like_path
 from continual.config.references import find_function
 from continual.config.schema import ModelSource
 from continual.errors import ConfigurationError, one_line
+from continual.models.files import weight_files
 from continual.preflight.check_data import offline
 from continual.preflight.tokenizer_facts import read_json
 
@@ -83,8 +84,7 @@ def check_weights(folder: Path) -> None:
         for name in sorted(set(read_json(KEY, index).get("weight_map", {}).values())):
             if not (folder / name).is_file():
                 raise ConfigurationError(KEY, f"{index.name} lists {name}, which is missing", "copy that file too")
-    files = sorted(p for p in folder.glob("*.safetensors") if not p.name.startswith("adapter_"))
-    files += sorted(p for p in folder.glob("*.bin") if p.name.startswith(("pytorch_model", "model")))
+    files = weight_files(folder)
     if not files:
         other = ", and GGUF is not supported" if any(folder.glob("*.gguf")) else ""
         fix = "copy model.safetensors there or save it with `model.save_pretrained`"

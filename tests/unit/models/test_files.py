@@ -15,6 +15,7 @@ from continual.models.files import (
     model_hash,
     tokenizer_files,
     tokenizer_hash,
+    weight_files,
 )
 from continual.preflight.tokenizer_facts import folder_tokenizer
 
@@ -22,7 +23,15 @@ OTHERS = (
     "merges.txt", "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
     "additional_chat_templates/tools.jinja",
 )  # fmt: skip
-NEITHER = ("README.md", "manifest.json", "optimizer.pt", ".hidden.model", ".chat_template.jinja", "checkpoint-5/x.bin")
+NEITHER = (
+    "README.md",
+    "manifest.json",
+    "optimizer.pt",
+    "training_args.bin",
+    ".hidden.model",
+    ".chat_template.jinja",
+    "checkpoint-5/x.bin",
+)
 
 
 def fill(folder: Path, *names: str) -> Path:
@@ -57,13 +66,19 @@ def test_a_tokenizer_file_decides_both_hashes(tmp_path: Path, name: str) -> None
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "model.safetensors.index.json",
-                                  "adapter_config.json", "config.json", "generation_config.json"])  # fmt: skip
+                                  "adapter_config.json", "adapter_model.safetensors", "config.json",
+                                  "generation_config.json"])  # fmt: skip
 def test_weights_and_configuration_decide_the_hash_of_the_model_alone(tmp_path: Path, name: str) -> None:
     folder = fill(tmp_path, "tokenizer.json", name)
     tokenizer, model = tokenizer_hash(folder), model_hash(folder)
     (folder / name).write_text("[]")
     assert tokenizer_hash(folder) == tokenizer
     assert model_hash(folder) != model
+
+
+def test_weights_of_an_adapter_are_not_the_models_own(tmp_path: Path) -> None:
+    folder = fill(tmp_path, "model.safetensors", "pytorch_model.bin", "adapter_model.safetensors", *NEITHER)
+    assert [path.name for path in weight_files(folder)] == ["model.safetensors", "pytorch_model.bin"]
 
 
 def test_other_files_decide_nothing(tmp_path: Path) -> None:
