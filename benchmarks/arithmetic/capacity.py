@@ -1,4 +1,4 @@
-"""`python -m benchmarks.arithmetic.capacity`: how size, saturation and learning rate change forgetting; resumable.
+"""`python -m benchmarks.arithmetic.capacity`: measure how size, saturation and rate change forgetting; resumable.
 
 After Marek et al. 2026 (2605.26097): models of two sizes, trained for two lengths of time, learn a second task at five
 learning rates, without replay and with the KL on real rows of the first. Coefficient 10 is that of the paper's grid of
@@ -39,7 +39,7 @@ REPLAY = [{"type": "pretraining_subset", "data": REVERSAL, "loss": "kl", "weight
 
 
 def bases() -> dict[str, tuple[str, int, dict[str, int]]]:
-    """{what a model is called: (name of its run, steps, arguments of its builder)}."""
+    """Return {name of a model: (name of its run, optimizer steps, arguments of its builder)}."""
     return {
         f"{size} {length}": (f"capacity-base-{size.lower()}-{length}", steps, arguments)
         for size, arguments in SIZES.items()
@@ -48,7 +48,7 @@ def bases() -> dict[str, tuple[str, int, dict[str, int]]]:
 
 
 def ablation(storage: Path) -> dict[str, Any]:
-    """The sweep over models, replay and learning rates."""
+    """Return the sweep over models, replay and learning rates."""
     models = {name: str(storage / run / "stages" / "1-reversal" / "model") for name, (run, _, _) in bases().items()}
     space = {
         "model.source": {"named": models},
@@ -59,7 +59,7 @@ def ablation(storage: Path) -> dict[str, Any]:
 
 
 def collect(trials: list[sweeps.Trial]) -> dict[str, Any]:
-    """Every trial with its way from the start model on, (new, old) score, and the old score at the target."""
+    """Return every trial with its (new, old) scores from the start model on, and the old score at the target."""
     rows = []
     for trial in trials:
         (steps, new), (_, old) = (over_steps(trial.run, task) for task in ("new", "old"))
@@ -78,20 +78,20 @@ def collect(trials: list[sweeps.Trial]) -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> str:
-    """What is lost of the old score at the target, and after how many steps; a line per model and arm, a column per
-    learning rate."""
+    """Return the old score lost at the target and the steps to it, a row per model and arm, a column per learning
+    rate."""
     rows = results["trials"]
     rates = list(dict.fromkeys(row["learning_rate"] for row in rows))
     lines = ["| model | old score before | replay | " + " | ".join(f"{rate:g}" for rate in rates) + " |"]
     lines.append("|" + "---|" * (3 + len(rates)))
     for model, arm in dict.fromkeys((row["model"], row["arm"]) for row in rows):
-        mine = {row["learning_rate"]: row for row in rows if (row["model"], row["arm"]) == (model, arm)}
-        start = next(iter(mine.values()))["start"]
-        cells = [_lost(mine[rate]) if rate in mine else "-" for rate in rates]
+        by_rate = {row["learning_rate"]: row for row in rows if (row["model"], row["arm"]) == (model, arm)}
+        start = next(iter(by_rate.values()))["start"]
+        cells = [_lost(by_rate[rate]) if rate in by_rate else "-" for rate in rates]
         lines.append(f"| {model} | {start:.3f} | {arm} | " + " | ".join(cells) + " |")
     lines += [
         "",
-        f"Old score lost where the new one first reaches {results['target']:g} (after so many steps), nats per token,",
+        f"Old score lost when the new one first reaches {results['target']:g} (after this many steps), nats per token,",
         "one seed; columns: learning rates of the second task. `not reached`: not in the steps of the stage.",
     ]
     return "\n".join(lines)
@@ -105,22 +105,22 @@ def _lost(row: dict[str, Any]) -> str:
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
-    """A panel per model: old score lost at equal new score over the learning rate, a line per arm; where the new score
-    was not reached there is no point."""
+    """Draw a panel per model: old score lost at equal new score over the learning rate, a line per arm; a rate that did
+    not reach the new score has no point."""
     rows = results["trials"]
     models = list(dict.fromkeys(row["model"] for row in rows))
-    every = [row["learning_rate"] for row in rows]
+    all_rates = [row["learning_rate"] for row in rows]
 
-    def draw(at: int, axes: Any) -> None:
+    def draw(panel: int, axes: Any) -> None:
         for number, arm in enumerate(dict.fromkeys(row["arm"] for row in rows)):
-            mine = [row for row in rows if (row["model"], row["arm"]) == (models[at], arm)]
-            lost = [math.nan if row["old_at_target"] is None else row["start"] - row["old_at_target"] for row in mine]
-            rates = [row["learning_rate"] for row in mine]
+            shown = [row for row in rows if (row["model"], row["arm"]) == (models[panel], arm)]
+            lost = [math.nan if row["old_at_target"] is None else row["start"] - row["old_at_target"] for row in shown]
+            rates = [row["learning_rate"] for row in shown]
             axes.plot(rates, lost, marker=marker(number), label=arm, **style(number))
         axes.set_xscale("log")
-        axes.set_xlim(min(every) / 1.3, max(every) * 1.3)
+        axes.set_xlim(min(all_rates) / 1.3, max(all_rates) * 1.3)
         axes.set_xlabel("learning rate")
-        if at == 0:
+        if panel == 0:
             axes.set_ylabel("old score lost, nats per token")
             axes.legend()
 

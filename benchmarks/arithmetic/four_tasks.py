@@ -1,7 +1,7 @@
 """`python -m benchmarks.arithmetic.four_tasks [--short|--published]`: four tasks in a row, five arms, three seeds.
 
 After Marek et al. 2026 (2605.26097), sized for two cores; `--published` has the size of the paper, two arms and one
-seed, for a GPU. Runs the sweep by `continual.tune`, then writes the table and accuracy over training steps. Resumable.
+seed, for a GPU. Runs the sweep with `continual.tune`, then writes a table and a plot of accuracy over steps. Resumable.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ TASKS = ("add", "reversal", "sort", "modadd")
 
 
 def collect(trials: list[sweeps.Trial]) -> dict[str, Any]:
-    """Final accuracies and figures of every arm, a value per seed, and its accuracies over the steps."""
+    """Return, for every arm and seed, the final accuracies, the figures, and the accuracies over the steps."""
     arms: dict[str, Any] = {}
     for trial in trials:
         new = {"seeds": [], "final": {t: [] for t in TASKS}, "figures": {}, "curves": {t: [] for t in TASKS}}
@@ -43,6 +43,7 @@ def _limit(trial: sweeps.Trial) -> int:
 
 
 def table(results: dict[str, Any]) -> str:
+    """Return the means over the seeds with standard errors, a row per arm."""
     head = ["arm", "seeds", *TASKS, "average score", "forgetting", "learning accuracy"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, arm in results["arms"].items():
@@ -54,19 +55,19 @@ def table(results: dict[str, Any]) -> str:
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
-    """A panel per arm: accuracy of every task over the optimizer steps, mean over the seeds, a thin line per seed."""
+    """Draw a panel per arm: accuracy of each task over optimizer steps, mean over seeds, and a thin line per seed."""
     arms, stages = results["arms"], results["stages"]
 
-    def draw(at: int, axes: Any) -> None:
+    def draw(panel: int, axes: Any) -> None:
         borders(axes, [(first, str(number)) for number, first in enumerate(stages.values(), 1)])
         for number, task in enumerate(TASKS):
-            curves = list(arms.values())[at]["curves"][task]
+            curves = list(arms.values())[panel]["curves"][task]
             for curve in curves:
                 axes.plot(curve["steps"], curve["scores"], color=style(number)["color"], alpha=0.3, linewidth=0.8)
             means = [mean_error(scores)[0] for scores in zip(*(curve["scores"] for curve in curves), strict=True)]
             axes.plot(curves[0]["steps"], means, label=f"{number + 1} {task}", **style(number))
         axes.set_xlabel("optimizer step")
-        if at == 0:
+        if panel == 0:
             axes.set_ylabel("accuracy")
             axes.legend()
 

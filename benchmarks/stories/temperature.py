@@ -1,7 +1,7 @@
 """`python -m benchmarks.stories.temperature`: temperature and share of context-free replay, `nll` and `kl`; resumable.
 
-The ablation that Bansal & Sanghavi 2025 (2505.13811) announce, on a real model moved to another text. Runs the sweep by
-`continual.tune`, then writes table and plot. Expects the shared models and data, see texts.py.
+The ablation that Bansal & Sanghavi 2025 (2505.13811) announce, on a real model moved to another text. Runs the sweep
+with `continual.tune`, then writes a table and a plot. Needs the shared models and data, see texts.py.
 """
 
 import os
@@ -18,7 +18,7 @@ OLD, NEW = "tinystories", "shakespeare"
 
 
 def collect(trials: list[sweeps.Trial]) -> dict[str, Any]:
-    """Every trial's point with its final scores; the scores of the start model are the same for all."""
+    """Return every trial's point with its final scores, and the scores of the start model, which all trials share."""
     before = trials[0].run.summary["matrix"][0]["scores"]
     rows = [
         {
@@ -33,21 +33,21 @@ def collect(trials: list[sweeps.Trial]) -> dict[str, Any]:
 
 
 def series(results: dict[str, Any]) -> dict[tuple[str, float], list[dict[str, Any]]]:
-    """{(loss, share): trials by rising temperature}."""
-    found: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    """Return {(loss, share): trials by rising temperature}."""
+    lines: dict[tuple[str, float], list[dict[str, Any]]] = {}
     for row in sorted(results["trials"], key=lambda row: (row["loss"], row["share"], row["temperature"])):
-        found.setdefault((row["loss"], row["share"]), []).append(row)
-    return found
+        lines.setdefault((row["loss"], row["share"]), []).append(row)
+    return lines
 
 
 def table(results: dict[str, Any]) -> str:
-    """Old and new score, a line per loss and share, a column per temperature."""
+    """Return old and new score, a row per loss and share, a column per temperature."""
     temperatures = sorted({row["temperature"] for row in results["trials"]})
-    lines = ["| loss | share | " + " | ".join(f"T = {one:g}" for one in temperatures) + " |"]
+    lines = ["| loss | share | " + " | ".join(f"T = {temperature:g}" for temperature in temperatures) + " |"]
     lines.append("|" + "---|" * (2 + len(temperatures)))
     for (loss, share), rows in series(results).items():
-        by = {row["temperature"]: f"{row['old']:.3f} / {row['new']:.3f}" for row in rows}
-        cells = [by.get(one, "-") for one in temperatures]
+        scores = {row["temperature"]: f"{row['old']:.3f} / {row['new']:.3f}" for row in rows}
+        cells = [scores.get(temperature, "-") for temperature in temperatures]
         lines.append(f"| {loss} | 1:{1 / share:g} | " + " | ".join(cells) + " |")
     before = results["before"]
     error = max(row["old_stderr"] for row in results["trials"])
@@ -61,12 +61,12 @@ def table(results: dict[str, Any]) -> str:
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
-    """A panel per loss: old against new score, a line per share through its temperatures."""
-    found = series(results)
-    losses = list(dict.fromkeys(loss for loss, _ in found))
+    """Draw a panel per loss: old against new score, a line per share through its temperatures."""
+    curves = series(results)
+    losses = list(dict.fromkeys(loss for loss, _ in curves))
 
-    def draw(at: int, axes: Any) -> None:
-        lines = [(share, rows) for (loss, share), rows in found.items() if loss == losses[at]]
+    def draw(panel: int, axes: Any) -> None:
+        lines = [(share, rows) for (loss, share), rows in curves.items() if loss == losses[panel]]
         for number, (share, rows) in enumerate(lines):
             x, y = ([row[key] for row in rows] for key in ("new", "old"))
             axes.plot(x, y, marker=marker(number), label=f"1:{1 / share:g}", **style(number))
@@ -75,7 +75,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
                 axes.annotate(f"{row['temperature']:g}", where, xytext=(4, 4), textcoords="offset points", fontsize=8)
         axes.axhline(results["before"]["old"], color="0.55", linewidth=1)
         axes.set_xlabel(f"new: {NEW}, -nats per token")
-        if at == 0:
+        if panel == 0:
             axes.set_ylabel(f"old: {OLD}, -nats per token\n(grey: before the stage)")
             axes.legend(title="replay : task")
 

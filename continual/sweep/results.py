@@ -161,7 +161,7 @@ def mean_error(values: list[float]) -> tuple[float, float | None]:
 
 
 def pareto_front(pairs: list[tuple[float, float]]) -> list[int]:
-    """Return the positions of the pairs that no other pair dominates: as high in both numbers and higher in one."""
+    """Return the positions of the pairs that no other pair dominates, i.e. is as high in both and higher in one."""
     front: list[int] = []
     highest = -math.inf
     for i in sorted(range(len(pairs)), key=lambda i: (-pairs[i][0], -pairs[i][1])):

@@ -173,7 +173,7 @@ def needed(sequence: Sequence) -> tuple[float, float]:
 def check_concurrency(sequences: Iterable[Sequence], concurrency: int, cpus: float | None, gpus: float | None) -> None:
     """Raise ConfigurationError if `concurrency` trials could hold all CPUs or GPUs and so wait for each other forever.
 
-    None means that the cluster's are not known yet. Reading needs one more CPU, for all trials together.
+    None: the cluster's number is not known yet. Reading data needs one more CPU, for all trials together.
     """
     for sequence in sequences:
         each, cards = needed(sequence)
