@@ -15,9 +15,9 @@ from continual.run.events import Status
 from continual.run.resume import catch_up, claim, tracking_uri
 from continual.show.terminal import Terminal
 from continual.sweep.outputs import write_results
+from continual.sweep.parent_run import Parent, close_stopped
 from continual.sweep.points import Point, misfit
 from continual.sweep.preview import make_preview, render_preview
-from continual.sweep.publish import Parent, close_stopped
 from continual.sweep.results import Outcome, best_of, history, outcome
 from continual.sweep.spec import LoadedAblation
 from continual.sweep.state import State, Stopped, lock_sweep

@@ -1,4 +1,4 @@
-"""The sweep's own run in MLflow: the parent of its trials' runs."""
+"""Keep the sweep's own run in MLflow, the parent of its trials' runs."""
 
 from pathlib import Path
 
@@ -14,9 +14,9 @@ from continual.sweep.trials import Trial
 
 SWEEP = "sweep"
 EVENTS = "sweep.jsonl"
-"""What the sweep tells the tracker. Not `ledger.jsonl`, which makes a folder a run's."""
+"""The sweep's events for the tracker; not named `ledger.jsonl`, by which the folder of a run is recognized."""
 WAIT_SECONDS = 30.0
-"""How long the start waits for the parent's id. A tracker that is down costs the link to it, not the sweep."""
+"""How long the start waits for the parent's id; without an answer the trials run without a link to the parent."""
 
 
 class Parent:
