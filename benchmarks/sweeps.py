@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import record
+from continual.show import plots
 from continual.show.report.gather import RunData, gather
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -103,15 +104,7 @@ def finish(
 
 def figure(path: Path, panels: Sequence[str], width: float, height: float, draw: Callable[[int, Any], None]) -> None:
     """Save panels with a common y axis; `draw` gets the number and the axes of each. Sizes are inches per panel."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    from continual.show.report.draw import SETTINGS
-
-    with mpl.rc_context(SETTINGS):
-        picture = Figure(figsize=(width * len(panels), height), layout="constrained")
-        FigureCanvasAgg(picture)
+    with plots.figure(width * len(panels), height) as picture:
         for number, axes in enumerate(picture.subplots(1, len(panels), squeeze=False, sharey=True)[0]):
             draw(number, axes)
             axes.set_title(panels[number], pad=16)

@@ -15,7 +15,7 @@ import yaml
 
 from benchmarks import sweeps
 from benchmarks.methods.figures import at_new_score
-from continual.show.report.draw import marker, style
+from continual.show.plots import marker, style
 from continual.show.report.gather import over_steps
 
 HERE = Path(__file__).resolve().parent

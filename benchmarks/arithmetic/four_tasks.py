@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import record, sweeps
-from continual.show.report.draw import borders, style
+from continual.show.plots import borders, style
 from continual.show.report.gather import over_steps
 from continual.sweep.results import mean_error
 

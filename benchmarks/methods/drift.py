@@ -12,6 +12,7 @@ from benchmarks import record
 from benchmarks.methods.arms import SEQUENCES, Mitigations, context_free
 from benchmarks.methods.runs import ROOT, Arm, run_all
 from continual.ledger.lines import read_lines
+from continual.show import plots
 from continual.sweep.results import mean_error
 
 PARTS = (0.1, 0.3, 0.6)
@@ -64,23 +65,18 @@ def table(results: dict[str, Any]) -> str:
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
-    """Drift and weight over the steps, a colour per budget, the budget dashed."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (upper, lower) = pyplot.subplots(2, 1, figsize=(8, 7), sharex=True, layout="constrained")
-    for number, (part, one) in enumerate(results["budgets"].items()):
-        steps, colour = [m["step"] for m in one["path"]], f"C{number}"
-        upper.plot(steps, [m["drift"] for m in one["path"]], color=colour, label=f"{part} of the plain drift")
-        upper.axhline(one["budget"], color=colour, linestyle="--", linewidth=1)
-        lower.plot(steps, [m["weight"] for m in one["path"]], color=colour)
-    upper.set_ylabel("drift, nats per token (dashed: budget)")
-    upper.legend()
-    lower.set(ylabel="weight", xlabel="optimizer step", yscale="log")
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    """Drift and weight over the steps, a color per budget, the budget dashed."""
+    with plots.figure(8, 7) as figure:
+        upper, lower = figure.subplots(2, 1, sharex=True)
+        for number, (part, one) in enumerate(results["budgets"].items()):
+            steps, color = [m["step"] for m in one["path"]], plots.style(number)["color"]
+            upper.plot(steps, [m["drift"] for m in one["path"]], color=color, label=f"{part} of the plain drift")
+            upper.axhline(one["budget"], color=color, linestyle="--", linewidth=1)
+            lower.plot(steps, [m["weight"] for m in one["path"]], color=color)
+        upper.set_ylabel("drift, nats per token (dashed: budget)")
+        upper.legend()
+        lower.set(ylabel="weight", xlabel="optimizer step", yscale="log")
+        figure.savefig(path, dpi=120)
 
 
 def main() -> None:

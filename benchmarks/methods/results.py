@@ -8,6 +8,7 @@ from benchmarks.methods.arms import Sequence
 from benchmarks.methods.figures import at_new_score
 from benchmarks.methods.runs import Arm, Result, read
 from benchmarks.record import cell
+from continual.show import plots
 from continual.sweep.results import mean_error
 
 FORGETS = 5.0
@@ -146,29 +147,23 @@ def notes(results: dict[str, Any]) -> list[str]:
 
 def plot(results: dict[str, Any], path: Path) -> None:
     """Old against new score: every arm's end with its errors, and its way there."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(10, 6.5), layout="constrained")
-    markers, colours = "osD^vP*X", pyplot.get_cmap("tab10").colors  # type: ignore[attr-defined]
-    for number, (name, row) in enumerate(results["arms"].items()):
-        new, old = mean_error(row["new"]), mean_error(row["old"])
-        colour = colours[number % 10]
-        for points in row["curves"]:
-            axes.plot(*zip(*points, strict=True), color=colour, alpha=0.25, linewidth=1)
-        axes.errorbar(
-            new[0], old[0], xerr=new[1], yerr=old[1], color=colour, label=name,
-            marker=markers[number // 10 * 4 + number % 4], markersize=8, linestyle="none",
-        )  # fmt: skip
-    axes.axvline(results["target"], color="grey", linestyle=":", linewidth=1)
-    axes.set_xlabel(f"new: {results['new']} ({results['unit']}; right is better)")
-    axes.set_ylabel(f"old: {results['old']} ({results['unit']}; up is better)")
-    axes.set_title(f"{results['sequence']}: old against new, ends with errors over seeds, and the way there")
-    figure.legend(loc="outside right", fontsize=9)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    with plots.figure(10, 6.5) as figure:
+        axes = figure.subplots()
+        for number, (name, row) in enumerate(results["arms"].items()):
+            new, old = mean_error(row["new"]), mean_error(row["old"])
+            color = f"C{number % 10}"  # more arms than our own colors
+            for points in row["curves"]:
+                axes.plot(*zip(*points, strict=True), color=color, alpha=0.25, linewidth=1)
+            axes.errorbar(
+                new[0], old[0], xerr=new[1], yerr=old[1], color=color, label=name,
+                marker="osD^vP*X"[number // 10 * 4 + number % 4], markersize=8, linestyle="none",
+            )  # fmt: skip
+        axes.axvline(results["target"], color="gray", linestyle=":", linewidth=1)
+        axes.set_xlabel(f"new: {results['new']} ({results['unit']}; right is better)")
+        axes.set_ylabel(f"old: {results['old']} ({results['unit']}; up is better)")
+        axes.set_title(f"{results['sequence']}: old against new, ends with errors over seeds, and the way there")
+        figure.legend(loc="outside right", fontsize=9)
+        figure.savefig(path, dpi=120)
 
 
 def write(results: dict[str, Any], output: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks import sweeps
 from benchmarks.stories.lm_eval.documents import shared
-from continual.show.report.draw import marker, style
+from continual.show.plots import marker, style
 
 HERE = Path(__file__).resolve().parent
 NAME = "stories-temperature"

@@ -5,6 +5,7 @@ import json
 import time
 from typing import Any
 
+from continual.forgetting import Scores, scores_as_json
 from continual.models import load_model, load_tokenizer
 from continual.store import Artefact, write_atomic
 from continual.store.artefact import versions
@@ -39,7 +40,7 @@ class Evaluator:
     def evaluate(self, model_path: str, output: str) -> dict[str, Any]:
         """Score the model folder `model_path`; return what is written to `<output>.json`.
 
-        That is `scores` ({task or text: {score, stderr, n, unit, metric, filter}}), `seconds`, `versions`, `settings`.
+        That is `scores` (by task or text, see `Score.as_json`), `seconds`, `versions`, `settings`.
         `<output>.samples.jsonl`, one record per document, is written first. Both appear whole or not at all.
         Raises ContinualError if lm-eval fails or a score is not finite.
         """
@@ -51,7 +52,7 @@ class Evaluator:
 
             torch.cuda.empty_cache()
         result = {
-            "scores": scores,
+            "scores": scores_as_json(scores),
             "seconds": round(time.perf_counter() - started, 3),
             "versions": {**versions(PACKAGES), "tasks": facts.pop("task_versions", {})},
             "settings": {
@@ -69,14 +70,14 @@ class Evaluator:
         write_atomic(f"{output}.json", json.dumps(result, indent=1, allow_nan=False))
         return result
 
-    def _score(self, model_path: str) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
+    def _score(self, model_path: str) -> tuple[Scores, list[dict[str, Any]], dict[str, Any]]:
         """Return scores, records and facts of the tasks. Only this frame holds the model, so returning frees it."""
         from continual.evaluation.harness import quiet
         from continual.evaluation.texts import score_text
 
         with quiet():
             model = load_model(model_path, self.dtype, self.device)
-        scores: dict[str, Any] = {}
+        scores: Scores = {}
         records: list[dict[str, Any]] = []
         facts: dict[str, Any] = {}
         if self.harness:

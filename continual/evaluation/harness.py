@@ -14,6 +14,7 @@ import numpy as np
 from continual.errors import ContinualError
 from continual.evaluation import names
 from continual.evaluation.check import own_index
+from continual.forgetting import Score, Scores
 
 BOOTSTRAP = 1000
 """Resamples for the standard error of a metric that is not a mean: 1,000 give it to 2 %, 100,000 take minutes."""
@@ -59,7 +60,7 @@ class Harness:
                 include_path=folder, include_defaults=any(task["name"] not in own.tasks for task in self.tasks)
             )
 
-    def run(self, model: Any, tokenizer: Any) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
+    def run(self, model: Any, tokenizer: Any) -> tuple[Scores, list[dict[str, Any]], dict[str, Any]]:
         """Return scores by task (see `names.score`), a record per document and filter, and facts about the tasks.
 
         `model`: a transformers causal model in eval mode, on its device. Raises ContinualError if lm-eval fails.
@@ -106,8 +107,8 @@ class Harness:
             task.set_fewshot_seed(seed=seed)
         return loaded
 
-    def score(self, task: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
-        """The record of one task or group."""
+    def score(self, task: Mapping[str, Any], results: Mapping[str, Any]) -> Score:
+        """Return the score of one task or group."""
         name = task["name"]
         reported = results["results"].get(name, {})
         choice = names.choose(name, reported, results["higher_is_better"].get(name, {}), task["metric"], task["filter"])

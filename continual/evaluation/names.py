@@ -1,8 +1,8 @@
 """Which number of an lm-eval result is the score, and in which unit. Imports no torch.
 
-lm-eval reports `metric,filter` keys (`acc,none`, `exact_match,strict-match`) beside `metric_stderr,filter`. The score
-is, in this order: what the task's entry in the YAML asks for; the only metric; the first of `PREFERRED` that is there.
-Of several filters: the asked one, else `none`, else the one that lm-eval lists first (gsm8k: strict-match).
+lm-eval reports `metric,filter` keys (`acc,none`, `exact_match,strict-match`) next to `metric_stderr,filter`. The score
+is, in this order: what the task's entry in the YAML asks for; the only metric; the first of `PREFERRED` it reports.
+Of several filters: the one asked for, else `none`, else the first that lm-eval lists (gsm8k: strict-match).
 """
 
 import math
@@ -12,9 +12,10 @@ from numbers import Real
 from typing import Any
 
 from continual.errors import ConfigurationError, ContinualError
+from continual.forgetting import Score
 
 PREFERRED = ("acc", "exact_match", "em", "acc_norm", "pass@1", "prompt_level_strict_acc", "f1", "mcc", "bleu", "rougeL")
-"""Metrics by which a task is scored if it reports several and none is asked for."""
+"""Metrics that score a task which reports several, if the configuration asks for none; the first is preferred."""
 ACCURACY = frozenset(
     {"acc", "acc_norm", "acc_bytes", "acc_all", "acc_mutual_info", "exact_match", "em", "exact", "f1", "pass@1"}
 )
@@ -42,7 +43,7 @@ class Choice:
 
 
 def plan_tasks(tasks: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Every evaluation task once, as {"name", "metric", "filter"}, in the order of first mention.
+    """Return every evaluation task once, as {"name", "metric", "filter"}, in the order of first mention.
 
     Raises ConfigurationError if a task is asked for with two metrics or filters: its name is one column of the matrix.
     """
@@ -56,12 +57,12 @@ def plan_tasks(tasks: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def unit(metric: str) -> str:
-    """The unit of a metric's score: `accuracy` for those that share a scale, else the metric itself."""
+    """Return the unit of a metric's score: `accuracy` for those that share a scale, else the metric itself."""
     return "accuracy" if metric in ACCURACY or metric.endswith("_acc") else metric
 
 
 def metrics(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The (metric, filter) pairs of one task's result, in lm-eval's order."""
+    """Return the (metric, filter) pairs of one task's result, in lm-eval's order."""
     pairs = [tuple(key.split(",", 1)) for key in result if "," in key]
     return [(metric, name) for metric, name in pairs if not metric.endswith("_stderr")]
 
@@ -73,10 +74,11 @@ def choose(
     metric: str | None = None,
     filter: str | None = None,
 ) -> Choice:
-    """How to score `task` from its entries in lm-eval's `results` and `higher_is_better`.
+    """Choose how to score `task` from its entries in lm-eval's `results` and `higher_is_better`.
 
-    `metric`, `filter`: what the configuration asks for. Raises ConfigurationError, listing what there is, if that is
-    not reported, if nothing decides between several metrics, or if lm-eval does not say which direction is better.
+    `metric`, `filter`: what the configuration asks for. Raises ConfigurationError, listing what lm-eval reports, if
+    that is not reported, if nothing decides between several metrics, or if lm-eval does not say which direction is
+    better.
     """
     pairs = metrics(result)
     if not pairs:
@@ -101,24 +103,14 @@ def choose(
 
 
 def finite(value: Any) -> float | None:
-    """`value` as a float, or None for what is not a finite number (lm-eval writes "N/A" and nan)."""
+    """Return `value` as a float, or None if it is not a finite number (lm-eval writes "N/A" and nan)."""
     return float(value) if isinstance(value, Real) and math.isfinite(value) else None
 
 
-def score(task: str, result: Mapping[str, Any], choice: Choice, n: int) -> dict[str, Any]:
-    """The task's record: `score` (higher is better), `stderr` (None if unknown), `n`, `unit`, `metric`, `filter`.
-
-    Raises ContinualError if the score is no finite number.
-    """
+def score(task: str, result: Mapping[str, Any], choice: Choice, n: int) -> Score:
+    """Return the score of a task with `n` documents. Raises ContinualError if it is not a finite number."""
     value, error = finite(result[choice.key]), finite(result.get(choice.stderr_key))
     if value is None:
-        found = result[choice.key]
-        raise ContinualError(f"lm-eval scored `{task}` {found!r} ({choice.key}), which is no finite number")
-    return {
-        "score": choice.sign * value,
-        "stderr": error,
-        "n": n,
-        "unit": choice.unit,
-        "metric": choice.metric,
-        "filter": choice.filter,
-    }
+        reported = result[choice.key]
+        raise ContinualError(f"lm-eval scored `{task}` {reported!r} ({choice.key}), which is not a finite number")
+    return Score(choice.sign * value, error, n, choice.unit, choice.metric, choice.filter)

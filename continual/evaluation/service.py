@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from continual.config.schema import EvaluationTask, Sequence
+from continual.config.measured import evaluation_tasks
+from continual.config.schema import Sequence
 from continual.contract.mitigation import ModelRef
 from continual.errors import ConfigurationError, ContinualError, describe, unwrap
+from continual.forgetting import Scores, scores_from_json
 from continual.ledger.folder import StageFolder, steps_in
 from continual.store import Artefact, Store, hash_folder
 from continual.store.artefact import versions
@@ -21,22 +23,12 @@ TASK_FILES = (".yaml", ".yml", ".py", ".json", ".jsonl", ".csv", ".tsv", ".txt",
 """Files of `include_path` that may decide a score; compiled Python next to them does not."""
 
 
-def all_tasks(sequence: Sequence) -> list[EvaluationTask]:
-    """lm-eval tasks of all stages and the old tasks, each once, in the order of the sequence; no texts."""
-    texts = {text.name for text in sequence.evaluate.texts}
-    found: dict[str, EvaluationTask] = {}
-    for task in [t for stage in sequence.stages for t in stage.tasks] + list(sequence.evaluate.old_tasks):
-        if task.name not in texts:
-            found.setdefault(task.name, task)
-    return list(found.values())
-
-
 class Scorer:
     """A service that scores models; equal models under equal settings are scored once per storage."""
 
     def __init__(self, store: Store, sequence: Sequence, texts: dict[str, Artefact], threads: int):
         self.store, self.sequence, self.texts, self.threads = store, sequence, texts, threads
-        self.tasks = all_tasks(sequence)
+        self.tasks = evaluation_tasks(sequence)
         include = sequence.evaluate.include_path
         self.shared = {
             "tasks": [task.model_dump() for task in self.tasks],
@@ -84,8 +76,8 @@ class Scorer:
             ray.kill(self._actor)
             self._actor = None
 
-    def score(self, model: ModelRef) -> dict[str, Any]:
-        """{task: {score, stderr, n, unit}} of a model; empty when there is nothing to evaluate.
+    def score(self, model: ModelRef) -> Scores:
+        """Return the scores of a model; {} if there is nothing to evaluate.
 
         Raises ContinualError when the evaluation fails.
         """
@@ -103,7 +95,7 @@ class Scorer:
                 finally:
                     self._release()
                 writer.finish()
-        return json.loads((artefact.path / "scores.json").read_text())["scores"]
+        return read_scores(artefact.path / "scores.json")
 
 
 def _failed(problem: str, error: Exception) -> ContinualError:
@@ -115,15 +107,18 @@ def _failed(problem: str, error: Exception) -> ContinualError:
     return ContinualError(f"{problem}: {sentence or type(inner).__name__}")
 
 
+def read_scores(path: Path) -> Scores:
+    """Read the scores that an evaluation wrote."""
+    return scores_from_json(json.loads(path.read_text())["scores"])
+
+
 class InsideStage:
     """Scores what the workers export at every `evaluate.every` steps, while they train.
 
     `report(step, scores)` is called once for every step that is scored and not in `known`.
     """
 
-    def __init__(
-        self, scorer: Scorer, folder: StageFolder, known: set[int], report: Callable[[int, dict[str, Any]], None]
-    ):
+    def __init__(self, scorer: Scorer, folder: StageFolder, known: set[int], report: Callable[[int, Scores], None]):
         self.scorer, self.folder, self.known, self.report = scorer, folder, known, report
         self.pending: dict[int, Any] = {}
 
@@ -154,5 +149,5 @@ class InsideStage:
 
     def _report(self, step: int, file: Path) -> None:
         if step not in self.known:
-            self.report(step, json.loads(file.read_text())["scores"])
+            self.report(step, read_scores(file))
             self.known.add(step)

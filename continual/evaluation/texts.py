@@ -8,11 +8,12 @@ import numpy as np
 from continual.data.rows import ROW_COLUMNS, column
 from continual.errors import ContinualError
 from continual.evaluation.names import TEXT_UNIT
+from continual.forgetting import Score
 from continual.models.forward import token_losses
 from continual.store import Artefact
 
 
-def score_text(model: Any, name: str, rows: Artefact) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def score_text(model: Any, name: str, rows: Artefact) -> tuple[Score, list[dict[str, Any]]]:
     """Return the text's score and a record per document.
 
     Score = -(sum of nats / number of tokens) over tokens with weight > 0, `n` = documents that have any. Its standard
@@ -35,9 +36,8 @@ def score_text(model: Any, name: str, rows: Artefact) -> tuple[dict[str, Any], l
     ratio = total / count
     squares = math.fsum((nats - ratio * tokens) ** 2)
     error = math.sqrt(n / (n - 1) * squares) / count if n > 1 else None
-    score = {"score": -ratio, "stderr": error, "n": n, "unit": TEXT_UNIT, "metric": "nll", "filter": "none"}
     records = [
         {"task": name, "document": d, "nats_per_token": nats / tokens, "tokens": tokens}
         for d, nats, tokens in zip(documents.tolist(), nats.tolist(), tokens.tolist(), strict=True)
     ]
-    return {**score, "tokens": count}, records
+    return Score(-ratio, error, n, TEXT_UNIT, "nll", "none", count), records

@@ -104,19 +104,3 @@ class Ledger(Events):
     def open_stages(self) -> set[int]:
         """Return the stages that were begun and are not done."""
         return {event["stage"] for event in self.all("prepared")} - {event["stage"] for event in self.all("stage_done")}
-
-
-def matrix_of(scored: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the score matrix from `scored` events: one entry per stage, the newest of each; stage 0 is `start`."""
-    newest = {event["stage"]: event for event in scored}
-    return [
-        {
-            "stage": stage,
-            "name": newest[stage]["name"],
-            "scores": {
-                task: {key: value[key] for key in ("score", "stderr", "n")}
-                for task, value in newest[stage]["scores"].items()
-            },
-        }
-        for stage in sorted(newest)
-    ]

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
+from continual.config.measured import measured_keys
 from continual.config.paths import CORRECT_PATH
 from continual.config.schema import EvaluationTask, Sequence
 from continual.errors import ConfigurationError
@@ -51,19 +52,6 @@ def check_units(tasks: list[tuple[str, EvaluationTask]], texts: Collection[str] 
             raise ConfigurationError(key, problem, "choose metrics of one unit")
 
 
-def _measured(sequence: Sequence) -> list[tuple[str, str]]:
-    """Return (key, name) of everything that gets a column of scores. A stage may list a text as its task."""
-    stage_tasks = [
-        (f"stages.{stage}.tasks.{number}", task.name)
-        for stage in range(len(sequence.stages))
-        for number, task in enumerate(sequence.stages[stage].tasks)
-    ]
-    old_tasks = [(f"evaluate.old_tasks.{number}", task.name) for number, task in enumerate(sequence.evaluate.old_tasks)]
-    learned = {name for _, name in stage_tasks}
-    texts = [(f"evaluate.texts.{number}", text.name) for number, text in enumerate(sequence.evaluate.texts)]
-    return [*stage_tasks, *old_tasks, *((key, name) for key, name in texts if name not in learned)]
-
-
 def _places(sequence: Sequence) -> dict[str, str]:
     """Return the key under which each name is measured first.
 
@@ -72,7 +60,7 @@ def _places(sequence: Sequence) -> dict[str, str]:
     """
     places: dict[str, str] = {}
     options = {task.name: task for stage in sequence.stages for task in stage.tasks}
-    for key, name in _measured(sequence):
+    for key, name in measured_keys(sequence):
         first = places.setdefault(name, key)
         if first == key:
             continue

@@ -4,11 +4,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+from continual.config.measured import figures_of
 from continual.config.schema import Sequence
 from continual.contract.mitigation import ModelRef
+from continual.forgetting import Matrix, read_matrix
 from continual.ledger.folder import RunFolder
-from continual.run.summary import figures_of
-from continual.show.tracking import SEQUENCE, flatten, matrix_figure, run_tags, sequence_metrics
+from continual.show.plots import matrix_figure
+from continual.show.tracking import SEQUENCE, flatten, run_tags, sequence_metrics
 from continual.store import Artefact
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -55,11 +57,9 @@ def streams(rows: dict[str, Artefact]) -> dict[str, Any]:
     }
 
 
-def stage_numbers(sequence: Sequence, scored: list[dict[str, Any]], stage: int) -> dict[str, float]:
-    """Return the run's metrics after a stage, from the `scored` events up to it."""
-    [figures] = [entry for entry in figures_of(sequence, scored)["history"] if entry["stage"] == stage]
-    [scores] = [event["scores"] for event in scored if event["stage"] == stage][-1:]
-    return sequence_metrics(figures, scores)
+def stage_numbers(sequence: Sequence, matrix: Matrix, stage: int) -> dict[str, float]:
+    """Return the run's metrics after a stage of the matrix."""
+    return sequence_metrics(figures_of(sequence, matrix)["history"][stage], matrix[stage].scores)
 
 
 def version(
@@ -77,7 +77,7 @@ def version(
 def results(summary: dict[str, Any], folder: RunFolder) -> list[Path]:
     """Draw the matrix of a finished run and return the files that the tracker keeps of it."""
     if summary["tasks"]:
-        matrix_figure(summary["matrix"], folder.matrix)
+        matrix_figure(read_matrix(summary["matrix"]), folder.matrix)
     return [folder.matrix, folder.summary, folder.report, folder.figures]
 
 

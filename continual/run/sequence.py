@@ -14,6 +14,7 @@ from continual.config.schema import Sequence
 from continual.contract.mitigation import ModelRef, StageRecord
 from continual.errors import ConfigurationError
 from continual.evaluation.service import InsideStage, Scorer
+from continual.forgetting import Scores, read_matrix, scores_as_json
 from continual.ledger.folder import RunFolder, StageFolder
 from continual.ledger.ledger import Ledger
 from continual.models import model_hash, start_model
@@ -149,9 +150,9 @@ def _score(run: Run, scorer: Scorer, stage: int, name: str, model: ModelRef) -> 
     if known is None:
         with run.phase("evaluate", stage), run.terminal.step(f"stage {stage} {name}: evaluate") as step:
             scores = scorer.score(model)
-            step.note(", ".join(f"{task} {value['score']:.3f}" for task, value in scores.items()))
-        scored = {"stage": stage, "name": name, "model": model.hash, "scores": scores}
-        metrics = stage_numbers(run.sequence, [*run.ledger.all("scored"), scored], stage)
+            step.note(", ".join(f"{task} {score.score:.3f}" for task, score in scores.items()))
+        scored = {"stage": stage, "name": name, "model": model.hash, "scores": scores_as_json(scores)}
+        metrics = stage_numbers(run.sequence, read_matrix([*run.ledger.all("scored"), scored]), stage)
         known = run.ledger.add("scored", **scored, metrics=metrics)
     return known
 
@@ -186,7 +187,8 @@ def _stage(run: Run, scorer: Scorer, stage: int, start: ModelRef, stage_start: M
         if run.ledger.find("candidate", stage=stage, name=name, model=other.hash):
             continue
         with run.phase("evaluate", stage):
-            run.ledger.add("candidate", stage=stage, name=name, model=other.hash, scores=scorer.score(other))
+            scores = scores_as_json(scorer.score(other))
+            run.ledger.add("candidate", stage=stage, name=name, model=other.hash, scores=scores)
     return run.ledger.add(
         "stage_done", stage=stage, name=declared.name, model=chosen.path, hash=chosen.hash, rows=rows.hash, steps=steps,
         version=version(sequence, stage, chosen.hash, metrics, data),
@@ -196,8 +198,8 @@ def _stage(run: Run, scorer: Scorer, stage: int, start: ModelRef, stage_start: M
 def _inside(run: Run, scorer: Scorer, stage: int, files: StageFolder) -> InsideStage:
     known = {event["step"] for event in run.ledger.all("inside") if event["stage"] == stage}
 
-    def report(step: int, scores: dict[str, Any]) -> None:
-        run.ledger.add("inside", stage=stage, step=step, scores=scores)
+    def report(step: int, scores: Scores) -> None:
+        run.ledger.add("inside", stage=stage, step=step, scores=scores_as_json(scores))
 
     return InsideStage(scorer, files, known, report)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.config.yaml_text import read_yaml
+from continual.forgetting import Matrix, Score, read_matrix, tasks_of
 from continual.ledger.folder import RunFolder, default_tracking_uri
 
 FIGURES = (
@@ -31,7 +32,7 @@ def closing(summary: dict[str, Any], folder: Path, color: bool = False) -> str:
     files = RunFolder(folder)
     lines = [f"{summary['name']}: {summary['status']}", ""]
     if summary["tasks"]:
-        lines += [matrix_text(summary["matrix"], summary["tasks"], color), ""]
+        lines += [matrix_text(read_matrix(summary["matrix"]), summary["tasks"], color), ""]
     lines += figures_lines(summary)
     lines += [f"  {'summary':<18} {files.summary}"]
     models = list(summary.get("checkpoints", {}).values())
@@ -51,7 +52,7 @@ def _tracking_uri(folder: RunFolder) -> str | None:
     return track.get("uri") or default_tracking_uri(folder.path.parent)
 
 
-def matrix_text(matrix: Sequence[dict[str, Any]], tasks: Sequence[str], color: bool = False) -> str:
+def matrix_text(matrix: Matrix, tasks: Sequence[str], color: bool = False) -> str:
     """Return the matrix as text: a row per stage, a column per task, in a cell the score with its standard error.
 
     `↓` (red, with `color`) marks a score that is certainly below the task's best so far.
@@ -59,13 +60,13 @@ def matrix_text(matrix: Sequence[dict[str, Any]], tasks: Sequence[str], color: b
     rows = [["stage", *tasks]]
     marked = set()
     for number, entry in enumerate(matrix):
-        row = [f"{entry['stage']} {entry['name']}"]
+        cells = [entry.title]
         for column, task in enumerate(tasks, 1):
-            row.append(_cell(entry["scores"].get(task)))
+            cells.append(_cell(entry.scores.get(task)))
             if _fell(matrix, number, task):
-                row[-1] += " ↓"
+                cells[-1] += " ↓"
                 marked.add((number + 1, column))
-        rows.append(row)
+        rows.append(cells)
     widths = [max(len(row[column]) for row in rows) for column in range(len(tasks) + 1)]
     lines = []
     for number, row in enumerate(rows):
@@ -76,21 +77,32 @@ def matrix_text(matrix: Sequence[dict[str, Any]], tasks: Sequence[str], color: b
     return "\n".join(lines)
 
 
-def _cell(score: dict[str, Any] | None) -> str:
-    if not score or score.get("score") is None:
-        return "-"
-    error = f" ±{score['stderr']:.3f}" if score.get("stderr") is not None else ""
-    return f"{score['score']:.3f}{error}"
+def matrix_columns(matrix: Matrix) -> dict[str, list[Any]]:
+    """Return columns of equal length: stage, name, and score and standard error per task (None if not measured)."""
+    columns: dict[str, list[Any]] = {"stage": [row.stage for row in matrix], "name": [row.name for row in matrix]}
+    for task in tasks_of(matrix):
+        scores = [row.scores.get(task) for row in matrix]
+        columns[task] = [score and score.score for score in scores]
+        columns[f"{task} stderr"] = [score and score.stderr for score in scores]
+    return columns
 
 
-def _fell(matrix: Sequence[dict[str, Any]], row: int, task: str) -> bool:
+def _cell(score: Score | None) -> str:
+    return "-" if score is None else _number(score.score, score.stderr)
+
+
+def _number(value: float, error: float | None) -> str:
+    return f"{value:.3f}" + ("" if error is None else f" ±{error:.3f}")
+
+
+def _fell(matrix: Matrix, row: int, task: str) -> bool:
     """Return whether the score in `row` is below the best before it by more than SURE errors of the difference."""
-    now = matrix[row]["scores"].get(task)
-    before = [entry["scores"][task] for entry in matrix[:row] if entry["scores"].get(task)]
-    if not now or not before:
+    now = matrix[row].scores.get(task)
+    before = [entry.scores[task] for entry in matrix[:row] if task in entry.scores]
+    if now is None or not before:
         return False
-    best = max(before, key=lambda score: score["score"])
-    return best["score"] - now["score"] > SURE * hypot(now.get("stderr") or 0.0, best.get("stderr") or 0.0)
+    best = max(before, key=lambda score: score.score)
+    return best.score - now.score > SURE * hypot(now.stderr or 0.0, best.stderr or 0.0)
 
 
 def figures_lines(summary: dict[str, Any]) -> list[str]:
@@ -106,9 +118,8 @@ def score_lines(summary: dict[str, Any]) -> list[str]:
     errors = summary.get("stderr") or {}
     lines = []
     for key, title in FIGURES:
-        value, error = summary.get(key), errors.get(key)
-        text = "-" if value is None else f"{value:.3f}" + (f" ±{error:.3f}" if error is not None else "")
-        lines.append(f"  {title:<18} {text}")
+        value = summary.get(key)
+        lines.append(f"  {title:<18} {'-' if value is None else _number(value, errors.get(key))}")
     return lines
 
 
@@ -116,7 +127,7 @@ def side_by_side(left: dict[str, Any], right: dict[str, Any], titles: tuple[str,
     """Return two summaries next to each other, in a terminal's width: matrices, then figures."""
     columns = []
     for summary, title in ((left, titles[0]), (right, titles[1])):
-        table = matrix_text(summary["matrix"], summary["tasks"]).splitlines()
+        table = matrix_text(read_matrix(summary["matrix"]), summary["tasks"]).splitlines()
         columns.append([f"  {title}", "", *table, "", *score_lines(summary)])
     height = max(len(column) for column in columns)
     padded = [column + [""] * (height - len(column)) for column in columns]

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from continual.config.schema import Track
+from continual.show import plots
 from continual.store.files import write_atomic
 from continual.sweep.points import described, label, short_keys
 from continual.sweep.results import NEW, OLD, Outcome, PointResult, best_of, point_results
@@ -16,6 +17,7 @@ from continual.sweep.trials import higher_is_better
 
 TITLES = {OLD: "old score", NEW: "new score"}
 FRONT = "*"
+COLOR = plots.COLORS[0]
 
 
 def write_results(folder: Path, source: LoadedAblation, outcomes: list[Outcome]) -> tuple[str, list[PointResult]]:
@@ -75,30 +77,28 @@ def _cell(value: tuple[float, float | None] | None) -> str:
 
 
 def pareto_figure(points: list[PointResult], path: Path) -> None:
-    """Draw old against new score as PNG, with standard errors and the front joined; without scores remove the file."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure  # not pyplot: it keeps global state and belongs to the main thread
+    """Draw old against new score as PNG, with standard errors and the front joined; without scores remove the file.
 
+    Marker and color both tell the front from the rest.
+    """
     shown = [point for point in points if OLD in point.values and NEW in point.values]
     if not shown:
         path.unlink(missing_ok=True)
         return
-    figure = Figure(figsize=(6.4, 4.8), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for point in shown:
-        (new, new_error), (old, old_error) = point.values[NEW], point.values[OLD]
-        # Colors of Okabe and Ito, distinct under color-vision deficiencies; the marker's shape says the same.
-        style: dict[str, Any] = {"fmt": "o", "color": "#0072B2"} if point.front else {"fmt": "x", "color": "#767676"}
-        axes.errorbar(new, old, xerr=new_error, yerr=old_error, capsize=2, **style)
-        axes.annotate(described(point.point), (new, old), xytext=(4, 4), textcoords="offset points", fontsize=7)
-    front = sorted((point.values[NEW][0], point.values[OLD][0]) for point in shown if point.front)
-    axes.plot([new for new, _ in front], [old for _, old in front], "--", color="#0072B2", linewidth=1)
-    axes.margins(x=0.2, y=0.1)  # room for the names
-    axes.set_xlabel("new score: the last stage's tasks")
-    axes.set_ylabel("old score: what was known before")
-    axes.set_title("means over seeds; o: on the Pareto front, x: not", fontsize=9)
-    figure.savefig(path, format="png")
+    with plots.figure(6.4, 4.8) as figure:
+        axes = figure.subplots()
+        for point in shown:
+            (new, new_error), (old, old_error) = point.values[NEW], point.values[OLD]
+            style: dict[str, Any] = {"fmt": "o", "color": COLOR} if point.front else {"fmt": "x", "color": "#767676"}
+            axes.errorbar(new, old, xerr=new_error, yerr=old_error, capsize=2, **style)
+            axes.annotate(described(point.point), (new, old), xytext=(4, 4), textcoords="offset points", fontsize=7)
+        front = sorted((point.values[NEW][0], point.values[OLD][0]) for point in shown if point.front)
+        axes.plot([new for new, _ in front], [old for _, old in front], "--", color=COLOR, linewidth=1)
+        axes.margins(x=0.2, y=0.1)  # room for the names
+        axes.set_xlabel("new score: the last stage's tasks")
+        axes.set_ylabel("old score: what was known before")
+        axes.set_title("means over seeds; o: on the Pareto front, x: not", fontsize=9)
+        figure.savefig(path, format="png", dpi=plots.DPI)
 
 
 def best_yaml(source: LoadedAblation, best: PointResult, outcomes: list[Outcome]) -> str:

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from continual.config.measured import Measured, figures_of
 from continual.config.schema import Sequence
-from continual.forgetting import FIGURES, check_units
-from continual.ledger.ledger import matrix_of, read_events
+from continual.forgetting import FIGURES, check_units, read_matrix, units_of
+from continual.ledger.ledger import read_events
 from continual.run.resume import finished
-from continual.run.summary import figures_of, old_names
 from continual.store.files import digest
 from continual.sweep.points import Point
 from continual.sweep.state import Stopped
@@ -60,7 +60,7 @@ def outcome(trial: Trial, stopped: Mapping[str, Stopped], failed: Mapping[str, s
 
 def values_of(sequence: Sequence, summary: Mapping[str, Any]) -> dict[str, float]:
     """Return the numbers by which a finished trial is compared."""
-    final = {task: score["score"] for task, score in summary["matrix"][-1]["scores"].items()}
+    final = {task: score.score for task, score in read_matrix(summary["matrix"])[-1].scores.items()}
     values = {**final, **{name: summary[name] for name in FIGURES}, **_old_and_new(sequence, final, summary["unit"])}
     return {name: value for name, value in values.items() if value is not None}
 
@@ -71,9 +71,9 @@ def _old_and_new(sequence: Sequence, final: Mapping[str, float], units: Mapping[
     That is the tasks of the earlier stages and `old_tasks` (without any, the texts). If their units differ, only the
     tasks of the earlier stages count, if there are any.
     """
-    new = [task.name for task in sequence.stages[-1].tasks]
-    earlier = [task.name for stage in sequence.stages[:-1] for task in stage.tasks]
-    old = list(dict.fromkeys([*earlier, *old_names(sequence)]))
+    measured = Measured.of(sequence)
+    new, earlier = measured.new, measured.earlier
+    old = list(dict.fromkeys([*earlier, *measured.old]))
     if earlier and len({units[name] for name in old}) > 1:
         old = earlier
     return {OLD: _mean(final, [name for name in old if name not in new], units), NEW: _mean(final, new, units)}
@@ -93,12 +93,11 @@ def mean_score(sequence: Sequence, scored: list[dict[str, Any]], stage: int) -> 
     """
     names = [task.name for learned in sequence.stages[:stage] for task in learned.tasks]
     names = list(dict.fromkeys([*names, *(task.name for task in sequence.evaluate.old_tasks)]))
-    events = [event for event in scored if event["stage"] == stage]
-    if not names or not events:
+    matrix = [row for row in read_matrix(scored) if row.stage == stage]
+    if not names or not matrix:
         return None
-    scores = events[-1]["scores"]
-    check_units([names], [], {name: scores[name]["unit"] for name in names})
-    return math.fsum(scores[name]["score"] for name in names) / len(names)
+    check_units([names], [], units_of(matrix))
+    return math.fsum(matrix[0].scores[name].score for name in names) / len(names)
 
 
 def history(trial: Trial) -> list[tuple[int, float]]:
@@ -111,9 +110,9 @@ def history(trial: Trial) -> list[tuple[int, float]]:
 
 def figures_after(sequence: Sequence, scored: list[dict[str, Any]], stage: int) -> dict[str, float]:
     """Return what a trial reports after a stage: the figures and scores that exist by then."""
-    events = [event for event in scored if event["stage"] <= stage]
-    figures = figures_of(sequence, events)["history"][stage]
-    scores = {task: score["score"] for task, score in matrix_of(events)[stage]["scores"].items()}
+    matrix = [row for row in read_matrix(scored) if row.stage <= stage]
+    figures = figures_of(sequence, matrix)["history"][stage]
+    scores = {task: score.score for task, score in matrix[stage].scores.items()}
     values = scores | {name: figures[name] for name in FIGURES}
     return {name: value for name, value in values.items() if value is not None}
 

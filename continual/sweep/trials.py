@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from continual.config.load import Loaded, load_sequence
+from continual.config.measured import Measured, figures_of, measured_keys
 from continual.config.schema import Sequence
 from continual.errors import ConfigurationError, nearest
-from continual.forgetting import FIGURES, figures
+from continual.forgetting import FIGURES, Score, StageScores
 from continual.preflight.check import check
 from continual.preflight.resources import demands
 from continual.run.resume import refuse_changes
-from continual.run.summary import old_names
 from continual.sweep.points import Point, described, label, overrides, points, trial_name
 from continual.sweep.spec import LoadedAblation
 from continual.training.resources import FREE_CPUS
@@ -133,26 +133,23 @@ def refuse_changed(trials: Iterable[Trial]) -> None:
 
 def _check_metrics(sequence: Sequence, source: LoadedAblation) -> None:
     """Raise ConfigurationError for a metric that the sequence does not have, or a scheduler without a score."""
-    tasks = [[task.name for task in stage.tasks] for stage in sequence.stages]
-    old = [task.name for task in sequence.evaluate.old_tasks]
-    texts = [text.name for text in sequence.evaluate.texts]
-    scored = list(dict.fromkeys([*(name for names in tasks for name in names), *old, *texts]))
+    measured = Measured.of(sequence)
+    names = list(dict.fromkeys(name for _, name in measured_keys(sequence)))
     # The figures if every score were 0: None where there is nothing to average.
-    scores = {task: {"score": 0.0, "stderr": 0.0, "n": 1} for task in scored}
-    matrix = [{"stage": stage, "name": "", "scores": scores} for stage in range(len(sequence.stages) + 1)]
-    values = figures(matrix, tasks, old_names(sequence), dict.fromkeys(scored, ""))
+    scores = {name: Score(0.0, unit="any") for name in names}
+    values = figures_of(sequence, [StageScores(stage, "", scores) for stage in range(len(sequence.stages) + 1)])
     for metric in source.ablation.metric:
-        if metric in scored:
+        if metric in names:
             continue
         if metric not in FIGURES:
-            near = nearest(metric, [*FIGURES, *scored])
-            fix = f"did you mean `{near}`?" if near else f"write one of {', '.join([*FIGURES, *scored])}"
+            near = nearest(metric, [*FIGURES, *names])
+            fix = f"did you mean `{near}`?" if near else f"write one of {', '.join([*FIGURES, *names])}"
             raise ConfigurationError("metric", f"`{metric}` is neither a figure nor a task of the sequence", fix)
         if values[metric] is None:
             problem = f"`{metric}` has nothing to average in this sequence"
             fix = "give stages `tasks`, or the sequence `evaluate.old_tasks`, or choose another metric"
             raise ConfigurationError("metric", problem, fix)
-    if source.ablation.scheduler == "asha" and not tasks[0] and not old:
+    if source.ablation.scheduler == "asha" and not measured.stage_tasks[0] and not measured.old_tasks:
         problem = "there is no score to compare trials by after the first stage"
         raise ConfigurationError("scheduler", problem, "give it `tasks`, or write `scheduler: none`")
 

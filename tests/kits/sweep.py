@@ -45,7 +45,8 @@ def summary(final: dict[str, float], **figures: Any) -> dict[str, Any]:
     )
     scores = {task: {"score": score} for task, score in final.items()}
     return {
-        **empty, "status": "done", "matrix": [{"stage": 2, "scores": scores}], "unit": dict.fromkeys(final, "nats"),
+        **empty, "status": "done", "matrix": [{"stage": 2, "name": "", "scores": scores}],
+        "unit": dict.fromkeys(final, "nats"),
         "stages": ["one", "two"], "reused_stages": [], "samples": [], "mlflow_run_id": None, **figures,
     }  # fmt: skip
 

@@ -6,20 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from continual.show.report.draw import (
-    Plot,
-    borders,
-    extra_height,
-    legend,
-    marker,
-    save,
-    style,
-    thin,
-    wrapped,
-)
+from continual.forgetting import tasks_of
+from continual.show.plots import borders, draw_matrix, marker, matrix_size, style
+from continual.show.report.draw import Plot, extra_height, legend, save, thin, wrapped
 from continual.show.report.gather import RunData, by_stream, over_steps
 from continual.show.report.trade_off import TradeOff
-from continual.show.tracking.figures import draw_matrix, matrix_size
 
 Line = tuple[Sequence[float], Sequence[float], Sequence[float] | None]
 """x, y, and standard errors of y."""
@@ -45,22 +36,20 @@ class Figures:
     def matrix(self, number: int) -> Plot | None:
         """The heat map of a run's scores."""
         run, label = self.runs[number], self.labels[number]
-        matrix = run.summary["matrix"]
-        if not any(line["scores"] for line in matrix):
+        if not tasks_of(run.matrix):
             return None
-        width, height = matrix_size(matrix)
+        width, height = matrix_size(run.matrix)
         name = self.name("matrix", label) if len(self.runs) > 1 else self.name("matrix")
         alt = f"Heat map of the scores of {label}: a row per stage, a column per task. The table below has the numbers."
         title = label if len(self.runs) > 1 else "Heat map"
-        return save(self.folder, name, title, alt, lambda axes: draw_matrix(matrix, axes), height, width)
+        return save(self.folder, name, title, alt, lambda axes: draw_matrix(run.matrix, axes), height, width)
 
     def over_stages(self) -> list[Plot]:
         """Score of every task over the stages, with standard errors."""
-        longest = max(self.runs, key=lambda run: len(run.summary["matrix"]))
-        ticks = [(line["stage"], f"{line['stage']} {line['name']}") for line in longest.summary["matrix"]]
+        longest = max((run.matrix for run in self.runs), key=len)
 
         def prepare(axes: Any) -> None:
-            axes.set_xticks([stage for stage, _ in ticks], [name for _, name in ticks], rotation=30, ha="right")
+            axes.set_xticks([row.stage for row in longest], [row.title for row in longest], rotation=30, ha="right")
             axes.set_xlabel("after stage")
 
         return self._by_task("score-over-stages", "over the stages", _after_stages, prepare)
@@ -211,8 +200,8 @@ class Figures:
 
 
 def _after_stages(run: RunData, task: str) -> Line | None:
-    lines = [(line["stage"], line["scores"][task]) for line in run.summary["matrix"] if task in line["scores"]]
-    if not lines:
+    scores = {row.stage: row.scores[task] for row in run.matrix if task in row.scores}
+    if not scores:
         return None
-    errors = [math.nan if score["stderr"] is None else score["stderr"] for _, score in lines]
-    return [stage for stage, _ in lines], [score["score"] for _, score in lines], errors
+    errors = [math.nan if score.stderr is None else score.stderr for score in scores.values()]
+    return list(scores), [score.score for score in scores.values()], errors

@@ -2,13 +2,16 @@
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from continual.config.yaml_text import read_yaml
 from continual.errors import ConfigurationError
+from continual.evaluation.service import read_scores
+from continual.forgetting import Scores, StageScores, matrix_as_json, read_matrix, tasks_of, units_of
 from continual.ledger.folder import RunFolder
-from continual.ledger.ledger import Events, matrix_of, read_ledger
+from continual.ledger.ledger import Events, read_ledger
 from continual.ledger.lines import read_lines
 from continual.store import Artefact
 
@@ -18,7 +21,7 @@ class StageLog:
     """A stage's optimizer steps and what was scored between them.
 
     `first` is the number of steps of all stages before it, so that step s of the stage is step first + s of the run.
-    `records` are the lines of metrics.jsonl; `inside` is {step of the stage: {task: {score, stderr, n, ...}}}.
+    `records` are the lines of metrics.jsonl; `inside` has the scores by step of the stage.
     """
 
     number: int
@@ -27,7 +30,7 @@ class StageLog:
     first: int
     steps: int
     records: list[dict[str, Any]]
-    inside: dict[int, dict[str, Any]]
+    inside: dict[int, Scores]
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,11 @@ class RunData:
     @property
     def name(self) -> str:
         return str(self.config["name"])
+
+    @cached_property
+    def matrix(self) -> list[StageScores]:
+        """The scores after every stage so far."""
+        return read_matrix(self.summary["matrix"])
 
     def unit(self, task: str) -> str:
         return str(self.summary.get("unit", {}).get(task, "score"))
@@ -96,15 +104,14 @@ def gather(folder: Path) -> RunData:
 
 def _so_far(ledger: Events, config: dict[str, Any]) -> dict[str, Any]:
     """Return what is known of an unfinished run; its figures come with its end."""
-    scored = ledger.all("scored")
-    matrix = matrix_of(scored)
+    matrix = read_matrix(ledger.all("scored"))
     return {
         "name": config["name"],
         "status": "running",
-        "tasks": list(dict.fromkeys(task for line in matrix for task in line["scores"])),
-        "matrix": matrix,
+        "tasks": tasks_of(matrix),
+        "matrix": matrix_as_json(matrix),
         "seconds": ledger.seconds(),
-        "unit": {task: value["unit"] for event in scored for task, value in event["scores"].items()},
+        "unit": units_of(matrix),
     }
 
 
@@ -117,7 +124,7 @@ def _stages(files: RunFolder, ledger: Events, config: dict[str, Any]) -> list[St
         if number not in planned:
             break
         below = files.stage(number, stage["name"])
-        inside = {step: json.loads(path.read_text())["scores"] for step, path in below.score_files().items()}
+        inside = {step: read_scores(path) for step, path in below.score_files().items()}
         tasks = [task["name"] for task in stage["tasks"]]
         records = read_lines(below.metrics)
         stages.append(StageLog(number, stage["name"], tasks, first, planned[number], records, inside))
@@ -161,8 +168,8 @@ def over_steps(run: RunData, task: str) -> tuple[list[int], list[float]]:
     for stage in run.stages:
         for step, scores in stage.inside.items():
             if task in scores:
-                points[stage.first + step] = scores[task]["score"]
-    for line in run.summary["matrix"]:
-        if task in line["scores"] and line["stage"] in after:
-            points[after[line["stage"]]] = line["scores"][task]["score"]
+                points[stage.first + step] = scores[task].score
+    for row in run.matrix:
+        if task in row.scores and row.stage in after:
+            points[after[row.stage]] = row.scores[task].score
     return sorted(points), [points[step] for step in sorted(points)]

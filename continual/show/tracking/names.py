@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from continual.forgetting import Score
+
 if TYPE_CHECKING:
     from continual.config.schema import Sequence
 
@@ -88,17 +90,17 @@ def stage_metrics(record: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items() if value is not None}
 
 
-def sequence_metrics(figures: Mapping[str, Any], scores: Mapping[str, Any]) -> dict[str, float]:
+def sequence_metrics(figures: Mapping[str, Any], scores: Mapping[str, Score]) -> dict[str, float]:
     """The parent run's metrics after a stage; the step is the stage's number.
 
     `figures` is the stage's entry of the history, e.g. {"forgetting": 0.1, "forgetting_by_task": {"sort": 0.1},
     "stderr": {"forgetting": 0.02}}, and gives `forgetting`, `forgetting/sort` and `stderr/forgetting`. `scores` is its
-    line of the matrix, {task: {score, stderr, n}}, and gives `score/<task>` and `stderr/score/<task>`. What is None is
+    row of the matrix, {task: score}, and gives `score/<task>` and `stderr/score/<task>`. What is None is
     undefined at this stage and left out.
     """
     metrics = _numbers({name: value for name, value in figures.items() if name != "stage"})
-    metrics |= _numbers({"score": {task: score["score"] for task, score in scores.items()}})
-    return metrics | _numbers({"stderr/score": {task: score.get("stderr") for task, score in scores.items()}})
+    metrics |= _numbers({"score": {task: score.score for task, score in scores.items()}})
+    return metrics | _numbers({"stderr/score": {task: score.stderr for task, score in scores.items()}})
 
 
 def _numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

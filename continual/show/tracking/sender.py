@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from continual.forgetting import read_matrix
 from continual.ledger.folder import RunFolder
 from continual.ledger.lines import Tail, read_lines
+from continual.show.tables import matrix_columns
 from continual.show.tracking.client import METRICS_PER_REQUEST, Client, Numbers
-from continual.show.tracking.figures import matrix_table
 from continual.show.tracking.names import SEQUENCE, stage_key, stage_metrics
 from continual.store.files import write_atomic
 
@@ -145,7 +146,7 @@ class Sender:
         """Close the run and the stages that are open."""
         self._send_files(key, event["files"])
         if event["matrix"]:
-            self._client.table(key, matrix_table(event["matrix"]), "matrix.json")
+            self._client.table(key, matrix_columns(read_matrix(event["matrix"])), "matrix.json")
         for stage in map(stage_key, event["open"]):
             self._send_steps(stage)
             self._client.finish(stage, event["status"], time)

@@ -77,7 +77,7 @@ def settings(**changes):
 
 def test_exact_match_equals_an_independent_greedy_decode(model, tokenizer):
     scores, records, facts = Harness(settings(), [SORT]).run(model, tokenizer)
-    assert len(records) == HELD_OUT == scores["sort"]["n"]
+    assert len(records) == HELD_OUT == scores["sort"].n
     right = 0
     for row, record in zip(rows("sort", "test", HELD_OUT), records, strict=True):
         prompt, answer = row["text"].split("=")
@@ -87,9 +87,9 @@ def test_exact_match_equals_an_independent_greedy_decode(model, tokenizer):
         right += said == answer
     share = right / HELD_OUT
     assert 0.02 < share < 0.999, "the test needs a model that is neither good nor useless"
-    assert scores["sort"]["score"] == pytest.approx(share)
-    assert scores["sort"]["stderr"] == pytest.approx(math.sqrt(share * (1 - share) / (HELD_OUT - 1)))
-    assert (scores["sort"]["unit"], scores["sort"]["metric"], scores["sort"]["filter"]) == (
+    assert scores["sort"].score == pytest.approx(share)
+    assert scores["sort"].stderr == pytest.approx(math.sqrt(share * (1 - share) / (HELD_OUT - 1)))
+    assert (scores["sort"].unit, scores["sort"].metric, scores["sort"].filter) == (
         "accuracy",
         "exact_match",
         "none",
@@ -163,8 +163,8 @@ def test_choices_without_context_start_from_the_end_token(model, tokenizer, own_
         assert record["acc"] == float(expected[0] >= expected[1])
     for name in ("pairs", "choices"):
         mean = np.mean([record["acc"] for record in records if record["task"] == name])
-        assert scores[name]["score"] == pytest.approx(mean)
-        assert scores[name]["metric"] == "acc"
+        assert scores[name].score == pytest.approx(mean)
+        assert scores[name].metric == "acc"
 
 
 def test_equals_simple_evaluate_with_few_shot_examples(model, tokenizer, own_tasks):
@@ -189,11 +189,11 @@ def test_equals_simple_evaluate_with_few_shot_examples(model, tokenizer, own_tas
     assert [r["prompt"] for r in records] == prompts
     shots = {"choices": 2, "shots": 2, "losses": 0}  # a task's own number is replaced, unless it is 0
     assert all(r["prompt"].count("=") == shots[r["task"]] + 1 for r in records)
-    assert scores["choices"]["score"] == reference["results"]["choices"]["acc,none"]
-    assert scores["shots"]["score"] == reference["results"]["shots"]["exact_match,none"]
-    assert scores["losses"]["score"] == -reference["results"]["losses"]["perplexity,none"]
-    assert scores["losses"]["unit"] == "perplexity"
-    assert scores["losses"]["stderr"] > 0
+    assert scores["choices"].score == reference["results"]["choices"]["acc,none"]
+    assert scores["shots"].score == reference["results"]["shots"]["exact_match,none"]
+    assert scores["losses"].score == -reference["results"]["losses"]["perplexity,none"]
+    assert scores["losses"].unit == "perplexity"
+    assert scores["losses"].stderr > 0
     assert facts["num_fewshot"] == reference["n-shot"] == shots
 
 
@@ -258,22 +258,22 @@ def test_text_loss_equals_a_naive_float64_loop_over_single_documents(model, text
     naive = naive_nats(model, documents)
     nats, tokens = sum(n for n, _ in naive), sum(t for _, t in naive)
     score, records = score_text(model, "text", artefact)
-    assert score["score"] == pytest.approx(-nats / tokens, rel=1e-5)
-    assert (score["tokens"], score["n"], score["unit"]) == (tokens, 59, "nats/token")
+    assert score.score == pytest.approx(-nats / tokens, rel=1e-5)
+    assert (score.tokens, score.n, score.unit) == (tokens, 59, "nats/token")
     assert [r["document"] for r in records] == [i for i in range(60) if i != 10]
     for record in records:
         expected, count = naive[record["document"]]
         assert record["tokens"] == count
         assert record["nats_per_token"] == pytest.approx(expected / count, abs=2e-5)
     monkeypatch.setattr("continual.models.forward.LOGIT_BYTES", 1)  # a row at a time
-    assert score_text(model, "text", artefact)[0]["score"] == pytest.approx(score["score"], rel=1e-6)
+    assert score_text(model, "text", artefact)[0].score == pytest.approx(score.score, rel=1e-6)
 
 
 def test_text_standard_error_equals_a_bootstrap_over_documents(model, text):
     naive = np.array([pair for pair in naive_nats(model, text[0]) if pair[1]])
     draw = np.random.default_rng(1)
     ratios = [np.divide(*naive[draw.integers(0, len(naive), len(naive))].sum(0)) for _ in range(4000)]
-    assert score_text(model, "text", text[1])[0]["stderr"] == pytest.approx(np.std(ratios), rel=0.1)
+    assert score_text(model, "text", text[1])[0].stderr == pytest.approx(np.std(ratios), rel=0.1)
 
 
 def test_text_without_any_loss_is_an_error(model, tmp_path):
@@ -281,8 +281,8 @@ def test_text_without_any_loss_is_an_error(model, tmp_path):
     with pytest.raises(ContinualError, match="the text `empty` has no token to score"):
         score_text(model, "empty", rows_artefact(tmp_path / "a", [(ids, len(ids))], 20))
     one, _ = score_text(model, "one", rows_artefact(tmp_path / "b", [(ids, 0)], 20))
-    assert one["stderr"] is None
-    assert one["n"] == 1
+    assert one.stderr is None
+    assert one.n == 1
 
 
 def models_alive():
@@ -301,7 +301,7 @@ def test_evaluator_writes_whole_files_repeats_itself_and_keeps_no_model(folder, 
     assert models_alive() == before
     assert first["scores"] == again["scores"]
     assert first["settings"] == again["settings"]
-    assert first["scores"]["text"] == score_text(model, "text", text[1])[0]
+    assert first["scores"]["text"] == score_text(model, "text", text[1])[0].as_json()
     files = sorted(path.name for path in (tmp_path / "scores").iterdir())
     stems = ("step-000050", "step-000100")
     assert files == sorted(f"{stem}{end}" for stem in stems for end in (".json", ".samples.jsonl"))

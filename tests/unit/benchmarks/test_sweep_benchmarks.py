@@ -12,6 +12,7 @@ from benchmarks import sweeps
 from benchmarks.arithmetic import capacity, four_tasks
 from benchmarks.stories import temperature
 from continual.config.load import load_sequence
+from continual.forgetting import scores_from_json
 from continual.preflight.check import check
 from continual.show.report.gather import RunData, StageLog
 from continual.sweep.spec import load_ablation
@@ -90,7 +91,7 @@ def run(scores: list[dict[str, float]], stages: list[tuple[str, int, dict[int, d
 
     logs, first = [], 0
     for number, (name, steps, inside) in enumerate(stages, 1):
-        found = {step: entry(at) for step, at in inside.items()}
+        found = {step: scores_from_json(entry(at)) for step, at in inside.items()}
         logs.append(StageLog(number, name, [name], first, steps, [], found))
         first += steps
     matrix = [{"stage": at, "name": str(at), "scores": entry(found)} for at, found in enumerate(scores)]

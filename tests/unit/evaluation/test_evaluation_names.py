@@ -10,6 +10,7 @@ import pytest
 from continual.errors import ConfigurationError, ContinualError
 from continual.evaluation.check import unknown_tasks
 from continual.evaluation.names import choose, plan_tasks, score, unit
+from continual.forgetting import Score
 
 GSM8K = {
     "alias": "gsm8k",
@@ -58,17 +59,10 @@ def test_what_cannot_be_scored_is_refused_with_what_there_is(result, asked, prob
 
 def test_lower_is_better_is_negated_and_an_unknown_error_is_none():
     choice = choose("t", PERPLEXITY, HIGHER, "word_perplexity")
-    assert score("t", PERPLEXITY, choice, 7) == {
-        "score": -12.5,
-        "stderr": None,
-        "n": 7,
-        "unit": "word_perplexity",
-        "metric": "word_perplexity",
-        "filter": "none",
-    }
+    assert score("t", PERPLEXITY, choice, 7) == Score(-12.5, None, 7, "word_perplexity", "word_perplexity", "none")
     nan = {"acc,none": 0.5, "acc_stderr,none": math.nan}
-    assert score("t", nan, choose("t", nan, HIGHER), 1)["stderr"] is None
-    with pytest.raises(ContinualError, match="no finite number"):
+    assert score("t", nan, choose("t", nan, HIGHER), 1).stderr is None
+    with pytest.raises(ContinualError, match="not a finite number"):
         score("t", {"acc,none": math.nan}, choose("t", ARC, HIGHER), 1)
 
 

@@ -14,8 +14,9 @@ import pytest
 
 from continual.cli.report import main
 from continual.ledger.folder import RunFolder
+from continual.show.plots import COLORS, style
 from continual.show.report import write_report
-from continual.show.report.draw import COLOURS, POINTS, style, thin
+from continual.show.report.draw import POINTS, thin
 from continual.show.report.figures import Figures
 from continual.show.report.gather import gather, over_steps
 from continual.show.report.series import differing, names, shown
@@ -309,7 +310,7 @@ def test_every_figure_has_a_name_of_its_own(tmp_path: Path) -> None:
 def test_no_two_series_look_alike() -> None:
     looks = [tuple(style(number).values()) for number in range(28)]
     assert len(set(looks)) == 28
-    assert {colour for colour, _ in looks} == set(COLOURS)
+    assert {colour for colour, _ in looks} == set(COLORS)
 
 
 # At the end of a run ----------------------------------------------------------------------------------------------

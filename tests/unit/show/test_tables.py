@@ -3,20 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+from continual.forgetting import Score, StageScores, matrix_as_json
 from continual.show.tables import closing, figures_lines, matrix_text, side_by_side
 
-
-def score(value: float, error: float | None = None) -> dict[str, Any]:
-    return {"score": value, "stderr": error, "n": 100}
-
-
 MATRIX = [
-    {"stage": 0, "name": "start", "scores": {"a": score(0.0, 0.001), "b": score(-1.3)}},
-    {"stage": 1, "name": "first", "scores": {"a": score(0.99, 0.01), "b": score(-1.3)}},
-    {"stage": 2, "name": "second", "scores": {"a": score(0.97, 0.01), "b": score(-2.25)}},
+    StageScores(0, "start", {"a": Score(0.0, 0.001), "b": Score(-1.3)}),
+    StageScores(1, "first", {"a": Score(0.99, 0.01), "b": Score(-1.3)}),
+    StageScores(2, "second", {"a": Score(0.97, 0.01), "b": Score(-2.25)}),
 ]
 SUMMARY: dict[str, Any] = {
-    "name": "demo", "status": "done", "stages": ["first", "second"], "tasks": ["a", "b"], "matrix": MATRIX,
+    "name": "demo", "status": "done", "stages": ["first", "second"], "tasks": ["a", "b"],
+    "matrix": matrix_as_json(MATRIX),
     "average_score": 0.98, "forgetting": 0.02, "forgetting_old": None, "backward_transfer": -0.02,
     "forward_transfer": 0.0, "learning_accuracy": 0.99, "stderr": {"forgetting": 0.014, "forgetting_old": None},
     "generated_tokens": 12345, "reused_tokens": 0, "trained_tokens": 99, "seconds": {"train": 12.4},
@@ -34,7 +31,7 @@ def test_the_matrix_as_a_table() -> None:
     colored = matrix_text(MATRIX, ["a", "b"], color=True)
     assert colored.count("\x1b[31m") == 1
     assert "\x1b[31m-2.250 ↓\x1b[0m" in colored
-    missing = [{"stage": 0, "name": "start", "scores": {}}]
+    missing = [StageScores(0, "start", {})]
     assert matrix_text(missing, ["a"]).splitlines()[1].split() == ["0", "start", "-"]
 
 

@@ -18,25 +18,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from continual.forgetting import Score, StageScores, matrix_as_json
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Events
 from continual.ledger.lines import read_lines, write_line
 from continual.ledger.records import Records
+from continual.show.plots import matrix_figure
 from continual.show.tracking import (
     Tracker,
     clean,
     flatten,
     git_state,
-    matrix_figure,
     sequence_metrics,
     stage_metrics,
 )  # fmt: skip
 from continual.show.tracking.names import PARAM_CHARACTERS, shorten
 from continual.show.tracking.sender import Sender
 
-MATRIX: list[dict[str, Any]] = [
-    {"stage": 0, "name": "start", "scores": {"a": {"score": 0.0, "stderr": 0.0, "n": 9}, "t": {"score": -1.5, "n": 9}}},
-    {"stage": 1, "name": "one", "scores": {"a": {"score": 0.75, "stderr": 0.1, "n": 9}}},
+MATRIX = [
+    StageScores(0, "start", {"a": Score(0.0, 0.0, 9), "t": Score(-1.5, None, 9)}),
+    StageScores(1, "one", {"a": Score(0.75, 0.1, 9)}),
 ]
 
 
@@ -198,12 +199,12 @@ def test_a_whole_sequence_arrives_in_order(uri: str, tmp_path: Path) -> None:
         run.step(step, {"task": 1.0 / step}, drift={"x": float("nan")})
     run.step(3, {"task": 1 / 3, **{f"many {i}": i for i in range(1500)}})
     run.events.add("inside", stage=1, step=2, scores={"acc,none": {"score": 0.5}})
-    run.score(1, **sequence_metrics({"forgetting": None}, MATRIX[1]["scores"]))
+    run.score(1, **sequence_metrics({"forgetting": None}, MATRIX[1].scores))
     run.done()
     (run.files.figures / "deep").mkdir(parents=True)
     matrix_figure(MATRIX, run.files.matrix)
     matrix_figure(MATRIX, run.files.figures / "deep" / "matrix.png")
-    run.end("FAILED", "matrix.png", "report", "never written", matrix=MATRIX)
+    run.end("FAILED", "matrix.png", "report", "never written", matrix=matrix_as_json(MATRIX))
     assert tracker.wait_for("stage-1", 30) is not None
     assert tracker.close(30) == 0
 
@@ -240,7 +241,7 @@ def test_mlflow_reads_the_table(uri: str, tmp_path: Path, monkeypatch: pytest.Mo
     run = Written(tmp_path / "run")
     run.start("table")
     for _ in range(2):  # a repeat replaces it
-        run.end(matrix=MATRIX)
+        run.end(matrix=matrix_as_json(MATRIX))
     assert run.track(uri, "table").close(30) == 0
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(uri)
@@ -503,7 +504,7 @@ def test_figures_and_scores_become_named_numbers() -> None:
         "stage": 1, "name": "one", "forgetting": 0.1, "forgetting_old": None,
         "forgetting_by_task": {"a": 0.1, "b": None}, "stderr": {"forgetting": 0.02, "forgetting_by_task": {"a": 0.03}},
     }  # fmt: skip
-    assert sequence_metrics(figures, {"a": {"score": 0.9, "stderr": 0.01, "n": 5}, "b": {"score": 1}}) == {
+    assert sequence_metrics(figures, {"a": Score(0.9, 0.01, 5), "b": Score(1)}) == {
         "forgetting": 0.1, "forgetting/a": 0.1, "stderr/forgetting": 0.02, "stderr/forgetting/a": 0.03,
         "score/a": 0.9, "stderr/score/a": 0.01, "score/b": 1.0,
     }  # fmt: skip

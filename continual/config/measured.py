@@ -1,0 +1,80 @@
+"""What a sequence measures: the columns of its score matrix, and what each of them counts as."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from continual.config.schema import EvaluationTask, Sequence
+from continual.forgetting import Matrix, figures
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Names of what is measured: the tasks of every stage (which may be texts), the old tasks, and all texts."""
+
+    stage_tasks: list[list[str]]
+    old_tasks: list[str]
+    texts: list[str]
+
+    @classmethod
+    def of(cls, sequence: Sequence) -> "Measured":
+        """Return what `sequence` measures."""
+        return cls(
+            [[task.name for task in stage.tasks] for stage in sequence.stages],
+            [task.name for task in sequence.evaluate.old_tasks],
+            [text.name for text in sequence.evaluate.texts],
+        )
+
+    @classmethod
+    def of_config(cls, config: Mapping[str, Any]) -> "Measured":
+        """Return what a run measures, from its config.yaml, whose mitigations need not be installed."""
+        return cls(
+            [[task["name"] for task in stage["tasks"]] for stage in config["stages"]],
+            [task["name"] for task in config["evaluate"]["old_tasks"]],
+            [text["name"] for text in config["evaluate"]["texts"]],
+        )
+
+    @property
+    def new(self) -> list[str]:
+        """What the last stage learns."""
+        return self.stage_tasks[-1]
+
+    @property
+    def earlier(self) -> list[str]:
+        """What the stages before the last one learn, each name once."""
+        return list(dict.fromkeys(name for names in self.stage_tasks[:-1] for name in names))
+
+    @property
+    def old(self) -> list[str]:
+        """What `forgetting_old` is the mean of: the old tasks, or without any the texts that no stage learns.
+
+        The texts give `--max-forgetting` something to check. Both together would mix units.
+        """
+        return self.old_tasks or [name for name in self.texts if name not in {*self.earlier, *self.new}]
+
+
+def evaluation_tasks(sequence: Sequence) -> list[EvaluationTask]:
+    """Return the lm-eval tasks of all stages and the old tasks, each once, in the order of the sequence; no texts."""
+    texts = {text.name for text in sequence.evaluate.texts}
+    tasks: dict[str, EvaluationTask] = {}
+    for task in [t for stage in sequence.stages for t in stage.tasks] + list(sequence.evaluate.old_tasks):
+        if task.name not in texts:
+            tasks.setdefault(task.name, task)
+    return list(tasks.values())
+
+
+def measured_keys(sequence: Sequence) -> list[tuple[str, str]]:
+    """Return (key, name) of everything that gets a column in the score matrix. A stage may list a text as its task."""
+    keys = []
+    learned = {task.name for stage in sequence.stages for task in stage.tasks}
+    for number, stage in enumerate(sequence.stages):
+        keys += [(f"stages.{number}.tasks.{i}", task.name) for i, task in enumerate(stage.tasks)]
+    keys += [(f"evaluate.old_tasks.{i}", task.name) for i, task in enumerate(sequence.evaluate.old_tasks)]
+    texts = [(f"evaluate.texts.{i}", text.name) for i, text in enumerate(sequence.evaluate.texts)]
+    return keys + [(key, name) for key, name in texts if name not in learned]
+
+
+def figures_of(sequence: Sequence, matrix: Matrix) -> dict[str, Any]:
+    """Return forgetting and the other figures (see `continual.forgetting`) of the stages scored so far."""
+    names = Measured.of(sequence)
+    return figures(matrix, names.stage_tasks, names.old)

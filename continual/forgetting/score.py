@@ -1,0 +1,49 @@
+"""One type for a score, from lm-eval to the report."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a model does on a task or a text; higher is better.
+
+    `stderr`: the standard error, None if unknown. `n`: the number of documents. `unit`: only scores of one unit have a
+    mean; "" where summary.json's matrix, which has no units, was read. `metric`, `filter`: lm-eval's names of the
+    number. `tokens`: scored tokens, of a text.
+    """
+
+    score: float
+    stderr: float | None = None
+    n: int | None = None
+    unit: str = ""
+    metric: str = ""
+    filter: str = ""
+    tokens: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the entry of a ledger or a score file; it has `tokens` only for a text."""
+        entry = asdict(self)
+        if self.tokens is None:
+            del entry["tokens"]
+        return entry
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> "Score":
+        """Read an entry of a ledger, a score file or summary.json."""
+        return cls(**entry)
+
+
+Scores = dict[str, Score]
+"""Scores of one model by task or text."""
+
+
+def scores_as_json(scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:
+    """Return scores by task as a ledger or a score file has them."""
+    return {task: score.as_json() for task, score in scores.items()}
+
+
+def scores_from_json(entries: Mapping[str, Mapping[str, Any]]) -> Scores:
+    """Read scores by task from a ledger, a score file or summary.json."""
+    return {task: Score.from_json(entry) for task, entry in entries.items()}
