@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import numpy as np
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from continual.errors import ConfigurationError
