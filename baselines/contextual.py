@@ -7,7 +7,7 @@ from pydantic import Field
 
 from continual.contract.mitigation import Context, Mitigation, ModelRef, Stream
 from continual.contract.registry import LOSSES
-from continual.data import column
+from continual.data.rows import column
 from continual.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from continual.contract.mitigation import Context, Mitigation
-from continual.data import ROW_COLUMNS, Arrays, column, fixed_column
+from continual.data.packing import Arrays
+from continual.data.rows import ROW_COLUMNS, column, fixed_column
 from continual.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -9,9 +9,8 @@ from baselines.instructions.committee import RUBRIC
 from baselines.instructions.endpoint import check_endpoint
 from baselines.instructions.generators import SELF, Generator, pretrained
 from baselines.instructions.rounds import Rounds
-from continual.config.schema import Source
 from continual.contract.mitigation import Context, Mitigation, ModelRef, Stream
-from continual.contract.registry import LOSSES
+from continual.contract.registry import LOSSES, SOURCES
 from continual.errors import ConfigurationError
 from continual.preflight.model_facts import read_model
 from continual.preflight.tokenizer_facts import read_tokenizer
@@ -115,7 +114,7 @@ class InstructionSynthesis(Mitigation):
                     for used in pairs.manifest()["samples"]:
                         ctx.use(Artefact("samples", used, str(ctx.store.root)))
             source = {"type": "jsonl", "path": str(pairs.path / "pairs.jsonl"), "messages": "messages"}
-            return {"pairs": pairs, "rows": ctx.read(Source.model_validate({**source, "overlong": "drop"}))}
+            return {"pairs": pairs, "rows": ctx.read(SOURCES.build({**source, "overlong": "drop"}))}
         except ConfigurationError as error:
             raise error.within(f"mitigation ({self.label})") from error
 

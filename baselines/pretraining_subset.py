@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from continual.config.schema import Source
 from continual.contract.mitigation import Context, Mitigation, ModelRef, Stream
 from continual.contract.registry import LOSSES
+from continual.contract.source import Source, SourceItem
 
 if TYPE_CHECKING:
     from continual.config.schema import Sequence
@@ -24,7 +24,7 @@ class PretrainingSubset(Mitigation):
     source: ClassVar[str] = "baseline of 2505.13811 and 2605.26097"
 
     type: Literal["pretraining_subset"] = "pretraining_subset"
-    data: Source = Field(description="where the text is: a source as in `stages.data`; its `limit` sizes the subset")
+    data: SourceItem = Field(description="the text: a source as in `stages.data`; its `limit` sizes the subset")
     loss: Literal["nll", "kl"] = Field("nll", description="next-token loss, or forward KL to `model`")
     teacher: Literal["live", "cached"] = Field(
         "live", description="kl: a frozen model beside the trained one, or its stored top-k (a lower bound of the KL)"

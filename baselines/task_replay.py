@@ -7,7 +7,8 @@ from pydantic import Field
 
 from continual.contract.mitigation import Context, Mitigation, Stream
 from continual.contract.registry import LOSSES
-from continual.data import ROW_COLUMNS, Arrays, RowReader, row_facts, rows_table
+from continual.data.packing import Arrays
+from continual.data.rows import ROW_COLUMNS, RowReader, row_facts, rows_table
 from continual.store import digest
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ hand. A test fails when a block differs from what this module writes.
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,6 +17,8 @@ from pydantic.fields import FieldInfo
 from continual.config.compare import NOT_COMPARED
 from continual.config.schema import Sequence
 from continual.contract.mitigation import REGISTRY, Mitigation
+from continual.contract.registry import SOURCES
+from continual.contract.source import Source
 from continual.sweep.spec import Ablation
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,6 +61,15 @@ def sweep_keys() -> str:
     return _sections(Ablation, "Keys of a sweep")
 
 
+def source_kinds() -> str:
+    """Return a section for each kind of data source: its docstring and a table of the keys that only it has."""
+    sections = []
+    for name, source in _own(SOURCES.names(), SOURCES.load).items():
+        keys = [field for field in source.model_fields if field not in Source.model_fields]
+        sections.append("\n\n".join([f"#### `type: {name}`", _doc(source), *([_table(source, keys)] if keys else [])]))
+    return "\n\n".join(sections)
+
+
 def method_table() -> str:
     """Return the table of all methods: type, what it does, source."""
     rows = [f"| `{name}` | {_doc(method).splitlines()[0]} | {method.source} |" for name, method in _methods().items()]
@@ -83,6 +94,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "keys of a sequence": sequence_keys,
     "keys that may change": changeable_keys,
     "keys of a sweep": sweep_keys,
+    "kinds of data source": source_kinds,
     "methods": method_table,
     "options of the methods": method_options,
 }
@@ -90,7 +102,11 @@ BLOCKS: dict[str, Callable[[], str]] = {
 
 def _methods() -> dict[str, type[Mitigation]]:
     """Return the methods of this repository by type; those of other installed packages are left out."""
-    loaded = {name: REGISTRY.load(name) for name in REGISTRY.names()}
+    return _own(REGISTRY.names(), REGISTRY.load)
+
+
+def _own(names: list[str], load: Callable[[str], Any]) -> dict[str, Any]:
+    loaded = {name: load(name) for name in names}
     return {name: cls for name, cls in loaded.items() if cls.__module__.split(".")[0] in OWN_PACKAGES}
 
 
@@ -134,12 +150,12 @@ def _models(annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:
             yield step + suffix, model
 
 
-def _table(model: type[BaseModel]) -> str:
-    """Return the table of a model's keys: key, type, default, meaning."""
+def _table(model: type[BaseModel], keys: Iterable[str] = ()) -> str:
+    """Return the table of a model's keys, or of those in `keys`: key, type, default, meaning."""
     schema = model.model_json_schema()
     rows = []
     for name, field in model.model_fields.items():
-        if name == "type" and issubclass(model, Mitigation):
+        if (name == "type" and issubclass(model, Mitigation)) or (keys and name not in keys):
             continue
         kind = _type(schema["properties"][name])
         rows.append(f"| `{name}` | {kind} | {_default(field)} | {_cell(field.description or '')} |")

@@ -16,7 +16,7 @@ from benchmarks import record
 from benchmarks.methods.arms import SEQUENCES
 from benchmarks.methods.runs import ROOT, Arm, read
 from benchmarks.record import cell
-from continual.data import RowReader
+from continual.data.rows import RowReader
 from continual.ledger.ledger import read_events
 from continual.store import Artefact
 from continual.sweep.results import mean_error

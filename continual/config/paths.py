@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from continual.config.overrides import KeyPath
+from continual.contract.registry import SOURCES
 from continual.errors import ConfigurationError
 
-FILE_SOURCES = ("jsonl", "parquet", "text")
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set by Ray's job supervisor for the driver of a submitted job, and by nothing else (ray 2.60, job_supervisor.py)."""
 STORAGE_VARIABLE = "CONTINUAL_STORAGE"
@@ -29,6 +29,11 @@ def looks_like_path(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
 
 
+def offline() -> bool:
+    """Return whether the Hugging Face libraries must not use the network."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
 def path_places(raw: Any, at: KeyPath = ()) -> Iterator[tuple[dict[str, Any], str, KeyPath, bool]]:
     """Every path in a configuration: (mapping, key, place, whether it may be a hub id instead).
 
@@ -41,8 +46,9 @@ def path_places(raw: Any, at: KeyPath = ()) -> Iterator[tuple[dict[str, Any], st
     if not isinstance(raw, dict):
         return
     kind = raw.get("type")
-    if kind in (*FILE_SOURCES, "hub") and isinstance(raw.get("path"), str):
-        yield raw, "path", (*at, "path"), kind == "hub"
+    for option, hub in path_options(kind).items() if isinstance(kind, str) else ():
+        if isinstance(raw.get(option), str):
+            yield raw, option, (*at, option), hub
     if kind == "local" and isinstance(raw.get("source"), str) and raw["source"] != "self":
         yield raw, "source", (*at, "source"), True
     for section, key, hub in (
@@ -54,6 +60,15 @@ def path_places(raw: Any, at: KeyPath = ()) -> Iterator[tuple[dict[str, Any], st
     for key, value in raw.items():
         if key != "arguments":
             yield from path_places(value, (*at, key))
+
+
+def path_options(kind: str) -> dict[str, bool]:
+    """Return the options of a data source that hold paths, each with whether it may be a hub id; {} for other types."""
+    try:
+        options: dict[str, bool] = SOURCES.load(kind).path_options
+    except ValueError:
+        return {}
+    return options
 
 
 def resolve_paths(raw: dict[str, Any], base: Path, within: KeyPath = ()) -> list[KeyPath]:

@@ -7,6 +7,8 @@ from pydantic import BaseModel, ValidationError
 
 from continual.config.overrides import KeyPath, Override, dotted
 from continual.contract.mitigation import REGISTRY, Mitigation
+from continual.contract.registry import SOURCES
+from continual.contract.source import Source
 from continual.errors import ConfigurationError, nearest
 
 EXPECTED = {
@@ -162,11 +164,13 @@ def _model(annotation: Any, value: Any) -> type[BaseModel] | None:
     """Return the model of `value` among those of its annotation; of several, its `type` decides."""
     models = [member for member in _members(annotation) if isinstance(member, type) and issubclass(member, BaseModel)]
     kind = value.get("type") if isinstance(value, dict) else None
-    if Mitigation in models:
-        try:
-            return REGISTRY.load(str(kind))
-        except ValueError:
-            return None
+    for base, registry in ((Mitigation, REGISTRY), (Source, SOURCES)):
+        if base in models:
+            try:
+                loaded: type[BaseModel] = registry.load(str(kind))
+            except ValueError:
+                return None
+            return loaded
     types = {model: model.model_fields.get("type") for model in models}
     typed = [model for model, field in types.items() if field and kind in get_args(field.annotation)]
     return next(iter(typed or models), None)

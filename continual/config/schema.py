@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
 from continual.contract.mitigation import Mitigation, build_mitigation
+from continual.contract.source import SourceItem
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
@@ -14,49 +15,6 @@ class Strict(BaseModel):
     """Unknown keys are errors: a typo must never fall back to a default in silence."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Source(Strict):
-    """Where documents come from and what they look like.
-
-    Formats: `text` (loss on everything), `prompt` + `completion` (loss on the completion), `messages` (the
-    tokenizer's chat template; loss on assistant turns). For jsonl, parquet and hub these keys name the columns; a
-    `python` source yields dicts with keys `text`, `prompt` and `completion`, or `messages`.
-    """
-
-    type: Literal["jsonl", "parquet", "text", "hub", "python"]
-    path: str | None = Field(
-        None, description="file, folder or glob (jsonl, parquet, text), or hub id or local folder (hub)"
-    )
-    split: str = Field("train", description="hub: the split")
-    subset: str | None = Field(None, description="hub: the configuration name")
-    rows: str | None = Field(None, description='python: "module:function" that yields one dict per document')
-    arguments: dict[str, Any] = Field(default_factory=dict, description="python: keyword arguments of the function")
-    text: str | None = Field(None, description="column with running text")
-    prompt: str | None = Field(None, description="column with the prompt (no loss)")
-    completion: str | None = Field(None, description="column with the completion (loss)")
-    messages: str | None = Field(None, description="column with a list of {role, content}")
-    limit: int | None = Field(None, ge=1, description="use only the first so many documents")
-    overlong: Literal["drop", "cut"] | None = Field(
-        None, description="documents longer than `train.row_tokens`; null: cut for type text, else drop"
-    )
-    end_token: bool = Field(True, description="append the end-of-text token to every uncut document")
-
-    @model_validator(mode="after")
-    def _check(self) -> "Source":
-        if self.type == "python":
-            if not self.rows or ":" not in self.rows:
-                raise ValueError('a python source needs `rows: "module:function"`')
-        elif not self.path:
-            raise ValueError(f"a {self.type} source needs `path`")
-        if bool(self.prompt) != bool(self.completion):
-            raise ValueError("`prompt` and `completion` go together; for running text use `text`")
-        given = [key for key in ("text", "prompt", "messages") if getattr(self, key)]
-        if len(given) > 1:
-            raise ValueError(f"choose one format: {' or '.join(given)}")
-        if not given and self.type in ("jsonl", "parquet", "hub"):
-            raise ValueError("name the column(s): `text`, `prompt` and `completion`, or `messages`")
-        return self
 
 
 class ModelSource(Strict):
@@ -96,7 +54,7 @@ MitigationItem = Annotated[SerializeAsAny[Mitigation], BeforeValidator(build_mit
 
 class Stage(Strict):
     name: str = Field(pattern=NAME, description="names the stage and its folder")
-    data: Source = Field(description="what the stage trains on")
+    data: SourceItem = Field(description="what the stage trains on")
     tasks: list[Task] = Field(default_factory=list, description="tasks or texts that this stage is to learn")
     start_token: str | None = Field(None, description="what an unconditional sample of this task begins with")
     steps: int | None = Field(None, ge=1, description="optimizer steps")
@@ -166,7 +124,7 @@ class Text(Strict):
     """A text whose loss in nats per token is measured; its score is the negated loss."""
 
     name: str = Field(pattern=NAME, description="names the score")
-    data: Source = Field(description="where the text is")
+    data: SourceItem = Field(description="where the text is")
 
 
 class Evaluate(Strict):

@@ -17,7 +17,8 @@ from continual.contract.models import ModelRef
 from continual.contract.stream import Stream
 
 if TYPE_CHECKING:
-    from continual.config.schema import Sequence, Source
+    from continual.config.schema import Sequence
+    from continual.contract.source import Source
     from continual.show.progress import Step
     from continual.store import Artefact, Store
 

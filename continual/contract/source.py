@@ -29,10 +29,11 @@ class Format:
 
 
 class Source(Strict):
-    """Base of all data sources. Subclass it, add options, implement the methods.
+    """Where documents come from, and what is learned of them.
 
     Formats: `text` (loss on everything), `prompt` + `completion` (loss on the completion), `messages` (the
-    tokenizer's chat template; loss on assistant turns). The keys name the fields of a document.
+    tokenizer's chat template; loss on assistant turns). The keys name the fields of a document; those of a `python`
+    source need no names if they are called `text`, `prompt` and `completion`, or `messages`.
     """
 
     path_options: ClassVar[dict[str, bool]] = {}
@@ -40,7 +41,7 @@ class Source(Strict):
     self_describing: ClassVar[bool] = False
     """Whether the fields of each document tell its format where no option does."""
 
-    type: str
+    type: str = Field(description="the kind of source, or the class of another package as `module:Class`")
     text: str | None = Field(None, description="column with running text")
     prompt: str | None = Field(None, description="column with the prompt (no loss)")
     completion: str | None = Field(None, description="column with the completion (loss)")
@@ -61,6 +62,11 @@ class Source(Strict):
         return self
 
     @property
+    def title(self) -> str:
+        """What messages call the source."""
+        return self.type
+
+    @property
     def cuts(self) -> bool:
         """Whether documents that are longer than a row are cut, not dropped."""
         return self.overlong == "cut"
@@ -79,6 +85,16 @@ class Source(Strict):
         """Whether documents may have prompts; False for running text."""
         return not self.text
 
+    def option_of(self, field: str) -> str:
+        """Return the option that asks for a field of the documents, for messages; "" if there is none."""
+        options = ("text", "prompt", "completion", "messages")
+        return next((option for option in options if getattr(self, option) == field), "")
+
+    @property
+    def text_bytes(self) -> int | None:
+        """The size of all running text, if the files hold nothing else; None otherwise."""
+        return None
+
     def files(self) -> list[Path]:
         """Return the local files that are read, in their order; [] for a source without files."""
         return []
@@ -92,7 +108,7 @@ class Source(Strict):
             count: Most documents to read.
 
         Returns:
-            Documents, spread over the first files; [] if reading them would need the network.
+            Documents, spread over the first files; [] if they can be read only while the sequence runs.
 
         Raises:
             ConfigurationError: The source is missing, empty, or damaged in what was read.
@@ -100,7 +116,7 @@ class Source(Strict):
 
     @abstractmethod
     def count(self) -> int | None:
-        """Return about how many documents there are, None if that takes too long to tell."""
+        """Return about how many documents there are, `limit` aside; None if that takes too long to tell."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
@@ -108,7 +124,7 @@ class Source(Strict):
 
     @abstractmethod
     def documents(self) -> "ray.data.Dataset":
-        """Return all documents in a fixed order: column `item`, one JSON object per document."""
+        """Return all documents (`limit` aside) in a fixed order: column `item`, one JSON object per document."""
 
 
 SourceItem = Annotated[SerializeAsAny[Source], BeforeValidator(SOURCES.build)]

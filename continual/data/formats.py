@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from continual.config.schema import Source
+from continual.contract.source import Document, Source
 from continual.errors import ConfigurationError
 
 WHOLE, CUT, DROPPED, EMPTY, PROBLEM = range(5)
@@ -25,7 +25,7 @@ class Piece:
 
 
 def special_prefix(tokenizer: Any) -> list[int]:
-    """What the tokenizer itself puts before every text: its BOS, or nothing."""
+    """Return what the tokenizer itself puts before every text: its BOS, or nothing."""
     around = tokenizer("", add_special_tokens=True)["input_ids"]
     return [token for token in around if token != tokenizer.eos_token_id or token == tokenizer.bos_token_id][:1]
 
@@ -34,38 +34,38 @@ def _plain(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _field(document: dict[str, Any], key: str) -> Any:
+def _field(document: Document, key: str) -> Any:
     if key not in document:
         raise ConfigurationError(key, f"a document has no field `{key}`", f"it has {', '.join(sorted(document))}")
     return document[key]
 
 
-def encode(document: dict[str, Any], source: Source, tokenizer: Any, row_tokens: int) -> list[Piece]:
-    """The pieces of one document, none longer than `row_tokens` tokens.
+def encode(document: Document, source: Source, tokenizer: Any, row_tokens: int) -> list[Piece]:
+    """Return the pieces of one document, none longer than `row_tokens` tokens.
 
-    Running text that is too long and may be cut becomes consecutive pieces, each behind the tokenizer's own BOS; other
+    Running text that is too long and may be cut becomes consecutive pieces, each after the tokenizer's own BOS; other
     formats keep their beginning. A cut piece gets no end token: the text did not end there.
     """
-    cut = (source.overlong or ("cut" if source.type == "text" else "drop")) == "cut"
+    form = source.format_of(document)
+    values = [_field(document, name) for name in form.fields]
     end = [tokenizer.eos_token_id] if source.end_token and tokenizer.eos_token_id is not None else []
-    python = source.type == "python"
-    if source.messages or (python and "messages" in document):
-        ids, weights = _chat(_field(document, source.messages or "messages"), tokenizer)
-    elif source.prompt or (python and "prompt" in document):
-        before = special_prefix(tokenizer) + _plain(tokenizer, str(_field(document, source.prompt or "prompt")))
-        after = _plain(tokenizer, str(_field(document, source.completion or "completion"))) + end
+    if form.kind == "messages":
+        ids, weights = _chat(values[0], tokenizer)
+    elif form.kind == "prompt":
+        before = special_prefix(tokenizer) + _plain(tokenizer, str(values[0]))
+        after = _plain(tokenizer, str(values[1])) + end
         ids, weights = before + after, [0.0] * len(before) + [1.0] * len(after)
     else:
         prefix = special_prefix(tokenizer)
-        body = _plain(tokenizer, str(_field(document, source.text or "text"))) + end
-        if cut and len(prefix) + len(body) > row_tokens:
+        body = _plain(tokenizer, str(values[0])) + end
+        if source.cuts and len(prefix) + len(body) > row_tokens:
             room = row_tokens - len(prefix)
-            return [_piece(prefix + body[at : at + room], None, CUT) for at in range(0, len(body), room)]
+            return [_piece(prefix + body[start : start + room], None, CUT) for start in range(0, len(body), room)]
         ids, weights = prefix + body, [1.0] * (len(prefix) + len(body))
     if len(ids) < 2:
         return [_piece([], None, EMPTY)]
     if len(ids) > row_tokens:
-        return [_piece(ids[:row_tokens], weights[:row_tokens], CUT)] if cut else [_piece([], None, DROPPED)]
+        return [_piece(ids[:row_tokens], weights[:row_tokens], CUT)] if source.cuts else [_piece([], None, DROPPED)]
     return [_piece(ids, weights, WHOLE)]
 
 
@@ -76,7 +76,7 @@ def _piece(ids: list[int], weights: list[float] | None, outcome: int) -> Piece:
 
 
 def _chat(messages: Any, tokenizer: Any) -> tuple[list[int], list[float]]:
-    """A conversation through the chat template; weight 1 on assistant turns up to their end-of-turn token.
+    """Return a conversation through the chat template; weight 1 on assistant turns up to their end-of-turn token.
 
     A turn's characters are what the template adds to the conversation before it, so any template whose rendering grows
     by appending works, with or without generation markers.

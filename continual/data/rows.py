@@ -19,10 +19,6 @@ WAIT_SECONDS = 1800.0
 """A reader gives up on a silent maker after this long without a new shard."""
 
 
-def row_schema(row_tokens: int) -> pa.Schema:
-    return pa.schema([(name, pa.list_(kind, row_tokens)) for name, kind in ROW_COLUMNS.items()])
-
-
 def fixed_column(array: np.ndarray) -> pa.FixedSizeListArray:
     """An array [rows, ...] as one fixed-size list per row."""
     flat = np.ascontiguousarray(array).reshape(len(array), -1)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from continual.config.schema import Source
-from continual.data import formats, sources
+from continual.contract.source import Source
+from continual.data import formats
 from continual.data.packing import Arrays, concatenate, pack_rows
 from continual.data.rows import row_facts, rows_table
 from continual.errors import ConfigurationError
@@ -36,7 +36,7 @@ class Tokenise:
             except ConfigurationError as error:
                 problem = problem or error
             except ValueError as error:
-                what = f"{self.source.path}: a line is no JSON ({error}): {str(item).strip()[:60]!r}"
+                what = f"{self.source.title}: a line is not JSON ({error}): {str(item).strip()[:60]!r}"
                 problem = problem or ConfigurationError("", what)
         # An exception raised here would reach the driver without its type: Ray keeps only its text.
         if problem is not None:
@@ -57,7 +57,7 @@ def prepare_rows(
     Raises ConfigurationError when no document is left, or a field is missing.
     """
     inputs = {
-        "source": sources.source_identity(source),
+        "source": source.identity(),
         "tokenizer": tokenizer_hash(model),
         "row_tokens": row_tokens,
         "window": WINDOW,
@@ -82,10 +82,14 @@ def prepare_rows(
 
 
 def _pieces(source: Source, model: str, row_tokens: int) -> Iterator[dict[str, np.ndarray]]:
-    tokenised = sources.documents(source).map_batches(
+    import ray.data
+
+    ray.data.DataContext.get_current().execution_options.preserve_order = True
+    documents = source.documents()
+    tokenized = (documents.limit(source.limit) if source.limit else documents).map_batches(
         Tokenise(model, source, row_tokens), batch_size=WINDOW, num_cpus=1, zero_copy_batch=False
     )
-    for batch in tokenised.iter_batches(batch_size=WINDOW, batch_format="numpy"):
+    for batch in tokenized.iter_batches(batch_size=WINDOW, batch_format="numpy"):
         for problem in batch["problem"]:
             if problem:
                 raise ConfigurationError(*json.loads(problem))

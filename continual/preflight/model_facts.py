@@ -7,12 +7,11 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from continual.config.paths import CORRECT_PATH, looks_like_path
+from continual.config.paths import CORRECT_PATH, looks_like_path, offline
 from continual.config.references import find_function
 from continual.config.schema import ModelSource
 from continual.errors import ConfigurationError, one_line
 from continual.models.files import weight_files
-from continual.preflight.check_data import offline
 from continual.preflight.tokenizer_facts import read_json
 
 KEY = "model.source"

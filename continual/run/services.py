@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from continual.config.schema import ModelSource, Sequence, Source
+from continual.config.schema import ModelSource, Sequence
 from continual.contract.mitigation import ModelRef, StageRecord
+from continual.contract.source import Source
 from continual.data.tokenise import prepare_rows
 from continual.errors import ConfigurationError
 from continual.models import load_tokenizer

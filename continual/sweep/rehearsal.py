@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from continual.config.compare import compared
-from continual.config.schema import Sequence, Source
+from continual.config.schema import Sequence
 from continual.contract.mitigation import Mitigation, ModelRef, StageRecord
+from continual.contract.source import Source
 from continual.store import Artefact, Store
 from continual.store.files import digest
 

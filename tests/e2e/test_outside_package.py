@@ -34,7 +34,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from continual.data import RowReader, row_facts, rows_table
+from continual.data.rows import RowReader, row_facts, rows_table
 from continual.contract.mitigation import Mitigation, Stream
 from continual.contract.registry import LOSSES
 

@@ -12,8 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from continual.config.schema import Sequence
 from continual.contract.mitigation import ModelRef, StageRecord
-from continual.data import Arrays, row_facts, rows_table
-from continual.data.packing import pack_rows
+from continual.data.packing import Arrays, pack_rows
+from continual.data.rows import row_facts, rows_table
 from continual.models import model_hash
 from continual.run.services import StageContext
 from continual.run.stage import build_job

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from continual.config.schema import ModelSource, Source, Train
+from continual.config.schema import ModelSource, Train
 from continual.contract.stream import Stream
-from continual.data import RowReader, prepare_rows
+from continual.data.rows import RowReader
+from continual.data.sources.python import PythonSource
+from continual.data.tokenise import prepare_rows
 from continual.ledger.lines import read_lines
 from continual.models.start import start_model
 from continual.store import Artefact, Store
@@ -31,7 +33,7 @@ def parts(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
         type="python", build="benchmarks.arithmetic.model:build", tokenizer="benchmarks.arithmetic.tokenizer:build"
     )
     model = start_model(store, source, 0)
-    rows = prepare_rows(store, Source(type="python", rows="tests.local.data.mixed_rows:rows"), model.path, 40)
+    rows = prepare_rows(store, PythonSource(rows="tests.local.data.mixed_rows:rows"), model.path, 40)
     return folder, model, rows
 
 

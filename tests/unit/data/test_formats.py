@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from continual.config.schema import Source
+from continual.contract.source import Source
 from continual.data.formats import CUT, DROPPED, EMPTY, WHOLE, Piece, encode, special_prefix
+from continual.data.sources.jsonl import JsonlSource
 from continual.errors import ConfigurationError
 
 
@@ -34,7 +35,7 @@ class Letters:
 
 def source(**keys: Any) -> Source:
     formats = {} if {"prompt", "messages"} & set(keys) else {"text": "text"}
-    return Source(type="jsonl", path="x.jsonl", **formats, **keys)
+    return JsonlSource(path="x.jsonl", **formats, **keys)
 
 
 def trained(piece: Piece) -> str:
@@ -93,7 +94,7 @@ def test_a_cut_completion_gets_no_invented_end() -> None:
 
 def test_too_long_and_empty_documents_are_reported() -> None:
     assert encode({"text": "abcdef"}, source(), Letters(), 4)[0].outcome == DROPPED
-    no_end = Source(type="jsonl", path="x", text="text", end_token=False)
+    no_end = source(end_token=False)
     assert encode({"text": ""}, no_end, Letters(), 4)[0].outcome == EMPTY
 
 

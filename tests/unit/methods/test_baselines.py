@@ -20,7 +20,7 @@ from baselines.task_replay import TaskReplay, reservoir
 from baselines.weight_average import average
 from continual.config.load import load_sequence
 from continual.contract.mitigation import REGISTRY, ModelRef, StageRecord
-from continual.data import RowReader
+from continual.data.rows import RowReader
 from continual.errors import ConfigurationError
 from continual.preflight.check import check
 from continual.run.stage import build_job

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from continual.cli.run import main
 from continual.contract.mitigation import ModelRef
-from continual.data import RowReader
+from continual.data.rows import RowReader
 from continual.errors import ConfigurationError
 from continual.models import model_hash
 from continual.preflight.check_methods import check_methods

@@ -19,7 +19,7 @@ from baselines.instructions.duplicates import first_of_each, shingles
 from continual.config.load import load_sequence
 from continual.config.schema import Sequence
 from continual.contract.mitigation import ModelRef
-from continual.data import RowReader
+from continual.data.rows import RowReader
 from continual.data.tokenise import Tokenise
 from continual.errors import ConfigurationError, ContinualError
 from continual.models import model_hash

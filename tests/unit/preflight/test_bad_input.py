@@ -13,8 +13,9 @@ import pytest
 from tokenizers import Tokenizer
 
 from continual.config.load import load_sequence
-from continual.config.schema import Sequence, Source
+from continual.config.schema import Sequence
 from continual.contract.mitigation import Mitigation
+from continual.contract.source import Source, SourceItem
 from continual.errors import ConfigurationError
 from continual.preflight.check import check
 from tests.kits.project import write_lines, write_model, write_project, write_yaml
@@ -26,7 +27,7 @@ class Refusing(Mitigation):
     """A third party's mitigation that objects, or names a source."""
 
     type: str
-    data: Source | None = None
+    data: SourceItem | None = None
     share: float | None = None
     start: Literal["bos", "template", "tasks"] | None = None
 
@@ -312,7 +313,7 @@ def test_a_hub_model_is_noted_where_the_network_may_be_used(project: Path, monke
     loaded = load_sequence("seq.yaml", ["model.source=owner/model", data(type="hub", path="owner/set", text="t")])
     notes = check(loaded)
     assert any("`owner/model` comes from the hub" in note for note in notes)
-    assert any("`owner/set` comes from the hub" in note for note in notes)
+    assert any("`owner/set` is not read before the run" in note for note in notes)
 
 
 def test_a_cached_hub_model_is_checked_like_a_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

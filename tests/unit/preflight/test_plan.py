@@ -14,12 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from continual.config.load import load_sequence
-from continual.config.schema import Source
-from continual.data.sources import source_identity
+from continual.contract.registry import SOURCES
+from continual.errors import ConfigurationError
+from continual.preflight.check import check
 from continual.preflight.estimate import count_documents, epoch_steps
 from continual.preflight.plan import Plan, make_plan
 from continual.preflight.render import render
 from tests.kits.project import write_lines, write_project
+from tests.kits.sources import OUTSIDE
 
 DOCUMENT = 6
 """Tokens of a document of the project: BOS, two of the question, two of the answer, end of text."""
@@ -78,7 +80,7 @@ def test_epochs_become_as_many_steps_as_are_needed_and_no_more(epochs: float, ro
 def test_stored_rows_are_exact(project: Path) -> None:
     source = load_sequence("seq.yaml").sequence.stages[0].data
     for name, tokens, count in (("a", 32, 23), ("b", 64, 11)):
-        inputs = {"source": source_identity(source), "row_tokens": tokens}
+        inputs = {"source": source.identity(), "row_tokens": tokens}
         write_json(project / f"runs/store/rows/{name}/manifest.json", {"inputs": inputs, "counts": {"rows": count}})
     one, two = plan().stages
     assert (one.rows, two.rows, one.estimated, two.estimated) == (23, 23, [], [])
@@ -117,7 +119,7 @@ def test_sources_of_every_kind_are_counted(project: Path) -> None:
     (project / "c.txt").write_text("w1 w2\n" * 64)
 
     def count(**source: Any) -> int | None:
-        return count_documents(Source.model_validate(source))
+        return count_documents(SOURCES.build(source))
 
     assert count(type="jsonl", path="qa.jsonl", text="question") == 100
     assert count(type="jsonl", path="qa.jsonl", text="question", limit=7) == 7
@@ -130,10 +132,10 @@ def test_sources_of_every_kind_are_counted(project: Path) -> None:
 
 
 def test_large_files_are_scaled_from_their_beginning(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("continual.preflight.estimate.COUNT_BYTES", 1 << 20)
+    monkeypatch.setattr("continual.data.sources.jsonl.COUNT_BYTES", 1 << 20)
     line = b'{"t": "' + b"w1 " * 30 + b'"}\n'
     (project / "big.jsonl").write_bytes(line * 40_000)
-    found = count_documents(Source.model_validate({"type": "jsonl", "path": "big.jsonl", "text": "t"}))
+    found = count_documents(SOURCES.build({"type": "jsonl", "path": "big.jsonl", "text": "t"}))
     assert found is not None
     assert abs(found - 40_000) < 400
 
@@ -190,3 +192,28 @@ def test_the_plan_loads_neither_torch_nor_ray(project: Path) -> None:
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=env)
     assert ran.stdout.splitlines()[-1] == "[]"
     assert "context_free" in ran.stdout
+
+
+def test_an_outside_source_is_checked_and_planned(project: Path) -> None:
+    (project / "count.txt").write_text("40")
+    loaded = load_sequence("seq.yaml", [f"stages.0.data={{type: '{OUTSIDE}', file: count.txt, text: text}}"])
+    check(loaded)
+    stage = make_plan(loaded).stages[0]
+    assert stage.rows == -(-40 // (32 // 4))
+    assert stage.estimated == ["rows"]
+
+
+def test_an_outside_source_with_a_wrong_field_is_refused(project: Path) -> None:
+    (project / "count.txt").write_text("40")
+    loaded = load_sequence("seq.yaml", [f"stages.0.data={{type: '{OUTSIDE}', file: count.txt, text: txt}}"])
+    with pytest.raises(ConfigurationError, match=r"stages.0.data.text: document 1 has no field `txt`"):
+        check(loaded)
+
+
+def test_stored_rows_of_an_outside_source_are_exact(project: Path) -> None:
+    (project / "count.txt").write_text("40")
+    override = f"stages.0.data={{type: '{OUTSIDE}', file: count.txt, text: text}}"
+    source = load_sequence("seq.yaml", [override]).sequence.stages[0].data
+    inputs = {"source": source.identity(), "row_tokens": 32}
+    write_json(project / "runs/store/rows/a/manifest.json", {"inputs": inputs, "counts": {"rows": 9}})
+    assert plan(override).stages[0].rows == 9

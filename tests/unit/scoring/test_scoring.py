@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from continual.config.schema import Generate
-from continual.data import RowReader
+from continual.data.rows import RowReader
 from continual.scoring import score, score_rows
 from continual.scoring.columns import nll_columns, topk_columns
 from continual.store import Store

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from continual.config.schema import Source
-from continual.data import RowReader, prepare_rows
+from continual.contract.registry import SOURCES
+from continual.contract.source import Source
+from continual.data.rows import RowReader
+from continual.data.tokenise import prepare_rows
 from continual.errors import ConfigurationError
 from continual.store import Artefact, Store
+from tests.kits.sources import OUTSIDE
 
 pytestmark = pytest.mark.slow
 TEXTS = [f"One day, Tom saw {n} birds." for n in range(60)]
@@ -37,11 +40,11 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Source]:
     pq.write_table(pa.table({"body": TEXTS[30:]}), folder / "part-1.parquet")
     datasets.Dataset.from_dict({"body": TEXTS}).save_to_disk(str(folder / "hub"))
     return {
-        "jsonl": Source(type="jsonl", path=str(folder / "a.jsonl"), text="body"),
-        "gzip": Source(type="jsonl", path=str(folder / "b.jsonl.gz"), text="body"),
-        "parquet": Source(type="parquet", path=str(folder / "part-*.parquet"), text="body"),
-        "hub": Source(type="hub", path=str(folder / "hub"), text="body"),
-        "python": Source(type="python", rows="tests.local.data.test_sources:rows"),
+        "jsonl": SOURCES.build({"type": "jsonl", "path": str(folder / "a.jsonl"), "text": "body"}),
+        "gzip": SOURCES.build({"type": "jsonl", "path": str(folder / "b.jsonl.gz"), "text": "body"}),
+        "parquet": SOURCES.build({"type": "parquet", "path": str(folder / "part-*.parquet"), "text": "body"}),
+        "hub": SOURCES.build({"type": "hub", "path": str(folder / "hub"), "text": "body"}),
+        "python": SOURCES.build({"type": "python", "rows": "tests.local.data.test_prepare:rows"}),
     }
 
 
@@ -72,7 +75,7 @@ def test_the_same_content_is_tokenised_once(
     store = Store(tmp_path, "first")
     first = prepare_rows(store, sources["jsonl"], str(stories), 64)
     copied = tmp_path / "elsewhere.jsonl"
-    copied.write_bytes(Path(str(sources["jsonl"].path)).read_bytes())
+    copied.write_bytes(Path(sources["jsonl"].title).read_bytes())
     again = prepare_rows(
         Store(tmp_path, "second"), sources["jsonl"].model_copy(update={"path": str(copied)}), str(stories), 64
     )
@@ -101,3 +104,9 @@ def test_losses_are_counted(local_ray: None, sources: dict[str, Source], stories
     cut = prepare_rows(Store(tmp_path), sources["jsonl"].model_copy(update={"overlong": "cut"}), str(stories), 15)
     assert cut.manifest()["cut"] > 0
     assert cut.manifest()["dropped"] == 0
+
+
+def test_an_outside_source_is_read(local_ray: None, stories: Path, tmp_path: Path) -> None:
+    (tmp_path / "count.txt").write_text("70")
+    source = SOURCES.build({"type": OUTSIDE, "file": str(tmp_path / "count.txt"), "limit": 65})
+    assert prepare_rows(Store(tmp_path), source, str(stories), 64).manifest()["documents"] == 65
