@@ -82,7 +82,7 @@ def choose(
     """
     pairs = metrics(result)
     if not pairs:
-        raise ConfigurationError("tasks", f"lm-eval reports no metric for `{task}`", "list its members, one by one")
+        raise ConfigurationError("tasks", f"lm-eval reports no metric for `{task}`", "list its members instead")
     listed = "lm-eval reports " + ", ".join(f"{name} (filter {kind})" for name, kind in pairs)
     names = list(dict.fromkeys(name for name, kind in pairs if filter in (None, kind)))
     if not names:

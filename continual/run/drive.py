@@ -46,7 +46,7 @@ def tracked(
             terminal.line(f"  {waiting} records wait for the tracker {tracking_uri(loaded)}; the next run sends them")
 
 
-def report(run: Run) -> None:
+def add_report(run: Run) -> None:
     """Write `report.html` into the run's folder. A failure is reported but does not fail the run."""
     try:
         from continual.show.report import write_report
@@ -85,7 +85,7 @@ def drive(
             check_resources(sequence, cpus, resources.get("GPU", 0.0))
             run = Run(sequence, loaded.resolved, files, store, ledger, terminal, tracker, cpus or 1.0, after_stage)
             summary = run_sequence(run)
-            report(run)
+            add_report(run)
             summaries.append(summary)
         # Only now is nothing left to do: a kill before this line, or Ctrl-C, leaves the runs of MLflow to be closed.
         ledger.find("closed") or ledger.add("closed")

@@ -1,6 +1,6 @@
 """How all figures are drawn: without global state, in one style, and the heat map of the score matrix.
 
-Colors are told apart with color-vision deficiencies too.
+The colors are distinct for readers with color-vision deficiencies too.
 """
 
 from collections.abc import Iterator, Sequence

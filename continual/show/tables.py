@@ -132,4 +132,4 @@ def side_by_side(left: dict[str, Any], right: dict[str, Any], titles: tuple[str,
     height = max(len(column) for column in columns)
     padded = [column + [""] * (height - len(column)) for column in columns]
     width = max(len(line) for line in padded[0]) + 4
-    return "\n".join(f"{one:<{width}}{other}".rstrip() for one, other in zip(*padded, strict=True))
+    return "\n".join(f"{first:<{width}}{second}".rstrip() for first, second in zip(*padded, strict=True))

@@ -1,4 +1,4 @@
-"""The report: one self-contained page for a run, or for several side by side. Imports neither torch nor ray."""
+"""The report: one self-contained page for a run, or for several compared. Imports neither torch nor ray."""
 
 from continual.show.report.write import write_report
 

@@ -1,4 +1,4 @@
-"""The figures of a report. For one run a line per task or stream; for several a figure each, and a line per run."""
+"""The figures of a report: for one run a line per task or stream, for several a figure each with a line per run."""
 
 import math
 import re
@@ -18,14 +18,14 @@ HEIGHT = 2.5
 
 
 class Figures:
-    """Draws into `folder`. `labels` names the runs."""
+    """Draws the figures of `runs`, which are called `labels`, into `folder`."""
 
     def __init__(self, runs: Sequence[RunData], labels: Sequence[str], folder: Path):
         self.runs, self.labels, self.folder = runs, labels, folder
         self._names: set[str] = set()
 
     def name(self, *parts: str) -> str:
-        """A file name that is free."""
+        """Return a file name that no other figure has."""
         plain = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(parts)).strip("-").lower()
         name, number = plain, 2
         while name in self._names:
@@ -34,7 +34,7 @@ class Figures:
         return name
 
     def matrix(self, number: int) -> Plot | None:
-        """The heat map of a run's scores."""
+        """Draw the heat map of a run's scores; None if it has none."""
         run, label = self.runs[number], self.labels[number]
         if not tasks_of(run.matrix):
             return None
@@ -45,7 +45,7 @@ class Figures:
         return save(self.folder, name, title, alt, lambda axes: draw_matrix(run.matrix, axes), height, width)
 
     def over_stages(self) -> list[Plot]:
-        """Score of every task over the stages, with standard errors."""
+        """Draw the score of every task over the stages, with standard errors."""
         longest = max((run.matrix for run in self.runs), key=len)
 
         def prepare(axes: Any) -> None:
@@ -55,7 +55,7 @@ class Figures:
         return self._by_task("score-over-stages", "over the stages", _after_stages, prepare)
 
     def over_steps(self) -> list[Plot]:
-        """Score of every task over the optimizer steps; empty where nothing was scored inside a stage."""
+        """Draw the score of every task over the optimizer steps; nothing if no score lies inside a stage."""
         if not any(stage.inside for run in self.runs for stage in run.stages):
             return []
 
@@ -66,44 +66,44 @@ class Figures:
         return self._by_task("score-over-steps", "over the optimizer steps", line, self._steps)
 
     def trade_offs(self, points: Mapping[str, list[TradeOff | None]]) -> list[Plot]:
-        """Old against new score, a point per run; one figure per kind of old score."""
+        """Draw old against new score, a point per run and a figure per kind of old score."""
         plots = []
-        for kind, found in points.items():
+        for kind, by_run in points.items():
+            drawn = [(number, point) for number, point in enumerate(by_run) if point is not None]
 
-            def draw(axes: Any, found: list[TradeOff | None] = found) -> None:
-                for number, point in enumerate(found):
-                    if point is not None:
-                        colour, at = style(number)["color"], (point.new, point.old)
-                        axes.errorbar(*at, xerr=point.new_stderr, yerr=point.old_stderr, ecolor=colour, fmt="none")
-                        axes.plot(*at, marker(number), color=colour, markersize=8, label=wrapped(self.labels[number]))
-                first = next(point for point in found if point is not None)
+            def draw(axes: Any, drawn: list[tuple[int, TradeOff]] = drawn) -> None:
+                for number, point in drawn:
+                    color, place = style(number)["color"], (point.new, point.old)
+                    axes.errorbar(*place, xerr=point.new_stderr, yerr=point.old_stderr, ecolor=color, fmt="none")
+                    axes.plot(*place, marker(number), color=color, markersize=8, label=wrapped(self.labels[number]))
+                first = drawn[0][1]
                 axes.set_xlabel(f"new: {first.new_unit}")
                 axes.set_ylabel(f"old: {first.old_unit}")
                 axes.margins(0.15)
-                legend(axes, sum(point is not None for point in found))
+                legend(axes, len(drawn))
 
             alt = (
                 f"A point per run: the score of the last stage's tasks against that of {kind}; up and right is better."
             )
-            labels = [label for label, point in zip(self.labels, found, strict=True) if point is not None]
+            labels = [self.labels[number] for number, _ in drawn]
             plots.append(save(self.folder, self.name("old-against-new", kind), f"Last stage's tasks against {kind}",
                               alt, draw, 2.7 + extra_height(labels)))  # fmt: skip
         return plots
 
     def streams(self, group: str, unit: str, only: Callable[[str], bool] = lambda name: True) -> list[Plot]:
-        """`loss`, `weight` or `drift` over the optimizer steps, by stream."""
-        found = [{n: v for n, v in by_stream(run, group).items() if only(n)} for run in self.runs]
-        names = list(dict.fromkeys(name for streams in found for name in streams))
+        """Draw `loss`, `weight` or `drift` over the optimizer steps, by stream; `only` chooses streams by name."""
+        by_run = [{n: v for n, v in by_stream(run, group).items() if only(n)} for run in self.runs]
+        names = list(dict.fromkeys(name for streams in by_run for name in streams))
         if not names:
             return []
         if len(self.runs) == 1:
             title = f"{group.capitalize()} by stream"
-            lines = [(name, found[0][name]) for name in names]
+            lines = [(name, by_run[0][name]) for name in names]
             return [self._streams_plot(self.name(group), title, unit, lines)]
         return [
             self._streams_plot(
                 self.name(group, name), f"{group.capitalize()}: {name}", unit,
-                [(label, streams.get(name, [])) for label, streams in zip(self.labels, found, strict=True)],
+                [(label, streams.get(name, [])) for label, streams in zip(self.labels, by_run, strict=True)],
             )
             for name in names
         ]  # fmt: skip
@@ -115,10 +115,10 @@ class Figures:
             self._steps(axes)
             axes.set_ylabel(unit)
             for number, (label, parts) in enumerate(lines):
-                for at, (steps, values) in enumerate(parts):
+                for part, (steps, values) in enumerate(parts):
                     x, y = thin(steps, values)
                     few = marker(number) if len(x) < 12 else None
-                    axes.plot(x, y, marker=few, label=wrapped(label) if at == 0 else None, **style(number))
+                    axes.plot(x, y, marker=few, label=None if part else wrapped(label), **style(number))
             legend(axes, len(drawn))
 
         drawn = [label for label, parts in lines if parts]
@@ -127,7 +127,7 @@ class Figures:
         return save(self.folder, name, title, alt, draw, HEIGHT + extra_height(drawn))
 
     def seconds(self) -> Plot | None:
-        """Time by phase as one bar per run."""
+        """Draw the seconds by phase, a bar per run; None if no time was recorded."""
         phases = list(dict.fromkeys(phase for run in self.runs for phase in run.summary["seconds"]))
         if not any(sum(run.summary["seconds"].values()) > 0 for run in self.runs):
             return None
@@ -151,17 +151,17 @@ class Figures:
         return save(self.folder, self.name("seconds"), "Seconds by phase", alt, draw, height)
 
     def _steps(self, axes: Any) -> None:
-        """The axis of optimizer steps, with the borders of the stages where all runs share them."""
+        """Label the axis of optimizer steps, and mark the borders of the stages if all runs share them."""
         axes.set_xlabel("optimizer step")
-        found = [[(stage.first, stage.name) for stage in run.stages] for run in self.runs]
-        longest = max(found, key=len)
-        if all(stages == longest[: len(stages)] for stages in found):
+        by_run = [[(stage.first, stage.name) for stage in run.stages] for run in self.runs]
+        longest = max(by_run, key=len)
+        if all(stages == longest[: len(stages)] for stages in by_run):
             borders(axes, longest)
 
     def _by_task(
         self, name: str, title: str, line_of: Callable[[RunData, str], Line | None], prepare: Callable[[Any], None]
     ) -> list[Plot]:
-        """For one run a figure per unit with a line per task; for several a figure per task with a line per run."""
+        """Draw a figure per unit with a line per task, or of several runs a figure per task with a line per run."""
         tasks = list(dict.fromkeys(task for run in self.runs for task in run.summary["tasks"]))
         if len(self.runs) == 1:
             [run] = self.runs

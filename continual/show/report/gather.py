@@ -1,4 +1,4 @@
-"""What a run folder holds, as one value: summary, steps, scores inside the stages, samples, configuration."""
+"""The content of a run folder as one value: summary, steps, scores inside the stages, samples, configuration."""
 
 import json
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class StageLog:
 
 @dataclass(frozen=True)
 class SampleSet:
-    """Samples that a stage rehearsed: where they lie in the store, and the folder of the model that made them."""
+    """Samples that a stage rehearsed: their artefact, and the folder of the model that made them."""
 
     stage: int
     stage_name: str
@@ -45,7 +45,7 @@ class SampleSet:
 
 @dataclass(frozen=True)
 class RunData:
-    """A run as its folder tells it. `summary` is summary.json, of an unfinished run only what is known so far."""
+    """A run, read from its folder. `summary` is summary.json; of an unfinished run, what is known so far."""
 
     folder: Path
     config: dict[str, Any]
@@ -67,22 +67,23 @@ class RunData:
         return read_matrix(self.summary["matrix"])
 
     def unit(self, task: str) -> str:
+        """Return the unit of a task's score; `score` if it is unknown."""
         return str(self.summary.get("unit", {}).get(task, "score"))
 
     def waited(self, stages: list[StageLog] | None = None) -> float | None:
-        """The share of the training time in which the workers waited for data; None before the first step."""
+        """Return the share of the training time in which workers waited for data; None before the first step."""
         records = [record for stage in stages or self.stages for record in stage.records]
         seconds = sum(record["seconds"] for record in records)
         return sum(record["data_wait"] for record in records) / seconds if seconds else None
 
 
 def gather(folder: Path) -> RunData:
-    """Read a run folder. Raises ConfigurationError for a folder that is no run."""
+    """Read a run folder. Raises ConfigurationError if it is not a run's folder."""
     files = RunFolder(folder)
     if not (files.config.is_file() and files.ledger.is_file()):
         raise ConfigurationError(
             "",
-            "this is no run: it has no config.yaml and ledger.jsonl",
+            "this is not a run's folder: it has no config.yaml or no ledger.jsonl",
             "name a run's folder, <storage>/<name>",
             str(folder),
         )
@@ -150,19 +151,19 @@ def _sample_sets(folder: Path, ledger: Events, config: dict[str, Any]) -> list[S
 
 
 def by_stream(run: RunData, group: str) -> dict[str, list[tuple[list[int], list[float]]]]:
-    """Numbers of `group` (loss, weight, drift) by stream: steps of the run and values, once per stage that has some."""
-    found: dict[str, list[tuple[list[int], list[float]]]] = {}
+    """Return the numbers of `group` (loss, weight, drift) by stream: a pair (steps of the run, values) per stage."""
+    lines: dict[str, list[tuple[list[int], list[float]]]] = {}
     for stage in run.stages:
         names = dict.fromkeys(name for record in stage.records for name in record.get(group, {}))
         for name in names:
-            there = [record for record in stage.records if name in record.get(group, {})]
-            steps = [stage.first + record["step"] for record in there]
-            found.setdefault(name, []).append((steps, [record[group][name] for record in there]))
-    return found
+            records = [record for record in stage.records if name in record.get(group, {})]
+            steps = [stage.first + record["step"] for record in records]
+            lines.setdefault(name, []).append((steps, [record[group][name] for record in records]))
+    return lines
 
 
 def over_steps(run: RunData, task: str) -> tuple[list[int], list[float]]:
-    """Scores of a task at steps of the run: before the first, inside the stages, and after each stage."""
+    """Return the scores of a task at steps of the run: before the first, inside the stages, and after each stage."""
     points: dict[int, float] = {}
     after = {0: 0} | {stage.number: stage.first + stage.steps for stage in run.stages}
     for stage in run.stages:

@@ -1,4 +1,4 @@
-"""The page: numbers and figures into one HTML file that needs no network."""
+"""The page: one HTML file with all numbers and figures, which needs no network."""
 
 import base64
 import json
@@ -34,7 +34,7 @@ class SamplesView:
 
 @dataclass(frozen=True)
 class Page:
-    """All that the template shows; lists go run by run in the order of `labels`."""
+    """Everything that the template shows; lists have an entry per run in the order of `labels`."""
 
     runs: Sequence[RunData]
     labels: Sequence[str]
@@ -55,7 +55,7 @@ class Page:
 
 
 def render(page: Page) -> str:
-    """The whole HTML file."""
+    """Return the whole HTML file."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
                                      lstrip_blocks=True)  # fmt: skip
     environment.globals |= {
@@ -73,7 +73,7 @@ def render(page: Page) -> str:
     return template.render(
         page=page,
         entries=list(zip(page.labels, page.runs, strict=True)),
-        trade_offs={kind: list(zip(page.labels, page.runs, found, strict=True)) for kind, found in points},
+        trade_offs={kind: list(zip(page.labels, page.runs, by_run, strict=True)) for kind, by_run in points},
         samples=list(zip(page.labels, page.samples, strict=True)),
         differences=differing(configs) if len(configs) > 1 else {},
         phases=list(dict.fromkeys(phase for run in page.runs for phase in run.summary["seconds"])),
@@ -81,9 +81,9 @@ def render(page: Page) -> str:
 
 
 def number(run: RunData, *path: str | int, form: str = ".3f") -> Markup:
-    """A number of summary.json for reading, with its place there (a JSON pointer) and its exact value beside it.
+    """Return a number of summary.json for reading, with its JSON pointer there and its exact value as attributes.
 
-    `-` where the summary has null or nothing.
+    Return `–` if the summary has null or nothing at that place.
     """
     value: Any = run.summary
     for part in path:
@@ -95,7 +95,7 @@ def number(run: RunData, *path: str | int, form: str = ".3f") -> Markup:
 
 
 def derived(run: RunData, key: str, value: float | None, text: str) -> Markup:
-    """A number that the report computed itself, named `key`; `-` for None."""
+    """Return a number that the report computed itself, named `key`; `–` for None."""
     return Markup("–") if value is None else _data(run, key, value, text)
 
 
@@ -107,7 +107,7 @@ def _data(run: RunData, key: str, value: float, text: str) -> Markup:
 
 
 def inline(plot: Plot) -> Markup:
-    """A figure as an image within the page; wider ones than a phone scroll in their own box."""
+    """Return a figure as an image within the page; figures wider than a phone scroll in their own box."""
     source = base64.b64encode(plot.svg).decode()
     return Markup(
         '<figure><figcaption>{}</figcaption><div class="scroll" tabindex="0">'

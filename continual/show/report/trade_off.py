@@ -1,4 +1,4 @@
-"""Old against new: what a run keeps against what it learns, one point per run."""
+"""Old against new: what a run keeps and what it learns, a point per run."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A report put together: runs gathered, figures drawn, samples scored, the page written."""
+"""Write a report: gather runs, draw figures, score samples, render the page."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +15,10 @@ from continual.store import Store, write_atomic
 
 
 def write_report(folders: Sequence[Path], output: Path | None = None, make: Make = make_shown) -> Path:
-    """Write the page, and its figures as PNG into the folder beside it that has its name; returns the page's path.
+    """Write the page, and its figures as PNG into a folder of its name next to it; return the page's path.
 
-    Default `output`: report.html in the run's folder, for several runs in the current one. `make` scores samples that
-    no report has shown yet. Raises ConfigurationError for a folder that is no run.
+    Default `output`: report.html in the run's folder, or in the current folder for several runs. `make` scores samples
+    that no report has shown yet. Raises ConfigurationError if a folder is not a run's.
     """
     runs = [gather(Path(folder)) for folder in folders]
     output = output or RunFolder(runs[0].folder if len(runs) == 1 else Path()).report
@@ -45,16 +45,16 @@ def write_report(folders: Sequence[Path], output: Path | None = None, make: Make
 
 
 def _view(run: RunData, sample_set: SampleSet, make: Make) -> SamplesView:
-    """The samples of a set for reading, scored now if they are not yet; else the reason why there are none."""
+    """Return the samples of a set for reading, scored now if needed, or the reason why there are none."""
     samples, model = sample_set.samples, sample_set.model
     missing = ""
     if not read_shown(samples):
         if model is None or not model_there(model):
-            missing = "The model that made these samples is gone, so they cannot be decoded and scored any more."
+            missing = "The model that made these samples is gone, so they cannot be decoded and scored."
         else:
             try:
                 make(Store(samples.root), samples, model, run.config["model"]["dtype"])
-            except Exception as error:  # whatever a model does, the rest of the page is worth having
+            except Exception as error:  # a model that fails must not cost the rest of the page
                 missing = f"These samples could not be scored: {describe(error)}"
     manifest = samples.manifest()
     return SamplesView(sample_set.stage, sample_set.stage_name, manifest, read_shown(samples), missing)

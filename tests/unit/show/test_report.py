@@ -169,7 +169,7 @@ def test_configuration_and_versions_are_there(page: Read) -> None:
 def test_what_a_run_does_not_have_is_said_in_a_sentence(storage: Path, tmp_path: Path) -> None:
     page = Read(write_report([storage / "lost"], tmp_path / "lost.html"))
     for sentence in ("No samples were made", "evaluate.every was not set", "No drift was measured",
-                     "no stream beside the task's own", "This takes several runs"):  # fmt: skip
+                     "no stream in addition to the task's own", "This takes several runs"):  # fmt: skip
         assert sentence in page.text
     assert sorted(path.stem for path in (tmp_path / "lost").iterdir()) == [
         "loss", "matrix", "score-over-stages-accuracy", "seconds",
@@ -200,11 +200,11 @@ def test_samples_whose_model_is_gone_are_not_shown(tmp_path: Path) -> None:
     assert "The model that made these samples is gone" in Read(write_report([folder])).text
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_not_a_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert str(tmp_path) in error
-    assert "no run" in error
+    assert "not a run's folder" in error
     assert "Traceback" not in error
     assert list(tmp_path.iterdir()) == []
 
@@ -332,7 +332,7 @@ class Lines:
 
 
 def test_a_report_that_fails_fails_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from continual.run.drive import report
+    from continual.run.drive import add_report
 
     terminal = Lines()
     run: Any = SimpleNamespace(
@@ -340,21 +340,21 @@ def test_a_report_that_fails_fails_no_run(tmp_path: Path, capsys: pytest.Capture
         terminal=terminal,
         sequence=SimpleNamespace(generate=SimpleNamespace(gpus_per_replica=0.0)),
     )
-    report(run)
+    add_report(run)
     [line] = terminal.lines
     assert "its report failed" in line
-    assert "no run" in line
+    assert "not a run's folder" in line
     assert f"python -m continual.report {tmp_path}" in line
     assert "Traceback" in capsys.readouterr().err  # for the log
 
 
 def test_a_run_gets_its_report(tmp_path: Path) -> None:
-    from continual.run.drive import report
+    from continual.run.drive import add_report
 
     loaded, folder = make_run(tmp_path, "kept", KEPT)
     terminal = Lines()
     run: Any = SimpleNamespace(folder=RunFolder(folder), terminal=terminal, sequence=loaded.sequence)
-    report(run)
+    add_report(run)
     assert terminal.lines == [str(folder / "report.html")]
     assert (folder / "report.html").is_file()
 
