@@ -34,9 +34,9 @@ def stage_inputs(job: TrainJob, scorer: Scorer) -> dict[str, Any]:
         "model": job.model.hash,
         "tokenizer": tokenizer_hash(job.tokenizer),
         "streams": [_stream(job, stream) for stream in job.streams],
-        "anchors": [
-            [anchor.name, anchor.centre.hash, anchor.curvature.hash if anchor.curvature else None, anchor.weight]
-            for anchor in job.anchors
+        "penalties": [
+            [penalty.name, penalty.centre.hash, penalty.curvature and penalty.curvature.hash, penalty.weight]
+            for penalty in job.penalties
         ],
         "mitigations": [_in_worker(mitigation) for mitigation in job.mitigations if _acts_in_worker(mitigation)],
         "train": compared({"train": job.train.model_dump()})["train"],
@@ -53,24 +53,24 @@ def stage_inputs(job: TrainJob, scorer: Scorer) -> dict[str, Any]:
 
 def _stream(job: TrainJob, stream: Stream) -> list[Any]:
     """Return what decides a stream's part in the weights: its settings, its loss's code, its data."""
-    loss = [type(stream.loss).__qualname__, _source_hash(stream.loss)]
+    loss = [type(stream.loss).__qualname__, _source_hash(type(stream.loss))]
     settings = [stream.name, stream.coefficient, stream.rows_per_step, stream.shuffle, stream.held_out]
     return settings + loss + job.inputs[stream.name]
 
 
 def _acts_in_worker(mitigation: Mitigation) -> bool:
-    """Return whether it does more than streams, weights and anchors, which their content identifies."""
+    """Return whether it does more than streams, weights and penalties, which their content identifies."""
     kind = type(mitigation)
     return kind.adapt is not Mitigation.adapt or kind.control is not Mitigation.control
 
 
 def _in_worker(mitigation: Mitigation) -> list[Any]:
-    return [mitigation.model_dump(mode="json"), _source_hash(mitigation)]
+    return [mitigation.model_dump(mode="json"), _source_hash(type(mitigation))]
 
 
-def _source_hash(instance: object) -> str:
-    """Return the hash of the file that defines the class of `instance`, "" if there is none."""
-    source = inspect.getsourcefile(type(instance))
+def _source_hash(definition: Any) -> str:
+    """Return the hash of the file that defines a class or function, "" if there is none."""
+    source = inspect.getsourcefile(definition)
     return hash_file(source) if source else ""
 
 

@@ -1,4 +1,4 @@
-"""From a stage's mitigations to its training job: prepare, streams, weights, anchors, in the order of the list."""
+"""From a stage's mitigations to its training job: prepare, streams, weights, penalties, in the order of the list."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +23,13 @@ def build_job(ctx: StageContext, folder: Path, threads: int) -> tuple[TrainJob, 
     artefacts = [mitigation.prepare(ctx) for mitigation in mitigations]
     weights: list[Artefact] = []
     streams: list[Stream] = []
-    anchors: list[Anchor] = []
+    penalties: list[Anchor] = []
     for mitigation, made in zip(mitigations, artefacts, strict=True):
         streams += mitigation.streams(ctx, made)
-        anchors += mitigation.anchors(ctx, made)
+        penalties += mitigation.anchors(ctx, made)
         weights += [w for w in [mitigation.weigh(ctx, made)] if w is not None]
-    if anchors and sequence.train.strategy != "ddp":
-        why = f"anchor `{anchors[0].name}` needs whole gradients, which `{sequence.train.strategy}` does not keep"
+    if penalties and sequence.train.strategy != "ddp":
+        why = f"penalty `{penalties[0].name}` needs whole gradients, which `{sequence.train.strategy}` does not keep"
         raise ConfigurationError("train.strategy", why, "use `ddp`")
     task = Stream(TASK, ctx.task_rows, Nll(), token_weights=tuple(weights), shuffle=True)
     job = TrainJob(
@@ -41,7 +41,7 @@ def build_job(ctx: StageContext, folder: Path, threads: int) -> tuple[TrainJob, 
         steps=ctx.steps,
         seed=sequence.seed * 1000 + ctx.stage,
         evaluate_every=sequence.evaluate.every,
-        anchors=tuple(anchors),
+        penalties=tuple(penalties),
         mitigations=tuple(mitigations),
         threads=threads,
     )

@@ -1,9 +1,11 @@
-"""One step's arrays, as the data set delivers them, as tensors by stream and column."""
+"""One step's arrays, as the data set delivers them: as tensors by stream and column, and a hash of the row numbers."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from continual.contract.stream import Stream
 
@@ -36,3 +38,21 @@ def to_batch(streams: Iterable[Stream], arrays: Mapping[str, np.ndarray]) -> Bat
         )
         for stream in streams
     }
+
+
+def rows_hash(
+    arrays: Mapping[str, np.ndarray], streams: Iterable[Stream], world_size: int, device: torch.device
+) -> dict[str, str]:
+    """Return by stream a hash of the row numbers that all ranks read in a step, equal for any number of ranks."""
+    hashes = {}
+    for name in (stream.name for stream in streams):
+        numbers = torch.from_numpy(np.array(arrays[f"{name}/row"][0]))
+        if world_size > 1:
+            numbers = numbers.to(device)
+            parts = [torch.empty_like(numbers) for _ in range(world_size)]
+            dist.all_gather(parts, numbers)
+            # Ranks take every world_size-th row: interleaving restores the global order.
+            numbers = torch.stack(parts, dim=1).reshape(-1).cpu()
+        read = numbers[numbers >= 0].numpy().astype(np.int64)
+        hashes[name] = hashlib.sha256(read.tobytes()).hexdigest()[:16]
+    return hashes

@@ -1,10 +1,11 @@
 """Checkpoints inside a stage: whole or absent, verified before use, newest valid first.
 
-They stand beside Ray Train's own, which would hand a damaged checkpoint to every restart until its failures run out.
+Ray Train's own checkpoints are not used: it would give a damaged one to every restart until its failures run out.
 """
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from continual.ledger.folder import step_name, steps_in
 from continual.store import folder_damage
@@ -15,14 +16,14 @@ def step_folder(folder: Path, step: int) -> Path:
 
 
 def steps_found(folder: Path) -> list[int]:
-    """Steps with a published checkpoint (valid or not), newest first."""
+    """Return the steps with a published checkpoint, valid or not, newest first."""
     return sorted((step for step, path in steps_in(folder).items() if path.is_dir()), reverse=True)
 
 
 def newest_valid(folder: Path) -> tuple[int, Path | None]:
-    """Step and folder of the newest checkpoint that is whole; (0, None) when there is none.
+    """Return step and folder of the newest checkpoint that is whole, or (0, None).
 
-    The data configuration and the training loop both ask this function where to begin, so they agree.
+    The data set and the workers both ask this function where to begin, so they agree.
     """
     for step in steps_found(folder):
         path = step_folder(folder, step)
@@ -34,9 +35,16 @@ def newest_valid(folder: Path) -> tuple[int, Path | None]:
 def prune(folder: Path, keep: int, newest: int | None = None) -> None:
     """Delete all but the newest `keep` checkpoints.
 
-    `newest`: the step just published. What stands behind it was damaged when the stage resumed, and must not count.
+    `newest`: the step just published. Later checkpoints were corrupt at resume; delete them and do not count them.
     """
-    found = steps_found(folder)
-    behind = [step for step in found if newest is not None and step > newest]
-    for step in behind + [step for step in found if step not in behind][keep:]:
+    steps = steps_found(folder)
+    later = [step for step in steps if newest is not None and step > newest]
+    for step in later + [step for step in steps if step not in later][keep:]:
         shutil.rmtree(step_folder(folder, step), ignore_errors=True)
+
+
+def read_states(path: Path) -> Any:
+    """Return the Python objects that `torch.save` wrote into a checkpoint. Unpickling runs code: trust the folder."""
+    import torch
+
+    return torch.load(path, weights_only=False)

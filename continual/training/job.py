@@ -28,7 +28,7 @@ class TrainJob:
     steps: int
     seed: int
     evaluate_every: int | None = None
-    anchors: tuple[Anchor, ...] = ()
+    penalties: tuple[Anchor, ...] = ()
     mitigations: tuple[Mitigation, ...] = ()
     threads: int = 1
 

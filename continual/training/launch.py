@@ -79,7 +79,7 @@ def _trainer(job: TrainJob, cluster_cpus: float) -> Any:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     from continual.training.ingest import OrderedIngest
-    from continual.training.loop import train_worker
+    from continual.training.worker import train_worker
 
     gpu = job.train.gpus_per_worker > 0
     resources = {"CPU": worker_cpus(job.train, cluster_cpus)} | ({"GPU": job.train.gpus_per_worker} if gpu else {})

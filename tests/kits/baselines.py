@@ -23,7 +23,7 @@ from continual.store import Artefact, Store
 from continual.training.batch import Batch, to_batch
 from continual.training.ingest import ReadSteps
 from continual.training.job import TrainJob
-from continual.training.loop import Worker
+from continual.training.worker import Worker
 
 VOCABULARY, TOKENS, ROWS, STEPS = 50, 16, 4, 20
 CPU = torch.device("cpu")

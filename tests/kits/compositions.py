@@ -16,7 +16,7 @@ from continual.show.terminal import Terminal
 from continual.store import Artefact, Store
 from continual.training.ingest import ReadSteps
 from continual.training.job import TrainJob
-from continual.training.loop import Worker, run_steps
+from continual.training.worker import Worker, run_steps
 from tests.conftest import ROOT
 from tests.kits import baselines as kit
 

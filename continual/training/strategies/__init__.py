@@ -15,7 +15,6 @@ __all__ = ["build_strategy"]
 def build_strategy(
     train: "Train",
     module: "LossModule",
-    steps: int,
     device: "torch.device",
     world_size: int,
     micro_batches: int,

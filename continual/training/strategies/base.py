@@ -11,8 +11,8 @@ from torch import Tensor
 
 from continual.config.schema import Train
 from continual.errors import ContinualError
-from continual.training.anchors import Pull
 from continual.training.module import LossModule
+from continual.training.penalties import LoadedPenalty
 
 
 class Strategy(ABC):
@@ -41,12 +41,12 @@ class Strategy(ABC):
     def backward(self, loss: Tensor, last: bool) -> None:
         """Add the gradients of `loss` (a scalar), unscaled; after the last micro-batch all ranks have their mean."""
 
-    def pull(self, pulls: Sequence[Pull]) -> dict[str, float]:
-        """Add the anchors' gradients, after the last micro-batch and before `step`; their values in nats by name.
+    def add_penalties(self, penalties: Sequence[LoadedPenalty]) -> dict[str, float]:
+        """Add the penalties' gradients, between the last micro-batch and `step`; return their values in nats by name.
 
-        Raises ContinualError: only strategies that keep whole parameters and gradients on every rank can.
+        Raises ContinualError unless the strategy keeps whole parameters and gradients on every rank.
         """
-        raise ContinualError(f"{type(self).__name__} spreads gradients over ranks and cannot serve anchors; use ddp")
+        raise ContinualError(f"{type(self).__name__} spreads gradients over ranks and cannot add penalties; use ddp")
 
     @abstractmethod
     def step(self, learning_rate: float) -> float:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from continual.config.schema import Train
-from continual.training.anchors import Pull
 from continual.training.losses.kinds import Nll
 from continual.training.module import LossModule
+from continual.training.penalties import LoadedPenalty
 from continual.training.strategies.base import Strategy, adamw, copied
 
 FILE = "ddp.pt"
@@ -57,9 +57,9 @@ class Ddp(Strategy):
     def backward(self, loss: Tensor, last: bool) -> None:
         loss.backward()
 
-    def pull(self, pulls: Sequence[Pull]) -> dict[str, float]:
+    def add_penalties(self, penalties: Sequence[LoadedPenalty]) -> dict[str, float]:
         trained = [(name, p) for name, p in self.module.model.named_parameters() if p.requires_grad]
-        return {pull.name: float(pull.add(trained)) for pull in pulls}
+        return {penalty.name: float(penalty.add_gradients(trained)) for penalty in penalties}
 
     def step(self, learning_rate: float) -> float:
         parameters = [p for p in self.module.parameters() if p.grad is not None]

@@ -107,7 +107,7 @@ def train_steps(strategy: Any, steps: range, rank: int, world: int) -> list[list
 def build(name: str, rank: int, world: int, tied: bool = False, clip: float | None = 0.5, seed: int = 0) -> Any:
     train = train_of(name, clip)
     module = LossModule(tiny_model(seed, tied).train(), train.loss_chunk_tokens, None)
-    return build_strategy(train, module, STEPS, CPU, world, 2 * ROWS // world)
+    return build_strategy(train, module, CPU, world, 2 * ROWS // world)
 
 
 def scenarios(rank: int, world: int, folder: Path) -> dict[str, Any]:

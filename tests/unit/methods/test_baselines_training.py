@@ -52,7 +52,7 @@ def test_gradients_of_all_components_and_anchors_are_exact(tmp_path: Path) -> No
     save_file(
         {name: torch.rand_like(p).float() for name, p in model.named_parameters()}, curvature.path / "a.safetensors"
     )
-    job = TrainJob(**{**vars(job), "anchors": (*job.anchors, Anchor("curved", ctx.start, curvature, 0.05))})
+    job = TrainJob(**{**vars(job), "penalties": (*job.penalties, Anchor("curved", ctx.start, curvature, 0.05))})
     worker, batch = kit.worker_of(job), kit.batch_of(job, 0)
     # Away from the teacher, where the KL and its gradient are nothing.
     with torch.no_grad():
@@ -60,8 +60,9 @@ def test_gradients_of_all_components_and_anchors_are_exact(tmp_path: Path) -> No
             wide += 0.05 * torch.randn_like(wide)
             own.copy_(wide)
             wide.copy_(own)
-    counts = worker.counts(batch, stop=False)[0]
-    found = worker.forward_backward(batch, counts) | worker.strategy.pull(worker.pulls)
+    counts = worker.stepper.counts(batch, stop=False)[0]
+    found = worker.stepper.forward_backward(batch, counts)
+    found |= worker.strategy.add_penalties(worker.stepper.penalties)
 
     expected: dict[str, Any] = {}
     for stream in job.streams:
@@ -81,7 +82,7 @@ def test_gradients_of_all_components_and_anchors_are_exact(tmp_path: Path) -> No
     expected["curved"] = 0.05 * sum(
         (curved[n].double() * (p - centre[n]) ** 2).sum() for n, p in model.named_parameters()
     )
-    sum(expected[name] * worker.weights.get(name, 1.0) for name in expected).backward()
+    sum(expected[name] * worker.stepper.coefficients.get(name, 1.0) for name in expected).backward()
     assert set(found) == set(expected)
     assert len(found) == 6
     for name, value in expected.items():
@@ -108,7 +109,7 @@ def test_anchors_count_for_the_norm_and_are_recorded(tmp_path: Path) -> None:
 def test_an_anchor_without_the_trained_tensors_is_refused(tmp_path: Path) -> None:
     ctx = kit.context(tmp_path, [{"type": "lora", "rank": 2}])
     job = kit.job_of(ctx)
-    job = TrainJob(**{**vars(job), "anchors": (Anchor("pull", ctx.start, None, 1.0),)})
+    job = TrainJob(**{**vars(job), "penalties": (Anchor("pull", ctx.start, None, 1.0),)})
     with pytest.raises(ContinualError, match="its centre has no tensor"):
         kit.worker_of(job)
 
@@ -129,7 +130,7 @@ def test_a_cached_teacher_of_the_whole_vocabulary_is_the_live_one_and_fewer_toke
         cached, trained = kit.train(job)
         measured = trained.drift()["context_free"]
         if equal:
-            assert not trained.teachers
+            assert not trained.stepper.teachers
             found = [[r["loss"][name] for name in ("task", "context_free")] for r in (live[-1], cached[-1])]
             np.testing.assert_allclose(found[1], found[0], atol=1e-4)
             assert measured == pytest.approx(drift, rel=1e-3)

@@ -145,8 +145,9 @@ def first_step(
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.03 * torch.randn_like(parameter)
-    losses = worker.forward_backward(batch, worker.counts(batch, stop=False)[0])
-    losses |= {f"anchor/{name}": value for name, value in worker.strategy.pull(worker.pulls).items()}
+    losses = worker.stepper.forward_backward(batch, worker.stepper.counts(batch, stop=False)[0])
+    penalties = worker.strategy.add_penalties(worker.stepper.penalties)
+    losses |= {f"anchor/{name}": value for name, value in penalties.items()}
     return losses, {name: p.grad.double() for name, p in model.named_parameters() if p.grad is not None}
 
 

@@ -15,7 +15,7 @@ from continual.ledger.records import Records
 from continual.methods.context_free import ContextFree
 from continual.methods.drift_budget import LEAST, MOST, START_WEIGHT, dual_step
 from continual.preflight.check_methods import check_methods
-from continual.training.loop import run_steps
+from continual.training.worker import run_steps
 from tests.kits import baselines as kit
 
 weights = st.floats(LEAST, MOST)

@@ -88,7 +88,7 @@ def test_an_anchor_of_lambda_zero(tmp_path: Path, options: dict[str, Any], plain
     losses = train(job)
     assert [loss[f"anchor/{options['type']}"] for loss in losses] == [0.0] * STEPS
     np.testing.assert_allclose(task(losses), plain, rtol=0, atol=1e-6)
-    pulled = dataclasses.replace(job, anchors=tuple(dataclasses.replace(one, weight=10.0) for one in job.anchors))
+    pulled = dataclasses.replace(job, penalties=tuple(dataclasses.replace(one, weight=10.0) for one in job.penalties))
     assert max(abs(np.subtract(task(train(pulled)), plain))) > 1e-3, "the same anchor with a weight is not plain"
 
 

@@ -1,0 +1,207 @@
+"""A worker's life in Ray Train: resume, steps, drift, control, checkpoints, export."""
+
+import gc
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from continual.data.rows import RowReader
+from continual.errors import ContinualError
+from continual.ledger.records import Records
+from continual.models import load_model
+from continual.models.export import export_model
+from continual.models.forward import check_head
+from continual.store import empty_folder, folder_damage, publish_folder, write_atomic
+from continual.training import checkpoints
+from continual.training.batch import Batch, rows_hash, to_batch, to_tensors
+from continual.training.job import TrainJob
+from continual.training.module import LossModule
+from continual.training.penalties import load_penalties
+from continual.training.random_state import random_state, seed_generators, set_random_state
+from continual.training.step import Stepper, micro_batches
+from continual.training.strategies import build_strategy
+
+
+class Worker:
+    """One rank's training state, resumed from the newest valid checkpoint. `step` counts the optimizer steps done."""
+
+    def __init__(self, job: TrainJob, rank: int, world_size: int, device: torch.device):
+        self.job, self.rank, self.world_size, self.device = job, rank, world_size, device
+        seed_generators(job.seed, rank)
+        model = load_model(job.model.path, "float32")
+        check_head(model)
+        for mitigation in job.mitigations:
+            mitigation.adapt(model)
+        autocast = torch.bfloat16 if job.train.precision == "bfloat16" else None
+        module = LossModule(model.to(device).train(), job.train.loss_chunk_tokens, autocast)
+        teachers = load_teachers(job, device)
+        penalties = load_penalties(job.penalties, module.model, device)
+        self.strategy = build_strategy(job.train, module, device, world_size, micro_batches(job, world_size))
+        self.stepper = Stepper(job, self.strategy, teachers, penalties, world_size, device)
+        self.control: dict[str, dict[str, Any]] = {}
+        self.step, checkpoint = checkpoints.newest_valid(job.checkpoints)
+        if checkpoint is not None:
+            self._resume(checkpoint)
+
+    def train_step(self, batch: Batch, stop: bool) -> tuple[dict[str, Any], bool]:
+        """Make one optimizer step; return its record, and whether all ranks should stop after it."""
+        record, stopping = self.stepper.run(self.step, batch, stop)
+        self.step += 1
+        return record, stopping
+
+    @torch.no_grad()
+    def drift(self) -> dict[str, float]:
+        """Return KL(teacher || model) in nats per token on each stream's held-out rows of all ranks, in eval mode."""
+        measured = {}
+        self.strategy.eval()
+        for stream in self.job.streams:
+            if not stream.loss.measures_drift or stream.held_out == 0:
+                continue
+            own = np.arange(stream.held_out)[self.rank :: self.world_size]
+            # A rank without a row reads one of padding.
+            numbers = own if len(own) else np.array([-1])
+            rows = RowReader(stream.rows).take(numbers)
+            if stream.columns is not None:
+                rows |= RowReader(stream.columns).take(numbers, stream.loss.columns)
+            total = torch.zeros(2, dtype=torch.float64, device=self.device)
+            # Every rank makes the same number of forward passes: ZeRO-3 gathers weights in each.
+            for index in range(-(-stream.held_out // self.world_size)):
+                row = min(index, len(numbers) - 1)
+                tensors = to_tensors(stream, {name: values[row][None] for name, values in rows.items()})
+                loss = self.stepper.loss_sum(stream, tensors, slice(None))
+                if index < len(own):
+                    count = (tensors["weights"][:, 1:] > 0).sum()
+                    total += torch.stack([loss.double().cpu(), count.double()]).to(self.device)
+            total = self.stepper.summed(total)
+            measured[stream.name] = float(total[0] / total[1].clamp(min=1))
+        self.strategy.train()
+        return measured
+
+    def adjust(self, drift: dict[str, float]) -> None:
+        """Let every controlling mitigation set the streams' coefficients from the drift; equal on all ranks."""
+        measured = {f"drift/{name}": value for name, value in drift.items()}
+        known = self.stepper.coefficients
+        for number, mitigation in enumerate(self.job.mitigations):
+            if mitigation.control_every and self.step % mitigation.control_every == 0:
+                state = self.control.get(str(number), {})
+                self.control[str(number)], changed = mitigation.control(state, measured)
+                known |= {name: value for name, value in changed.items() if name in known}
+
+    def controlled(self) -> bool:
+        """Return whether some mitigation wants a measurement after this step."""
+        return any(m.control_every and self.step % m.control_every == 0 for m in self.job.mitigations)
+
+    def checkpoint(self) -> None:
+        """Publish a whole checkpoint of this step; called by all ranks."""
+        final = checkpoints.step_folder(self.job.checkpoints, self.step)
+        temporary = final.with_name(f".{final.name}.tmp")
+        if self.rank == 0:
+            empty_folder(temporary)
+        self.barrier()
+        self.strategy.save(temporary)
+        torch.save(random_state(), temporary / f"random-{self.rank}.pt")
+        if self.rank == 0:
+            torch.save({"coefficients": self.stepper.coefficients, "control": self.control}, temporary / "control.pt")
+        self.barrier()
+        if self.rank == 0:
+            publish_folder(temporary, final, {"step": self.step, "world_size": self.world_size})
+            checkpoints.prune(self.job.checkpoints, self.job.train.keep_checkpoints, self.step)
+        self.barrier()
+
+    def _resume(self, folder: Path) -> None:
+        self.strategy.load(folder)
+        states = checkpoints.read_states(folder / "control.pt")
+        self.stepper.coefficients, self.control = states["coefficients"], states["control"]
+        set_random_state(checkpoints.read_states(folder / f"random-{self.rank}.pt"))
+
+    def export(self, folder: Path) -> None:
+        """Write the model as a folder for `from_pretrained`; called by all ranks."""
+        state = self.strategy.full_state()
+        if self.rank == 0 and state is not None:
+            adapt = [mitigation.adapt for mitigation in self.job.mitigations]
+            export_model(self.job.model.path, self.job.tokenizer, state, folder, adapt, {"steps": self.job.steps})
+        self.barrier()
+
+    def agreed(self, value: bool) -> bool:
+        """Return rank 0's value, so that ranks agree even if a file appears between their checks."""
+        if self.world_size == 1:
+            return value
+        flag = torch.tensor([int(value)], device=self.device)
+        dist.broadcast(flag, 0)
+        return bool(flag.item())
+
+    def barrier(self) -> None:
+        if self.world_size > 1:
+            dist.barrier()
+
+
+def load_teachers(job: TrainJob, device: torch.device) -> dict[str, torch.nn.Module]:
+    """Return frozen models by hash; streams with the same teacher share it."""
+    paths = {stream.teacher.hash: stream.teacher.path for stream in job.streams if stream.teacher}
+    return {key: load_model(path, "float32", device).requires_grad_(False) for key, path in paths.items()}
+
+
+def train_worker(config: dict[str, TrainJob]) -> None:
+    """Train `config["job"]` from the newest valid checkpoint to the exported model; Ray Train calls it per worker."""
+    import ray.train
+    from ray.train.torch import get_device
+
+    job = config["job"]
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    failed = job.files.failed
+    if failed.is_file():
+        # A ContinualError is deterministic: do not let Ray Train retry it.
+        raise ContinualError(failed.read_text())
+    torch.set_num_threads(job.threads)
+    try:
+        worker = Worker(job, rank, world_size, get_device())
+        records = Records(job.files.metrics, worker.step) if rank == 0 else None
+        if worker.step < job.steps:
+            shard = ray.train.get_dataset_shard("steps")
+            batches = iter(shard.iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=2))
+            run_steps(worker, batches, records, job.files.stop)
+        if worker.step >= job.steps:
+            worker.export(job.export)
+        step = worker.step
+        # Ray Train destroys the process group next, which can hang while a DDP object lives (torch 2.13).
+        del worker
+        gc.collect()
+    except ContinualError as error:
+        write_atomic(failed, str(error))
+        raise
+    ray.train.report({"step": step})
+
+
+def run_steps(worker: Worker, batches: Any, records: Records | None, stop_file: Path) -> None:
+    """Make optimizer steps until the stage's last, or until `stop_file` exists."""
+    job = worker.job
+    while worker.step < job.steps:
+        started = time.perf_counter()
+        arrays = next(batches)
+        waited = time.perf_counter() - started
+        if int(arrays["step"][0]) != worker.step:
+            raise ContinualError(f"the data delivered step {int(arrays['step'][0])} where {worker.step} was due")
+        record, stopping = worker.train_step(to_batch(job.streams, arrays), stop_file.exists())
+        record |= {"rows": rows_hash(arrays, job.streams, worker.world_size, worker.device), "data_wait": waited}
+        due = job.evaluate_every and worker.step % job.evaluate_every == 0
+        if due or worker.controlled() or worker.step == job.steps:
+            record["drift"] = worker.drift()
+            worker.adjust(record["drift"])
+        record["seconds"] = time.perf_counter() - started
+        if records:
+            records.append(record)
+        if due and worker.step < job.steps:
+            export = checkpoints.step_folder(job.files.evaluations, worker.step)
+            # After a resume the step may have been scored, or the evaluation may be reading it. The weights are equal.
+            exists = job.files.score_file(worker.step).exists() or folder_damage(export) is None
+            if not worker.agreed(exists):
+                worker.export(export)
+        if stopping or worker.step % job.train.checkpoint_every == 0 or worker.step == job.steps:
+            worker.checkpoint()
+        if stopping:
+            return
