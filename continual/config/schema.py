@@ -3,9 +3,19 @@
 import warnings
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    field_validator,
+    model_validator,
+)
 
 from continual.contract.mitigation import Mitigation, build_mitigation
+from continual.contract.registry import SCHEDULES
 from continual.contract.source import SourceItem
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -75,8 +85,10 @@ class Train(Strict):
     deepspeed: dict[str, Any] | str | None = Field(None, description="deepspeed: JSON (inline or path) merged in")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: autocast, float32 weights")
     learning_rate: float = Field(1e-5, gt=0, description="the highest rate of a stage, after its warm-up")
-    schedule: Literal["constant", "linear", "cosine"] = Field(
-        "constant", description="the rate after the warm-up; linear and cosine fall to 0 at the end of the stage"
+    schedule: Annotated[str, AfterValidator(SCHEDULES.check)] = Field(
+        "constant",
+        description="the rate after the warm-up: constant; linear or cosine, which fall to 0 at the end of the stage; "
+        "or `module:function` of the progress (0 to 1) that returns a factor",
     )
     warmup_steps: int = Field(0, ge=0, description="steps in which the rate rises linearly to `learning_rate`")
     weight_decay: float = Field(0.0, ge=0, description="of AdamW")

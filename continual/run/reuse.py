@@ -15,6 +15,7 @@ from typing import Any
 
 from continual.config.compare import compared
 from continual.contract.mitigation import Mitigation
+from continual.contract.registry import SCHEDULES
 from continual.contract.stream import Stream
 from continual.evaluation.service import Scorer
 from continual.ledger.folder import StageFolder
@@ -40,6 +41,7 @@ def stage_inputs(job: TrainJob, scorer: Scorer) -> dict[str, Any]:
         ],
         "mitigations": [_in_worker(mitigation) for mitigation in job.mitigations if _acts_in_worker(mitigation)],
         "train": compared({"train": job.train.model_dump()})["train"],
+        "schedule": _source_hash(SCHEDULES.load(job.train.schedule)),
         "steps": job.steps,
         "seed": job.seed,
         "threads": job.threads,

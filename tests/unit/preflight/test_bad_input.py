@@ -226,6 +226,7 @@ CASES = [
     Case("the same twice", "mitigation.1", "another `name:`",
          "mitigation=[{type: context_free}, {type: context_free}]"),
     Case("the task's own name", "mitigation.0.name", "another `name:`", "mitigation.0.name=task"),
+    Case("misspelled schedule", "train.schedule", "did you mean `cosine`", "train.schedule=cosin"),
     Case("share without whole rows", "mitigation.0.share", "write 0.25 or 0.375", "mitigation.0.share=0.3"),
     Case("an objection", "mitigation.0", "remove it", REFUSING),
     Case("a mitigation's missing data", "mitigation.0.data.path", "correct the path",

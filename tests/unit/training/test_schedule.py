@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from continual.config.schema import Train
 from continual.training.schedule import learning_rate
 
 PEAK = 2e-3
@@ -33,8 +34,29 @@ def test_cosine_is_half_in_the_middle() -> None:
 
 @given(st.integers(1, 300), st.integers(0, 400), st.sampled_from(["constant", "linear", "cosine"]))
 def test_every_step_has_an_effect_and_none_exceeds_the_peak(steps: int, warmup: int, schedule: str) -> None:
-    rates = [learning_rate(step, steps, PEAK, schedule, warmup) for step in range(steps)]  # type: ignore[arg-type]
+    rates = [learning_rate(step, steps, PEAK, schedule, warmup) for step in range(steps)]
     assert all(0 < rate <= PEAK for rate in rates)
     after = rates[warmup:]
     assert after == sorted(after, reverse=True)
     assert rates[:warmup] == sorted(rates[:warmup])
+
+
+def early_half(progress: float) -> float:
+    return 1.0 if progress < 0.5 else 0.25
+
+
+def test_an_outside_schedule_is_a_function_of_the_progress_after_warmup() -> None:
+    schedule = f"{__name__}:early_half"
+    rates = [learning_rate(step, 6, PEAK, schedule, 2) for step in range(6)]
+    assert rates == [PEAK / 2, PEAK, PEAK, PEAK, PEAK / 4, PEAK / 4]
+
+
+@pytest.mark.parametrize(("name", "fix"), [("cosin", "did you mean `cosine`"), ("warm", "known: constant, cosine")])
+def test_a_misspelled_schedule_is_refused_with_the_known_ones(name: str, fix: str) -> None:
+    with pytest.raises(ValueError, match=fix):
+        Train(schedule=name)
+
+
+def test_a_schedule_that_cannot_be_imported_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot be imported"):
+        Train(schedule="no_such_package:half")
