@@ -1,4 +1,4 @@
-"""From a stage's mitigations to its training job: prepare, streams, weights, penalties, in the order of the list."""
+"""Build a stage's training job from its mitigations: artefacts, streams, token weights, penalties, in their order."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,17 +21,17 @@ def build_job(ctx: StageContext, folder: Path, threads: int) -> tuple[TrainJob, 
     sequence = ctx.sequence
     mitigations = [m for m in sequence.mitigations(ctx.stage) if m.active(sequence, ctx.stage)]
     artefacts = [mitigation.prepare(ctx) for mitigation in mitigations]
-    weights: list[Artefact] = []
+    token_weights: list[Artefact] = []
     streams: list[Stream] = []
     penalties: list[Anchor] = []
     for mitigation, made in zip(mitigations, artefacts, strict=True):
         streams += mitigation.streams(ctx, made)
         penalties += mitigation.anchors(ctx, made)
-        weights += [w for w in [mitigation.weigh(ctx, made)] if w is not None]
+        token_weights += [w for w in [mitigation.weigh(ctx, made)] if w is not None]
     if penalties and sequence.train.strategy != "ddp":
         why = f"penalty `{penalties[0].name}` needs whole gradients, which `{sequence.train.strategy}` does not keep"
         raise ConfigurationError("train.strategy", why, "use `ddp`")
-    task = Stream(TASK, ctx.task_rows, Nll(), token_weights=tuple(weights), shuffle=True)
+    task = Stream(TASK, ctx.task_rows, Nll(), token_weights=tuple(token_weights), shuffle=True)
     job = TrainJob(
         folder=folder,
         model=ctx.stage_start,

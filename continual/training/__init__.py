@@ -1,1 +1,1 @@
-"""Training: losses, the module that a strategy wraps, strategies, the loop, checkpoints."""
+"""Training: batches, losses, the module that a strategy wraps, strategies, a step, a worker, checkpoints."""

@@ -1,7 +1,7 @@
-"""Ray Data into Ray Train workers: each rank gets its own ordered data set of steps, mapped to stored rows.
+"""Feed Ray Train workers from Ray Data: each rank gets its own ordered data set of steps, mapped to stored rows.
 
 Ray Train's default split gives an order that depends on timing. Here a data set's row is one optimizer step of one
-rank, so a start at step 10 reads exactly what a run from step 0 reads from there on, with any number of workers.
+rank, so a run that starts at step 10 reads the same rows as one that started at step 0, with any number of workers.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 STEPS_PER_BLOCK = 8
 READ_CPUS = 0.1
 READERS = 2
-"""Blocks of a rank that are read at a time. Reading is quick; without a bound Ray Data starts a process for every tenth
-of a free CPU, and starting them costs more than all the reading."""
+"""Blocks of a rank that are read at the same time. Without a bound Ray Data starts a process for every tenth of a free
+CPU, and starting them takes longer than reading."""
 
 
 @lru_cache(maxsize=32)
@@ -36,7 +36,7 @@ def _reader(artefact: Artefact) -> RowReader:
 
 @dataclass
 class ReadSteps:
-    """Maps step numbers to a rank's rows: per stream the arrays `<stream>/<column>` [1, rows, row_tokens]."""
+    """A map from step numbers to a rank's rows: the arrays `<stream>/<column>` [steps, rows, width] of all streams."""
 
     streams: Sequence[Stream]
     seed: int
@@ -45,10 +45,11 @@ class ReadSteps:
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         steps = [self.read(int(step)) for step in batch["step"]]
-        out = {key: np.stack([one[key] for one in steps]) for key in steps[0]}
+        out = {key: np.stack([arrays[key] for arrays in steps]) for key in steps[0]}
         return {"step": batch["step"], **out}
 
     def read(self, step: int) -> dict[str, np.ndarray]:
+        """Return the rank's arrays `<stream>/<column>` [rows, width] of a step, and its row numbers `<stream>/row`."""
         out: dict[str, np.ndarray] = {}
         for stream in self.streams:
             numbers = rank_share(self.row_numbers(stream, step), self.rank, self.world_size)
@@ -62,7 +63,7 @@ class ReadSteps:
         return out
 
     def row_numbers(self, stream: Stream, step: int) -> np.ndarray:
-        """All workers' row numbers of a stream in a step."""
+        """Return all workers' row numbers of a stream in a step."""
         positions = step_positions(stream.rows_per_step, step)
         reader = _reader(stream.rows)
         if stream.shuffle:
@@ -71,7 +72,7 @@ class ReadSteps:
 
 
 class OrderedIngest(DataConfig):
-    """Gives every rank its steps, from the newest valid checkpoint on. Runs again at every worker-group start."""
+    """Gives every rank its steps from the newest valid checkpoint on, each time that the workers start."""
 
     def __init__(self, streams: Sequence[Stream], seed: int, steps: int, checkpoints: str):
         super().__init__()
@@ -91,7 +92,7 @@ class OrderedIngest(DataConfig):
             items = [{"step": int(step)} for step in steps]
             blocks = -(-len(items) // STEPS_PER_BLOCK)
             numbered = ray.data.from_items(items, override_num_blocks=blocks)
-            # A fraction of a CPU: with whole ones two workers on two cores leave none, and reading waits for ever.
+            # A fraction of a CPU: two workers on two cores leave no whole one, and reading would never start.
             pool = ray.data.TaskPoolStrategy(size=READERS)
             mapped = numbered.map_batches(read, batch_size=STEPS_PER_BLOCK, num_cpus=READ_CPUS, compute=pool)
             mapped.context.execution_options.preserve_order = True

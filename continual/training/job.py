@@ -1,4 +1,4 @@
-"""What a stage's training is, as one small picklable value."""
+"""A stage's training as one small picklable value."""
 
 from dataclasses import dataclass
 from pathlib import Path

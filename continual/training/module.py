@@ -1,7 +1,7 @@
-"""Model and loss as one module: what a strategy wraps.
+"""The model and its loss as one module, which a strategy wraps.
 
-Body, head and loss run inside one `forward`, so that DDP sees every use of every parameter (with the head outside it
-trains unsynchronised, in silence) and the hooks of ZeRO-3 fire for the head too. Logits exist for one chunk of
+Body, head and loss run inside one `forward`, so that DDP sees every use of every parameter (with the head outside,
+ranks silently train apart) and the hooks of ZeRO-3 fire for the head too. Logits exist for one chunk of
 positions at a time.
 """
 
@@ -60,42 +60,43 @@ class LossModule(nn.Module):
             raise ValueError(f"the loss `{loss.name}` needs {needs}")
         if teacher is not None and teacher.training:
             raise ValueError("the teacher is in training mode; call teacher.eval()")
-        at, kept, chunks = self._positions(weights)
-        # The token that position `at` predicts; a row's last position predicts none and has no weight.
-        token = torch.where(at % ids.shape[1] == ids.shape[1] - 1, at, at + 1)
+        predicting, kept, chunks = self._positions(weights)
+        # The token that each position predicts; a row's last position predicts none and has no weight.
+        token = torch.where(predicting % ids.shape[1] == ids.shape[1] - 1, predicting, predicting + 1)
         with torch.autocast(ids.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
             tensors = [
-                hidden_states(self.model, ids, positions).index_select(0, at),
+                hidden_states(self.model, ids, positions).index_select(0, predicting),
                 kept,
                 ids.reshape(-1)[token].long(),
             ]
             if loss.teacher:
                 with torch.no_grad():
-                    tensors.append(hidden_states(teacher, ids, positions).index_select(0, at))
+                    tensors.append(hidden_states(teacher, ids, positions).index_select(0, predicting))
             tensors += [columns[name].flatten(0, 1)[token] for name in loss.columns]
             parts = zip(*(tensor.tensor_split(chunks) for tensor in tensors), strict=True)
             if chunks == 1 or not torch.is_grad_enabled():
                 sums = [self._chunk(loss, teacher, *part) for part in parts]
             else:
-                # The backward pass computes logits again, so that one chunk's live at a time. No dropout in a head.
+                # The backward pass recomputes the logits, so that only one chunk's exist. A head has no dropout.
                 again: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
                 sums = [checkpoint(self._chunk, loss, teacher, *part, **again) for part in parts]
         return torch.stack(sums).sum()
 
     def _positions(self, weights: Tensor) -> tuple[Tensor, Tensor, int]:
-        """Flat positions [N] that predict a token of nonzero weight, its weight [N], and the number of chunks."""
+        """Return flat positions [N] that predict a token of nonzero weight, its weight [N], the number of chunks."""
         shifted = torch.zeros_like(weights, dtype=torch.float32)
         shifted[:, :-1] = weights[:, 1:]
         flat = shifted.reshape(-1)
-        at = flat.nonzero().squeeze(-1)
-        chunks = max(1, -(-len(at) // self.chunk_tokens))
+        predicting = flat.nonzero().squeeze(-1)
+        chunks = max(1, -(-len(predicting) // self.chunk_tokens))
         if self.equal_chunks:
             most = torch.tensor(chunks, device=weights.device)
             dist.all_reduce(most, dist.ReduceOp.MAX)
             chunks = int(most)
-        # No empty chunk: fill up with a position of no weight, which uses the head and leaves no gradient.
-        filled = max(0, chunks - len(at))
-        return torch.cat([at, at.new_zeros(filled)]), torch.cat([flat[at], flat.new_zeros(filled)]), chunks
+        # A chunk must not be empty: fill it with a position of weight 0, which uses the head and leaves no gradient.
+        filled = max(0, chunks - len(predicting))
+        kept = torch.cat([flat[predicting], flat.new_zeros(filled)])
+        return torch.cat([predicting, predicting.new_zeros(filled)]), kept, chunks
 
     def _chunk(
         self, loss: Loss, teacher: nn.Module | None, hidden: Tensor, weights: Tensor, targets: Tensor, *further: Tensor

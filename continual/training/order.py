@@ -1,4 +1,4 @@
-"""Which rows make up which step: a pure function of (seed, step, world size, rank), never of timing."""
+"""The rows of each step: a pure function of (seed, step, world size, rank), never of timing."""
 
 from functools import lru_cache
 
@@ -9,28 +9,28 @@ from continual.store import digest
 
 @lru_cache(maxsize=8)
 def permutation(seed: int, stream: str, epoch: int, rows: int) -> np.ndarray:
-    """The order of an epoch's rows; shape [rows], int64."""
+    """Return the order of an epoch's rows; shape [rows], int64."""
     key = int(digest([seed, stream, epoch]), 16) % (1 << 64)
     return np.random.Generator(np.random.Philox(key)).permutation(rows)
 
 
 def shuffled(seed: int, stream: str, positions: np.ndarray, rows: int) -> np.ndarray:
-    """Row numbers at endless positions: epoch after epoch, each in its own order."""
+    """Return the row numbers at positions of an endless stream: epoch after epoch, each in its own order."""
     epochs, within = np.divmod(positions, rows)
     out = np.empty(len(positions), np.int64)
     for epoch in np.unique(epochs):
-        at = epochs == epoch
-        out[at] = permutation(seed, stream, int(epoch), rows)[within[at]]
+        mask = epochs == epoch
+        out[mask] = permutation(seed, stream, int(epoch), rows)[within[mask]]
     return out
 
 
 def step_positions(per_step: int, step: int) -> np.ndarray:
-    """Positions in a stream that step `step` (0-based) reads."""
+    """Return the positions in a stream that step `step` (0-based) reads."""
     return np.arange(step * per_step, (step + 1) * per_step)
 
 
 def rank_share(numbers: np.ndarray, rank: int, world_size: int) -> np.ndarray:
-    """A rank's part of a step's row numbers: every world_size-th, filled with -1 (padding) to equal counts."""
-    share = -(-len(numbers) // world_size)
-    mine = numbers[rank::world_size]
-    return np.concatenate([mine, np.full(share - len(mine), -1, np.int64)])
+    """Return a rank's part of a step's row numbers: every world_size-th, filled with -1 (padding) to equal counts."""
+    count = -(-len(numbers) // world_size)
+    own = numbers[rank::world_size]
+    return np.concatenate([own, np.full(count - len(own), -1, np.int64)])

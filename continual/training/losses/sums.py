@@ -1,8 +1,8 @@
 """Weighted sums of per-token losses, in float32 whatever the logits' dtype, with their gradients in closed form.
 
-Closed form because autograd's way through two log-softmaxes leaves about 1e-9 where the gradient is zero, and Adam
-turns that into steps of full size. Each function keeps one float32 tensor of the logits' shape for the backward pass,
-the slope; the caller bounds it by calling with a chunk of positions.
+Autograd through two log-softmaxes leaves about 1e-9 where the gradient is zero, and Adam turns that into steps of full
+size; the closed form leaves zero. Each function keeps one float32 tensor of the logits' shape for the backward pass,
+the slope; the caller bounds its size by calling with a chunk of positions.
 
 Shapes: logits and teacher logits [N, V]; targets [N] int64; weights [N]; top ids [N, k] int64, top log-probabilities
 [N, k]. All values are in nats. Only the student's logits receive a gradient.
@@ -20,7 +20,7 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, values: Tensor, slope: Tensor, weights: Tensor) -> Tensor:
-        """`values` [N] are the losses, `slope` [N, V] their gradients; the slope is scaled in place and kept."""
+        """Sum the losses `values` [N]; scale their gradients `slope` [N, V] in place and keep them."""
         weights = weights.float()
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward(slope.mul_(weights[:, None]))
@@ -35,7 +35,7 @@ class _Sum(torch.autograd.Function):
 
 
 def nll_sum(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """sum_i weights_i x -log p_i(targets_i), where p = softmax(logits)."""
+    """Return sum_i weights_i x -log p_i(targets_i), where p = softmax(logits)."""
     with torch.no_grad():
         log_p = torch.log_softmax(logits, -1, dtype=torch.float32)
         values = -log_p.gather(-1, targets[:, None]).squeeze(-1)
@@ -45,7 +45,7 @@ def nll_sum(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
 
 
 def kl_sum(logits: Tensor, teacher_logits: Tensor, weights: Tensor) -> Tensor:
-    """sum_i weights_i x KL(teacher_i || student_i), the forward KL over the whole vocabulary.
+    """Return sum_i weights_i x KL(teacher_i || student_i), the forward KL over the whole vocabulary.
 
     Value and gradient are exactly zero where both logits are equal bit for bit.
     """
@@ -61,7 +61,7 @@ def kl_sum(logits: Tensor, teacher_logits: Tensor, weights: Tensor) -> Tensor:
 
 
 def kl_topk_sum(logits: Tensor, top_ids: Tensor, top_logprobs: Tensor, weights: Tensor) -> Tensor:
-    """sum_i weights_i x KL over k + 1 classes: the teacher's k listed tokens, and one bucket for all others.
+    """Return sum_i weights_i x KL over k + 1 classes: the teacher's k listed tokens, and one bucket for all others.
 
     The bucket's teacher mass is 1 - sum exp(top_logprobs), at least 0; where it is 0 the bucket contributes nothing.
     Merging classes can only lose information, so this is a lower bound of the full KL (log-sum inequality).
@@ -77,7 +77,7 @@ def kl_topk_sum(logits: Tensor, top_ids: Tensor, top_logprobs: Tensor, weights: 
         if top_ids.shape[-1] < z.shape[-1]:
             rest = (1.0 - mass).clamp_min_(0.0)
             others = z.scatter(-1, top_ids, float("-inf"))
-            # Not log(1 - student's top mass): that cancels to nothing where the student is sure of a listed token.
+            # Not log(1 - student's top mass), which cancels to log 0 where the student is sure of a listed token.
             log_q_rest = torch.logsumexp(others, -1, keepdim=True)
             slope.mul_(mass + rest).sub_((others - log_q_rest).exp_().mul_(rest))
             bucket = torch.where(rest > 0, rest * (rest.log() - (log_q_rest - log_z)), 0.0)

@@ -19,7 +19,7 @@ def build_strategy(
     world_size: int,
     micro_batches: int,
 ) -> "Strategy":
-    """The strategy that `train.strategy` names, around `module` on `device`; called by all ranks.
+    """Return the strategy that `train.strategy` names, around `module` on `device`; called by all ranks.
 
     `micro_batches`: backward passes per optimizer step of each rank.
     """

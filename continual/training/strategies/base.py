@@ -1,4 +1,4 @@
-"""What a strategy is: the one place that knows how a step is distributed."""
+"""The interface of strategies, which alone know how a step is distributed over ranks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -31,15 +31,15 @@ class Strategy(ABC):
 
     @abstractmethod
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
-        """`LossModule.forward` through the wrapper."""
+        """Call `LossModule.forward` through the wrapper."""
 
     @abstractmethod
     def micro(self, last: bool) -> AbstractContextManager[Any]:
-        """Surrounds forward and backward of one micro-batch; `last`: the optimizer step follows it."""
+        """Return the context of one micro-batch's forward and backward; `last`: the optimizer step follows it."""
 
     @abstractmethod
     def backward(self, loss: Tensor, last: bool) -> None:
-        """Add the gradients of `loss` (a scalar), unscaled; after the last micro-batch all ranks have their mean."""
+        """Add the gradients of `loss`, a scalar, unscaled; after the last micro-batch all ranks have their mean."""
 
     def add_penalties(self, penalties: Sequence[LoadedPenalty]) -> dict[str, float]:
         """Add the penalties' gradients, between the last micro-batch and `step`; return their values in nats by name.
@@ -50,45 +50,45 @@ class Strategy(ABC):
 
     @abstractmethod
     def step(self, learning_rate: float) -> float:
-        """Clip, update the weights at this rate, clear the gradients; the global gradient norm before clipping."""
+        """Clip, update the weights, clear the gradients; return the global gradient norm before clipping."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write weights and optimizer state into an existing folder that all ranks share; each writes its own files."""
+        """Write weights and optimizer state into an existing folder that all ranks share, each its own files."""
 
     @abstractmethod
     def load(self, folder: Path) -> None:
-        """Go on from what `save` wrote with the same number of ranks, bit for bit; for a fresh strategy."""
+        """Restore, bit for bit, what `save` wrote with the same number of ranks; for a fresh strategy."""
 
     @abstractmethod
     def full_state(self) -> dict[str, Tensor] | None:
-        """On rank 0 the model's own state dict, whole, float32, on the CPU, and nobody else's memory; else None."""
+        """Return on rank 0 the model's full state dict, float32, on the CPU, aliasing no live tensor; else None."""
 
     def train(self) -> None:
-        """Dropout on, where the model has any."""
+        """Turn dropout on, if the model has any."""
         self.module.train()
 
     def eval(self) -> None:
-        """Dropout off."""
+        """Turn dropout off."""
         self.module.eval()
 
 
 def adamw(train: Train, module: LossModule) -> torch.optim.AdamW:
-    """The same AdamW for every strategy, with all trainable parameters in one group."""
+    """Return the AdamW of all strategies, with all trainable parameters in one group."""
     return torch.optim.AdamW(
         [p for p in module.parameters() if p.requires_grad],
         lr=train.learning_rate,
         betas=train.betas,
         eps=train.epsilon,
         weight_decay=train.weight_decay,
-        # One implementation on every device, whatever torch prefers there: strategies must give equal numbers.
+        # The same implementation on every device, so that strategies give equal numbers.
         foreach=False,
         fused=False,
     )
 
 
 def copied(items: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """CPU copies by name, floating-point ones in float32; names that shared a tensor share its copy (tied weights)."""
+    """Return CPU copies by name, floats in float32; names that shared a tensor share its copy (tied weights)."""
     copies: dict[int, Tensor] = {}
     named = {}
     for name, tensor in items:

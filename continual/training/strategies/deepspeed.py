@@ -1,4 +1,4 @@
-"""ZeRO through `deepspeed.initialize`. Never through accelerate, whose CPU path leaves every worker to itself."""
+"""ZeRO through `deepspeed.initialize`. Never through accelerate, whose CPU path does not synchronise workers."""
 
 import logging
 import os
@@ -22,7 +22,7 @@ TAG = "deepspeed"
 
 
 class DeepSpeed(Strategy):
-    """A DeepSpeed engine over the process group that is there (Ray Train's), with the same AdamW as ddp."""
+    """A DeepSpeed engine over Ray Train's process group, with the same AdamW as ddp."""
 
     def __init__(self, train: Train, module: LossModule, device: torch.device, micro_batches: int):
         if not dist.is_initialized():
@@ -66,8 +66,8 @@ class DeepSpeed(Strategy):
         self.engine.save_checkpoint(str(folder), tag=TAG)
 
     def load(self, folder: Path) -> None:
-        found, _ = self.engine.load_checkpoint(str(folder), tag=TAG)
-        if found is None:
+        path, _ = self.engine.load_checkpoint(str(folder), tag=TAG)
+        if path is None:
             raise ContinualError(f"there is no deepspeed checkpoint in {folder}")
 
     def full_state(self) -> dict[str, Tensor] | None:
@@ -77,7 +77,7 @@ class DeepSpeed(Strategy):
         return self._gathered(state)
 
     def _gathered(self, state: dict[str, Tensor]) -> dict[str, Tensor] | None:
-        """ZeRO-3: whole parameters, one at a time, so that no rank ever holds the model twice."""
+        """Return the full state under ZeRO-3, gathered parameter by parameter: no rank ever holds the model twice."""
         import deepspeed
 
         def whole() -> Iterator[tuple[str, Tensor]]:
@@ -94,7 +94,7 @@ class DeepSpeed(Strategy):
 
 
 def settings(train: Train, micro_batches: int) -> dict[str, Any]:
-    """DeepSpeed's configuration for `train`, with the user's JSON merged in. Raises ConfigurationError."""
+    """Return DeepSpeed's configuration for `train`, with the user's JSON merged in. Raises ConfigurationError."""
     ours = {
         "train_micro_batch_size_per_gpu": 1,  # only its own counters read it
         "gradient_accumulation_steps": micro_batches,
