@@ -1,12 +1,13 @@
 """The order of rows depends on seed, step, rank and world size alone."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from continual.training.order import permutation, rank_share, shuffled, step_positions
 
 
+@settings(deadline=None)
 @given(st.integers(1, 50), st.integers(1, 20), st.integers(0, 9))
 def test_each_epoch_reads_every_row_once(rows: int, per_step: int, seed: int) -> None:
     steps = 3 * rows
@@ -15,6 +16,7 @@ def test_each_epoch_reads_every_row_once(rows: int, per_step: int, seed: int) ->
         assert sorted(read[epoch * rows : (epoch + 1) * rows]) == list(range(rows))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 40), st.integers(1, 6))
 def test_ranks_share_a_step_without_loss_and_equally(rows: int, world_size: int) -> None:
     numbers = np.arange(100, 100 + rows)

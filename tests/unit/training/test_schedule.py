@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from continual.config.schema import Train
@@ -32,6 +32,7 @@ def test_cosine_is_half_in_the_middle() -> None:
     assert learning_rate(9, 10, PEAK, "cosine", 0) == pytest.approx(PEAK * (1 + math.cos(0.9 * math.pi)) / 2)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300), st.integers(0, 400), st.sampled_from(["constant", "linear", "cosine"]))
 def test_every_step_has_an_effect_and_none_exceeds_the_peak(steps: int, warmup: int, schedule: str) -> None:
     rates = [learning_rate(step, steps, PEAK, schedule, warmup) for step in range(steps)]
