@@ -35,6 +35,11 @@ class Measured:
         )
 
     @property
+    def names(self) -> list[str]:
+        """Everything that has a column in the score matrix, in the order of the sequence."""
+        return list(dict.fromkeys([*self.earlier, *self.new, *self.old_tasks, *self.texts]))
+
+    @property
     def new(self) -> list[str]:
         """What the last stage learns."""
         return self.stage_tasks[-1]

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from continual.config.load import Loaded
+from continual.config.measured import Measured
 from continual.config.schema import Sequence
 from continual.ledger.folder import RunFolder, default_tracking_uri, steps_in
 from continual.ledger.progress import Progress, counted, read_progress
@@ -83,7 +84,7 @@ def make_plan(loaded: Loaded) -> Plan:
         batch=f"{sequence.train.batch_rows} rows of {sequence.train.row_tokens} tokens per step",
         workers=_workers(sequence, here.cpus),
         engines=_engines(sequence),
-        evaluated=_evaluated(sequence),
+        evaluated=Measured.of(sequence).names,
         evaluate_every=sequence.evaluate.every,
         cpus=here.cpus,
         gpus=here.gpus,
@@ -182,12 +183,6 @@ def _engines(sequence: Sequence) -> str:
 
 def _plural(word: str, count: int) -> str:
     return word if count == 1 else f"{word}s"
-
-
-def _evaluated(sequence: Sequence) -> list[str]:
-    tasks = [task.name for stage in sequence.stages for task in stage.tasks]
-    old = [task.name for task in sequence.evaluate.old_tasks]
-    return list(dict.fromkeys(tasks + old + [text.name for text in sequence.evaluate.texts]))
 
 
 def remaining(plan: Plan) -> StagePlan:

@@ -91,8 +91,8 @@ def mean_score(sequence: Sequence, scored: list[dict[str, Any]], stage: int) -> 
 
     None without such tasks. Raises ConfigurationError if their units differ.
     """
-    names = [task.name for learned in sequence.stages[:stage] for task in learned.tasks]
-    names = list(dict.fromkeys([*names, *(task.name for task in sequence.evaluate.old_tasks)]))
+    measured = Measured.of(sequence)
+    names = list(dict.fromkeys([name for tasks in measured.stage_tasks[:stage] for name in tasks] + measured.old_tasks))
     matrix = [row for row in read_matrix(scored) if row.stage == stage]
     if not names or not matrix:
         return None

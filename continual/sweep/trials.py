@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from continual.config.load import Loaded, load_sequence
-from continual.config.measured import Measured, figures_of, measured_keys
+from continual.config.measured import Measured, figures_of
 from continual.config.schema import Sequence
 from continual.errors import ConfigurationError, nearest
 from continual.forgetting import FIGURES, Score, StageScores
@@ -134,7 +134,7 @@ def refuse_changed(trials: Iterable[Trial]) -> None:
 def _check_metrics(sequence: Sequence, source: LoadedAblation) -> None:
     """Raise ConfigurationError for a metric that the sequence does not have, or a scheduler without a score."""
     measured = Measured.of(sequence)
-    names = list(dict.fromkeys(name for _, name in measured_keys(sequence)))
+    names = measured.names
     # The figures if every score were 0: None where there is nothing to average.
     scores = {name: Score(0.0, unit="any") for name in names}
     values = figures_of(sequence, [StageScores(stage, "", scores) for stage in range(len(sequence.stages) + 1)])
