@@ -80,14 +80,13 @@ def ask_endpoint(ctx: "Context", generator: Generator, texts: list[str], ask: As
                     bad = [reason for reply, _, reason in found if reply is None]
                     facts = {"replies": len(found) - len(bad), "failed": len(bad), "tokens": sum(m[1] for m in found)}
                     writer.put(shard, _table(numbers, [reply for reply, _, _ in found]), **facts)
-                    stored = [facts for facts in map(artefact.shard_facts, range(shards)) if facts]
-                    failed, most = sum(facts["failed"] for facts in stored), ctx.sequence.generate.max_failed
+                    failed, most = writer.counts["failed"], ctx.sequence.generate.max_failed
                     if failed > most * count:
                         allowed = f"more than `generate.max_failed` ({most}) allows"
                         raise ContinualError(
                             f"{generator.url} refused {failed} of {count} requests, {allowed}: {bad[-1]}"
                         )
-                    step.update(sum(facts["rows"] for facts in stored), count)
+                    step.update(writer.counts["rows"], count)
             writer.finish()
     replied: Replies = [[None] * ask.samples for _ in texts]
     for table in artefact.tables():

@@ -53,14 +53,13 @@ def sample_set(
     with store.write(samples, inputs) as writer:
         if writer is not None:
             made = _make(writer.missing(shards), model, dtype, settings, config)
-            done = sum(s["samples"] + s["failed"] for s in map(samples.shard_facts, range(shards)) if s)
-            tokens = 0
+            stored_tokens = writer.counts["tokens"]
             for shard, table, facts in made:
                 writer.put(shard, table, **facts)
-                done, tokens = done + facts["samples"] + facts["failed"], tokens + facts["tokens"]
-                _limit_failures(samples, settings, config)
+                counts = writer.counts
+                limit_failures(counts["failed"], settings, config)
                 if progress:
-                    progress(done, settings.count, tokens)
+                    progress(counts["samples"] + counts["failed"], settings.count, counts["tokens"] - stored_tokens)
             writer.finish(
                 engine=config.engine, model=model.hash, distinct=_distinct(samples), settings=inputs["settings"]
             )
@@ -122,8 +121,7 @@ def _make(
         raise ContinualError(f"the {config.engine} engine ended with {left} samples missing; see the log file")
 
 
-def _limit_failures(samples: Artefact, settings: SampleSettings, config: Generate) -> None:
-    failed = sum(facts["failed"] for facts in samples.shards())
+def limit_failures(failed: int, settings: SampleSettings, config: Generate) -> None:
     if failed > config.max_failed * settings.count:
         raise ContinualError(
             f"{failed} of {settings.count} samples failed, more than `generate.max_failed` ({config.max_failed}) "

@@ -8,9 +8,10 @@ written last and says that nothing is missing.
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -72,11 +73,18 @@ class Artefact:
         return None
 
     def shards(self) -> list[dict[str, Any]]:
-        """Facts of the shards that stand in an unbroken row from 0 on."""
-        found: list[dict[str, Any]] = []
-        while (facts := self.shard_facts(len(found))) is not None:
-            found.append(facts)
-        return found
+        """Return the facts of the contiguous shards from 0 on. Each is read once: published shards do not change."""
+        while (facts := self.shard_facts(len(self._seen))) is not None:
+            self._seen.append(facts)
+        return self._seen
+
+    @cached_property
+    def _seen(self) -> list[dict[str, Any]]:
+        return []
+
+    def __getstate__(self) -> dict[str, str]:
+        """Leave out of a pickle what this process has seen."""
+        return asdict(self)
 
     def table(self, index: int) -> pa.Table:
         """A shard as a memory-mapped table."""
@@ -106,15 +114,30 @@ class Artefact:
         return bad
 
 
+def _counts(shards: Iterable[dict[str, Any] | None]) -> Counter[str]:
+    """Sum the numbers in the side files of some shards."""
+    counts: Counter[str] = Counter()
+    for facts in shards:
+        counts.update({key: value for key, value in (facts or {}).items() if isinstance(value, int)})
+    return counts
+
+
 class Writer:
-    """Fills an artefact under its lock. Ask `missing` first: what is there is never made again."""
+    """Fills an artefact under its lock. Ask `missing` first: shards that exist are never made again.
+
+    `counts` are the sums of what the side files count, over the shards that `missing` has met and `put` has written.
+    """
 
     def __init__(self, artefact: Artefact, inputs: dict[str, Any], maker: str):
         self.artefact, self.inputs, self.maker = artefact, inputs, maker
         self.started = time.time()
+        self.counts: Counter[str] = Counter()
 
     def missing(self, shards: int) -> list[int]:
-        return [index for index in range(shards) if self.artefact.shard_facts(index) is None]
+        """Return the numbers of the first `shards` shards that are missing or have another size than published."""
+        stored = [self.artefact.shard_facts(index) for index in range(shards)]
+        self.counts = _counts(stored)
+        return [index for index, facts in enumerate(stored) if facts is None]
 
     def put(self, index: int, table: pa.Table, **facts: Any) -> dict[str, Any]:
         """Publish shard `index`; `facts` (counts) go into its side file and are summed in the manifest."""
@@ -126,6 +149,7 @@ class Writer:
         temporary.replace(path)
         side = {"file": path.name, "rows": table.num_rows, "bytes": size, "sha256": sha, "maker": self.maker, **facts}
         write_atomic(path.with_suffix(".json"), json.dumps(side))
+        self.counts.update(_counts([side]))
         return side
 
     def fail(self, reason: str) -> None:
@@ -133,11 +157,7 @@ class Writer:
 
     def finish(self, **facts: Any) -> None:
         """Publish the manifest: the artefact is complete."""
-        shards = self.artefact.shards()
-        totals = {
-            key: sum(s.get(key, 0) for s in shards)
-            for key in {k for s in shards for k, v in s.items() if isinstance(v, int)} - {"bytes"}
-        }
+        shards = replace(self.artefact).shards()  # as they are on disk now, not as they were seen
         own = ("manifest.json", "failed.txt")
         files = {
             str(p.relative_to(self.artefact.path)): hash_file(p)
@@ -149,7 +169,7 @@ class Writer:
             "hash": self.artefact.hash,
             "content": digest([[s["file"], s["sha256"]] for s in shards] + sorted(files.items())),
             "inputs": self.inputs,
-            "counts": {**totals, "shards": len(shards), "bytes": sum(s["bytes"] for s in shards)},
+            "counts": {"bytes": 0, **_counts(shards), "shards": len(shards)},
             "shards": shards,
             "files": files,
             "versions": versions(),

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
@@ -145,3 +146,30 @@ def test_hashes_of_folders_see_names_and_content(tmp_path: Path) -> None:
     assert len({first, second, hash_folder(tmp_path)}) == 3
     (tmp_path / ".hidden").write_text("x")
     assert hash_folder(tmp_path, (".json",)) == digest([])
+
+
+def test_a_writer_counts_what_is_stored_without_reading_it_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    artefact = store.artefact("rows", {"a": 1})
+    with pytest.raises(KeyboardInterrupt), store.write(artefact, {"a": 1}) as writer:
+        assert writer is not None
+        writer.put(0, table(0), tokens=10)
+        raise KeyboardInterrupt
+    with store.write(artefact, {"a": 1}) as writer:
+        assert writer is not None
+        assert writer.missing(3) == [1, 2]
+        assert writer.counts["tokens"] == 10
+        artefact.shard(0).with_suffix(".json").unlink()
+        writer.put(1, table(1), tokens=20)
+        assert writer.counts["tokens"] == 30
+        assert writer.counts["rows"] == 6
+
+
+def test_an_artefact_reads_the_facts_of_a_shard_once(tmp_path: Path) -> None:
+    artefact = filled(Store(tmp_path), {"a": 1})
+    known = list(artefact.shards())
+    artefact.shard(0).with_suffix(".json").unlink()
+    assert artefact.shards() == known
+    copy = pickle.loads(pickle.dumps(artefact))
+    assert copy == artefact
+    assert copy.shards() == []
