@@ -14,7 +14,7 @@ from continual.preflight.plan import make_plan
 from continual.preflight.render import render
 from continual.preflight.resources import check_resources
 from continual.run.cluster import connected
-from continual.run.events import Status, ended, results
+from continual.run.events import Status, ended
 from continual.run.resume import FLUSH_SECONDS, tracker_of, tracking_uri
 from continual.run.sequence import Run, run_sequence
 from continual.show.tables import closing
@@ -24,24 +24,18 @@ from continual.store import Store
 
 
 @contextmanager
-def tracked(
-    loaded: Loaded, folder: RunFolder, ledger: Ledger, terminal: Terminal
-) -> Iterator[tuple[Tracker, list[dict[str, Any]]]]:
-    """Track a run whose end is always recorded: FINISHED, FAILED or KILLED. A finished block appends its summary."""
+def tracked(loaded: Loaded, folder: RunFolder, ledger: Ledger, terminal: Terminal) -> Iterator[Tracker]:
+    """Track a run whose end is always recorded: FINISHED, FAILED or KILLED."""
     tracker = tracker_of(loaded)
-    summaries: list[dict[str, Any]] = []
     status: Status = "FAILED"
     try:
-        yield tracker, summaries
+        yield tracker
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
-        summary = summaries[0] if status == "FINISHED" else {}
-        files = results(summary, folder) if summary else []
-        matrix = summary["matrix"] if summary.get("tasks") else None
-        ledger.add("ended", **ended(status, files, ledger.open_stages(), matrix))
+        ledger.add("ended", **ended(status, ledger.open_stages(), folder))
         if waiting := tracker.close(FLUSH_SECONDS):
             terminal.line(f"  {waiting} records wait for the tracker {tracking_uri(loaded)}; the next run sends them")
 
@@ -76,17 +70,13 @@ def drive(
         for note in notes:
             terminal.line(f"note: {note}")
         terminal.line(f"log: {files.log}")
-        with (
-            as_one_sentence(loaded.file),
-            connected() as resources,
-            tracked(loaded, files, ledger, terminal) as (tracker, summaries),
-        ):
+        tracking = tracked(loaded, files, ledger, terminal)
+        with as_one_sentence(loaded.file), connected() as resources, tracking as tracker:
             cpus = resources.get("CPU", 0.0)
             check_resources(sequence, cpus, resources.get("GPU", 0.0))
             run = Run(sequence, loaded.resolved, files, store, ledger, terminal, tracker, cpus or 1.0, after_stage)
             summary = run_sequence(run)
             add_report(run)
-            summaries.append(summary)
         # Only now is nothing left to do: a kill before this line, or Ctrl-C, leaves the runs of MLflow to be closed.
         ledger.find("closed") or ledger.add("closed")
         terminal.line(closing(summary, folder, terminal.colors))

@@ -1,7 +1,6 @@
 """What the ledger's events say for the tracker, in addition to what a run itself needs."""
 
-from collections.abc import Iterable
-from pathlib import Path
+import json
 from typing import Any, Literal
 
 from continual.config.measured import figures_of
@@ -10,7 +9,7 @@ from continual.contract.mitigation import ModelRef
 from continual.forgetting import Matrix, read_matrix
 from continual.ledger.folder import RunFolder
 from continual.show.plots import matrix_figure
-from continual.show.tracking import SEQUENCE, flatten, run_tags, sequence_metrics
+from continual.show.tracking import flatten, run_tags, sequence_metrics
 from continual.store import Artefact
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -34,7 +33,6 @@ def started(
     params = {key: resolved[key] for key in ("model", "mitigation", "train", "generate")}
     params = flatten(params) | {"seed": str(sequence.seed), "stages": ",".join(s.name for s in sequence.stages)}
     return {
-        "key": SEQUENCE,
         "name": sequence.name,
         "tags": {**tags, **sequence.track.tags},
         "params": {**params, "mitigation": acting, **sequence.track.params},
@@ -74,16 +72,15 @@ def version(
     return {"name": sequence.track.register, "tags": tags}
 
 
-def results(summary: dict[str, Any], folder: RunFolder) -> list[Path]:
-    """Draw the matrix of a finished run and return the files that the tracker keeps of it."""
-    if summary["tasks"]:
-        matrix_figure(read_matrix(summary["matrix"]), folder.matrix)
-    return [folder.matrix, folder.summary, folder.report, folder.figures]
+def ended(status: Status, open_stages: set[int], folder: RunFolder) -> dict[str, Any]:
+    """Return the facts of an `ended` event: the status of the run and its open stages; of a finished run its results.
 
-
-def ended(
-    status: Status, files: Iterable[Path], open_stages: Iterable[int] = (), matrix: Any = None, key: str = SEQUENCE
-) -> dict[str, Any]:
-    """Return the facts of an `ended` event: the status of the run and its open stages, and what the tracker keeps."""
+    Draws the matrix of a finished run.
+    """
+    summary = json.loads(folder.summary.read_text()) if status == "FINISHED" else {}
+    matrix = summary["matrix"] if summary.get("tasks") else None
+    if matrix:
+        matrix_figure(read_matrix(matrix), folder.matrix)
+    files = [folder.matrix, folder.summary, folder.report, folder.figures] if summary else []
     names = [path.name for path in files if path.exists()]
-    return {"key": key, "status": status, "open": sorted(open_stages), "matrix": matrix, "files": names}
+    return {"status": status, "open": sorted(open_stages), "matrix": matrix, "files": names}

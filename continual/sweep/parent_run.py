@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from continual.config.load import Loaded
+from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Events, Ledger
 from continual.run.events import Status, ended
 from continual.run.resume import FLUSH_SECONDS, tracker_of, tracking_uri
@@ -46,8 +47,9 @@ class Parent:
         if best is not None:
             means = {f"best/{metric}": best.values[metric][0] for metric in self.source.ablation.metric}
             self.events.add("best", key=SWEEP, done=done, metrics=means)
-        files = [self.folder / name for name in ("sweep.json", "table.md", "pareto.png", "best.yaml")]
-        self.events.add("ended", **ended(status, files, key=SWEEP))
+        names = ("sweep.json", "table.md", "pareto.png", "best.yaml")
+        files = [name for name in names if (self.folder / name).is_file()]
+        self.events.add("ended", key=SWEEP, status=status, open=[], matrix=None, files=files)
         return self.tracker.close(FLUSH_SECONDS)
 
 
@@ -56,5 +58,5 @@ def close_stopped(trial: Trial, why: Stopped) -> None:
     with Ledger(trial.loaded.run_folder, wait=True) as ledger:
         tracker = tracker_of(trial.loaded)
         ledger.add("stopped", why=str(why))
-        ledger.add("ended", **ended("KILLED", [], ledger.open_stages()))
+        ledger.add("ended", **ended("KILLED", ledger.open_stages(), RunFolder(trial.loaded.run_folder)))
         tracker.close(FLUSH_SECONDS)

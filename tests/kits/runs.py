@@ -12,7 +12,7 @@ from continual.contract.mitigation import ModelRef
 from continual.forgetting import read_matrix
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Ledger
-from continual.run.events import Status, ended, results, stage_numbers, stage_tags, started, version
+from continual.run.events import Status, ended, stage_numbers, stage_tags, started, version
 from continual.run.summary import summarise
 from continual.show.report.samples import shown_of
 from continual.show.tracking import Tracker
@@ -143,8 +143,6 @@ def _samples(storage: Path) -> str:
 def publish(folder: Path, uri: str, experiment: str, status: Status = "FINISHED") -> Tracker:
     """Record the end of a run as its driver does, and send the run; returns the open tracker."""
     files = RunFolder(folder)
-    summary = json.loads(files.summary.read_text()) if files.summary.is_file() else {}
     with Ledger(folder) as ledger:
-        matrix = summary.get("matrix")
-        ledger.add("ended", **ended(status, results(summary, files) if summary else [], ledger.open_stages(), matrix))
+        ledger.add("ended", **ended(status, ledger.open_stages(), files))
     return Tracker(files.ledger, uri, experiment)

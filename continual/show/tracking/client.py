@@ -5,8 +5,7 @@ import functools
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec
 
@@ -31,6 +30,7 @@ METRICS_PER_REQUEST, OTHERS_PER_REQUEST = 1000, 100
 """MLflow's limits: metrics, and parameters or tags, in one log_batch."""
 
 P = ParamSpec("P")
+Method = Callable[Concatenate["Client", str, P], None]
 
 
 class Numbers(NamedTuple):
@@ -47,9 +47,7 @@ def _refused(error: Exception) -> bool:
     return invalid or isinstance(error, PermissionError | FileNotFoundError)
 
 
-def _passing(
-    method: Callable[Concatenate["Client", str, P], None],
-) -> Callable[Concatenate["Client", str, P], None]:
+def _passing(method: "Method[P]") -> "Method[P]":
     """Make a method log and pass what MLflow refuses as invalid: it would be refused every time."""
 
     @functools.wraps(method)
@@ -100,6 +98,8 @@ class Client:
         self, key: str, name: str, parent: str | None, tags: Mapping[str, str], params: Mapping[str, str], time: int
     ) -> None:
         """Create the run, or open it again: a logical key is one MLflow run whatever is killed in between."""
+        from mlflow.entities import Param
+
         run = _run(self._client, self.runs[key]) if key in self.runs else None
         own = {RUN_KEY: f"{self.ledger_id}/{key}"}
         if parent:
@@ -116,31 +116,23 @@ class Client:
         # A parameter can never change in MLflow; what a resumed run has differently is kept as a tag.
         changed = {f"params/{name}": value for name, value in new.items() if old.get(name, value) != value}
         self._tags(run_id, {**tags, **own, **changed})
-        self._params(run_id, {name: value for name, value in new.items() if name not in old})
+        added = [Param(name, value) for name, value in new.items() if name not in old]
+        self._log(run_id, OTHERS_PER_REQUEST, params=added)
         self.runs[key] = run_id
 
+    @_passing
     def metrics(self, key: str, steps: list[Numbers]) -> None:
         """Send the numbers of some steps; if MLflow refuses them together, send them step by step."""
-        try:
-            self._metrics(key, steps)
-        except Exception as error:
-            if not _refused(error):
-                raise
-            for numbers in steps:
-                self._passed_metrics(key, [numbers])
-
-    def _metrics(self, key: str, steps: list[Numbers]) -> None:
         from mlflow.entities import Metric
 
-        metrics = [
-            Metric(clean(name), value, numbers.time, numbers.step)
-            for numbers in steps
-            for name, value in numbers.values.items()
-        ]
-        for part in _parts(metrics, METRICS_PER_REQUEST):
-            self._client.log_batch(self.runs[key], metrics=part, synchronous=True)
-
-    _passed_metrics = _passing(_metrics)
+        metrics = [Metric(clean(name), value, n.time, n.step) for n in steps for name, value in n.values.items()]
+        try:
+            self._log(self.runs[key], METRICS_PER_REQUEST, metrics=metrics)
+        except Exception as error:
+            if len(steps) == 1 or not _refused(error):
+                raise
+            for numbers in steps:
+                self.metrics(key, [numbers])
 
     @_passing
     def tags(self, key: str, tags: Mapping[str, str]) -> None:
@@ -194,24 +186,17 @@ class Client:
     def finish(self, key: str, status: str, time: int) -> None:
         self._client.set_terminated(self.runs[key], status, end_time=time)
 
-    def _params(self, run_id: str, params: Mapping[str, str]) -> None:
-        from mlflow.entities import Param
-
-        for part in _parts([Param(name, value) for name, value in params.items()], OTHERS_PER_REQUEST):
-            self._client.log_batch(run_id, params=part, synchronous=True)
-
     def _tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
         pairs = [RunTag(clean(name), shorten(value, TAG_CHARACTERS)) for name, value in tags.items()]
-        for part in _parts(pairs, OTHERS_PER_REQUEST):
-            self._client.log_batch(run_id, tags=part, synchronous=True)
+        self._log(run_id, OTHERS_PER_REQUEST, tags=pairs)
 
-
-def _parts(items: list[Any], size: int) -> Iterator[list[Any]]:
-    iterator = iter(items)
-    while part := list(islice(iterator, size)):
-        yield part
+    def _log(self, run_id: str, size: int, **entities: list[Any]) -> None:
+        """Log metrics, parameters or tags in requests of at most `size`."""
+        [(kind, items)] = entities.items()
+        for first in range(0, len(items), size):
+            self._client.log_batch(run_id, **{kind: items[first : first + size]}, synchronous=True)
 
 
 def _run(client: Any, run_id: str) -> Any:
