@@ -16,6 +16,7 @@ from typing import Any
 from continual.config.load import load_sequence
 from continual.errors import Interrupted
 from continual.errors.process import exit_code_of, leave
+from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import read_events
 from continual.preflight.check import check
 from continual.run.execute import execute
@@ -74,7 +75,7 @@ def run(pipes: Pipes) -> None:
 
     notes = check(loaded)
     # A driver whose sweep was killed may need a moment to notice.
-    with FileLock(loaded.run_folder / "lock"):
+    with FileLock(RunFolder(loaded.run_folder).lock):
         pass
     execute(loaded, notes, fresh=False, after_stage=after_stage)
 

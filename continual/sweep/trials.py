@@ -12,6 +12,7 @@ from continual.config.measured import Measured, figures_of
 from continual.config.schema import Sequence
 from continual.errors import ConfigurationError, nearest
 from continual.forgetting import FIGURES, Score, StageScores
+from continual.ledger.folder import RunFolder
 from continual.preflight.check import check
 from continual.preflight.resources import demands
 from continual.run.resume import refuse_changes
@@ -117,7 +118,7 @@ def make_trials(source: LoadedAblation) -> Trials:
     for point in points(source.ablation):
         trials.make(point)
     storage = Path(next(iter(trials.made.values())).loaded.sequence.storage)
-    if (storage / source.ablation.name / "ledger.jsonl").is_file():
+    if RunFolder(storage / source.ablation.name).ledger.is_file():
         problem = f"`{source.ablation.name}` is the name of a run in {storage}"
         raise ConfigurationError("name", problem, "choose another name for the sweep")
     for trial in trials.made.values():
