@@ -60,9 +60,7 @@ def test_an_export_is_scored_reported_and_deleted(files: StageFolder) -> None:
     assert [folder.exists() for folder in folders] == [False, True]
 
 
-def test_the_end_waits_and_reports_what_came_from_elsewhere(
-    files: StageFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_end_waits_and_reports_scores_from_elsewhere(files: StageFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     stage, actor, reported = inside(files, {12})
     monkeypatch.setattr(ray, "get", actor.work)
     actor.work([str(files.scores / step_name(step)) for step in (12, 24)])
