@@ -1,18 +1,12 @@
 """FLOW: the task's own rows, those that the model already does well weighted most."""
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from continual.contract.mitigation import Context, Mitigation
-from continual.data.packing import Arrays
-from continual.data.rows import ROW_COLUMNS, column, fixed_column
-from continual.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from continual.store import Artefact
+from continual.api import ROW_COLUMNS, Arrays, Artefact, ConfigurationError, Context, Mitigation, column, fixed_column
 
 LEAST = float(np.finfo(np.float32).tiny)
 """A weight that is a number never becomes 0: the loss is divided by the number of tokens, the hardest included."""
@@ -32,7 +26,7 @@ class EasySamples(Mitigation):
     the balance. Other methods' weights on the same rows multiply.
     """
 
-    source: ClassVar[str] = "FLOW, Sanyal et al. 2025 (2502.02797), equation for w_i"
+    reference: ClassVar[str] = "FLOW, Sanyal et al. 2025 (2502.02797), equation for w_i"
 
     type: Literal["easy_samples"] = "easy_samples"
     per: Literal["sample", "token"] = Field("sample", description="one weight per document, or per token")
@@ -40,7 +34,7 @@ class EasySamples(Mitigation):
         "none", description="none: as published; mean: divided by the mean weight over the set's trained tokens"
     )
 
-    def prepare(self, ctx: Context) -> dict[str, "Artefact"]:
+    def prepare(self, ctx: Context) -> dict[str, Artefact]:
         nll = ctx.score(ctx.stage_start, ctx.task_rows, what="nll")
         inputs = {"weights": "easy_samples", "per": self.per, "normalise": self.normalise, "nll": nll.hash}
         artefact = ctx.store.artefact("columns", inputs)
@@ -56,10 +50,10 @@ class EasySamples(Mitigation):
                 writer.finish(tau=tau, scale=scale)
         return {"weights": artefact}
 
-    def weigh(self, ctx: Context, artefacts: dict[str, "Artefact"]) -> "Artefact":
+    def token_weights(self, ctx: Context, artefacts: dict[str, Artefact]) -> Artefact:
         return artefacts["weights"]
 
-    def _tau(self, rows: "Artefact", nll: "Artefact") -> tuple[float, float]:
+    def _tau(self, rows: Artefact, nll: Artefact) -> tuple[float, float]:
         """The exact median in nats, and what the weights are multiplied by.
 
         Raises ConfigurationError when the median is 0: every weight would be 0 or undefined.

@@ -1,23 +1,19 @@
-"""Pull the weights towards those before the stage."""
+"""Penalize moving away from the weights before the sequence or the stage."""
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from continual.contract.mitigation import Anchor, Context, Mitigation
-
-if TYPE_CHECKING:
-    from continual.config.schema import Sequence
-    from continual.store import Artefact
+from continual.api import Artefact, Context, Mitigation, Penalty, StageView
 
 
-def no_anchor(sequence: "Sequence", stage: int, others: list[Mitigation]) -> str | None:
-    """Why weights cannot be pulled in this stage, or None."""
-    if sequence.train.strategy != "ddp":
-        return f"strategy `{sequence.train.strategy}` has no whole gradients to pull; write `train.strategy: ddp`"
+def cannot_penalize(view: StageView, others: list[Mitigation]) -> str | None:
+    """Return why a penalty on the weights cannot work in this stage, or None."""
+    if view.strategy != "ddp":
+        return f"strategy `{view.strategy}` has no whole gradients to add a penalty to; write `train.strategy: ddp`"
     for other in others:
-        if type(other).adapt is not Mitigation.adapt and other.active(sequence, stage):
-            return f"`{other.label}` trains other parameters than the weights that are pulled; keep one of them"
+        if other.overrides("adapt") and other.active(view):
+            return f"`{other.label}` trains other parameters than the penalized weights; keep one of them"
     return None
 
 
@@ -27,15 +23,15 @@ class L2Start(Mitigation):
     In the loss and not in the optimizer: under Adam its gradient is scaled like the task's, and it counts for clipping.
     """
 
-    source: ClassVar[str] = "L2-SP, Li et al. 2018 (1802.01483); baseline of 2502.02797 (weight 1e-3) and 2505.13811"
+    reference: ClassVar[str] = "L2-SP, Li et al. 2018 (1802.01483); baseline of 2502.02797 (weight 1e-3) and 2505.13811"
 
     type: Literal["l2_start"] = "l2_start"
     weight: float = Field(1e-3, ge=0, description="lambda, in nats per squared distance of the weights")
     centre: Literal["start", "stage_start"] = Field("start", description="theta0: before the sequence or the stage")
 
-    def refuse(self, sequence: "Sequence", stage: int, others: list[Mitigation]) -> str | None:
-        return no_anchor(sequence, stage, others)
+    def check(self, view: StageView, others: list[Mitigation]) -> str | None:
+        return cannot_penalize(view, others)
 
-    def anchors(self, ctx: Context, artefacts: dict[str, "Artefact"]) -> list[Anchor]:
+    def penalties(self, ctx: Context, artefacts: dict[str, Artefact]) -> list[Penalty]:
         centre = ctx.start if self.centre == "start" else ctx.stage_start
-        return [Anchor(self.label, centre, None, self.weight)]
+        return [Penalty(self.label, centre, None, self.weight)]

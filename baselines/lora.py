@@ -1,24 +1,21 @@
 """Train a low-rank adapter instead of the weights, and merge it at the end of the stage."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from continual.contract.mitigation import Mitigation
-
-if TYPE_CHECKING:
-    from continual.config.schema import Sequence
+from continual.api import Mitigation, StageView
 
 
 class Lora(Mitigation):
     """A LoRA adapter (PEFT) in every linear layer but the head; a fresh one in each stage, merged into its export.
 
     The exported model is a plain one with the names of the model before. Nothing else is trained, so it composes with
-    everything that works on losses and rows, and with nothing that pulls or changes weights.
+    everything that works on losses and rows, and with nothing that penalizes or changes weights.
     """
 
-    source: ClassVar[str] = "Hu et al. 2021 (2106.09685); baseline of 2502.02797 (rank = alpha = 64) and 2605.26097"
+    reference: ClassVar[str] = "Hu et al. 2021 (2106.09685); baseline of 2502.02797 (rank = alpha = 64) and 2605.26097"
 
     type: Literal["lora"] = "lora"
     rank: int = Field(16, ge=1, description="of the adapter's matrices")
@@ -29,14 +26,14 @@ class Lora(Mitigation):
     seed: int = Field(0, ge=0, description="of the adapter's first values")
     from_stage: int | None = Field(None, ge=1, description="first stage; null: 1, refused there on random weights")
 
-    def active(self, sequence: "Sequence", stage: int) -> bool:
-        return stage >= (self.from_stage or 1)
+    def active(self, view: StageView) -> bool:
+        return view.number >= (self.from_stage or 1)
 
-    def refuse(self, sequence: "Sequence", stage: int, others: list[Mitigation]) -> str | None:
+    def check(self, view: StageView, others: list[Mitigation]) -> str | None:
         for other in others:
-            if type(other).adapt is not Mitigation.adapt and other.active(sequence, stage):
+            if other.overrides("adapt") and other.active(view):
                 return f"`{other.label}` changes the model too, and two adapters cannot be merged apart; keep one"
-        if stage == 1 and sequence.model.type == "python" and self.from_stage is None:
+        if view.number == 1 and view.random_start and self.from_stage is None:
             return (
                 "an adapter of low rank cannot train a model from random weights; "
                 "write `from_stage: 2`, or `from_stage: 1` to do it all the same"

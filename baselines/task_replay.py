@@ -1,19 +1,22 @@
 """Replay of real rows of the tasks learned before: the classic reference."""
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from continual.contract.mitigation import Context, Mitigation, Stream
-from continual.contract.registry import LOSSES
-from continual.data.packing import Arrays
-from continual.data.rows import ROW_COLUMNS, RowReader, row_facts, rows_table
-from continual.store import digest
-
-if TYPE_CHECKING:
-    from continual.config.schema import Sequence
-    from continual.store import Artefact
+from continual.api import (
+    ROW_COLUMNS,
+    Arrays,
+    Artefact,
+    Context,
+    Replay,
+    RowReader,
+    StageView,
+    digest,
+    row_facts,
+    rows_table,
+)
 
 SHARD_ROWS = 2048
 
@@ -34,27 +37,28 @@ def reservoir(total: int, size: int, seed: int) -> np.ndarray:
     return order.permutation(kept)
 
 
-class TaskReplay(Mitigation):
+class TaskReplay(Replay):
     """Next-token loss on a uniform sample of the rows that earlier stages trained on.
 
     It needs the earlier tasks' data, which the other methods do without. The sample is a seeded reservoir over the
     rows of all earlier stages, so a task with more rows is rehearsed more.
     """
 
-    source: ClassVar[str] = "experience replay; Chaudhry et al. 2019 (1902.10486); reservoir: Vitter 1985"
+    reference: ClassVar[str] = "experience replay; Chaudhry et al. 2019 (1902.10486); reservoir: Vitter 1985"
+    renamed: ClassVar[dict[str, str]] = {"share": "ratio", "rows": "buffer_rows"}
 
     type: Literal["task_replay"] = "task_replay"
-    weight: float = Field(1.0, ge=0, description="multiplies the replay component")
-    share: float = Field(0.25, gt=0, description="replay tokens per task token in every optimizer step")
-    rows: int | None = Field(None, ge=1, description="rows kept of all earlier stages; null: as many as the stage uses")
+    buffer_rows: int | None = Field(
+        None, ge=1, description="rows kept of all earlier stages; null: as many as the stage uses"
+    )
     seed: int | None = Field(None, ge=0, description="of the sample; null: the sequence's")
 
-    def active(self, sequence: "Sequence", stage: int) -> bool:
-        return stage > 1
+    def active(self, view: StageView) -> bool:
+        return view.number > 1
 
-    def prepare(self, ctx: Context) -> dict[str, "Artefact"]:
-        seed = ctx.seed if self.seed is None else self.seed
-        size = self.rows or round(self.share * ctx.sequence.train.batch_rows) * ctx.steps
+    def rows(self, ctx: Context) -> Artefact:
+        seed = ctx.view.seed if self.seed is None else self.seed
+        size = self.buffer_rows or ctx.view.replay_rows(self.ratio)
         inputs = {"reservoir": [record.rows.hash for record in ctx.earlier], "rows": size, "seed": seed}
         artefact = ctx.store.artefact("rows", inputs)
         with ctx.store.write(artefact, inputs) as writer:
@@ -66,10 +70,7 @@ class TaskReplay(Mitigation):
                     rows, document = _renumbered(_take(readers, chosen[first : first + SHARD_ROWS]), document)
                     writer.put(shard, rows_table(rows), **row_facts(rows))
                 writer.finish(documents=document, dropped=0, cut=0, rows_of=inputs["reservoir"])
-        return {"rows": artefact}
-
-    def streams(self, ctx: Context, artefacts: dict[str, "Artefact"]) -> list[Stream]:
-        return [Stream(self.label, artefacts["rows"], LOSSES.load("nll")(), coefficient=self.weight, ratio=self.share)]
+        return artefact
 
 
 def _take(readers: list[RowReader], numbers: np.ndarray) -> Arrays:

@@ -1,16 +1,11 @@
 """Average the weights before and after a stage."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from continual.contract.mitigation import Candidate, Context, Mitigation, ModelRef
-from continual.models import load_model, model_hash
-from continual.models.files import copy_settings
-
-if TYPE_CHECKING:
-    from continual.config.schema import Sequence
+from continual.api import Candidate, Context, Mitigation, ModelRef, StageView, copy_settings, load_model, model_hash
 
 
 class WeightAverage(Mitigation):
@@ -20,7 +15,7 @@ class WeightAverage(Mitigation):
     so not from random weights.
     """
 
-    source: ClassVar[str] = "WiSE-FT, Wortsman et al. 2022 (2109.01903); baseline of 2505.13811 and 2502.02797"
+    reference: ClassVar[str] = "WiSE-FT, Wortsman et al. 2022 (2109.01903); baseline of 2505.13811 and 2502.02797"
 
     type: Literal["weight_average"] = "weight_average"
     alpha: float = Field(0.5, ge=0, le=1, description="share of the weights after the stage, in what continues")
@@ -28,18 +23,18 @@ class WeightAverage(Mitigation):
     before: Literal["stage_start", "start"] = Field("stage_start", description="the other end of the average")
     from_stage: int | None = Field(None, ge=1, description="first stage; null: 2 after random weights, else 1")
 
-    def active(self, sequence: "Sequence", stage: int) -> bool:
-        return stage >= (self.from_stage or (2 if sequence.model.type == "python" else 1))
+    def active(self, view: StageView) -> bool:
+        return view.has_reached(self.from_stage)
 
-    def refuse(self, sequence: "Sequence", stage: int, others: list[Mitigation]) -> str | None:
+    def check(self, view: StageView, others: list[Mitigation]) -> str | None:
         if bad := [alpha for alpha in self.further if not 0 <= alpha <= 1]:
             return f"`further` has {bad[0]:g}; write alphas from 0 to 1"
         for other in others:
-            if type(other).candidates is not Mitigation.candidates and other.active(sequence, stage):
+            if other.overrides("after_training") and other.active(view):
                 return f"`{other.label}` also chooses the model that continues; keep one of them"
         return None
 
-    def candidates(self, ctx: Context, trained: ModelRef) -> list[Candidate]:
+    def after_training(self, ctx: Context, trained: ModelRef) -> list[Candidate]:
         before = ctx.stage_start if self.before == "stage_start" else ctx.start
         alphas = dict.fromkeys([self.alpha, *self.further])
         return [Candidate(f"{self.label} {alpha:g}", averaged(ctx, before, trained, alpha)) for alpha in alphas]

@@ -16,8 +16,8 @@ from pydantic.fields import FieldInfo
 
 from continual.config.compare import NOT_COMPARED
 from continual.config.schema import Sequence
-from continual.contract.mitigation import REGISTRY, Mitigation
-from continual.contract.registry import SOURCES
+from continual.contract.mitigation import Mitigation
+from continual.contract.registry import MITIGATIONS, SOURCES
 from continual.contract.source import Source
 from continual.sweep.spec import Ablation
 
@@ -72,7 +72,9 @@ def source_kinds() -> str:
 
 def method_table() -> str:
     """Return the table of all methods: type, what it does, source."""
-    rows = [f"| `{name}` | {_doc(method).splitlines()[0]} | {method.source} |" for name, method in _methods().items()]
+    rows = [
+        f"| `{name}` | {_doc(method).splitlines()[0]} | {method.reference} |" for name, method in _methods().items()
+    ]
     return "\n".join(["| type | what it does | source |", "|---|---|---|", *rows])
 
 
@@ -80,7 +82,7 @@ def method_options() -> str:
     """Return a section for each method: its docstring and a table of its options."""
     sections = []
     for name, method in _methods().items():
-        parts = [f"### `{name}`", _doc(method), f"Source: {method.source}.", _table(method)]
+        parts = [f"### `{name}`", _doc(method), f"Source: {method.reference}.", _table(method)]
         parts += [
             f"Keys of `{place}`:\n\n{_table(model)}"
             for place, model in _nested(method, "")
@@ -102,7 +104,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
 
 def _methods() -> dict[str, type[Mitigation]]:
     """Return the methods of this repository by type; those of other installed packages are left out."""
-    return _own(REGISTRY.names(), REGISTRY.load)
+    return _own(MITIGATIONS.names(), MITIGATIONS.load)
 
 
 def _own(names: list[str], load: Callable[[str], Any]) -> dict[str, Any]:

@@ -4,17 +4,12 @@ import os
 from collections.abc import Generator as Making
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from baselines.instructions.generators import Ask, Generator, Replies, Reply
-from continual.errors import ConfigurationError, ContinualError
-from continual.sampling import SampleSettings
-from continual.store import digest
-
-if TYPE_CHECKING:
-    from continual.contract.mitigation import Context
+from continual.api import ConfigurationError, Context, ContinualError, digest, sample_seed
 
 SHARD = 64
 """Replies per stored shard: what a kill loses at most, beside the requests on their way."""
@@ -59,7 +54,7 @@ def explain(error: Exception, generator: Generator) -> tuple[str, str]:
     return f"{generator.url} does not answer ({said})", "try again later; the same command goes on where it stopped"
 
 
-def ask_endpoint(ctx: "Context", generator: Generator, texts: list[str], ask: Ask) -> Replies:
+def ask_endpoint(ctx: Context, generator: Generator, texts: list[str], ask: Ask) -> Replies:
     """What the endpoint says to each text as a user's only message; from the store what is there.
 
     Reply i of the artefact is to text i mod len(texts). A request that the endpoint calls bad has no reply. Raises
@@ -80,7 +75,7 @@ def ask_endpoint(ctx: "Context", generator: Generator, texts: list[str], ask: As
                     bad = [reason for reply, _, reason in found if reply is None]
                     facts = {"replies": len(found) - len(bad), "failed": len(bad), "tokens": sum(m[1] for m in found)}
                     writer.put(shard, _table(numbers, [reply for reply, _, _ in found]), **facts)
-                    failed, most = writer.counts["failed"], ctx.sequence.generate.max_failed
+                    failed, most = writer.counts["failed"], ctx.max_failed
                     if failed > most * count:
                         allowed = f"more than `generate.max_failed` ({most}) allows"
                         raise ContinualError(
@@ -107,7 +102,6 @@ def _ask(generator: Generator, texts: list[str], ask: Ask, numbers: list[int]) -
     """Replies in the order of `numbers`, several requests on their way at a time."""
     import openai
 
-    seeds = SampleSettings((), len(texts), ask.tokens, seed=ask.seed)
     connection, pool = client(generator), ThreadPoolExecutor(generator.concurrency)
 
     def one(number: int) -> Made:
@@ -115,7 +109,7 @@ def _ask(generator: Generator, texts: list[str], ask: Ask, numbers: list[int]) -
             "max_tokens": ask.tokens,
             "temperature": ask.temperature,
             "top_p": ask.top_p,
-            "seed": seeds.seed_of(number),
+            "seed": sample_seed(ask.seed, number),
         }
         try:
             return _complete(connection, generator, texts[number % len(texts)], how)

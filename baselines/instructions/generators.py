@@ -2,19 +2,19 @@
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from continual.config.schema import ModelSource, Strict
-from continual.errors import ConfigurationError
-from continual.preflight.check_model import VLLM_CPU_HEADS
-from continual.preflight.model_facts import read_model
-from continual.preflight.tokenizer_facts import read_tokenizer
-
-if TYPE_CHECKING:
-    from continual.config.schema import Sequence
-    from continual.contract.mitigation import Context, ModelRef
+from continual.api import (
+    ConfigurationError,
+    Context,
+    ModelRef,
+    SampleRequest,
+    StageView,
+    Strict,
+    load_tokenizer,
+)
 
 SELF = "self"
 
@@ -54,30 +54,23 @@ class Generator(Strict):
         """What the terminal calls it."""
         return str(self.source).rstrip("/").rpartition("/")[2] if self.type == "local" else str(self.model)
 
-    def refuse(self, sequence: "Sequence", tokens: int) -> str | None:
-        """Why it cannot work, in one sentence, or None; `tokens` is the least that its context has to hold."""
+    def check(self, view: StageView, tokens: int) -> str | None:
+        """Return why it cannot work, in one sentence, or None; its context has to hold at least `tokens`."""
         if self.type == "openai":
             if self.api_key_env and not os.environ.get(self.api_key_env):
                 return f"the environment variable {self.api_key_env} with the key of {self.url} is not set; export it"
             return None
-        model = sequence.model if self.source == SELF else pretrained(str(self.source))
         try:
-            facts, _ = read_model(model)
-            tokenizer = read_tokenizer(model, facts.folder)
+            facts = view.facts(None if self.source == SELF else self.source)
         except ConfigurationError as error:
             return f"{error.problem}; {error.fix}"
-        if tokenizer is not None and not tokenizer.chat_template:
+        if facts.chat_template is False:
             return f"the tokenizer of `{self.source}` has no chat template; use a model that was made to chat"
         if facts.positions is not None and facts.positions < tokens:
             return f"`{self.source}` has {facts.positions} positions for {tokens} tokens; lower the token options"
-        cpu_vllm = sequence.generate.engine == "vllm" and not sequence.generate.gpus_per_replica
-        if cpu_vllm and facts.head_size is not None and facts.head_size not in VLLM_CPU_HEADS:
-            return f"vLLM on CPUs cannot serve `{self.source}` (head size {facts.head_size}); use another model"
+        if facts.cannot_sample:
+            return f"`{self.source}` cannot be sampled: {facts.cannot_sample}; use another model"
         return None
-
-
-def pretrained(source: str) -> ModelSource:
-    return ModelSource.model_validate({"type": "pretrained", "source": source})
 
 
 @dataclass(frozen=True)
@@ -115,31 +108,30 @@ def replies(samples: Any, tokenizer: Any) -> dict[int, Reply]:
     return found
 
 
-def ask_local(ctx: "Context", model: "ModelRef", texts: list[str], ask: Ask) -> tuple[Replies, list[str]]:
+def ask_local(ctx: Context, model: ModelRef, texts: list[str], ask: Ask) -> tuple[Replies, list[str]]:
     """What a local model says to each text as a user's only message, through its own tokenizer and chat template.
 
     With the hash of the samples artefact behind it, if any text fits the model.
     """
-    from continual.models import load_tokenizer
-
     tokenizer = load_tokenizer(model.path)
     prompts = [chat_prompt(tokenizer, text) for text in texts]
-    positions = read_model(pretrained(model.path))[0].positions
+    positions = ctx.view.facts(model.path).positions
     room = max(map(len, prompts)) if positions is None else positions - ask.tokens
     fitting = [number for number, prompt in enumerate(prompts) if len(prompt) <= room]
     found: Replies = [[None] * ask.samples for _ in texts]
     made = []
     if fitting:
-        samples = ctx.generate(
+        request = SampleRequest(
             model,
-            [prompts[number] for number in fitting],
-            tokens=ask.tokens,
-            samples=ask.samples,
+            count=ask.samples * len(fitting),
+            start="prompts",
+            prompts=[prompts[number] for number in fitting],
+            new_tokens=ask.tokens,
             temperature=ask.temperature,
             top_p=ask.top_p,
             seed=ask.seed,
-            title=ask.title,
         )
+        samples = ctx.generate(request, ask.title)
         for number, reply in replies(samples, tokenizer).items():
             found[fitting[number % len(fitting)]][number // len(fitting)] = reply
         made.append(samples.hash)

@@ -2,17 +2,14 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from baselines.instructions.committee import best, judge_prompt, mean_score, parse_score
 from baselines.instructions.duplicates import first_of_each
 from baselines.instructions.endpoint import ask_endpoint
 from baselines.instructions.generators import Ask, Replies, ask_local, replies
-from continual.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from baselines.instruction_synthesis import InstructionSynthesis
-    from continual.contract.mitigation import Context, ModelRef
+from baselines.instructions.options import SynthesisOptions
+from continual.api import ConfigurationError, Context, ModelRef, SampleRequest, load_tokenizer, template_start
 
 PART = 4096
 """Instructions that are answered and judged together: bounds what the driver holds of prompts and replies."""
@@ -42,9 +39,9 @@ class Rounds:
     the sample sets that were made or found.
     """
 
-    ctx: "Context"
-    options: "InstructionSynthesis"
-    models: list["ModelRef | None"]
+    ctx: Context
+    options: SynthesisOptions
+    models: list[ModelRef | None]
     counts: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(COUNTS, 0)))
     illegible: list[int] = field(init=False)
     samples: list[str] = field(default_factory=list)
@@ -77,23 +74,21 @@ class Rounds:
 
     def _instructions(self) -> list[str]:
         """What the model says after its chat template where a user would speak, without duplicates."""
-        from continual.models import load_tokenizer
-        from continual.sampling import template_start
-
         ctx, options, counts = self.ctx, self.options, self.counts
-        model = options.sampled(ctx)
+        model = options.frozen_model(ctx)
         tokenizer = load_tokenizer(model.path)
-        counts["sampled"] = options.count(ctx.sequence, ctx.steps)
-        samples = ctx.generate(
+        counts["sampled"] = options.count(ctx.view)
+        request = SampleRequest(
             model,
-            [template_start(tokenizer)[0]],
-            tokens=options.longest(ctx.sequence)[0],
-            samples=counts["sampled"],
+            count=counts["sampled"],
+            start="prompts",
+            prompts=[template_start(tokenizer)[0]],
+            new_tokens=options.longest(ctx.view)[0],
             temperature=options.instruction_temperature,
             top_p=options.instruction_top_p,
             seed=options.seed_of(ctx),
-            title="instructions",
         )
+        samples = ctx.generate(request, "instructions")
         self.samples.append(samples.hash)
         found = list(replies(samples, tokenizer).values())
         whole = [reply.text for reply in found if reply.finished]
@@ -116,7 +111,7 @@ class Rounds:
     def _candidates(self, part: list[str], where: str) -> list[Candidate]:
         """All answers that came to an end and say something."""
         ctx, options, counts = self.ctx, self.options, self.counts
-        tokens, found = options.longest(ctx.sequence)[1], []
+        tokens, found = options.longest(ctx.view)[1], []
         how = (options.answers, tokens, options.answer_temperature, options.answer_top_p, options.seed_of(ctx))
         for number, generator in enumerate(options.generators):
             ask = Ask(*how, title=f"answers of {generator.title}{where}")

@@ -35,7 +35,7 @@ REVERSAL = {
     "rows": "benchmarks.arithmetic.tasks:rows",
     "arguments": {"task": "reversal", "digits": 4, "count": 10240, "seed": 1},
 }
-REPLAY = [{"type": "pretraining_subset", "data": REVERSAL, "loss": "kl", "weight": 10.0, "share": 0.25}]
+REPLAY = [{"type": "pretraining_subset", "data": REVERSAL, "loss": "kl", "weight": 10.0, "ratio": 0.25}]
 
 
 def bases() -> dict[str, tuple[str, int, dict[str, int]]]:

@@ -34,14 +34,14 @@ def context_free(**options: Any) -> dict[str, Any]:
 
 def _arithmetic() -> Sequence:
     # One sample set for all arms: samples that begin with <reversal>, four to a row.
-    own = {"share": 0.5, "start": "tasks", "rows": 4096, "sample_tokens": 17}
+    own = {"ratio": 0.5, "start": "tasks", "samples": 4096, "sample_tokens": 17}
     kl = context_free(**own)
     reversal = {
         "type": "python",
         "rows": "benchmarks.arithmetic.tasks:rows",
         "arguments": {"task": "reversal", "digits": 4, "count": 10240, "seed": 1},
     }
-    real = {"type": "pretraining_subset", "data": reversal, "share": 0.5}
+    real = {"type": "pretraining_subset", "data": reversal, "ratio": 0.5}
     lora = {"type": "lora", "rank": 16, "from_stage": 2}
     return Sequence(
         name="arithmetic",
@@ -59,8 +59,8 @@ def _arithmetic() -> Sequence:
             "context_free kl, drift budget 0.05": [context_free(**own, weight="auto", drift_budget=0.05)],
             "pretraining_subset nll": [{**real, "loss": "nll"}],
             "pretraining_subset kl": [{**real, "loss": "kl"}],
-            "task_replay": [{"type": "task_replay", "share": 0.5}],
-            "contextual": [{"type": "contextual", "share": 0.5, "model": "stage_start", "answers": 4096}],
+            "task_replay": [{"type": "task_replay", "ratio": 0.5}],
+            "contextual": [{"type": "contextual", "ratio": 0.5, "model": "stage_start", "answers": 4096}],
             "easy_samples": [{"type": "easy_samples"}],
             "lora": [lora],
             "weight_average": [{"type": "weight_average", "alpha": 0.5, "further": [0.25, 0.75]}],
@@ -76,12 +76,12 @@ def _arithmetic() -> Sequence:
 
 
 def _stories() -> Sequence:
-    own = {"share": 1.0, "run_on": True, "rows": 1000}
+    own = {"ratio": 1.0, "run_on": True, "samples": 1000}
     kl = context_free(**own)
 
     def text(function: str, **arguments: Any) -> dict[str, Any]:
         source = {"type": "python", "rows": f"benchmarks.stories.texts:{function}", "arguments": arguments}
-        return {"type": "pretraining_subset", "data": {**source, "end_token": False, "overlong": "cut"}, "share": 1.0}
+        return {"type": "pretraining_subset", "data": {**source, "end_token": False, "overlong": "cut"}, "ratio": 1.0}
 
     real, foreign = text("tinystories", split="train", limit=900), text("c4")
     lora = {"type": "lora", "rank": 16}
@@ -111,7 +111,7 @@ def _stories() -> Sequence:
         },
         strengths={
             "l2_start": {w: [{"type": "l2_start", "weight": w}] for w in (0.1, 1.0)},
-            "ewc": {w: [{"type": "ewc", "rows": "context_free", "weight": w}] for w in (0.03, 0.3)},
+            "ewc": {w: [{"type": "ewc", "estimate_on": "context_free", "weight": w}] for w in (0.03, 0.3)},
         },
         abilities=("stories_principle_A_case_1", "stories_principle_A_domain_1"),
         left_out={

@@ -19,7 +19,7 @@ PARTS = (0.1, 0.3, 0.6)
 LAST = 5
 """Measurements whose mean is compared with the budget."""
 OVERRIDES = ("stages.0.steps=500", "train.batch_tokens=1024", "evaluate.every=null")
-OWN = {"share": 1.0, "run_on": True, "rows": 1000, "held_out": 32}
+OWN = {"ratio": 1.0, "run_on": True, "samples": 1000, "held_out": 32}
 
 
 def arm(name: str, mitigation: Mitigations, seed: int) -> Arm:

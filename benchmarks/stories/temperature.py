@@ -35,8 +35,8 @@ def collect(trials: list[sweeps.Trial]) -> dict[str, Any]:
 def series(results: dict[str, Any]) -> dict[tuple[str, float], list[dict[str, Any]]]:
     """Return {(loss, share): trials by rising temperature}."""
     lines: dict[tuple[str, float], list[dict[str, Any]]] = {}
-    for row in sorted(results["trials"], key=lambda row: (row["loss"], row["share"], row["temperature"])):
-        lines.setdefault((row["loss"], row["share"]), []).append(row)
+    for row in sorted(results["trials"], key=lambda row: (row["loss"], row["ratio"], row["temperature"])):
+        lines.setdefault((row["loss"], row["ratio"]), []).append(row)
     return lines
 
 

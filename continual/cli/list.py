@@ -22,13 +22,13 @@ def main(arguments: Arguments[str] | None = None, prog: str = "continual list") 
 
 def list_mitigations() -> str:
     """Return every type with its summary, its source, and one line per option: name, default, meaning."""
-    from continual.contract.mitigation import REGISTRY
+    from continual.contract.registry import MITIGATIONS
 
     blocks = []
-    for kind in REGISTRY.names():
-        mitigation = REGISTRY.load(kind)
+    for kind in MITIGATIONS.names():
+        mitigation = MITIGATIONS.load(kind)
         summary = (mitigation.__doc__ or "").strip().splitlines()[0]
-        lines = [kind, f"  {summary}", f"  source: {mitigation.source}"]
+        lines = [kind, f"  {summary}", f"  source: {mitigation.reference}"]
         for name, field in mitigation.model_fields.items():
             if name == "type":
                 continue

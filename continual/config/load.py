@@ -4,7 +4,7 @@ import copy
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from continual.config.compare import compared, config_fingerprint, differences
 from continual.config.overrides import KeyPath, Override, apply_override, dotted
 from continual.config.paths import resolve_paths, resolve_storage
 from continual.config.problems import explain, with_override
+from continual.config.renames import rename_keys
 from continual.config.schema import Sequence
 from continual.config.yaml_text import read_yaml
 from continual.errors import ConfigurationError
@@ -41,6 +42,7 @@ class Loaded:
     file: str
     resolved: dict[str, Any]
     identity: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
 
     @property
     def run_folder(self) -> Path:
@@ -72,9 +74,11 @@ def load_sequence(
     raw = read_yaml(full, file)
     applied: list[Override] = []
     raw.setdefault("storage", Sequence.model_fields["storage"].default)
+    notes = _renamed(raw, file)
     relative = resolve_paths(raw, full.parent)
     for text, base in [*((text, Path.cwd()) for text in overrides), *((text, folder or Path.cwd()) for text in more)]:
         override = apply_override(raw, text)
+        notes += _renamed(raw, file, override.path)
         relative = [place for place in relative if place[: len(override.path)] != override.path]
         relative += resolve_paths(raw, base, within=override.path)
         applied.append(override)
@@ -91,7 +95,15 @@ def load_sequence(
         if isinstance(value, float) and not math.isfinite(value):
             where = with_override(file, place, applied)
             raise ConfigurationError(dotted(place), f"{value} is out of range", "write a finite number", where)
-    return Loaded(sequence, full, file, resolved, compared(_as_given(resolved, relative, full.parent)))
+    identity = compared(_as_given(resolved, relative, full.parent))
+    return Loaded(sequence, full, file, resolved, identity, list(dict.fromkeys(notes)))
+
+
+def _renamed(raw: dict[str, Any], file: str, last: KeyPath = ()) -> list[str]:
+    try:
+        return rename_keys(raw, Sequence, last)
+    except ConfigurationError as error:
+        raise error.in_file(file) from error
 
 
 def _as_given(resolved: dict[str, Any], relative: list[KeyPath], folder: Path) -> dict[str, Any]:

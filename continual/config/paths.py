@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.config.overrides import KeyPath
-from continual.contract.registry import SOURCES
+from continual.contract.registry import MITIGATIONS, SOURCES
 from continual.errors import ConfigurationError
 
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -49,8 +49,9 @@ def path_places(raw: Any, at: KeyPath = ()) -> Iterator[tuple[dict[str, Any], st
     for option, hub in path_options(kind).items() if isinstance(kind, str) else ():
         if isinstance(raw.get(option), str):
             yield raw, option, (*at, option), hub
-    if kind == "local" and isinstance(raw.get("source"), str) and raw["source"] != "self":
-        yield raw, "source", (*at, "source"), True
+    if len(at) > 1 and at[-2] == "mitigation":
+        for mapping, key, place in mitigation_paths(kind, raw):
+            yield mapping, key, (*at, *place), True
     for section, key, hub in (
         ("model", "source", True), ("model", "tokenizer", True),
         ("train", "deepspeed", False), ("evaluate", "include_path", False),
@@ -69,6 +70,14 @@ def path_options(kind: str) -> dict[str, bool]:
     except ValueError:
         return {}
     return options
+
+
+def mitigation_paths(kind: Any, raw: dict[str, Any]) -> list[tuple[dict[str, Any], str, KeyPath]]:
+    """Return the paths among the options of a mitigation; [] for an unknown type, which is refused later."""
+    try:
+        return list(MITIGATIONS.load(str(kind)).paths(raw))
+    except ValueError:
+        return []
 
 
 def resolve_paths(raw: dict[str, Any], base: Path, within: KeyPath = ()) -> list[KeyPath]:

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from continual.config.overrides import KeyPath, Override, dotted
-from continual.contract.mitigation import REGISTRY, Mitigation
-from continual.contract.registry import SOURCES
+from continual.contract.mitigation import Mitigation
+from continual.contract.registry import MITIGATIONS, SOURCES
 from continual.contract.source import Source
 from continual.errors import ConfigurationError, nearest
 
@@ -139,32 +139,32 @@ def _meaning(path: KeyPath, root: type[BaseModel], raw: Any) -> str:
 
 def _sections(root: type[BaseModel]) -> dict[str, type[BaseModel]]:
     """Return the model of every key that holds one section, e.g. `train`."""
-    return {name: model for name, field in root.model_fields.items() if (model := _model(field.annotation, None))}
+    return {name: model for name, field in root.model_fields.items() if (model := model_of(field.annotation, None))}
 
 
 def _model_at(path: KeyPath, root: type[BaseModel], raw: Any) -> type[BaseModel] | None:
     """Return the model of the mapping at `path`, or None if it has none."""
     annotation: Any = root
     for part in path:
-        if (model := _model(annotation, raw)) is None:
-            annotation = _item(annotation)
+        if (model := model_of(annotation, raw)) is None:
+            annotation = item_of(annotation)
         else:
             annotation = model.model_fields[str(part)].annotation if part in model.model_fields else None
         raw = raw[part]
-    return _model(annotation, raw)
+    return model_of(annotation, raw)
 
 
-def _item(annotation: Any) -> Any:
+def item_of(annotation: Any) -> Any:
     """Return the annotation of the items of a list or of the values of a dict, or None."""
     items = [part for member in _members(annotation) for part in get_args(member) if part is not Ellipsis]
     return items[-1] if items else None
 
 
-def _model(annotation: Any, value: Any) -> type[BaseModel] | None:
+def model_of(annotation: Any, value: Any) -> type[BaseModel] | None:
     """Return the model of `value` among those of its annotation; of several, its `type` decides."""
     models = [member for member in _members(annotation) if isinstance(member, type) and issubclass(member, BaseModel)]
     kind = value.get("type") if isinstance(value, dict) else None
-    for base, registry in ((Mitigation, REGISTRY), (Source, SOURCES)):
+    for base, registry in ((Mitigation, MITIGATIONS), (Source, SOURCES)):
         if base in models:
             try:
                 loaded: type[BaseModel] = registry.load(str(kind))

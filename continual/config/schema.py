@@ -1,30 +1,16 @@
 """The sequence's YAML as pydantic models. Imports neither torch nor ray: a mistake is answered in a second."""
 
 import warnings
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SerializeAsAny,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
-from continual.contract.mitigation import Mitigation, build_mitigation
-from continual.contract.registry import SCHEDULES
+from continual.contract.base import Strict
+from continual.contract.mitigation import Mitigation
+from continual.contract.registry import MITIGATIONS, SCHEDULES
 from continual.contract.source import SourceItem
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
-
-
-class Strict(BaseModel):
-    """Unknown keys are errors: a typo must never fall back to a default in silence."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ModelSource(Strict):
@@ -59,7 +45,7 @@ def _as_task(value: Any) -> Any:
 
 
 Task = Annotated[EvaluationTask, BeforeValidator(_as_task)]
-MitigationItem = Annotated[SerializeAsAny[Mitigation], BeforeValidator(build_mitigation)]
+MitigationItem = Annotated[SerializeAsAny[Mitigation], BeforeValidator(MITIGATIONS.build)]
 
 
 class Stage(Strict):
@@ -79,6 +65,8 @@ class Stage(Strict):
 
 
 class Train(Strict):
+    renamed: ClassVar[dict[str, str]] = {"clip": "max_grad_norm"}
+
     workers: int = Field(1, ge=1, description="Ray Train workers")
     strategy: Literal["ddp", "deepspeed"] = Field("ddp", description="how a step is spread over the workers")
     zero_stage: Literal[1, 2, 3] = Field(2, description="deepspeed: ZeRO stage")
@@ -94,7 +82,7 @@ class Train(Strict):
     weight_decay: float = Field(0.0, ge=0, description="of AdamW")
     betas: tuple[float, float] = Field((0.9, 0.999), description="of AdamW")
     epsilon: float = Field(1e-8, gt=0)
-    clip: float | None = Field(1.0, gt=0, description="largest gradient norm; null: no clipping")
+    max_grad_norm: float | None = Field(1.0, gt=0, description="largest gradient norm; null: no clipping")
     batch_tokens: int = Field(16384, ge=1, description="the task's tokens per optimizer step, over all workers")
     row_tokens: int = Field(256, ge=2, description="tokens per packed row")
     micro_rows: int | None = Field(None, ge=1, description="rows per forward pass of a worker; null: all at once")

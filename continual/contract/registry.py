@@ -74,7 +74,7 @@ class Registry:
         if isinstance(value, _import(self.base, self.kind)):
             return value
         if not isinstance(value, dict) or "type" not in value:
-            raise ValueError(f"a {self.kind} is a mapping with a `type`; types are {', '.join(self.names())}")
+            raise ValueError(f"a {self.kind} is a mapping with a `type`, e.g. {{type: {self.names()[0]}}}")
         return self.load(str(value["type"])).model_validate(value)
 
 

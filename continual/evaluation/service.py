@@ -8,7 +8,7 @@ from typing import Any
 
 from continual.config.measured import evaluation_tasks
 from continual.config.schema import Sequence
-from continual.contract.mitigation import ModelRef
+from continual.contract.models import ModelRef
 from continual.errors import ConfigurationError, ContinualError, describe, unwrap
 from continual.forgetting import Scores, scores_from_json
 from continual.ledger.folder import StageFolder, steps_in

@@ -1,56 +1,47 @@
 """Context-free replay: rehearse what the model itself says after nothing but its start token."""
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from continual.contract.mitigation import Context, Mitigation, ModelRef, Stream
-from continual.contract.registry import LOSSES
+from continual.api import Artefact, Context, LossName, Mitigation, SampleRequest, StageView, TeacherReplay
 from continual.methods.drift_budget import START_WEIGHT, dual_step
 
-if TYPE_CHECKING:
-    from continual.config.schema import Sequence
-    from continual.store import Artefact
-
 HELD_OUT_TOKENS = 8192
-"""Enough for a drift of 0.01 nats per token to be told from sampling noise; what `weight: auto` measures on."""
+"""Enough to tell a drift of 0.01 nats per token from sampling noise; what `weight: auto` measures on."""
 
 
-class ContextFree(Mitigation):
+class ContextFree(TeacherReplay):
     """Replay of unconditional samples, with the next-token loss or with the KL to the model that made them.
 
     L = NLL(task) + weight x R, with R = -log p(x) (`nll`, Bansal & Sanghavi 2025, 2505.13811) or
     R = KL(teacher || model) per position (`kl`, Marek et al. 2026, 2605.26097), x sampled by the teacher.
 
-    With a cached teacher no frozen model is in the workers' memory: one pass over the samples stores its k likeliest
-    tokens per position, and all others count as one class. Merging classes makes the loss, and the drift that is
-    measured with it, a lower bound of the KL; k = the vocabulary gives the KL itself.
+    With a cached teacher the workers hold no frozen model: one pass over the samples stores its k likeliest tokens per
+    position, and all others count as one class. Merging classes makes the loss, and the drift that is measured with
+    it, a lower bound of the KL; k = the vocabulary gives the KL itself.
 
-    With `weight: auto` the weight is what keeps the drift on held-out samples within `drift_budget`, the smallest that
-    does (see `continual.methods.drift_budget`).
+    With `weight: auto` the weight is the smallest that keeps the drift on held-out samples within `drift_budget` (see
+    `continual.methods.drift_budget`).
     """
 
-    source: ClassVar[str] = "Bansal & Sanghavi 2025 (2505.13811); Marek et al. 2026 (2605.26097)"
+    reference: ClassVar[str] = "Bansal & Sanghavi 2025 (2505.13811); Marek et al. 2026 (2605.26097)"
+    renamed: ClassVar[dict[str, str]] = {"share": "ratio", "rows": "samples"}
 
     type: Literal["context_free"] = "context_free"
-    loss: Literal["nll", "kl"] = Field("kl", description="next-token loss, or forward KL to the sampled model")
-    teacher: Literal["live", "cached"] = Field(
-        "live", description="kl: a frozen model beside the trained one, or its stored top-k (a lower bound of the KL)"
-    )
-    teacher_top_k: int = Field(64, ge=1, description="cached: tokens kept per position; the others share one bucket")
-    weight: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+    loss: LossName = Field("kl", description="next-token loss (nll), or forward KL to the sampled model (kl)")
+    weight: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(  # type: ignore[assignment]
         1.0, description="multiplies the replay component; auto: follows `drift_budget`"
     )
     drift_budget: float | None = Field(None, gt=0, description="auto: largest drift, nats per held-out token")
     adjust_every: int = Field(10, ge=1, description="auto: steps between two measurements of drift")
     adjust_rate: float = Field(0.3, gt=0, le=1, description="auto: exponent of a dual step")
-    share: float = Field(0.25, gt=0, description="replay tokens per task token in every optimizer step")
     start: Literal["bos", "template", "tasks"] = Field("bos", description="what a sample begins with")
     model: Literal["stage_start", "start"] = Field("stage_start", description="whose samples")
     temperature: float = Field(1.0, gt=0, description="1: unbiased")
     top_p: float = Field(1.0, gt=0, le=1, description="1: off")
     top_k: int = Field(0, ge=0, description="0: off")
-    rows: int | None = Field(None, ge=1, description="samples; null: enough for the stage without repetition")
+    samples: int | None = Field(None, ge=1, description="samples; null: enough for the stage without repetition")
     sample_tokens: int | None = Field(None, ge=2, description="longest sample, start included; null: a row")
     run_on: bool = Field(False, description="ignore end-of-text: every sample has the full length")
     seed: int | None = Field(None, ge=0, description="null: the sequence's")
@@ -69,69 +60,51 @@ class ContextFree(Mitigation):
             raise ValueError("`weight: auto` and `drift_budget` go together; give both, or a number as `weight`")
         return self
 
-    def active(self, sequence: "Sequence", stage: int) -> bool:
-        first = self.from_stage or (2 if sequence.model.type == "python" else 1)
-        starts = self.start != "tasks" or any(s.start_token for s in sequence.stages[: stage - 1])
-        return stage >= first and starts
+    def active(self, view: StageView) -> bool:
+        return view.has_reached(self.from_stage) and (self.start != "tasks" or bool(view.start_tokens))
 
-    def refuse(self, sequence: "Sequence", stage: int, others: list[Mitigation]) -> str | None:
-        if self.sample_tokens and self.sample_tokens > sequence.train.row_tokens:
-            return f"`sample_tokens` {self.sample_tokens} does not fit a row of {sequence.train.row_tokens} tokens"
-        if self.teacher == "cached" and self.loss == "nll":
-            return "`loss: nll` has no teacher to cache; leave out `teacher` or write `loss: kl`"
-        if self.weight != "auto":
-            return None
-        if self.loss == "nll" or self.held_out == 0:
-            return "`weight: auto` follows the KL on held-out rows; write `loss: kl` and leave out `held_out: 0`"
-        if any(getattr(other, "weight", None) == "auto" for other in others):
-            return "two `weight: auto` would follow each other's drift; give one of them a number"
-        return None
+    def check(self, view: StageView, others: list[Mitigation]) -> str | None:
+        if self.sample_tokens and self.sample_tokens > view.row_tokens:
+            return f"`sample_tokens` {self.sample_tokens} does not fit a row of {view.row_tokens} tokens"
+        if self.weight == "auto":
+            if not self.loss_type.teacher or self.held_out == 0:
+                return "`weight: auto` follows the KL on held-out rows; write `loss: kl` and leave out `held_out: 0`"
+            if any(isinstance(other, ContextFree) and other.weight == "auto" for other in others):
+                return "two `weight: auto` would follow each other's drift; give one of them a number"
+        return super().check(view, others)
 
-    def held_out_rows(self, sequence: "Sequence") -> int:
-        """Rows kept from training, to measure drift on; none with `nll`, which has no teacher."""
-        if self.loss == "nll":
-            return 0
-        if self.held_out is not None:
-            return self.held_out
-        return -(-HELD_OUT_TOKENS // sequence.train.row_tokens) if self.weight == "auto" else 8
+    def held_out_rows(self, view: StageView) -> int:
+        if not self.loss_type.teacher or self.held_out is not None:
+            return super().held_out_rows(view)
+        return -(-HELD_OUT_TOKENS // view.row_tokens) if self.weight == "auto" else 8
 
-    def count(self, sequence: "Sequence", stage: int, steps: int | None = None) -> int:
-        """Samples to make: `rows`, or one per replay row of the stage and the held-out ones."""
-        steps = steps or sequence.stages[stage - 1].steps or 1000
-        rows = round(self.share * sequence.train.batch_rows) * steps
-        return self.rows or rows + self.held_out_rows(sequence)
+    def count(self, view: StageView) -> int:
+        """Return the samples to make: `samples`, or one per replay row of the stage and per held-out row."""
+        return self.samples or view.replay_rows(self.ratio) + self.held_out_rows(view)
 
-    def samples(self, sequence: "Sequence", stage: int) -> int:
-        return self.count(sequence, stage) * (self.sample_tokens or sequence.train.row_tokens)
+    def sample_start(self) -> str:
+        return self.start
 
-    def prepare(self, ctx: Context) -> dict[str, "Artefact"]:
-        tokens = [record.start_token for record in ctx.earlier if record.start_token]
-        settings: dict[str, Any] = self.model_dump(include={"start", "temperature", "top_p", "top_k", "run_on", "seed"})
-        rows = ctx.sample(
-            self._teacher(ctx),
-            count=self.count(ctx.sequence, ctx.stage, ctx.steps),
-            tokens=self.sample_tokens,
-            start_tokens=tokens,
-            **settings,
+    def sampled_tokens(self, view: StageView) -> int:
+        return self.count(view) * (self.sample_tokens or view.row_tokens)
+
+    def rows(self, ctx: Context) -> Artefact:
+        request = SampleRequest(
+            self.frozen_model(ctx),
+            count=self.count(ctx.view),
+            start=self.start,
+            start_tokens=ctx.view.start_tokens,
+            max_tokens=self.sample_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            run_on=self.run_on,
+            seed=self.seed,
         )
-        if self.loss == "nll" or self.teacher == "live":
-            return {"rows": rows}
-        return {"rows": rows, "teacher": ctx.score(self._teacher(ctx), rows, what="topk", top_k=self.teacher_top_k)}
+        return ctx.sample(request)
 
-    def streams(self, ctx: Context, artefacts: dict[str, "Artefact"]) -> list[Stream]:
-        loss, cached = LOSSES.load(self.loss), artefacts.get("teacher")
-        return [
-            Stream(
-                name=self.label,
-                rows=artefacts["rows"],
-                loss=loss.cached() if cached else loss(),
-                teacher=self._teacher(ctx) if loss.teacher and not cached else None,
-                columns=cached,
-                coefficient=START_WEIGHT if self.weight == "auto" else self.weight,
-                ratio=self.share,
-                held_out=self.held_out_rows(ctx.sequence),
-            )
-        ]
+    def coefficient(self) -> float:
+        return START_WEIGHT if self.weight == "auto" else self.weight
 
     def control(self, state: dict[str, Any], measured: dict[str, float]) -> tuple[dict[str, Any], dict[str, float]]:
         if self.drift_budget is None:
@@ -139,6 +112,3 @@ class ContextFree(Mitigation):
         before = state.get("weight", START_WEIGHT)
         weight = dual_step(before, measured[f"drift/{self.label}"], self.drift_budget, self.adjust_rate)
         return {"weight": weight}, {self.label: weight}
-
-    def _teacher(self, ctx: Context) -> ModelRef:
-        return ctx.stage_start if self.model == "stage_start" else ctx.start

@@ -1,7 +1,7 @@
 """Models as folders: their files, their hash, how they are built, loaded and exported."""
 
-from continual.models.files import model_hash, tokenizer_hash
+from continual.models.files import copy_settings, model_hash, tokenizer_hash
 from continual.models.load import load_model, load_tokenizer
 from continual.models.start import start_model
 
-__all__ = ["load_model", "load_tokenizer", "model_hash", "start_model", "tokenizer_hash"]
+__all__ = ["copy_settings", "load_model", "load_tokenizer", "model_hash", "start_model", "tokenizer_hash"]

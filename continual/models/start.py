@@ -6,7 +6,7 @@ from typing import Any
 
 from continual.config.references import load_function, module_file
 from continual.config.schema import ModelSource
-from continual.contract.mitigation import ModelRef
+from continual.contract.models import ModelRef
 from continual.errors import ConfigurationError
 from continual.models.files import model_files, model_hash, tokenizer_hash
 from continual.models.load import load_tokenizer

@@ -20,7 +20,7 @@ def check(loaded: Loaded) -> list[str]:
         ConfigurationError: The first reason why the sequence cannot run, with the sequence's file.
     """
     try:
-        return _check(loaded.sequence)
+        return loaded.notes + _check(loaded.sequence)
     except ConfigurationError as error:
         raise error.in_file(loaded.file) from error
 

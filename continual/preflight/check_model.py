@@ -4,12 +4,9 @@ import importlib.util
 
 from continual.config.schema import Sequence
 from continual.errors import ConfigurationError
-from continual.preflight.model_facts import ModelFacts, read_model
-from continual.preflight.resources import uses_sampling
+from continual.preflight.model_facts import VLLM_CPU_HEADS, ModelFacts, read_model
+from continual.preflight.stages import uses_sampling
 from continual.preflight.tokenizer_facts import TokenizerFacts, read_tokenizer
-
-VLLM_CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
-"""Head sizes of vLLM's attention on CPUs (vllm 0.29, v1/attention/backends/cpu_attn.py)."""
 
 
 def check_model(sequence: Sequence) -> tuple[TokenizerFacts | None, list[str]]:

@@ -8,10 +8,10 @@ from continual.config.measured import Measured
 from continual.config.schema import Sequence
 from continual.ledger.folder import RunFolder, default_tracking_uri, steps_in
 from continual.ledger.progress import Progress, counted, read_progress
-from continual.preflight.check_methods import active, entries
 from continual.preflight.estimate import epoch_steps, estimated_rows, stored_rows
 from continual.preflight.model_facts import read_model
-from continual.preflight.resources import detect_machine, local_cpus, uses_sampling
+from continual.preflight.resources import detect_machine, local_cpus
+from continual.preflight.stages import acting, entries, stage_view, uses_sampling
 from continual.preflight.tokenizer_facts import TokenizerFacts, read_tokenizer
 from continual.training.resources import worker_cpus
 
@@ -119,24 +119,25 @@ def _stage(
         estimated += ["steps", "train_tokens", "replay_tokens", "sample_tokens"] if "rows" in estimated else []
     if rows == 0:
         warnings.append(f"stages.{number - 1}.data: no sampled document fits a row; raise `train.row_tokens`")
-    live = [(key, one) for stage, key, one in active(sequence) if stage == number]
-    share = sum(float(getattr(one, "share", 0.0) or 0.0) for _, one in live)
+    active = acting(sequence, number)
+    ratio = sum(mitigation.replay_ratio() for _, mitigation in active)
     tokens = steps * sequence.train.batch_tokens if steps else None
     prepared = progress.prepared.get(number, {}).get("samples", [])
     sampled = counted(store, "samples", prepared, "tokens") if prepared else None
     if sampled is None:
-        assumed = _with_steps(sequence, number, steps)
-        sampled = sum(one.samples(assumed, number) for _, one in live) if steps or not live else None
+        view = stage_view(sequence, number, steps)
+        sampled = sum(mitigation.sampled_tokens(view) for _, mitigation in active) if steps or not active else None
     elif "sample_tokens" in estimated:
         estimated.remove("sample_tokens")
-    labels = [one.label if (key, one) in live else f"({one.label})" for key, one in entries(sequence, number)]
+    listed = entries(sequence, number)
+    labels = [m.label if (key, m) in active else f"({m.label})" for key, m in listed]
     return StagePlan(
         number=number,
         name=declared.name,
         rows=rows,
         steps=steps,
         train_tokens=tokens,
-        replay_tokens=None if tokens is None else round(tokens * share),
+        replay_tokens=None if tokens is None else round(tokens * ratio),
         sample_tokens=sampled,
         mitigations=labels,
         state=_state(number, declared.name, run_folder, progress),
@@ -149,13 +150,6 @@ def _state(number: int, name: str, run_folder: Path, progress: Progress) -> str:
         return "done"
     step = max(steps_in(RunFolder(run_folder).stage(number, name).checkpoints), default=0)
     return f"step {step}" if step else "begun" if number in progress.prepared else ""
-
-
-def _with_steps(sequence: Sequence, number: int, steps: int | None) -> Sequence:
-    """The sequence with an estimated number of steps in a stage that is measured in epochs."""
-    stages = list(sequence.stages)
-    stages[number - 1] = stages[number - 1].model_copy(update={"steps": steps})
-    return sequence.model_copy(update={"stages": stages})
 
 
 def _model(sequence: Sequence) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from continual.config.schema import Sequence
 from continual.errors import ConfigurationError
+from continual.preflight.stages import uses_sampling
 from continual.training.resources import FREE_CPUS
 
 
@@ -53,15 +54,6 @@ def detect_machine() -> Machine:
     """Return this machine, or an unknown cluster if RAY_ADDRESS names one."""
     address = os.environ.get("RAY_ADDRESS", "")
     return Machine(None, None, address) if address and address != "local" else Machine(local_cpus(), local_gpus())
-
-
-def uses_sampling(sequence: Sequence) -> bool:
-    """Return whether any mitigation samples in any stage."""
-    return any(
-        mitigation.active(sequence, stage) and mitigation.samples(sequence, stage) > 0
-        for stage in range(1, len(sequence.stages) + 1)
-        for mitigation in sequence.mitigations(stage)
-    )
 
 
 def demands(sequence: Sequence) -> list[Demand]:

@@ -5,9 +5,10 @@ from typing import Any, Literal
 
 from continual.config.measured import figures_of
 from continual.config.schema import Sequence
-from continual.contract.mitigation import ModelRef
+from continual.contract.models import ModelRef
 from continual.forgetting import Matrix, read_matrix
 from continual.ledger.folder import RunFolder
+from continual.preflight.stages import acting
 from continual.show.plots import matrix_figure
 from continual.show.tracking import flatten, run_tags, sequence_metrics
 from continual.store import Artefact
@@ -19,23 +20,23 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 def labels(sequence: Sequence, stage: int | None = None) -> str:
     """Return the mitigations that act in a stage, or in any, joined by `+`; `none` for plain fine-tuning."""
     stages = range(1, len(sequence.stages) + 1) if stage is None else [stage]
-    acting = (m.label for k in stages for m in sequence.mitigations(k) if m.active(sequence, k))
-    return "+".join(dict.fromkeys(acting)) or "none"
+    names = (mitigation.label for number in stages for _, mitigation in acting(sequence, number))
+    return "+".join(dict.fromkeys(names)) or "none"
 
 
 def started(
     sequence: Sequence, resolved: dict[str, Any], start: ModelRef, git: dict[str, Any], folder: RunFolder
 ) -> dict[str, Any]:
     """Return the facts of a `started` event: the run's name, tags, parameters and files."""
-    acting = labels(sequence)
-    tags = run_tags("sequence", sequence, acting) | {"start_model": start.hash}
+    methods = labels(sequence)
+    tags = run_tags("sequence", sequence, methods) | {"start_model": start.hash}
     tags |= {"git_commit": git["commit"]} if git else {}
     params = {key: resolved[key] for key in ("model", "mitigation", "train", "generate")}
     params = flatten(params) | {"seed": str(sequence.seed), "stages": ",".join(s.name for s in sequence.stages)}
     return {
         "name": sequence.name,
         "tags": {**tags, **sequence.track.tags},
-        "params": {**params, "mitigation": acting, **sequence.track.params},
+        "params": {**params, "mitigation": methods, **sequence.track.params},
         "files": [folder.config.name, folder.versions.name],
     }
 

@@ -36,10 +36,13 @@ def stage_inputs(job: TrainJob, scorer: Scorer) -> dict[str, Any]:
         "tokenizer": tokenizer_hash(job.tokenizer),
         "streams": [_stream(job, stream) for stream in job.streams],
         "penalties": [
-            [penalty.name, penalty.centre.hash, penalty.curvature and penalty.curvature.hash, penalty.weight]
-            for penalty in job.penalties
+            [p.name, p.centre.hash, p.curvature.hash if p.curvature else None, p.coefficient] for p in job.penalties
         ],
-        "mitigations": [_in_worker(mitigation) for mitigation in job.mitigations if _acts_in_worker(mitigation)],
+        "mitigations": [
+            _in_worker(mitigation)
+            for mitigation in job.mitigations
+            if mitigation.overrides("adapt") or mitigation.overrides("control")
+        ],
         "train": compared({"train": job.train.model_dump()})["train"],
         "schedule": _source_hash(SCHEDULES.load(job.train.schedule)),
         "steps": job.steps,
@@ -58,12 +61,6 @@ def _stream(job: TrainJob, stream: Stream) -> list[Any]:
     loss = [type(stream.loss).__qualname__, _source_hash(type(stream.loss))]
     settings = [stream.name, stream.coefficient, stream.rows_per_step, stream.shuffle, stream.held_out]
     return settings + loss + job.inputs[stream.name]
-
-
-def _acts_in_worker(mitigation: Mitigation) -> bool:
-    """Return whether it does more than streams, weights and penalties, which their content identifies."""
-    kind = type(mitigation)
-    return kind.adapt is not Mitigation.adapt or kind.control is not Mitigation.control
 
 
 def _in_worker(mitigation: Mitigation) -> list[Any]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from continual.config.schema import Sequence
-from continual.contract.mitigation import ModelRef, StageRecord
+from continual.contract.context import StageRecord
+from continual.contract.models import ModelRef
 from continual.errors import ConfigurationError
 from continual.evaluation.service import InsideStage, Scorer
 from continual.forgetting import Scores, read_matrix, scores_as_json
@@ -19,6 +20,7 @@ from continual.ledger.folder import RunFolder, StageFolder
 from continual.ledger.ledger import Ledger
 from continual.models import model_hash, start_model
 from continual.preflight.estimate import epoch_steps
+from continual.preflight.stages import stage_view
 from continual.run.events import stage_numbers, stage_tags, started, streams, version
 from continual.run.reuse import trained_once
 from continual.run.services import StageContext
@@ -164,7 +166,8 @@ def _stage(run: Run, scorer: Scorer, stage: int, start: ModelRef, stage_start: M
         rows = _rows(run, stage, "task", declared.data, start)
     total = rows.manifest()["counts"]["rows"]
     steps = declared.steps or epoch_steps(declared.epochs or 1.0, total, sequence.train.batch_rows)
-    ctx = StageContext(sequence, stage, run.store, run.terminal, start, stage_start, list(run.earlier), rows, steps)
+    view = stage_view(sequence, stage, steps)
+    ctx = StageContext(sequence, view, run.store, run.terminal, start, stage_start, list(run.earlier), rows)
     files = run.folder.stage(stage, declared.name)
     with run.phase("mitigate", stage):
         job, mitigations, artefacts = build_job(ctx, files.path, run.threads)
@@ -233,7 +236,7 @@ def _candidates(
     ctx: StageContext, mitigations: list[Any], artefacts: list[Any], trained: ModelRef
 ) -> tuple[ModelRef, list[tuple[str, ModelRef]]]:
     """The model that continues (the first candidate, else the trained one) and those that are only scored."""
-    found = [c for m in mitigations for c in m.candidates(ctx, trained)]
+    found = [c for m in mitigations for c in m.after_training(ctx, trained)]
     if not found:
         return trained, []
     return found[0].model, [(candidate.name, candidate.model) for candidate in found[1:]]

@@ -1,19 +1,24 @@
-"""The services that mitigations use on the driver; what is in the store is not made again."""
+"""The services that mitigations use on the driver; what the store has is not made again."""
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from continual.config.schema import ModelSource, Sequence
-from continual.contract.mitigation import ModelRef, StageRecord
+from continual.contract.context import Context, StageRecord
+from continual.contract.models import ModelRef
+from continual.contract.requests import SampleRequest
 from continual.contract.source import Source
+from continual.contract.view import StageView
 from continual.data.tokenise import prepare_rows
 from continual.errors import ConfigurationError
-from continual.models import load_tokenizer
-from continual.preflight.model_facts import read_model
+from continual.models import load_tokenizer, start_model
 from continual.sampling import SampleSettings, bos_start, sample_rows, sample_set, task_starts, template_start
+from continual.sampling.sample import sampler_identity
 from continual.sampling.start import end_tokens
 from continual.scoring import fisher_artefact, score_rows
 from continual.show.progress import Step
@@ -22,144 +27,75 @@ from continual.store import Artefact, Store
 
 
 @dataclass
-class StageContext:
-    """The contract's Context for one stage. `used` collects the sample sets, for the record of tokens."""
+class StageContext(Context):
+    """The contract's Context for one stage.
+
+    `used` collects the sample sets, to count their tokens; `seconds` the time of each service.
+    """
 
     sequence: Sequence
-    stage: int
+    view: StageView
     store: Store
     terminal: Terminal
     start: ModelRef
     stage_start: ModelRef
     earlier: list[StageRecord]
-    task_rows: Artefact
-    steps: int
+    rows: Artefact
     used: list[Artefact] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
-    def stage_name(self) -> str:
-        return self.sequence.stages[self.stage - 1].name
+    def task_rows(self) -> Artefact:
+        return self.rows
 
     @property
-    def seed(self) -> int:
-        return self.sequence.seed
+    def max_failed(self) -> float:
+        return self.sequence.generate.max_failed
 
-    def sample(
-        self,
-        model: ModelRef,
-        *,
-        count: int,
-        start: str = "bos",
-        start_tokens: list[str] | None = None,
-        tokens: int | None = None,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        top_k: int = 0,
-        run_on: bool = False,
-        seed: int | None = None,
-        prompts: list[list[int]] | None = None,
-    ) -> Artefact:
-        """Rows of `count` samples from `model`.
+    def sampler(self) -> dict[str, Any]:
+        return sampler_identity(self.sequence.model.dtype, self.sequence.generate)
 
-        `start` is `bos`, `template`, `tasks` (any of `start_tokens`) or `prompts` (token ids that are used in turn).
-        `tokens` is the longest sample, start included (default: a row). Samples stop at end-of-text unless `run_on`.
-        """
-        settings = SampleSettings(
-            starts=tuple(tuple(one) for one in prompts or self._starts(start, start_tokens or [])),
-            count=count,
-            tokens=tokens or self.sequence.train.row_tokens,
-            stop=() if run_on else self._stop(self.start, chat=start in ("template", "prompts")),
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            seed=self.seed if seed is None else seed,
-        )
-        begun = time.monotonic()
-        with self.terminal.step(f"stage {self.stage} {self.stage_name}: sample {count} from {start}") as step:
+    def sample(self, request: SampleRequest) -> Artefact:
+        request = request.resolved(self.view)
+        settings = self._settings(request, request.max_tokens or 0, self.start)
+        with self._timed("sample"), self.step(f"sample {request.count} from {request.start}") as step:
             rows, samples = sample_rows(
                 self.store,
-                model,
+                request.model,
                 self.sequence.model.dtype,
                 settings,
                 self.sequence.generate,
-                self.sequence.train.row_tokens,
-                lambda done, total, made: step.update(done, total, f"{made} tokens"),
+                self.view.row_tokens,
+                lambda done, total, tokens: step.update(done, total, f"{tokens} tokens"),
             )
         self.used.append(samples)
-        self.seconds["sample"] = self.seconds.get("sample", 0.0) + time.monotonic() - begun
         return rows
 
-    def generate(
-        self,
-        model: ModelRef,
-        prompts: list[list[int]],
-        *,
-        tokens: int,
-        samples: int = 1,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        top_k: int = 0,
-        seed: int | None = None,
-        title: str = "generate",
-    ) -> Artefact:
-        """What `model` says after each prompt, `samples` times: a samples artefact, not packed into rows.
-
-        `prompts` are ids of the model's own tokenizer, whose end tokens end a sample; at most `tokens` tokens are
-        sampled. Sample i, column `number`, is for prompt i mod len(prompts). Raises ConfigurationError where the
-        longest prompt and `tokens` do not fit the model's positions.
-        """
-        longest = max(map(len, prompts)) + tokens
-        positions = read_model(ModelSource(type="pretrained", source=model.path))[0].positions  # type: ignore[call-arg]
+    def generate(self, request: SampleRequest, title: str = "generate") -> Artefact:
+        request = request.resolved(self.view)
+        longest = max(map(len, request.prompts)) + (request.new_tokens or 0)
+        positions = self.view.facts(request.model.path).positions
         if positions is not None and longest > positions:
-            problem = f"a prompt and {tokens} sampled tokens are {longest} tokens, and {model.path} holds {positions}"
+            problem = (
+                f"a prompt and {request.new_tokens} sampled tokens are {longest} tokens, "
+                f"and {request.model.path} holds {positions}"
+            )
             raise ConfigurationError("", problem, "sample fewer tokens")
-        settings = SampleSettings(
-            starts=tuple(map(tuple, prompts)),
-            count=samples * len(prompts),
-            tokens=longest,
-            stop=self._stop(model, chat=True),
-            temperature=temperature,
-            top_p=top_p,
-            top_k=top_k,
-            seed=self.seed if seed is None else seed,
-            new_tokens=tokens,
-        )
-        begun = time.monotonic()
-        with self.step(title) as step:
-            found = sample_set(
+        settings = self._settings(request, longest, request.model)
+        with self._timed("sample"), self.step(title) as step:
+            samples = sample_set(
                 self.store,
-                model,
+                request.model,
                 self.sequence.model.dtype,
                 settings,
                 self.sequence.generate,
-                lambda done, total, made: step.update(done, total, f"{made} tokens"),
+                lambda done, total, tokens: step.update(done, total, f"{tokens} tokens"),
             )
-        self.used.append(found)
-        self.seconds["sample"] = self.seconds.get("sample", 0.0) + time.monotonic() - begun
-        return found
+        self.used.append(samples)
+        return samples
 
     def use(self, samples: Artefact) -> None:
-        """Put a samples artefact on the stage's record of tokens."""
         self.used.append(samples)
-
-    def step(self, title: str) -> Step:
-        """A line on the user's terminal for something long."""
-        return self.terminal.step(f"stage {self.stage} {self.stage_name}: {title}")
-
-    def _starts(self, start: str, tokens: list[str]) -> list[list[int]]:
-        tokenizer = load_tokenizer(self.start.path)
-        if start == "tasks":
-            return task_starts(tokenizer, tokens)
-        ids, text = template_start(tokenizer) if start == "template" else bos_start(tokenizer)
-        if start == "bos" and tokenizer.bos_token_id is None:
-            self.terminal.line(f"  the tokenizer has no BOS: samples begin with its end-of-text token {text}")
-        return [ids]
-
-    def _stop(self, model: ModelRef, chat: bool) -> tuple[int, ...]:
-        path = Path(model.path) / "generation_config.json"
-        generation = json.loads(path.read_text()) if path.is_file() else {}
-        return end_tokens(load_tokenizer(model.path), generation, chat)
 
     def score(
         self,
@@ -168,28 +104,56 @@ class StageContext:
         *,
         what: Literal["nll", "topk", "fisher"] = "nll",
         top_k: int = 64,
-        sequences: int = 256,
+        documents: int = 256,
         seed: int = 0,
     ) -> Artefact:
-        """What a frozen model says about `rows`: columns for every token, shard by shard as the rows are, or F.
-
-        `nll`: column `nll`, nats of token t given its document before t. `topk`: columns `top_ids` and `top_logprobs`,
-        the model's `top_k` likeliest tokens there; this is what a cached teacher is. `fisher`: the diagonal Fisher
-        information on `sequences` documents, one tensor per parameter; labels are drawn from the model under `seed`.
-        """
-        begun = time.monotonic()
         generate, dtype = self.sequence.generate, self.sequence.model.dtype
-        with self.terminal.step(f"stage {self.stage} {self.stage_name}: score rows, {what}") as step:
+        with self._timed("score"), self.step(f"score rows, {what}") as step:
             if what == "fisher":
-                found = fisher_artefact(self.store, model, rows, generate, sequences, seed)
-            else:
-                found = score_rows(self.store, model, rows, what, dtype, generate, top_k, step.update)
-        self.seconds["score"] = self.seconds.get("score", 0.0) + time.monotonic() - begun
-        return found
+                return fisher_artefact(self.store, model, rows, generate, documents, seed)
+            return score_rows(self.store, model, rows, what, dtype, generate, top_k, step.update)
 
     def read(self, source: Source) -> Artefact:
-        """Packed rows of a data source, with the start model's tokenizer."""
+        with self._timed("data"):
+            return prepare_rows(self.store, source, self.start.path, self.view.row_tokens)
+
+    def model(self, source: str) -> ModelRef:
+        return start_model(self.store, ModelSource.model_validate({"type": "pretrained", "source": source}), 0)
+
+    def step(self, title: str) -> Step:
+        return self.terminal.step(f"stage {self.view.number} {self.view.name}: {title}")
+
+    @contextmanager
+    def _timed(self, service: str) -> Iterator[None]:
         begun = time.monotonic()
-        rows = prepare_rows(self.store, source, self.start.path, self.sequence.train.row_tokens)
-        self.seconds["data"] = self.seconds.get("data", 0.0) + time.monotonic() - begun
-        return rows
+        yield
+        self.seconds[service] = self.seconds.get(service, 0.0) + time.monotonic() - begun
+
+    def _settings(self, request: SampleRequest, tokens: int, tokenizer: ModelRef) -> SampleSettings:
+        """Return the settings of a resolved request: its start as token ids, and the ids that end a sample."""
+        chat = request.start in ("template", "prompts")
+        return SampleSettings(
+            starts=tuple(tuple(start) for start in request.prompts or self._starts(request)),
+            count=request.count,
+            tokens=tokens,
+            stop=() if request.run_on else self._stop(tokenizer, chat),
+            temperature=request.temperature,
+            top_p=request.top_p,
+            top_k=request.top_k,
+            seed=request.seed or 0,
+            new_tokens=request.new_tokens,
+        )
+
+    def _starts(self, request: SampleRequest) -> list[list[int]]:
+        tokenizer = load_tokenizer(self.start.path)
+        if request.start == "tasks":
+            return task_starts(tokenizer, list(request.start_tokens))
+        ids, text = template_start(tokenizer) if request.start == "template" else bos_start(tokenizer)
+        if request.start == "bos" and tokenizer.bos_token_id is None:
+            self.terminal.line(f"  the tokenizer has no BOS: samples begin with its end-of-text token {text}")
+        return [ids]
+
+    def _stop(self, model: ModelRef, chat: bool) -> tuple[int, ...]:
+        path = Path(model.path) / "generation_config.json"
+        generation = json.loads(path.read_text()) if path.is_file() else {}
+        return end_tokens(load_tokenizer(model.path), generation, chat)

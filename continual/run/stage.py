@@ -4,9 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from continual.contract.mitigation import Anchor, Mitigation
+from continual.contract.mitigation import Mitigation, Penalty
 from continual.contract.stream import Stream
 from continual.errors import ConfigurationError
+from continual.preflight.stages import acting
 from continual.run.services import StageContext
 from continual.store import Artefact
 from continual.training.job import TASK, TrainJob
@@ -19,15 +20,15 @@ def build_job(ctx: StageContext, folder: Path, threads: int) -> tuple[TrainJob, 
     Raises ConfigurationError if a stream's ratio gives no whole number of rows per step.
     """
     sequence = ctx.sequence
-    mitigations = [m for m in sequence.mitigations(ctx.stage) if m.active(sequence, ctx.stage)]
+    mitigations = [mitigation for _, mitigation in acting(sequence, ctx.view.number)]
     artefacts = [mitigation.prepare(ctx) for mitigation in mitigations]
     token_weights: list[Artefact] = []
     streams: list[Stream] = []
-    penalties: list[Anchor] = []
+    penalties: list[Penalty] = []
     for mitigation, made in zip(mitigations, artefacts, strict=True):
         streams += mitigation.streams(ctx, made)
-        penalties += mitigation.anchors(ctx, made)
-        token_weights += [w for w in [mitigation.weigh(ctx, made)] if w is not None]
+        penalties += mitigation.penalties(ctx, made)
+        token_weights += [w for w in [mitigation.token_weights(ctx, made)] if w is not None]
     if penalties and sequence.train.strategy != "ddp":
         why = f"penalty `{penalties[0].name}` needs whole gradients, which `{sequence.train.strategy}` does not keep"
         raise ConfigurationError("train.strategy", why, "use `ddp`")
@@ -38,8 +39,8 @@ def build_job(ctx: StageContext, folder: Path, threads: int) -> tuple[TrainJob, 
         tokenizer=ctx.start.path,
         streams=tuple(_with_rows(stream, sequence.train.batch_rows) for stream in [task, *streams]),
         train=sequence.train,
-        steps=ctx.steps,
-        seed=sequence.seed * 1000 + ctx.stage,
+        steps=ctx.view.steps or 0,
+        seed=sequence.seed * 1000 + ctx.view.number,
         evaluate_every=sequence.evaluate.every,
         penalties=tuple(penalties),
         mitigations=tuple(mitigations),

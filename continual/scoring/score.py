@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from continual.config.schema import Generate
-from continual.contract.mitigation import ModelRef
+from continual.contract.models import ModelRef
 from continual.data.rows import ROW_COLUMNS, column, fixed_column
 from continual.models import load_model
 from continual.store import Artefact, Store

@@ -1,7 +1,7 @@
-"""What trials share, told before the start: the hooks of their mitigations are asked what they would sample.
+"""Dry-run the mitigations' hooks to find which samples and stages trials share, before anything starts.
 
-Models, rows and samples are stood for by hashes of all that will decide them. Equal hashes mean equal results, so the
-number of distinct ones is what will be made.
+Models, rows and samples are represented by hashes of their inputs. Equal hashes mean equal results, so the number of
+distinct ones is what will be made.
 """
 
 import contextlib
@@ -10,13 +10,18 @@ from typing import Any
 
 from continual.config.compare import compared
 from continual.config.schema import Sequence
-from continual.contract.mitigation import Mitigation, ModelRef, StageRecord
+from continual.contract.context import Context, StageRecord
+from continual.contract.mitigation import Mitigation
+from continual.contract.models import ModelRef
+from continual.contract.requests import SampleRequest
 from continual.contract.source import Source
+from continual.contract.view import StageView
+from continual.preflight.stages import acting, stage_view
 from continual.store import Artefact, Store
 from continual.store.files import digest
 
 
-class _NothingThere(Exception):
+class _NeedsRun(Exception):
     """A hook asked for content that only a run has."""
 
 
@@ -28,63 +33,60 @@ class StageShare:
     samples: dict[str, int]
 
 
-class _Rehearsal:
-    """The contract's Context of a stage that does not run; `asked` gathers the sample sets, `calls` counts."""
+class _Rehearsal(Context):
+    """The contract's Context of a stage that does not run; `requested` gathers the sample sets, `calls` counts."""
 
-    def __init__(self, sequence: Sequence, stage: int, start: ModelRef, stage_start: ModelRef, steps: int):
-        self.sequence, self.stage, self.start, self.stage_start, self.steps = sequence, stage, start, stage_start, steps
+    def __init__(self, sequence: Sequence, view: StageView, start: ModelRef, stage_start: ModelRef):
+        self.sequence, self.view, self.start, self.stage_start = sequence, view, start, stage_start
         self.earlier = [
-            StageRecord(done.name, ModelRef("", ""), _artefact(done.name), done.start_token)
-            for done in sequence.stages[: stage - 1]
+            StageRecord(stage.name, ModelRef("", ""), _artefact(stage.name), stage.start_token)
+            for stage in sequence.stages[: view.number - 1]
         ]
-        self.asked: dict[str, int] = {}
+        self.requested: dict[str, int] = {}
         self.calls = 0
 
     @property
-    def stage_name(self) -> str:
-        return self.sequence.stages[self.stage - 1].name
-
-    @property
-    def seed(self) -> int:
-        return self.sequence.seed
-
-    @property
     def task_rows(self) -> Artefact:
-        return self.read(self.sequence.stages[self.stage - 1].data)
+        return self.read(self.sequence.stages[self.view.number - 1].data)
 
     @property
-    def store(self) -> Store:
-        raise _NothingThere
+    def store(self) -> Store:  # type: ignore[override]
+        raise _NeedsRun
 
-    def sample(self, model: ModelRef, *, count: int, tokens: int | None = None, **settings: Any) -> Artefact:
-        """Takes down a sample set; of `count` samples at most `tokens` long."""
-        sequence = self.sequence
-        longest = tokens or sequence.train.row_tokens
-        if settings.get("seed") is None:
-            settings["seed"] = self.seed
-        if settings.get("start", "bos") != "tasks":
-            settings.pop("start_tokens", None)
-        generate = sequence.generate.model_dump(include={"engine", "engine_arguments", "shard_samples"})
-        address = digest([model.hash, count, longest, settings, generate, sequence.model.dtype])
-        self.asked[address] = count * longest
+    @property
+    def max_failed(self) -> float:
+        return self.sequence.generate.max_failed
+
+    def sampler(self) -> dict[str, Any]:
+        generate = self.sequence.generate.model_dump(include={"engine", "engine_arguments", "shard_samples"})
+        return {**generate, "dtype": self.sequence.model.dtype}
+
+    def sample(self, request: SampleRequest) -> Artefact:
+        """Record a sample set."""
+        request = request.resolved(self.view)
+        address = digest([request.identity(), self.sampler()])
+        self.requested[address] = request.tokens
         self.calls += 1
         return _artefact(address)
 
-    def generate(self, model: ModelRef, prompts: list[list[int]], **settings: Any) -> Artefact:
-        """What a model says after prompts decides what is done with it, and is not known before the run."""
-        raise _NothingThere
+    def generate(self, request: SampleRequest, title: str = "generate") -> Artefact:
+        """Fail: what a model says after prompts decides what is done with it, and only a run has it."""
+        raise _NeedsRun
 
     def use(self, samples: Artefact) -> None:
-        raise _NothingThere
+        raise _NeedsRun
 
     def step(self, title: str) -> Any:
-        raise _NothingThere
+        raise _NeedsRun
 
-    def score(self, model: ModelRef, rows: Artefact, **settings: Any) -> Artefact:
+    def score(self, model: ModelRef, rows: Artefact, **settings: Any) -> Artefact:  # type: ignore[override]
         return _artefact(digest([model.hash, rows.hash, settings]))
 
     def read(self, source: Source) -> Artefact:
-        return _artefact(digest([source.model_dump(mode="json"), self.sequence.train.row_tokens]))
+        return _artefact(digest([source.model_dump(mode="json"), self.view.row_tokens]))
+
+    def model(self, source: str) -> ModelRef:
+        return ModelRef("", digest(source))
 
 
 def _artefact(address: str) -> Artefact:
@@ -92,32 +94,33 @@ def _artefact(address: str) -> Artefact:
 
 
 def rehearse(sequence: Sequence, steps: list[int]) -> list[StageShare]:
-    """The sequence's stages, with `steps` optimizer steps each, by what decides them."""
-    own = [sequence.seed] if sequence.model.type == "python" else []
-    start = current = ModelRef("", digest([sequence.model.model_dump(mode="json"), *own]))
-    found = []
+    """Return what decides each stage of the sequence; `steps` are optimizer steps by stage."""
+    seed = [sequence.seed] if sequence.model.type == "python" else []
+    start = current = ModelRef("", digest([sequence.model.model_dump(mode="json"), *seed]))
+    shares = []
     train = compared({"train": sequence.train.model_dump(mode="json")})["train"]
     for number, stage in enumerate(sequence.stages, 1):
-        ctx = _Rehearsal(sequence, number, start, current, steps[number - 1])
-        acting = [one for one in sequence.mitigations(number) if one.active(sequence, number)]
-        for one in acting:
-            _ask(one, ctx)
-        methods = [one.model_dump(mode="json") for one in acting]
-        decided = [current.hash, stage.data.model_dump(mode="json"), ctx.steps, sequence.seed, train, methods]
-        training = digest([*decided, sorted(ctx.asked)])
-        found.append(StageShare(training, ctx.asked))
+        ctx = _Rehearsal(sequence, stage_view(sequence, number, steps[number - 1]), start, current)
+        mitigations = [mitigation for _, mitigation in acting(sequence, number)]
+        for mitigation in mitigations:
+            _rehearse_sampling(mitigation, ctx)
+        options = [mitigation.model_dump(mode="json") for mitigation in mitigations]
+        inputs = [current.hash, stage.data.model_dump(mode="json"), ctx.view.steps, sequence.seed, train, options]
+        training = digest([*inputs, sorted(ctx.requested)])
+        shares.append(StageShare(training, ctx.requested))
         current = ModelRef("", training)
-    return found
+    return shares
 
 
-def _ask(one: Mitigation, ctx: _Rehearsal) -> None:
-    """What the mitigation samples; where its hook cannot tell without a run, a set of its own."""
-    tokens = one.samples(ctx.sequence, ctx.stage)
+def _rehearse_sampling(mitigation: Mitigation, ctx: _Rehearsal) -> None:
+    """Record what the mitigation samples; a set of its own where its hook cannot tell without a run."""
+    tokens = mitigation.sampled_tokens(ctx.view)
     if not tokens:
         return
     before = ctx.calls
-    # Whatever a hook misses here (rows to read, a store to write to), it comes after what it has asked for.
+    # What a hook misses here (rows to read, a store to write to) comes after its requests for samples.
     with contextlib.suppress(Exception):
-        one.prepare(ctx)
+        mitigation.prepare(ctx)
     if ctx.calls == before:
-        ctx.asked[digest([ctx.stage_start.hash, ctx.start.hash, one.model_dump(mode="json"), ctx.seed])] = tokens
+        inputs = [ctx.stage_start.hash, ctx.start.hash, mitigation.model_dump(mode="json"), ctx.view.seed]
+        ctx.requested[digest(inputs)] = tokens

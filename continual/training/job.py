@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from continual.config.schema import Train
-from continual.contract.mitigation import Anchor, Mitigation
+from continual.contract.mitigation import Mitigation, Penalty
 from continual.contract.models import ModelRef
 from continual.contract.stream import Stream
 from continual.ledger.folder import StageFolder
@@ -28,7 +28,7 @@ class TrainJob:
     steps: int
     seed: int
     evaluate_every: int | None = None
-    penalties: tuple[Anchor, ...] = ()
+    penalties: tuple[Penalty, ...] = ()
     mitigations: tuple[Mitigation, ...] = ()
     threads: int = 1
 

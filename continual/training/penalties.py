@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from continual.contract.mitigation import Anchor
+from continual.contract.mitigation import Penalty
 from continual.errors import ContinualError
 from continual.models import load_model
 
@@ -44,7 +44,7 @@ class LoadedPenalty:
         return self.coefficient * total
 
 
-def load_penalties(penalties: Iterable[Anchor], model: nn.Module, device: torch.device) -> list[LoadedPenalty]:
+def load_penalties(penalties: Iterable[Penalty], model: nn.Module, device: torch.device) -> list[LoadedPenalty]:
     """Return the penalties' tensors for the trained parameters of `model` (already adapted), on `device`.
 
     Raises ContinualError if a penalty has no tensor of the name and shape of one of them.
@@ -58,7 +58,7 @@ def load_penalties(penalties: Iterable[Anchor], model: nn.Module, device: torch.
         curvature = None
         if penalty.curvature is not None:
             curvature = _chosen(_tensors(penalty.curvature.path), shapes, f"{title}: its curvature", device)
-        loaded.append(LoadedPenalty(penalty.name, penalty.weight, centre, curvature))
+        loaded.append(LoadedPenalty(penalty.name, penalty.coefficient, centre, curvature))
     return loaded
 
 

@@ -24,7 +24,7 @@ def test_messages_and_template_start(shared: Path, tmp_path: Path) -> None:
         "stages": [
             {"name": "talk", "data": {"type": "jsonl", "path": "chat.jsonl", "messages": "messages"}, "steps": 3}
         ],
-        "mitigation": [{"type": "context_free", "start": "template", "loss": "nll", "share": 0.5, "rows": 24,
+        "mitigation": [{"type": "context_free", "start": "template", "loss": "nll", "ratio": 0.5, "samples": 24,
                         "sample_tokens": 60, "from_stage": 1}],
         "train": {"batch_tokens": 512, "row_tokens": 128, "learning_rate": 1e-3},
     }  # fmt: skip

@@ -35,7 +35,7 @@ def write(folder: Path, url: str) -> Path:
         {"type": "openai", "url": url, "model": "served", "api_key_env": "SERVED_KEY"},
     ]
     method = {
-        "type": "instruction_synthesis", "instructions": INSTRUCTIONS, "answers": ANSWERS, "share": 0.5,
+        "type": "instruction_synthesis", "instructions": INSTRUCTIONS, "answers": ANSWERS, "ratio": 0.5,
         "instruction_tokens": 48, "answer_tokens": 72, "judge_tokens": 16, "instruction_top_p": 1.0,
         "answer_temperature": 1.0, "answer_top_p": 1.0, "generators": generators,
     }  # fmt: skip

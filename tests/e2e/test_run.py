@@ -157,9 +157,9 @@ def test_a_finished_run_is_gated_by_its_forgetting(tiny: Path) -> None:
 
 
 def test_a_changed_configuration_under_the_same_name_is_refused(tiny: Path) -> None:
-    changed = command.run(tiny, "train.learning_rate=2e-3", "mitigation.0.share=0.25")
+    changed = command.run(tiny, "train.learning_rate=2e-3", "mitigation.0.ratio=0.25")
     assert changed.returncode == 2
-    assert "mitigation.0.share, train.learning_rate" in changed.stderr
+    assert "mitigation.0.ratio, train.learning_rate" in changed.stderr
     assert "--fresh" in changed.stderr
     assert command.run(tiny, "track.enabled=false").returncode == 0
 

@@ -8,7 +8,7 @@ from benchmarks.stories.compare import line, run
 
 pytestmark = pytest.mark.slow
 SHORT = (
-    "stages.0.steps=40", "train.batch_tokens=2048", "mitigation.0.rows=328", "train.checkpoint_every=40",
+    "stages.0.steps=40", "train.batch_tokens=2048", "mitigation.0.samples=328", "train.checkpoint_every=40",
     "evaluate.limit=200",
 )  # fmt: skip
 """Steps of the benchmark's 150, half its batch, and so many samples less: each is used once, and some are held out."""

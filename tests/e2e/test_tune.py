@@ -158,7 +158,7 @@ def test_a_failing_trial_is_reported_and_ctrl_c_leaves_an_orderly_state(tmp_path
         path = tmp_path / f"{name}.jsonl"
         path.write_text("\n".join([*lines, "{no json" if name == "bad" else "{}"]) + "\n")
         data = {"type": "jsonl", "path": str(path), "text": "text", "limit": None if name == "bad" else 200}
-        arms[name] = [{"type": "pretraining_subset", "share": 0.5, "data": data}]
+        arms[name] = [{"type": "pretraining_subset", "ratio": 0.5, "data": data}]
     sweep = write(tmp_path, name="arms", space={"mitigation": {"named": arms}})
 
     driver = start(sweep, tmp_path)

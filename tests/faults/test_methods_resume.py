@@ -17,14 +17,14 @@ AUTO = {
     "weight": "auto",
     "drift_budget": 0.01,
     "adjust_every": 2,
-    "share": 0.25,
+    "ratio": 0.25,
     "start": "tasks",
-    "rows": 64,
+    "samples": 64,
     "held_out": 8,
 }
 LISTS: dict[str, list[dict[str, Any]]] = {
     # Rows of earlier stages, a Fisher information and a centre, the state of a controller.
-    "task_replay+ewc+auto": [{"type": "task_replay", "share": 0.25}, {"type": "ewc", "sequences": 32}, AUTO],
+    "task_replay+ewc+auto": [{"type": "task_replay", "ratio": 0.25}, {"type": "ewc", "documents": 32}, AUTO],
     # Other parameters than the model's, in the optimizer and in the checkpoint, beside such a state.
     "lora+auto": [{"type": "lora", "rank": 4, "from_stage": 2}, AUTO],
 }

@@ -11,10 +11,13 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from continual.config.schema import Sequence
-from continual.contract.mitigation import ModelRef, StageRecord
+from continual.contract.context import StageRecord
+from continual.contract.models import ModelRef
+from continual.contract.requests import SampleRequest
 from continual.data.packing import Arrays, pack_rows
 from continual.data.rows import row_facts, rows_table
 from continual.models import model_hash
+from continual.preflight.stages import stage_view
 from continual.run.services import StageContext
 from continual.run.stage import build_job
 from continual.scoring.score import _ScoreShards
@@ -90,7 +93,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 class Offline(StageContext):
     """Sampling and reading answer with rows that are there."""
 
-    def sample(self, model: ModelRef, **options: Any) -> Artefact:
+    def sample(self, request: SampleRequest) -> Artefact:
         return self.store.artefact("rows", {"test": "replay"})
 
     def read(self, source: Any) -> Artefact:
@@ -119,16 +122,16 @@ def context(folder: Path, mitigation: list[dict[str, Any]], **train: Any) -> Sta
         found = store.artefact("rows", {"test": name})
         made[name] = found if found.complete else stored(store, name, packed(seed, count))
     refs = [model_ref(folder / name, seed) for seed, name in enumerate(("start", "stage-start"))]
+    asked = sequence(folder, mitigation, **train)
     return Offline(
-        sequence=sequence(folder, mitigation, **train),
-        stage=2,
+        sequence=asked,
+        view=stage_view(asked, 2),
         store=store,
         terminal=Terminal(folder / "log.txt", io.StringIO()),
         start=refs[0],
         stage_start=refs[1],
         earlier=[StageRecord("one", refs[1], made["first"], None)],
-        task_rows=made["task"],
-        steps=STEPS,
+        rows=made["task"],
     )
 
 

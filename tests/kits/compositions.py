@@ -6,10 +6,14 @@ import random
 from pathlib import Path
 from typing import Any
 
-from continual.contract.mitigation import REGISTRY, ModelRef, StageRecord
+from continual.contract.context import StageRecord
+from continual.contract.models import ModelRef
+from continual.contract.registry import MITIGATIONS
+from continual.contract.requests import SampleRequest
 from continual.ledger.lines import read_lines
 from continual.ledger.records import Records
 from continual.models import model_hash
+from continual.preflight.stages import stage_view
 from continual.run.services import StageContext
 from continual.run.stage import build_job
 from continual.show.terminal import Terminal
@@ -31,7 +35,7 @@ ANCHORS = ("ewc", "l2_start")
 
 
 def types() -> list[str]:
-    return [kind for kind in REGISTRY.names() if kind not in LEFT_OUT]
+    return [kind for kind in MITIGATIONS.names() if kind not in LEFT_OUT]
 
 
 def draw(number: int) -> list[Entry]:
@@ -47,14 +51,14 @@ def draw(number: int) -> list[Entry]:
 def _options(kind: str, chance: random.Random) -> Entry:
     pick = chance.choice
     if kind in REPLAYS:
-        return {"share": pick([0.25, 0.5, 1.0]), "weight": pick([0.3, 1.0, 2.5]), **_replay(kind, chance)}
+        return {"ratio": pick([0.25, 0.5, 1.0]), "weight": pick([0.3, 1.0, 2.5]), **_replay(kind, chance)}
     options: dict[str, Entry] = {
         "easy_samples": {"per": pick(["sample", "token"]), "normalise": pick(["none", "mean"])},
         "ewc": {
             "weight": pick([0.5, 10.0]),
             "decay": pick([0.5, 1.0]),
-            "rows": pick(["task", "context_free"]),
-            "sequences": 8,
+            "estimate_on": pick(["task", "context_free"]),
+            "documents": 8,
         },
         "l2_start": {"weight": pick([1e-3, 0.1]), "centre": pick(["start", "stage_start"])},
         "lora": {"rank": pick([1, 4]), "alpha": pick([None, 8.0]), "targets": pick([None, ["q_proj", "v_proj"]])},
@@ -70,7 +74,7 @@ def _options(kind: str, chance: random.Random) -> Entry:
 def _replay(kind: str, chance: random.Random) -> Entry:
     pick = chance.choice
     if kind == "task_replay":
-        return {"rows": pick([None, 5])}
+        return {"buffer_rows": pick([None, 5])}
     loss = pick(["nll", "kl"])
     found: Entry = {"loss": loss, "model": pick(["start", "stage_start"]), "held_out": pick([1, 3])}
     if kind == "pretraining_subset":
@@ -103,15 +107,15 @@ def streams(entries: list[Entry], stage: int) -> dict[str, Entry]:
 
 def anchors(entries: list[Entry], stage: int) -> dict[str, Entry]:
     """By name the entries that must pull in a stage: before the second there are no task rows to take F from."""
-    late = [e for e in entries if e["type"] == "ewc" and e["rows"] == "task" and stage == 1]
+    late = [e for e in entries if e["type"] == "ewc" and e["estimate_on"] == "task" and stage == 1]
     return {label(e): e for e in entries if e["type"] in ANCHORS and e not in late}
 
 
 class Offline(kit.Offline):
     """Samples of the model, its answers and pretraining text are three different sets of rows that are there."""
 
-    def sample(self, model: ModelRef, **options: Any) -> Artefact:
-        return self.store.artefact("rows", {"test": "answers" if options.get("start") == "prompts" else "samples"})
+    def sample(self, request: SampleRequest) -> Artefact:
+        return self.store.artefact("rows", {"test": "answers" if request.start == "prompts" else "samples"})
 
     def read(self, source: Any) -> Artefact:
         return self.store.artefact("rows", {"test": "text"})
@@ -126,24 +130,25 @@ def first_stage(folder: Path, entries: list[Entry], **train: Any) -> StageContex
         rows[name] = found if found.complete else kit.stored(store, name, kit.packed(seed, count))
     start = folder / "start"
     ref = ModelRef(str(start), model_hash(start)) if start.is_dir() else kit.model_ref(start, 0)
+    sequence = kit.sequence(folder, entries, **train)
     return Offline(
-        sequence=kit.sequence(folder, entries, **train),
-        stage=1,
+        sequence=sequence,
+        view=dataclasses.replace(stage_view(sequence, 1), steps=STEPS[1]),
         store=store,
         terminal=Terminal(folder / "log.txt", io.StringIO()),
         start=ref,
         stage_start=ref,
         earlier=[],
-        task_rows=rows["one"],
-        steps=STEPS[1],
+        rows=rows["one"],
     )
 
 
 def next_stage(ctx: StageContext, model: ModelRef) -> StageContext:
     """Stage 2 after `ctx`, from the model that continues."""
     two = ctx.store.artefact("rows", {"test": "two"})
-    done = StageRecord(ctx.stage_name, model, ctx.task_rows, None)
-    return dataclasses.replace(ctx, stage=2, stage_start=model, earlier=[done], task_rows=two, steps=STEPS[2])
+    done = StageRecord(ctx.view.name, model, ctx.task_rows, None)
+    view = dataclasses.replace(stage_view(ctx.sequence, 2), steps=STEPS[2])
+    return dataclasses.replace(ctx, view=view, stage_start=model, earlier=[done], rows=two)
 
 
 def with_list(ctx: StageContext, entries: list[Entry]) -> StageContext:

@@ -49,7 +49,7 @@ def sequence(**changes: Any) -> dict[str, Any]:
             {"name": "one", "data": data, "steps": 10, "start_token": "<sort>"},
             {"name": "two", "data": dict(data), "epochs": 2},
         ],
-        "mitigation": [{"type": "context_free", "share": 0.25}],
+        "mitigation": [{"type": "context_free", "ratio": 0.25}],
         "train": {"batch_tokens": 256, "row_tokens": 32},
         "generate": {"engine": "transformers"},
     }

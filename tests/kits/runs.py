@@ -8,7 +8,7 @@ import pyarrow as pa
 import yaml
 
 from continual.config.load import Loaded, load_sequence
-from continual.contract.mitigation import ModelRef
+from continual.contract.models import ModelRef
 from continual.forgetting import read_matrix
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Ledger

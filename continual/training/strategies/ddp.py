@@ -24,7 +24,7 @@ class Ddp(Strategy):
 
     def __init__(self, train: Train, module: LossModule, device: torch.device, world_size: int):
         self.module = module.to(device)
-        self.clip = train.clip
+        self.max_grad_norm = train.max_grad_norm
         self.optimizer = adamw(train, module)
         self.rank = dist.get_rank() if world_size > 1 else 0
         self.wrapped: nn.Module = module
@@ -64,8 +64,8 @@ class Ddp(Strategy):
     def step(self, learning_rate: float) -> float:
         parameters = [p for p in self.module.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if self.clip is not None:
-            nn.utils.clip_grads_with_norm_(parameters, self.clip, norm)
+        if self.max_grad_norm is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()

@@ -98,7 +98,7 @@ def settings(train: Train, micro_batches: int) -> dict[str, Any]:
     ours = {
         "train_micro_batch_size_per_gpu": 1,  # only its own counters read it
         "gradient_accumulation_steps": micro_batches,
-        "gradient_clipping": train.clip or 0.0,
+        "gradient_clipping": train.max_grad_norm or 0.0,
         "zero_optimization": {"stage": train.zero_stage},
         # Autocast is LossModule's; float32 weights need no half-precision engine.
         "bf16": {"enabled": False},

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from continual.contract.mitigation import ModelRef
+from continual.contract.models import ModelRef
 from continual.ledger.lines import read_lines
 from continual.models import model_hash
 from continual.training.launch import fit
@@ -50,5 +50,5 @@ def test_ray_train_equals_the_loop_in_process(local_ray: None, tmp_path: Path, n
             np.testing.assert_allclose(values[0], values[1], rtol=relative, atol=1e-6, err_msg=what)
     assert set(lists.streams(entries, 2)) | {"task"} == set(found[0]["weight"])
     trained = ModelRef(str(job.export), model_hash(job.export))
-    candidates = [candidate for one in mitigations for candidate in one.candidates(second, trained)]
+    candidates = [candidate for one in mitigations for candidate in one.after_training(second, trained)]
     assert len(candidates) == sum(1 + len(e["further"]) for e in entries if e["type"] == "weight_average")

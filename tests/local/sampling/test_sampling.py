@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from continual.config.schema import Generate
-from continual.contract.mitigation import ModelRef
+from continual.contract.models import ModelRef
 from continual.models import model_hash
 from continual.sampling import SampleSettings, engine_transformers, engine_vllm, sample_rows
 from continual.store import Store

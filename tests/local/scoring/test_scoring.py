@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from baselines.weight_average import WeightAverage
 from continual.config.schema import Generate
-from continual.contract.mitigation import ModelRef
+from continual.contract.models import ModelRef
 from continual.data.rows import RowReader
 from continual.scoring import score_rows
 from continual.scoring.columns import nll_columns

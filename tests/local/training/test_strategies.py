@@ -39,7 +39,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 
 
 def train_of(name: str, clip: float | None = 0.5) -> Train:
-    keys = {"learning_rate": 3e-3, "weight_decay": 0.1, "clip": clip, "loss_chunk_tokens": 8}
+    keys = {"learning_rate": 3e-3, "weight_decay": 0.1, "max_grad_norm": clip, "loss_chunk_tokens": 8}
     return Train.model_validate({**keys, **STRATEGIES[name]})
 
 

@@ -39,7 +39,7 @@ def parts(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 def train(parts: tuple[Path, Any, Artefact], name: str, replay: bool, **options: Any) -> list[dict[str, Any]]:
     folder, model, rows = parts
-    settings = Train(learning_rate=1e-4, batch_tokens=40 * 12, row_tokens=40, **({"clip": 1.0} | options))
+    settings = Train(learning_rate=1e-4, batch_tokens=40 * 12, row_tokens=40, **({"max_grad_norm": 1.0} | options))
     streams = [Stream(TASK, rows, Nll(), shuffle=True, rows_per_step=settings.batch_rows)]
     if replay:
         streams.append(Stream("replay", rows, Kl(), teacher=model, coefficient=2.0, rows_per_step=5))
@@ -81,7 +81,7 @@ def test_without_mitigation_it_is_a_bare_loop(parts: tuple[Path, Any, Artefact])
     from transformers import AutoModelForCausalLM
 
     _, ref, artefact = parts
-    found = train(parts, "bare", replay=False, workers=1, clip=None)
+    found = train(parts, "bare", replay=False, workers=1, max_grad_norm=None)
     model = AutoModelForCausalLM.from_pretrained(ref.path, dtype=torch.float32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0)
     reader = RowReader(artefact)

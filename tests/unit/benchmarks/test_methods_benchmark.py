@@ -14,7 +14,7 @@ from benchmarks.methods.figures import at_new_score
 from benchmarks.methods.runs import Arm, command
 from benchmarks.record import cell
 from continual.config.load import load_sequence
-from continual.contract.mitigation import REGISTRY
+from continual.contract.registry import MITIGATIONS
 from continual.preflight.check import check
 
 ARMS = [
@@ -44,7 +44,7 @@ def test_every_arm_is_a_valid_configuration(arm: tuple, tmp_path: Path, request:
 def test_every_method_has_an_arm_or_a_reason(sequence: object) -> None:
     found = SEQUENCES[sequence.name]  # type: ignore[attr-defined]
     types = {one["type"] for s, _, mitigation in ARMS if s is found for one in mitigation}
-    assert types | set(found.left_out) == set(REGISTRY.names())
+    assert types | set(found.left_out) == set(MITIGATIONS.names())
     assert not types & set(found.left_out)
 
 

@@ -59,7 +59,7 @@ def test_the_published_arms_are_the_published_replay_with_its_samples_repeated()
     arms = yaml.safe_load((folder / "published_arms.yaml").read_text())["space"]["mitigation"]["named"]
     [replay] = sequence["mitigation"]
     rows = {stage["data"]["arguments"]["count"] for stage in sequence["stages"]}
-    assert arms == {"none": [], "nll": [replay | {"rows": rows.pop()}]}
+    assert arms == {"none": [], "nll": [replay | {"samples": rows.pop()}]}
     assert not rows
 
 
@@ -162,7 +162,7 @@ def test_capacity_compares_where_the_new_score_passes_the_target(tmp_path: Path)
 def test_temperature_table_has_a_line_per_loss_and_share(tmp_path: Path) -> None:
     trials = [
         trial(
-            {"mitigation.0.temperature": t, "mitigation.0.share": share, "mitigation.0.loss": loss}, 0,
+            {"mitigation.0.temperature": t, "mitigation.0.ratio": share, "mitigation.0.loss": loss}, 0,
             run([{"tinystories": -1.5, "shakespeare": -5.0}, {"tinystories": -t, "shakespeare": -2.5}], []),
         )
         for t in (1.5, 0.5) for share in (0.03125, 1.0) for loss in ("nll", "kl")

@@ -10,7 +10,7 @@ from continual import __version__
 from continual.cli import list as lists
 from continual.cli import report, run, tune
 from continual.cli.main import COMMANDS, dispatch
-from continual.contract.mitigation import REGISTRY
+from continual.contract.registry import MITIGATIONS
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +74,7 @@ def test_the_list_of_mitigations_has_both_names(capsys: pytest.CaptureFixture[st
     assert run.main(["--list", "mitigations"]) == 0
     assert capsys.readouterr().out == shown
     assert shown.strip() == lists.list_mitigations()
-    for kind in REGISTRY.names():
+    for kind in MITIGATIONS.names():
         assert f"\n{kind}\n" in f"\n{shown}"
 
 

@@ -1,5 +1,6 @@
 """Methods without training: which rows they choose, how they weigh them, what they refuse."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,14 @@ from baselines.lora import Lora
 from baselines.task_replay import TaskReplay, reservoir
 from baselines.weight_average import average
 from continual.config.load import load_sequence
-from continual.contract.mitigation import REGISTRY, ModelRef, StageRecord
+from continual.contract.context import StageRecord
+from continual.contract.models import ModelRef
+from continual.contract.registry import MITIGATIONS
+from continual.contract.requests import SampleRequest
 from continual.data.rows import RowReader
 from continual.errors import ConfigurationError
 from continual.preflight.check import check
+from continual.preflight.stages import stage_view
 from continual.run.stage import build_job
 from continual.scoring.fisher import draw_documents, estimate_fisher
 from continual.store import Artefact
@@ -58,10 +63,10 @@ def test_a_reservoir_is_distinct_deterministic_and_grows_out_of_itself(total: in
 
 
 def test_replayed_rows_are_earlier_rows_with_documents_of_their_own(tmp_path: Path) -> None:
-    ctx = kit.context(tmp_path, [{"type": "task_replay", "rows": 25}])
+    ctx = kit.context(tmp_path, [{"type": "task_replay", "buffer_rows": 25}])
     other = kit.stored(ctx.store, "other", kit.packed(9, 50))
     ctx.earlier = [*ctx.earlier, StageRecord("more", ctx.stage_start, other, None)]
-    mitigation = TaskReplay(type="task_replay", rows=25)
+    mitigation = TaskReplay(type="task_replay", buffer_rows=25)
     found = mitigation.prepare(ctx)["rows"]
     reader = RowReader(found)
     rows = reader.take(np.arange(len(reader)))
@@ -78,15 +83,15 @@ def test_replayed_rows_are_earlier_rows_with_documents_of_their_own(tmp_path: Pa
     assert sorted(rows["documents"][starts]) == list(range(starts.sum()))
     assert len(set(numbers)) == starts.sum()
     assert found.manifest()["documents"] == starts.sum()
-    assert TaskReplay(type="task_replay", rows=25, seed=1).prepare(ctx)["rows"] != found
-    assert not mitigation.active(ctx.sequence, 1)
-    assert mitigation.active(ctx.sequence, 2)
+    assert TaskReplay(type="task_replay", buffer_rows=25, seed=1).prepare(ctx)["rows"] != found
+    assert not mitigation.active(stage_view(ctx.sequence, 1))
+    assert mitigation.active(stage_view(ctx.sequence, 2))
 
 
 def test_without_a_count_the_stage_reads_no_row_twice(tmp_path: Path) -> None:
     ctx = kit.context(tmp_path, [])
-    ctx.steps = 5
-    assert len(RowReader(TaskReplay(type="task_replay", share=0.5).prepare(ctx)["rows"])) == 10
+    ctx.view = dataclasses.replace(ctx.view, steps=5)
+    assert len(RowReader(TaskReplay(type="task_replay", ratio=0.5).prepare(ctx)["rows"])) == 10
 
 
 # easy_samples -----------------------------------------------------------------------------------------------------
@@ -111,7 +116,7 @@ def test_half_weigh_at_least_the_inverse_of_e_and_scale_does_not_matter(losses: 
 def easy(ctx: Any, **options: Any) -> tuple[Artefact, dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """The artefact, all task rows, their weights and their losses."""
     mitigation = EasySamples.model_validate({"type": "easy_samples", **options})
-    artefact = mitigation.weigh(ctx, mitigation.prepare(ctx))
+    artefact = mitigation.token_weights(ctx, mitigation.prepare(ctx))
     numbers = np.arange(len(RowReader(ctx.task_rows)))
     nll = RowReader(ctx.score(ctx.stage_start, ctx.task_rows, what="nll")).take(numbers, ("nll",))["nll"]
     weights = RowReader(artefact).take(numbers, ("weights",))["weights"]
@@ -278,22 +283,25 @@ def test_one_anchor_sums_over_the_stages_before(tmp_path: Path, rows: str) -> No
     first = kit.stored(ctx.store, "even earlier", kit.packed(11, 30))
     ctx.earlier = [StageRecord("zero", ctx.start, first, None), *ctx.earlier]
     mitigation = Ewc.model_validate(
-        {"type": "ewc", "weight": 4, "decay": 0.5, "rows": rows, "sequences": 6, "name": "old"}
+        {"type": "ewc", "weight": 4, "decay": 0.5, "estimate_on": rows, "documents": 6, "name": "old"}
     )
     made = mitigation.prepare(ctx)
-    [anchor] = mitigation.anchors(ctx, made)
-    assert (anchor.name, anchor.centre, anchor.weight) == ("old", ctx.stage_start, 2)
+    [penalty] = mitigation.penalties(ctx, made)
+    assert (penalty.name, penalty.centre, penalty.coefficient) == ("old", ctx.stage_start, 2)
     pairs = [(record.model, record.rows) for record in ctx.earlier]
     if rows == "context_free":
-        pairs = [(model, ctx.sample(model)) for model in (ctx.start, *(record.model for record in ctx.earlier))]
+        pairs = [
+            (model, ctx.sample(SampleRequest(model, 6)))
+            for model in (ctx.start, *(record.model for record in ctx.earlier))
+        ]
     terms = [
-        load_file(ctx.score(model, on, what="fisher", sequences=6).path / "fisher.safetensors") for model, on in pairs
+        load_file(ctx.score(model, on, what="fisher", documents=6).path / "fisher.safetensors") for model, on in pairs
     ]
     factors = [0.5**age for age in reversed(range(len(terms)))]
-    assert anchor.curvature is not None
-    for name, value in load_file(anchor.curvature.path / "fisher.safetensors").items():
+    assert penalty.curvature is not None
+    for name, value in load_file(penalty.curvature.path / "fisher.safetensors").items():
         torch.testing.assert_close(value, sum(f * term[name] for f, term in zip(factors, terms, strict=True)))
-    assert mitigation.active(ctx.sequence, 1) == (rows == "context_free")
+    assert mitigation.active(stage_view(ctx.sequence, 1)) == (rows == "context_free")
 
 
 # contextual -------------------------------------------------------------------------------------------------------
@@ -313,7 +321,7 @@ def test_running_text_has_no_prompts_and_is_refused(tmp_path: Path) -> None:
     rows = kit.packed(0, 20)
     rows["weights"] = ((rows["documents"] >= 0) & (rows["positions"] > 0)).astype(np.float32)
     ctx = kit.context(tmp_path, [])
-    ctx.task_rows = kit.stored(ctx.store, "text", rows)
+    ctx.rows = kit.stored(ctx.store, "text", rows)
     assert task_prompts(ctx.task_rows) == []
     with pytest.raises(ConfigurationError, match="have no prompts"):
         Contextual(type="contextual").prepare(ctx)
@@ -359,10 +367,11 @@ def test_prompts_are_asked_for_before_anything_starts(tmp_path: Path) -> None:
 def test_an_adapter_on_random_weights_must_be_meant() -> None:
     value = sequence(mitigation=[], model={"type": "python", "build": "a:b", "tokenizer": "a:c"})
     found = kit.Sequence.model_validate(value)
-    assert "from_stage" in str(Lora(type="lora").refuse(found, 1, []))
-    assert Lora(type="lora").refuse(found, 2, []) is None
-    assert Lora(type="lora", from_stage=1).refuse(found, 1, []) is None
-    assert not Lora(type="lora", from_stage=2).active(found, 1)
+    first, second = stage_view(found, 1), stage_view(found, 2)
+    assert "from_stage" in str(Lora(type="lora").check(first, []))
+    assert Lora(type="lora").check(second, []) is None
+    assert Lora(type="lora", from_stage=1).check(first, []) is None
+    assert not Lora(type="lora", from_stage=2).active(first)
 
 
 def test_all_stand_in_the_list_together_and_are_registered(tmp_path: Path) -> None:
@@ -371,10 +380,10 @@ def test_all_stand_in_the_list_together_and_are_registered(tmp_path: Path) -> No
     mitigation: list[dict[str, Any]] = [{"type": kind} for kind in listed]
     mitigation.append({"type": "pretraining_subset", "data": TEXT, "loss": "kl", "teacher": "cached"})
     check(load_sequence(write_yaml(tmp_path, sequence(mitigation=mitigation)), []))
-    assert {*listed, "pretraining_subset", "l2_start", "ewc"} <= set(REGISTRY.names())
+    assert {*listed, "pretraining_subset", "l2_start", "ewc"} <= set(MITIGATIONS.names())
 
 
-def test_an_outsiders_anchor_is_refused_where_gradients_are_spread(tmp_path: Path) -> None:
+def test_an_outsiders_penalty_is_refused_where_gradients_are_spread(tmp_path: Path) -> None:
     ctx = kit.context(tmp_path, [{"type": "l2_start"}], strategy="deepspeed")
     with pytest.raises(ConfigurationError, match="needs whole gradients"):
         build_job(ctx, tmp_path / "stage", 1)
@@ -383,6 +392,6 @@ def test_an_outsiders_anchor_is_refused_where_gradients_are_spread(tmp_path: Pat
 def test_candidates_are_named_by_their_alphas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("baselines.weight_average.averaged", lambda ctx, before, after, alpha: after)
     ctx = kit.context(tmp_path, [])
-    found = REGISTRY.load("weight_average").model_validate({"type": "weight_average", "further": [0.25, 0.5, 0.75]})
-    names = [candidate.name for candidate in found.candidates(ctx, ModelRef("x", "y"))]
+    found = MITIGATIONS.load("weight_average").model_validate({"type": "weight_average", "further": [0.25, 0.5, 0.75]})
+    names = [candidate.name for candidate in found.after_training(ctx, ModelRef("x", "y"))]
     assert names == ["weight_average 0.5", "weight_average 0.25", "weight_average 0.75"]

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from continual.contract.mitigation import Anchor
+from continual.contract.mitigation import Penalty
 from continual.errors import ContinualError
 from continual.training.checkpoints import newest_valid
 from continual.training.job import TrainJob
@@ -34,7 +34,7 @@ def test_gradients_of_all_components_and_anchors_are_exact(tmp_path: Path) -> No
         tmp_path,
         [
             {"type": "easy_samples"},
-            {"type": "context_free", "weight": 0.7, "share": 0.5},
+            {"type": "context_free", "weight": 0.7, "ratio": 0.5},
             {"type": "context_free", "name": "cached", "weight": 0.3, "teacher": "cached", "model": "start",
              "teacher_top_k": kit.VOCABULARY},
             {"type": "task_replay", "weight": 0.5},
@@ -52,7 +52,7 @@ def test_gradients_of_all_components_and_anchors_are_exact(tmp_path: Path) -> No
     save_file(
         {name: torch.rand_like(p).float() for name, p in model.named_parameters()}, curvature.path / "a.safetensors"
     )
-    job = TrainJob(**{**vars(job), "penalties": (*job.penalties, Anchor("curved", ctx.start, curvature, 0.05))})
+    job = TrainJob(**{**vars(job), "penalties": (*job.penalties, Penalty("curved", ctx.start, curvature, 0.05))})
     worker, batch = kit.worker_of(job), kit.batch_of(job, 0)
     # Away from the teacher, where the KL and its gradient are nothing.
     with torch.no_grad():
@@ -109,7 +109,7 @@ def test_anchors_count_for_the_norm_and_are_recorded(tmp_path: Path) -> None:
 def test_an_anchor_without_the_trained_tensors_is_refused(tmp_path: Path) -> None:
     ctx = kit.context(tmp_path, [{"type": "lora", "rank": 2}])
     job = kit.job_of(ctx)
-    job = TrainJob(**{**vars(job), "penalties": (Anchor("pull", ctx.start, None, 1.0),)})
+    job = TrainJob(**{**vars(job), "penalties": (Penalty("pull", ctx.start, None, 1.0),)})
     with pytest.raises(ContinualError, match="its centre has no tensor"):
         kit.worker_of(job)
 

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from continual.cli.run import main
-from continual.contract.mitigation import ModelRef
+from continual.contract.models import ModelRef
 from continual.data.rows import RowReader
 from continual.errors import ConfigurationError
 from continual.models import model_hash
@@ -71,10 +71,10 @@ def test_a_list_is_refused_or_all_of_it_counts(
 def runs_whole(ctx: StageContext, entries: list[lists.Entry], folder: Path) -> ModelRef:
     """Train the stage and look for every method's part in what it leaves; returns the model that continues."""
     job, mitigations = lists.build(ctx, folder)
-    streams, anchors = lists.streams(entries, ctx.stage), lists.anchors(entries, ctx.stage)
+    streams, anchors = lists.streams(entries, ctx.view.number), lists.anchors(entries, ctx.view.number)
     records, worker = lists.run(job)
     names = ["task", *streams]
-    assert [record["step"] for record in records] == list(range(1, ctx.steps + 1))
+    assert [record["step"] for record in records] == list(range(1, (ctx.view.steps or 0) + 1))
     for record in records:
         assert list(record["loss"]) == [*names, *(f"anchor/{name}" for name in anchors)]
         assert all(np.isfinite([*record["loss"].values(), record["gradient_norm"]]))
@@ -84,10 +84,10 @@ def runs_whole(ctx: StageContext, entries: list[lists.Entry], folder: Path) -> M
     for name, entry in streams.items():
         path = [record["weight"][name] for record in records]
         if entry["weight"] == "auto":
-            due = range(entry["adjust_every"], ctx.steps, entry["adjust_every"])
+            due = range(entry["adjust_every"], (ctx.view.steps or 0), entry["adjust_every"])
             assert all(path[step] != path[step - 1] for step in due), path
         else:
-            assert path == [entry["weight"]] * ctx.steps
+            assert path == [entry["weight"]] * (ctx.view.steps or 0)
     adapted = any(entry["type"] == "lora" for entry in entries)
     trained = [name for name, p in worker.strategy.module.model.named_parameters() if p.requires_grad]
     assert trained
@@ -118,7 +118,7 @@ def continues(ctx: StageContext, mitigations: list[Any], entries: list[lists.Ent
     before, after = tensors(ctx.stage_start), tensors(trained)
     assert set(after) == set(before)
     assert any(not torch.equal(after[name], before[name]) for name in after)
-    found = [candidate for one in mitigations for candidate in one.candidates(ctx, trained)]
+    found = [candidate for one in mitigations for candidate in one.after_training(ctx, trained)]
     averages = [entry for entry in entries if entry["type"] == "weight_average"]
     assert len(found) == sum(1 + len(entry["further"]) for entry in averages)
     if not averages:
@@ -190,5 +190,5 @@ def test_the_plan_says_that_weights_are_not_pulled_under_deepspeed(
     said = capsys.readouterr()
     assert said.out == ""
     assert f"{kind} in stage" in said.err
-    assert "strategy `deepspeed` has no whole gradients to pull" in said.err
+    assert "strategy `deepspeed` has no whole gradients to add a penalty to" in said.err
     assert "write `train.strategy: ddp`" in said.err

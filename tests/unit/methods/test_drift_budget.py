@@ -15,6 +15,7 @@ from continual.ledger.records import Records
 from continual.methods.context_free import ContextFree
 from continual.methods.drift_budget import LEAST, MOST, START_WEIGHT, dual_step
 from continual.preflight.check_methods import check_methods
+from continual.preflight.stages import stage_view
 from continual.training.worker import run_steps
 from tests.kits import baselines as kit
 
@@ -78,11 +79,11 @@ def test_what_cannot_be_followed_is_refused(tmp_path: Path, mitigation: list[dic
 
 
 def test_it_measures_on_8192_tokens_unless_told(tmp_path: Path) -> None:
-    sequence = kit.sequence(tmp_path, [AUTO])
-    assert ContextFree.model_validate(AUTO).held_out_rows(sequence) * kit.TOKENS == 8192
-    assert ContextFree.model_validate({**AUTO, "held_out": 3}).held_out_rows(sequence) == 3
-    assert ContextFree.model_validate({"type": "context_free"}).held_out_rows(sequence) == 8
-    assert ContextFree.model_validate({"type": "context_free", "loss": "nll"}).held_out_rows(sequence) == 0
+    view = stage_view(kit.sequence(tmp_path, [AUTO]), 1)
+    assert ContextFree.model_validate(AUTO).held_out_rows(view) * kit.TOKENS == 8192
+    assert ContextFree.model_validate({**AUTO, "held_out": 3}).held_out_rows(view) == 3
+    assert ContextFree.model_validate({"type": "context_free"}).held_out_rows(view) == 8
+    assert ContextFree.model_validate({"type": "context_free", "loss": "nll"}).held_out_rows(view) == 0
 
 
 def steps(job: Any, until: int) -> list[dict[str, Any]]:

@@ -18,13 +18,15 @@ from baselines.instructions.committee import best, judge_prompt, mean_score, par
 from baselines.instructions.duplicates import first_of_each, shingles
 from continual.config.load import load_sequence
 from continual.config.schema import Sequence
-from continual.contract.mitigation import ModelRef
+from continual.contract.models import ModelRef
+from continual.contract.requests import SampleRequest
 from continual.data.rows import RowReader
 from continual.data.tokenise import Tokenise
 from continual.errors import ConfigurationError, ContinualError
 from continual.models import model_hash
 from continual.models.load import load_tokenizer
 from continual.preflight.check import check
+from continual.preflight.stages import stage_view
 from continual.run.services import StageContext
 from continual.run.stage import build_job
 from continual.sampling import SampleSettings, template_start
@@ -110,7 +112,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Callable[[Script], Engine]:
 
 
 def sequence(folders: Path, storage: Path, train: dict[str, Any] | None = None, **options: Any) -> Sequence:
-    entry = {"type": "instruction_synthesis", "instructions": INSTRUCTIONS, "answers": 2, "share": 0.5,
+    entry = {"type": "instruction_synthesis", "instructions": INSTRUCTIONS, "answers": 2, "ratio": 0.5,
              "instruction_tokens": 20, "answer_tokens": 40, "judge_tokens": 60, "seed": 5,
              "generators": [{"type": "local", "source": "self"}, {"type": "local", "source": str(folders / "other")}],
              **options}  # fmt: skip
@@ -130,16 +132,16 @@ def context(folders: Path, storage: Path, **options: Any) -> StageContext:
     store = Store(storage / "store")
     base = ModelRef(str(folders / "base"), model_hash(folders / "base"))
     task = store.artefact("rows", {"test": "task"})
+    asked = sequence(folders, storage, **options)
     return StageContext(
-        sequence=sequence(folders, storage, **options),
-        stage=1,
+        sequence=asked,
+        view=stage_view(asked, 1),
         store=store,
         terminal=Terminal(storage / "log.txt", io.StringIO()),
         start=base,
         stage_start=base,
         earlier=[],
-        task_rows=task if task.complete else stored(store, "task", packed(0, 30)),
-        steps=4,
+        rows=task if task.complete else stored(store, "task", packed(0, 30)),
     )
 
 
@@ -147,6 +149,14 @@ def method(ctx: StageContext) -> InstructionSynthesis:
     [one] = ctx.sequence.mitigation
     assert isinstance(one, InstructionSynthesis)
     return one
+
+
+def prepared(ctx: StageContext) -> dict[str, Artefact]:
+    """The rows to replay and the pairs that they hold; asking for the pairs again records no samples."""
+    made, used = method(ctx).prepare(ctx), list(ctx.used)
+    pairs = method(ctx).pairs(ctx)
+    ctx.used = used
+    return {**made, "pairs": pairs}
 
 
 def pairs_of(made: dict[str, Artefact]) -> list[dict[str, Any]]:
@@ -187,7 +197,7 @@ def test_prompts_that_do_not_fit_the_model_are_told(folders: Path, tmp_path: Pat
     engine, ctx = here(usual), context(folders, tmp_path)
     short = ModelRef(str(folders / "short"), "short")
     with pytest.raises(ConfigurationError, match=r"a prompt and 60 sampled tokens are 65 tokens, and .*short holds 64"):
-        ctx.generate(short, [[2], [2, 5, 5, 5, 4]], tokens=60)
+        ctx.generate(SampleRequest(short, 2, "prompts", prompts=[[2], [2, 5, 5, 5, 4]], new_tokens=60))
     assert engine.asked == []
 
 
@@ -276,7 +286,7 @@ def test_what_is_kept_differs_by_exact_similarity() -> None:
 def test_instructions_come_from_the_bare_template(folders: Path, tmp_path: Path, here: Any) -> None:
     engine = here(usual)
     ctx = context(folders, tmp_path)
-    method(ctx).prepare(ctx)
+    prepared(ctx)
     prompts = [prompt for _, prompt in engine.asked[:INSTRUCTIONS]]
     assert prompts == [template_start(load_tokenizer(str(folders / "base")))[0]] * INSTRUCTIONS
     assert load_tokenizer(str(folders / "base")).decode(prompts[0]) == "<|user|>"
@@ -291,7 +301,7 @@ def test_instructions_come_from_the_bare_template(folders: Path, tmp_path: Path,
 def test_one_answer_is_kept_per_instruction_and_all_is_counted(folders: Path, tmp_path: Path, here: Any) -> None:
     here(usual)
     ctx = context(folders, tmp_path)
-    made = method(ctx).prepare(ctx)
+    made = prepared(ctx)
     pairs, manifest = pairs_of(made), made["pairs"].manifest()
     kept = ["Name a tree", "Count to ten", "Say hello", "Sing"]
     assert [pair["messages"][0]["content"] for pair in pairs] == kept
@@ -310,7 +320,7 @@ def test_one_answer_is_kept_per_instruction_and_all_is_counted(folders: Path, tm
 def test_loss_is_on_answer_and_end_only(folders: Path, tmp_path: Path, here: Any) -> None:
     here(usual)
     ctx = context(folders, tmp_path)
-    made = method(ctx).prepare(ctx)
+    made = prepared(ctx)
     tokenizer, reader = load_tokenizer(str(folders / "base")), RowReader(made["rows"])
     rows = reader.take(np.arange(len(reader)))
     trained = tokenizer.decode(rows["ids"][rows["weights"] > 0])
@@ -328,7 +338,7 @@ def test_what_is_cut_empty_or_without_a_score_is_dropped_and_counted(folders: Pa
 
     here(script)
     ctx = context(folders, tmp_path, min_score=3)
-    made = method(ctx).prepare(ctx)
+    made = prepared(ctx)
     [pair] = pairs_of(made)
     assert pair["messages"][0]["content"] == "Good one"
     assert pair["score"] == 4.0
@@ -354,7 +364,7 @@ def test_nothing_left_is_told_with_the_counts(folders: Path, tmp_path: Path, her
     here(lambda folder, text, number: usual("base", text, number))
     ctx = context(folders, tmp_path)
     with pytest.raises(ConfigurationError, match=r"mitigation \(instruction_synthesis\).*unparsable 32"):
-        method(ctx).prepare(ctx)
+        prepared(ctx)
 
 
 def test_the_same_settings_give_the_same_pairs_and_nothing_is_made_twice(
@@ -362,20 +372,20 @@ def test_the_same_settings_give_the_same_pairs_and_nothing_is_made_twice(
 ) -> None:
     engine = here(usual)
     first = context(folders, tmp_path / "a")
-    made = method(first).prepare(first)
+    made = prepared(first)
     count = len(engine.asked)
     used = list(first.used)
-    assert method(first).prepare(first) == made
+    assert prepared(first) == made
     assert len(engine.asked) == count
     assert len(used) == 5
     assert first.used == used * 2
     second = context(folders, tmp_path / "b")
-    again = method(second).prepare(second)
+    again = prepared(second)
     assert [again[key].hash for key in again] == [made[key].hash for key in made]
     assert pairs_of(again) == pairs_of(made)
     assert again["pairs"].manifest()["content"] == made["pairs"].manifest()["content"]
     other = context(folders, tmp_path / "b", seed=6)
-    assert method(other).prepare(other)["pairs"].hash != made["pairs"].hash
+    assert prepared(other)["pairs"].hash != made["pairs"].hash
 
 
 def test_a_kill_loses_nothing_that_was_finished(folders: Path, tmp_path: Path, here: Any) -> None:
@@ -390,10 +400,10 @@ def test_a_kill_loses_nothing_that_was_finished(folders: Path, tmp_path: Path, h
     engine = here(script)
     ctx = context(folders, tmp_path)
     with pytest.raises(Killed):
-        method(ctx).prepare(ctx)
+        prepared(ctx)
     before = len(engine.asked)
     engine = here(usual)
-    made = method(ctx).prepare(ctx)
+    made = prepared(ctx)
     # 6 instructions, 16 answers and the first judge's 16 scores were there.
     assert before == 6 + 16 + 16 + 1
     assert len(engine.asked) == 16
@@ -409,9 +419,9 @@ def test_parts_change_nothing(folders: Path, tmp_path: Path, here: Any, monkeypa
 
     here(by_text)
     whole, parts = (context(folders, tmp_path / name) for name in "ab")
-    expected = method(whole).prepare(whole)
+    expected = prepared(whole)
     monkeypatch.setattr("baselines.instructions.rounds.PART", 3)
-    made = method(parts).prepare(parts)
+    made = prepared(parts)
     assert pairs_of(made) == pairs_of(expected)
     counted = [one["pairs"].manifest() for one in (made, expected)]
     assert counted[0]["judgements"] == counted[1]["judgements"] == 32
@@ -421,7 +431,7 @@ def test_a_prompt_that_a_model_cannot_hold_is_counted(folders: Path, tmp_path: P
     here(lambda folder, text, number: usual("other" if folder == "base" else folder, text, number))
     short = {"type": "local", "source": str(folders / "short")}
     ctx = context(folders, tmp_path, generators=[{"type": "local", "source": "self"}, short])
-    made = method(ctx).prepare(ctx)
+    made = prepared(ctx)
     # 64 positions hold short questions with 40 tokens of answer, but no judge's prompt.
     assert made["pairs"].manifest()["failed_judgements"] == made["pairs"].manifest()["candidates"]
     assert made["pairs"].manifest()["unparsable"] == 0
@@ -465,7 +475,7 @@ def test_refusals(folders: Path, tmp_path: Path, options: dict[str, Any], said: 
         if generator.get("source") in ("bare", "short"):
             generator["source"] = str(folders / generator["source"])
     found = sequence(folders, tmp_path, **options)
-    refused = found.mitigation[0].refuse(found, 1, [])
+    refused = found.mitigation[0].check(stage_view(found, 1), [])
     assert refused is not None
     assert re.search(said, refused), refused
 
@@ -473,8 +483,8 @@ def test_refusals(folders: Path, tmp_path: Path, options: dict[str, Any], said: 
 def test_a_model_without_a_chat_template_is_refused(folders: Path, tmp_path: Path) -> None:
     found = sequence(folders, tmp_path)
     bare = found.model_copy(update={"model": found.model.model_copy(update={"source": str(folders / "bare")})})
-    assert "no chat template to make up instructions" in str(found.mitigation[0].refuse(bare, 1, []))
-    assert found.mitigation[0].refuse(found, 1, []) is None
+    assert "no chat template to make up instructions" in str(found.mitigation[0].check(stage_view(bare, 1), []))
+    assert found.mitigation[0].check(stage_view(found, 1), []) is None
 
 
 @pytest.mark.parametrize(
@@ -518,7 +528,7 @@ def test_the_plan_counts_what_local_models_may_make(folders: Path, tmp_path: Pat
     remote = {"type": "openai", "url": "http://x/v1", "model": "m"}
     found = sequence(folders, tmp_path, generators=[{"type": "local", "source": "self"}, remote])
     # 6 instructions of 20; by the one local model 12 answers of 40 and scores of 24 candidates with 60.
-    assert found.mitigation[0].samples(found, 1) == 6 * 20 + 12 * 40 + 24 * 60
+    assert found.mitigation[0].sampled_tokens(stage_view(found, 1)) == 6 * 20 + 12 * 40 + 24 * 60
 
 
 # Endpoints.
@@ -541,7 +551,7 @@ def test_an_endpoint_answers_and_judges(
     with serving(obliging) as server:
         generators = [{"type": "local", "source": "self"}, remote(server.url, api_key_env="THE_KEY")]
         ctx = context(folders, tmp_path, generators=generators)
-        made = method(ctx).prepare(ctx)
+        made = prepared(ctx)
         # One trial, 4 instructions x 2 answers, 16 candidates to judge.
         assert len(server.requests) == 1 + 8 + 16
         assert set(server.keys) == {"Bearer secret"}
@@ -555,7 +565,7 @@ def test_an_endpoint_answers_and_judges(
     assert made["pairs"].manifest()["unparsable_by"] == [16, 0]
     assert not any("secret" in p.read_text(errors="ignore") for p in tmp_path.rglob("*") if p.is_file())
     # The server is gone, and not needed.
-    assert method(ctx).prepare(ctx) == made
+    assert prepared(ctx) == made
     tokens = [
         json.loads(p.read_text())["counts"]["tokens"] for p in (tmp_path / "store/replies").glob("*/manifest.json")
     ]
@@ -566,7 +576,7 @@ def test_what_a_server_refuses_for_a_time_is_asked_again(folders: Path, tmp_path
     here(usual)
     with serving(lambda body, number: 503 if number in (2, 3) else 429 if number == 4 else obliging(body, number)) as s:
         ctx = context(folders, tmp_path, generators=[remote(s.url)])
-        made = method(ctx).prepare(ctx)
+        made = prepared(ctx)
         assert len(s.requests) == 1 + 8 + 8 + 3
         assert len(pairs_of(made)) == 4
 
@@ -579,10 +589,10 @@ def test_a_server_that_stays_away_ends_the_run_and_what_it_said_stays(
     with serving(lambda body, number: obliging(body, number) if number < 5 else 500) as server:
         ctx = context(folders, tmp_path, generators=[remote(server.url, retries=0, concurrency=1)])
         with pytest.raises(ContinualError, match=r"does not answer.*goes on where it stopped"):
-            method(ctx).prepare(ctx)
+            prepared(ctx)
         server.answer = obliging
         before = len(server.requests)
-        method(ctx).prepare(ctx)
+        prepared(ctx)
         # Of 8 answers the first 4 were there; a trial, 4 answers and 8 scores were not.
         # One may still have been on its way.
         assert len(server.requests) - before - (1 + 4 + 8) in (0, 1)
@@ -598,13 +608,13 @@ def test_requests_that_are_refused_are_counted_up_to_a_limit(folders: Path, tmp_
     with serving(picky) as server:
         ctx = context(folders, tmp_path / "a", generators=[remote(server.url, concurrency=1)])
         with pytest.raises(ContinualError, match=r"refused 2 of 8 requests.*max_failed` \(0.01\).*no: 400"):
-            method(ctx).prepare(ctx)
+            prepared(ctx)
     with serving(picky) as server:
         ctx = context(folders, tmp_path / "b", generators=[remote(server.url, concurrency=1)])
         ctx.sequence = ctx.sequence.model_copy(
             update={"generate": ctx.sequence.generate.model_copy(update={"max_failed": 0.5})}
         )
-        manifest = method(ctx).prepare(ctx)["pairs"].manifest()
+        manifest = prepared(ctx)["pairs"].manifest()
         assert [manifest[k] for k in ("failed_answers", "cut_answers", "unanswered", "kept")] == [2, 1, 1, 3]
 
 
@@ -630,5 +640,5 @@ def test_an_endpoint_that_cannot_serve_is_told_before_anything_is_sampled(
         generators = [{"type": "local", "source": "self"}, remote(url, api_key_env=key, retries=0)]
         ctx = context(folders, tmp_path, generators=generators)
         with pytest.raises(ConfigurationError, match=expected):
-            method(ctx).prepare(ctx)
+            prepared(ctx)
     assert engine.asked == []

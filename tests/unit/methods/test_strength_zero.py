@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from continual.contract.mitigation import REGISTRY, ModelRef
+from continual.contract.models import ModelRef
+from continual.contract.registry import MITIGATIONS
 from continual.models import model_hash
 from continual.run.services import StageContext
 from continual.training.job import TrainJob
@@ -31,8 +32,8 @@ REPLAYS: list[dict[str, Any]] = [
 ]
 ANCHORS: list[dict[str, Any]] = [
     {"type": "l2_start"},
-    {"type": "ewc", "rows": "task", "sequences": 8},
-    {"type": "ewc", "rows": "context_free", "sequences": 8},
+    {"type": "ewc", "estimate_on": "task", "documents": 8},
+    {"type": "ewc", "estimate_on": "context_free", "documents": 8},
 ]
 OTHERS = {
     "easy_samples": "all weights one",
@@ -48,7 +49,8 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def context(folder: Path, mitigation: list[dict[str, Any]]) -> StageContext:
-    return dataclasses.replace(kit.context(folder, mitigation), steps=STEPS)
+    ctx = kit.context(folder, mitigation)
+    return dataclasses.replace(ctx, view=dataclasses.replace(ctx.view, steps=STEPS))
 
 
 def train(job: TrainJob) -> list[dict[str, float]]:
@@ -68,7 +70,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
 
 
 def test_no_method_is_missing_here() -> None:
-    assert {value["type"] for value in [*REPLAYS, *ANCHORS]} | set(OTHERS) >= set(REGISTRY.names())
+    assert {value["type"] for value in [*REPLAYS, *ANCHORS]} | set(OTHERS) >= set(MITIGATIONS.names())
 
 
 def identifier(value: dict[str, Any]) -> str:
@@ -88,7 +90,9 @@ def test_an_anchor_of_lambda_zero(tmp_path: Path, options: dict[str, Any], plain
     losses = train(job)
     assert [loss[f"anchor/{options['type']}"] for loss in losses] == [0.0] * STEPS
     np.testing.assert_allclose(task(losses), plain, rtol=0, atol=1e-6)
-    pulled = dataclasses.replace(job, penalties=tuple(dataclasses.replace(one, weight=10.0) for one in job.penalties))
+    pulled = dataclasses.replace(
+        job, penalties=tuple(dataclasses.replace(penalty, coefficient=10.0) for penalty in job.penalties)
+    )
     assert max(abs(np.subtract(task(train(pulled)), plain))) > 1e-3, "the same anchor with a weight is not plain"
 
 
@@ -111,7 +115,7 @@ def test_an_average_of_alpha_one_goes_on_like_the_trained_model(tmp_path: Path) 
     _, worker = kit.train(job, 5)
     worker.export(job.export)
     trained = ModelRef(str(job.export), model_hash(job.export))
-    [candidate] = job.mitigations[0].candidates(ctx, trained)
+    [candidate] = job.mitigations[0].after_training(ctx, trained)
     assert candidate.model.path != trained.path
     following = [
         task(train(dataclasses.replace(job, model=model, mitigations=()))) for model in (trained, candidate.model)

@@ -13,9 +13,9 @@ import pytest
 from tokenizers import Tokenizer
 
 from continual.config.load import load_sequence
-from continual.config.schema import Sequence
 from continual.contract.mitigation import Mitigation
 from continual.contract.source import Source, SourceItem
+from continual.contract.view import StageView
 from continual.errors import ConfigurationError
 from continual.preflight.check import check
 from tests.kits.project import write_lines, write_model, write_project, write_yaml
@@ -28,13 +28,19 @@ class Refusing(Mitigation):
 
     type: str
     data: SourceItem | None = None
-    share: float | None = None
+    ratio: float | None = None
     start: Literal["bos", "template", "tasks"] | None = None
 
-    def refuse(self, sequence: Sequence, stage: int, others: list[Mitigation]) -> str | None:
-        return None if self.data or self.share or self.start else "it never works; remove it"
+    def check(self, view: StageView, others: list[Mitigation]) -> str | None:
+        return None if self.data or self.ratio or self.start else "it never works; remove it"
 
-    def sources(self) -> Mapping[str, Source]:
+    def replay_ratio(self) -> float:
+        return self.ratio or 0.0
+
+    def sample_start(self) -> str | None:
+        return self.start
+
+    def data_sources(self) -> Mapping[str, Source]:
         return {"data": self.data} if self.data else {}
 
 
@@ -129,7 +135,7 @@ CASES = [
     Case("unknown key in a source", "stages.0.data.pth", "did you mean `path`?", "stages.0.data.pth=x"),
     Case("unknown key in a mitigation", "mitigation.0.wieght", "did you mean `weight`?", "mitigation.0.wieght=3"),
     Case("unknown mitigation", "mitigation.0", "did you mean `context_free`?", "mitigation.0.type=contextfree"),
-    Case("mitigation without type", "mitigation.0", "e.g. {type:", "mitigation=[{share: 1}]"),
+    Case("mitigation without type", "mitigation.0", "e.g. {type:", "mitigation=[{ratio: 1}]"),
     Case("mitigation that cannot be imported", "mitigation.0", "on the path?", 'mitigation=[{type: "no.where:X"}]'),
     Case("wrong type", "train.workers", "write a whole number", "train.workers=two"),
     Case("wrong type of a section", "generate", "write a mapping", "generate=vllm"),
@@ -227,7 +233,7 @@ CASES = [
          "mitigation=[{type: context_free}, {type: context_free}]"),
     Case("the task's own name", "mitigation.0.name", "another `name:`", "mitigation.0.name=task"),
     Case("misspelled schedule", "train.schedule", "did you mean `cosine`", "train.schedule=cosin"),
-    Case("share without whole rows", "mitigation.0.share", "write 0.25 or 0.375", "mitigation.0.share=0.3"),
+    Case("ratio without whole rows", "mitigation.0.ratio", "write 0.25 or 0.375", "mitigation.0.ratio=0.3"),
     Case("an objection", "mitigation.0", "remove it", REFUSING),
     Case("a mitigation's missing data", "mitigation.0.data.path", "correct the path",
          f'mitigation=[{{type: "{HERE}:Refusing", data: {{type: text, path: nothing.txt}}}}]'),
@@ -345,10 +351,10 @@ def test_a_task_may_come_again_in_a_later_stage(project: Path) -> None:
         check(load_sequence("seq.yaml", [*again, "stages.1.tasks=[{name: arc_easy, metric: acc_norm}]"]))
 
 
-@pytest.mark.parametrize("share", [f'mitigation=[{{type: "{HERE}:Refusing", share: 0.3}}]'])
-def test_a_third_party_share_is_checked_too(project: Path, share: str) -> None:
+@pytest.mark.parametrize("ratio", [f'mitigation=[{{type: "{HERE}:Refusing", ratio: 0.3}}]'])
+def test_a_third_party_ratio_is_checked_too(project: Path, ratio: str) -> None:
     with pytest.raises(ConfigurationError, match="for whole rows"):
-        check(load_sequence("seq.yaml", [share]))
+        check(load_sequence("seq.yaml", [ratio]))
 
 
 def test_resources_of_a_cluster_are_left_to_the_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

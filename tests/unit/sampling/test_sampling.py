@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from continual.config.schema import Generate
-from continual.contract.mitigation import ModelRef
+from continual.contract.models import ModelRef
 from continual.errors import ConfigurationError, ContinualError
 from continual.sampling import SampleSettings, bos_start, sample_rows, task_starts, template_start
 from continual.sampling import sample as front

@@ -59,8 +59,9 @@ def test_names_depend_on_point_and_seed_alone_and_are_distinct() -> None:
 
 
 def test_short_keys_stay_distinct() -> None:
-    assert short_keys(["mitigation.0.weight", "train.weight", "train.clip", "seed"]) == {
-        "mitigation.0.weight": "0.weight", "train.weight": "train.weight", "train.clip": "clip", "seed": "seed",
+    assert short_keys(["mitigation.0.weight", "train.weight", "train.max_grad_norm", "seed"]) == {
+        "mitigation.0.weight": "0.weight", "train.weight": "train.weight", "train.max_grad_norm": "max_grad_norm",
+        "seed": "seed",
     }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from tests.kits.sweep import load
 
 def test_what_trials_share_is_counted_before_the_start(project: Path) -> None:
     space = {"mitigation.0.temperature": {"grid": [0.7, 1.0]}, "mitigation.0.loss": {"grid": ["nll", "kl"]}}
-    source = load(project, "mitigation.0.rows=16", "mitigation.0.from_stage=2", space=space)
+    source = load(project, "mitigation.0.samples=16", "mitigation.0.from_stage=2", space=space)
     trials = make_trials(source)
     plan = make_preview(trials.made.values())
     # Both losses rehearse the same samples. Stage 1 has no mitigation: one training per seed for four trials each.

@@ -12,22 +12,22 @@ def shared(project: Path, *changes: str) -> list[Any]:
 
 
 def test_a_sample_set_is_identified_by_what_decides_it(project: Path) -> None:
-    plain = shared(project, "mitigation.0.rows=16")
+    plain = shared(project, "mitigation.0.samples=16")
     sets = [next(iter(stage.samples)) for stage in plain]
     assert sets[0] != sets[1]  # of another model
-    same = shared(project, "mitigation.0.rows=16", "mitigation.0.weight=2")
+    same = shared(project, "mitigation.0.samples=16", "mitigation.0.weight=2")
     assert set(same[0].samples) == {sets[0]}
     assert set(same[1].samples) != {sets[1]}  # stage 1 was trained with another weight
-    for change in ("seed=1", "mitigation.0.top_p=0.5", "mitigation.0.rows=17", "generate.shard_samples=8"):
-        other = shared(project, "mitigation.0.rows=16", change)
+    for change in ("seed=1", "mitigation.0.top_p=0.5", "mitigation.0.samples=17", "generate.shard_samples=8"):
+        other = shared(project, "mitigation.0.samples=16", change)
         assert not {name for stage in other for name in stage.samples} & set(sets), change
-    assert [stage.training for stage in shared(project, "mitigation.0.rows=16", "train.micro_rows=2")] == [
+    assert [stage.training for stage in shared(project, "mitigation.0.samples=16", "train.micro_rows=2")] == [
         stage.training for stage in plain
     ]
 
 
 def test_what_a_hook_cannot_know_counts_as_a_set_of_its_own(project: Path) -> None:
-    stages = shared(project, "mitigation=[{type: contextual, share: 0.25}]")
+    stages = shared(project, "mitigation=[{type: contextual, ratio: 0.25}]")
     # contextual reads the task's rows first, which are not there; its own estimate stands for it.
-    assert [list(stage.samples.values()) for stage in stages] == [[(2 * 10 + 8) * 32], [(2 * 1000 + 8) * 32]]
-    assert not shared(project, "mitigation=[{type: task_replay, share: 0.25}]")[1].samples
+    assert [list(stage.samples.values()) for stage in stages] == [[(2 * 10 + 8) * 32], [(2 * 5 + 8) * 32]]
+    assert not shared(project, "mitigation=[{type: task_replay, ratio: 0.25}]")[1].samples

@@ -19,21 +19,21 @@ from tests.kits.sweep import TASKS, load
         ({"space": {"mitigation.0.temperature": {"choice": [1.0, -1]}}}, "space.mitigation.0.temperature", "-1"),
         ({"space": {"mitigation.3.share": {"choice": [1.0]}}}, "space.mitigation.3.share", "not a position"),
         # Found by a check that no schema makes, at the second value only.
-        ({"space": {"mitigation.0.share": {"choice": [0.25, 0.3]}}}, "space.mitigation.0.share", "whole rows"),
+        ({"space": {"mitigation.0.ratio": {"choice": [0.25, 0.3]}}}, "space.mitigation.0.ratio", "whole rows"),
         (
             {"space": {"mitigation": {"named": {"plain": [], "odd": [{"type": "context_fre"}]}}}},
             "space.mitigation.0", "context_free",
         ),
         # The far end of a range: no draw of it has to be made.
         (
-            {"space": {"train.clip": {"uniform": [-1, 1]}}, "search": "optuna", "trials": 1},
-            "space.train.clip", "greater than 0",
+            {"space": {"train.max_grad_norm": {"uniform": [-1, 1]}}, "search": "optuna", "trials": 1},
+            "space.train.max_grad_norm", "greater than 0",
         ),
         ({"metric": "forgeting"}, "metric", "did you mean `forgetting`"),
         ({"metric": "forward"}, "metric", "forward_transfer"),
         ({"metric": "forgetting_old", "space": {"evaluate.texts": {"choice": [TASKS["texts"]]}}}, "metric", "average"),
         ({"sequence": "sequence.yaml"}, "", "no such file"),
-        ({"search": "random", "trials": 3, "space": {"train.clip": {"choice": [1, 2]}}}, "trials", "only 2"),
+        ({"search": "random", "trials": 3, "space": {"train.max_grad_norm": {"choice": [1, 2]}}}, "trials", "only 2"),
         ({"concurrency": 2, "search": "grid"}, "concurrency", "there are 2"),
     ],
 )  # fmt: skip
@@ -64,7 +64,7 @@ CLIP, RATE = {"uniform": [1, 2]}, {"choice": [0.1, 0.2]}
     ("clip", "rate", "more", "key"),
     [
         (CLIP, None, {}, "learning_rate"),
-        ({"uniform": [3, 4]}, RATE, {}, "clip"),
+        ({"uniform": [3, 4]}, RATE, {}, "max_grad_norm"),
         (CLIP, {"choice": [0.2]}, {}, "learning_rate"),
         (CLIP, RATE, {"train.warmup_steps": {"choice": [1]}}, "warmup_steps"),
     ],
@@ -75,12 +75,12 @@ def test_points_of_an_earlier_search_must_lie_in_the_space(
     pytest.importorskip("optuna")
 
     def given(clip: Any, rate: Any, more: Any, fresh: bool = False) -> Any:
-        swept = {"train.clip": clip, **({"train.learning_rate": rate} if rate else {}), **more}
+        swept = {"train.max_grad_norm": clip, **({"train.learning_rate": rate} if rate else {}), **more}
         return prepare(load(project, space=swept, search="optuna", trials=3), fresh)
 
     begun = given(CLIP, RATE, {})
     begun.folder.mkdir(parents=True)
-    begun.state.add({"train.clip": 1.5, "train.learning_rate": 0.1})
+    begun.state.add({"train.max_grad_norm": 1.5, "train.learning_rate": 0.1})
     wider = given({"uniform": [0.5, 4]}, {"choice": [0.3, 0.1]}, {})
     assert len(wider.listed()) == len(begun.listed()) > 0
     with pytest.raises(ConfigurationError, match="not in this space") as error:

@@ -45,7 +45,7 @@ def test_a_grid_is_every_combination_with_its_own_runs(project: Path) -> None:
 
 
 def test_named_lists_and_keys_in_them(project: Path) -> None:
-    lists = {"kl": [{"type": "context_free", "share": 0.25}], "ewc": [{"type": "ewc"}]}
+    lists = {"kl": [{"type": "context_free", "ratio": 0.25}], "ewc": [{"type": "ewc"}]}
     space = {"mitigation.0.weight": {"choice": [0.5]}, "mitigation": {"named": lists}}
     trials = list(make_trials(load(project, space=space, seeds=None)).made.values())
     assert [trial.loaded.sequence.mitigation[0].type for trial in trials] == ["context_free", "ewc"]

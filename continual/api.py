@@ -1,0 +1,31 @@
+"""All that a method, a data source or a loss from outside may import. Everything else may move without notice.
+
+Imports neither torch nor ray; what needs them imports them when it is called.
+"""
+
+from continual.contract.base import Strict
+from continual.contract.context import Context, StageRecord, Step
+from continual.contract.loss import Loss, LossName
+from continual.contract.mitigation import Candidate, Mitigation, Penalty
+from continual.contract.models import ModelFacts, ModelRef
+from continual.contract.registry import LOSSES, SOURCES
+from continual.contract.replay import Replay, TeacherReplay
+from continual.contract.requests import SampleRequest
+from continual.contract.source import Document, Format, Source, SourceItem
+from continual.contract.stream import Stream
+from continual.contract.view import StageView
+from continual.data.packing import Arrays
+from continual.data.rows import ROW_COLUMNS, RowReader, column, fixed_column, row_facts, rows_table
+from continual.errors import ConfigurationError, ContinualError
+from continual.models import copy_settings, load_model, load_tokenizer, model_hash
+from continual.sampling import sample_seed, template_start
+from continual.store import Artefact, Store, digest, versions, write_atomic
+
+__all__ = [
+    "LOSSES", "ROW_COLUMNS", "SOURCES", "Arrays", "Artefact", "Candidate", "ConfigurationError", "Context",
+    "ContinualError", "Document", "Format", "Loss", "LossName", "Mitigation", "ModelFacts", "ModelRef", "Penalty",
+    "Replay", "RowReader", "SampleRequest", "Source", "SourceItem", "StageRecord", "StageView", "Step", "Store",
+    "Stream", "Strict", "TeacherReplay", "column", "copy_settings", "digest", "fixed_column", "load_model",
+    "load_tokenizer", "model_hash", "row_facts", "rows_table", "sample_seed", "template_start", "versions",
+    "write_atomic",
+]  # fmt: skip

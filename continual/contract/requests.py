@@ -1,0 +1,61 @@
+"""A request for samples: what the contract, the services of a run and the rehearsal of a sweep all pass around."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from continual.contract.models import ModelRef
+from continual.contract.view import StageView
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """Samples to make.
+
+    Attributes:
+        model: The model to sample from.
+        count: Number of samples.
+        start: What a sample begins with: `bos`, `template` (the chat template up to the user's turn), `tasks` (any of
+            `start_tokens`) or `prompts`.
+        start_tokens: Declared start tokens, for `tasks`; several share the samples equally.
+        prompts: Token ids, for `prompts`; used in turn: sample i begins with prompt i mod len(prompts).
+        max_tokens: Longest sample in tokens, start included; None for a row.
+        new_tokens: Most tokens to sample after each prompt, however long it is; None if `max_tokens` decides.
+        temperature: 1 is unbiased.
+        top_p: 1 is off.
+        top_k: 0 is off.
+        run_on: Ignore end-of-text: every sample has the full length.
+        seed: Seed of the set; None for the sequence's.
+    """
+
+    model: ModelRef
+    count: int
+    start: Literal["bos", "template", "tasks", "prompts"] = "bos"
+    start_tokens: tuple[str, ...] = ()
+    prompts: Sequence[Sequence[int]] = ()
+    max_tokens: int | None = None
+    new_tokens: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    run_on: bool = False
+    seed: int | None = None
+
+    def resolved(self, view: StageView) -> "SampleRequest":
+        """Return the request with what the stage decides filled in, and without what does not count for its start."""
+        return replace(
+            self,
+            start_tokens=self.start_tokens if self.start == "tasks" else (),
+            prompts=self.prompts if self.start == "prompts" else (),
+            max_tokens=None if self.new_tokens else self.max_tokens or view.row_tokens,
+            seed=view.seed if self.seed is None else self.seed,
+        )
+
+    @property
+    def tokens(self) -> int:
+        """The most tokens that all samples of a resolved request hold, prompts of `new_tokens` not counted."""
+        return self.count * (self.new_tokens or self.max_tokens or 0)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the samples, JSON-able, with the model by its hash. Call it on a resolved request."""
+        return {**asdict(self), "model": self.model.hash, "prompts": [list(prompt) for prompt in self.prompts]}

@@ -1,0 +1,59 @@
+"""The stages of a sequence as mitigations see them, and which mitigations act in each: the one rule for all rooms."""
+
+from continual.config.schema import Generate, ModelSource, Sequence
+from continual.contract.mitigation import Mitigation
+from continual.contract.models import ModelFacts
+from continual.contract.view import StageView
+from continual.preflight.model_facts import cannot_sample, read_model
+from continual.preflight.tokenizer_facts import read_tokenizer
+
+
+def stage_view(sequence: Sequence, number: int, steps: int | None = None) -> StageView:
+    """Return what mitigations may know of stage `number` (1-based); `steps` where they are known from counted rows."""
+    stage = sequence.stages[number - 1]
+    return StageView(
+        number=number,
+        name=stage.name,
+        steps=stage.steps or steps,
+        batch_rows=sequence.train.batch_rows,
+        row_tokens=sequence.train.row_tokens,
+        strategy=sequence.train.strategy,
+        seed=sequence.seed,
+        random_start=sequence.model.type == "python",
+        has_prompts=stage.data.has_prompts,
+        start_tokens=tuple(earlier.start_token for earlier in sequence.stages[: number - 1] if earlier.start_token),
+        facts=lambda source: model_facts(sequence.model if source is None else _pretrained(source), sequence.generate),
+    )
+
+
+def model_facts(model: ModelSource, generate: Generate) -> ModelFacts:
+    """Return what the files of a model tell. Raises ConfigurationError for a model that cannot load."""
+    facts, _ = read_model(model)
+    tokenizer = read_tokenizer(model, facts.folder)
+    return ModelFacts(tokenizer.chat_template if tokenizer else None, facts.positions, cannot_sample(generate, facts))
+
+
+def _pretrained(source: str) -> ModelSource:
+    return ModelSource.model_validate({"type": "pretrained", "source": source})
+
+
+def entries(sequence: Sequence, number: int) -> list[tuple[str, Mitigation]]:
+    """Return the mitigations that stage `number` (1-based) lists, each with its key in the YAML."""
+    own = sequence.stages[number - 1].mitigation is not None
+    prefix = f"stages.{number - 1}.mitigation" if own else "mitigation"
+    return [(f"{prefix}.{place}", mitigation) for place, mitigation in enumerate(sequence.mitigations(number))]
+
+
+def acting(sequence: Sequence, number: int) -> list[tuple[str, Mitigation]]:
+    """Return the mitigations that do something in stage `number`, each with its key in the YAML."""
+    view = stage_view(sequence, number)
+    return [(key, mitigation) for key, mitigation in entries(sequence, number) if mitigation.active(view)]
+
+
+def uses_sampling(sequence: Sequence) -> bool:
+    """Return whether any mitigation samples in any stage."""
+    return any(
+        mitigation.sampled_tokens(stage_view(sequence, number)) > 0
+        for number in range(1, len(sequence.stages) + 1)
+        for _, mitigation in acting(sequence, number)
+    )

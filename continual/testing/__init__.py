@@ -1,0 +1,1 @@
+"""Checks that an outside package can run on its own method."""
