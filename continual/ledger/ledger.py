@@ -9,10 +9,9 @@ import uuid
 from pathlib import Path
 from typing import Any, Self
 
-from continual.errors import ContinualError
 from continual.ledger.folder import RunFolder
 from continual.ledger.lines import Tail, read_lines, write_line
-from continual.store import FileLock, Locked
+from continual.store import FileLock
 
 FORMAT = 2
 """The version of what a run keeps in its folder. Raise it when a run that was begun before cannot be resumed."""
@@ -87,15 +86,10 @@ class Ledger(Events):
     def __init__(self, folder: Path, wait: bool = False):
         super().__init__(RunFolder(folder).ledger)
         self.folder = folder
-        self._lock = FileLock(RunFolder(folder).lock, wait)
+        self._lock = FileLock(RunFolder(folder).lock, wait, of="run")
 
     def __enter__(self) -> Self:
-        try:
-            self._lock.__enter__()
-        except Locked as held:
-            raise ContinualError(
-                f"{self.folder}: another driver works on this run ({held.owner}); wait for it or end it"
-            ) from held
+        self._lock.__enter__()
         return self.open()
 
     def __exit__(self, *error: object) -> None:

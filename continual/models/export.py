@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from continual.models.files import copy_generation_settings, copy_tokenizer
+from continual.models.files import TOKENIZER, copy_files
 from continual.models.load import load_model
 from continual.store import empty_folder, publish_folder
 
@@ -33,6 +33,6 @@ def export_model(
         model = restore(model)
     temporary = empty_folder(target.with_name(f".{target.name}.tmp"))
     model.save_pretrained(temporary, safe_serialization=True)
-    copy_tokenizer(tokenizer, temporary)
-    copy_generation_settings(source, temporary)
+    copy_files(tokenizer, temporary, TOKENIZER)
+    copy_files(source, temporary, ("generation_config.json",))
     publish_folder(temporary, target, facts or {})

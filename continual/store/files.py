@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,15 @@ def hash_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def hash_folder(folder: str | Path, suffixes: tuple[str, ...] = ()) -> str:
-    """Address of a folder's files by name and content; `suffixes` narrows it. Hidden files do not count."""
-    files = sorted(p for p in Path(folder).rglob("*") if p.is_file() and not p.name.startswith("."))
-    names = [p for p in files if not suffixes or p.name.endswith(suffixes)]
-    return digest([[str(p.relative_to(folder)), hash_file(p)] for p in names])
+def hash_files(folder: str | Path, files: Iterable[Path]) -> str:
+    """Return the address of some of a folder's files by name and content."""
+    return digest([[str(path.relative_to(folder)), hash_file(path)] for path in files])
+
+
+def hash_folder(folder: str | Path, suffixes: tuple[str, ...] = ("",)) -> str:
+    """Return the address of the folder's files with one of the `suffixes`, without hidden ones."""
+    files = (path for path in Path(folder).rglob("*") if path.is_file() and path.name.endswith(suffixes))
+    return hash_files(folder, sorted(path for path in files if not path.name.startswith(".")))
 
 
 def write_atomic(path: str | Path, content: str | bytes) -> None:

@@ -7,23 +7,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from continual.errors import ContinualError
 
-class Locked(Exception):
-    """Somebody else holds the lock; `owner` is what they wrote into it."""
 
-    def __init__(self, owner: str):
-        self.owner = owner
-        super().__init__(f"held by {owner or 'another process'}")
+class Locked(ContinualError):
+    """Another process holds the lock."""
 
 
 class FileLock:
     """`with FileLock(path):` waits for the lock; `with FileLock(path, wait=False):` raises Locked at once.
 
-    `waiting(owner)` is called once if somebody else has it, before the wait begins.
+    `waiting(owner)` is called once if another process has it, before the wait begins. `of` says in the error what the
+    lock's folder is.
     """
 
-    def __init__(self, path: str | Path, wait: bool = True, waiting: Callable[[str], None] | None = None):
-        self.path, self.wait, self.waiting = Path(path), wait, waiting
+    def __init__(
+        self, path: str | Path, wait: bool = True, waiting: Callable[[str], None] | None = None, of: str = "folder"
+    ):
+        self.path, self.wait, self.waiting, self.of = Path(path), wait, waiting, of
         self._file: Any = None
 
     def __enter__(self) -> "FileLock":
@@ -43,13 +44,12 @@ class FileLock:
         return self
 
     def _blocked(self) -> None:
-        if self.wait and self.waiting is None:
-            return
         self._file.seek(0)
-        owner = self._file.read().strip()
+        owner = self._file.read().strip() or "another process"
         if not self.wait:
             self._file.close()
-            raise Locked(owner) from None
+            problem = f"{self.path.parent}: another driver works on this {self.of} ({owner})"
+            raise Locked(f"{problem}; wait for it or end it") from None
         if self.waiting is not None:
             self.waiting(owner)
             self.waiting = None

@@ -6,9 +6,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from continual.errors import ContinualError
 from continual.store.files import write_atomic
-from continual.store.lock import FileLock, Locked
+from continual.store.lock import FileLock
 from continual.sweep.points import Point
 from continual.sweep.spec import Ablation
 
@@ -81,10 +80,6 @@ class State:
 @contextmanager
 def lock_sweep(folder: Path) -> Iterator[None]:
     """Hold the lock of the sweep's folder. Raises ContinualError if another driver works on the sweep."""
-    try:
-        with FileLock(folder / "lock", wait=False):
-            (folder / STOP).unlink(missing_ok=True)
-            yield
-    except Locked as held:
-        problem = f"{folder}: another driver works on this sweep ({held.owner}); wait for it or end it"
-        raise ContinualError(problem) from held
+    with FileLock(folder / "lock", wait=False, of="sweep"):
+        (folder / STOP).unlink(missing_ok=True)
+        yield

@@ -9,8 +9,8 @@ import pytest
 from continual.models.files import (
     TOKENIZER,
     VOCABULARY,
+    copy_files,
     copy_settings,
-    copy_tokenizer,
     model_files,
     model_hash,
     tokenizer_files,
@@ -50,7 +50,7 @@ def test_every_tokenizer_that_the_check_accepts_is_carried_whole(tmp_path: Path,
     source = fill(tmp_path / "source", vocabulary, *OTHERS, *NEITHER, "config.json", "model.safetensors")
     assert folder_tokenizer("model.source", source).folder == source
     target = tmp_path / "target"
-    copy_tokenizer(source, target)
+    copy_files(source, target, TOKENIZER)
     assert names(target) == {vocabulary, *OTHERS}
     assert tokenizer_hash(target) == tokenizer_hash(source)
     assert folder_tokenizer("model.source", target).folder == target
