@@ -1,4 +1,4 @@
-"""The four arithmetic tasks of the continual-learning experiment, as documents (research/papers.md, 4 (b1)).
+"""The four arithmetic tasks of the continual-learning experiment, as documents (Marek et al. 2026, 2605.26097).
 
 With d digits a document reads `<task>` a `|` b `=` o, where a and b have d digits and o has d + 1, zero-padded:
 

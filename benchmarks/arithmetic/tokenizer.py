@@ -1,4 +1,4 @@
-"""A tokenizer of 19 ids, one per character or task token; the ids are those of research/papers.md, 4 (b1)."""
+"""A tokenizer of 19 ids, one per character or task token; the ids are those of the code of 2605.26097."""
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 

@@ -17,6 +17,7 @@ from tests.kits.pages import PAGES, Block, blocks
 from tests.kits.project import sequence, write_lines, write_model
 
 BLOCKS = [block for page in PAGES for block in blocks(page, "yaml")]
+MODULES = [block for page in PAGES for block in blocks(page, "python")]
 OTHERS = ("lm_eval/", ".pre-commit-config.yaml")
 """What is neither a sequence nor a sweep: lm-eval's tasks, and other tools' files."""
 
@@ -40,9 +41,12 @@ def no_job(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder with the README's sequence, which the manual's sweeps change."""
+    """A folder with the README's sequence, which the manual's sweeps change, and the modules that the manual writes."""
     [readme] = blocks(ROOT / "README.md", "yaml")
     (tmp_path / "seq.yaml").write_text(readme.text)
+    for block in MODULES:
+        (tmp_path / block.text.splitlines()[0].removeprefix("# ")).write_text(block.text)
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -1,0 +1,50 @@
+"""The manual's own method, data source and loss: written to files as the page shows them, and run as it says."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.arithmetic.tasks import document
+from tests.conftest import ROOT
+from tests.e2e import command
+from tests.kits.pages import blocks
+
+pytestmark = pytest.mark.slow
+
+PAGE = ROOT / "docs/your-own-method.md"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the page's modules, its sequence and the CSV file that the sequence names."""
+    for block in blocks(PAGE, "python"):
+        (tmp_path / block.text.splitlines()[0].removeprefix("# ")).write_text(block.text)
+    [sequence] = blocks(PAGE, "yaml")
+    (tmp_path / "own.yaml").write_text(sequence.text)
+    with (tmp_path / "sort.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("question", "answer"), *(document("sort", number, 3) for number in range(256))])
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return tmp_path
+
+
+def test_the_plan_knows_the_method(folder: Path) -> None:
+    plan = [sys.executable, "-m", "continual.run", str(folder / "own.yaml"), "--plan"]
+    finished = subprocess.run(plan, cwd=ROOT, env=command.environment(), capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert "Surprise" in finished.stdout
+
+
+def test_they_run(folder: Path) -> None:
+    storage = folder / "runs"
+    finished = command.run(storage, yaml=folder / "own.yaml")
+    assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
+    assert all(list(record["loss"]) == ["task"] for record in command.records(storage, "1-reversal", "own"))
+    records = command.records(storage, "2-sort", "own")
+    assert len(records) == 4
+    # Before the first step the focal loss of a token is (1 - p) x its nll, below the nll that plain replay would show.
+    assert all(0 < record["loss"]["Surprise"] for record in records)
+    # 8 rows of the task and a quarter more, 4 documents of 14 tokens in each, whose first is not predicted.
+    assert all(record["tokens"] == 10 * 4 * 13 for record in records)
