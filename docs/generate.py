@@ -160,8 +160,14 @@ def _table(model: type[BaseModel], keys: Iterable[str] = ()) -> str:
         if (name == "type" and issubclass(model, Mitigation)) or (keys and name not in keys):
             continue
         kind = _type(schema["properties"][name])
-        rows.append(f"| `{name}` | {kind} | {_default(field)} | {_cell(field.description or '')} |")
+        rows.append(f"| `{name}` | {kind} | {_default(field)} | {_cell(_meaning(model, name))} |")
     return "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *rows])
+
+
+def _meaning(model: type[BaseModel], key: str) -> str:
+    """Return the description of a key, with the former name under which it still works."""
+    former = [old for old, new in getattr(model, "renamed", {}).items() if new == key]
+    return (model.model_fields[key].description or "") + "".join(f" (formerly `{old}`)" for old in former)
 
 
 def _cell(text: str) -> str:

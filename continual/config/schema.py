@@ -81,7 +81,7 @@ class Train(Strict):
     warmup_steps: int = Field(0, ge=0, description="steps in which the rate rises linearly to `learning_rate`")
     weight_decay: float = Field(0.0, ge=0, description="of AdamW")
     betas: tuple[float, float] = Field((0.9, 0.999), description="of AdamW")
-    epsilon: float = Field(1e-8, gt=0)
+    epsilon: float = Field(1e-8, gt=0, description="of AdamW")
     max_grad_norm: float | None = Field(1.0, gt=0, description="largest gradient norm; null: no clipping")
     batch_tokens: int = Field(16384, ge=1, description="the task's tokens per optimizer step, over all workers")
     row_tokens: int = Field(256, ge=2, description="tokens per packed row")

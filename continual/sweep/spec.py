@@ -63,7 +63,7 @@ def _as_list(value: Any) -> Any:
 class Ablation(Strict):
     """A base sequence, the keys that are changed in it, and the way through their values."""
 
-    name: str = Field(pattern=NAME)
+    name: str = Field(pattern=NAME, description="names the sweep, its folder, and its trials")
     sequence: str = Field(description="YAML of the base sequence, relative to this file")
     space: dict[str, Dimension] = Field(default_factory=dict, description="swept keys of the sequence, dotted")
     seeds: list[Annotated[int, Field(ge=0)]] | None = Field(
@@ -74,7 +74,7 @@ class Ablation(Strict):
     )
     scheduler: Literal["none", "asha"] = Field("none", description="asha: stop trials that score low after a stage")
     reduction_factor: float = Field(2.0, gt=1, description="asha: the best 1 / reduction_factor of a rung continue")
-    search: Literal["grid", "random", "optuna"] = "grid"
+    search: Literal["grid", "random", "optuna"] = Field("grid", description="how points of the space are chosen")
     trials: int | None = Field(None, ge=1, description="random, optuna: points to draw, each run under every seed")
     search_seed: int = Field(0, ge=0, description="random, optuna: decides the points")
     concurrency: int = Field(1, ge=1, description="trials at the same time")

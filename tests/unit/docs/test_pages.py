@@ -57,6 +57,11 @@ def test_generated_blocks_are_up_to_date(page: str) -> None:
     assert generate.renewed(text) == text, f"{page} is not up to date; run `{generate.COMMAND}`"
 
 
+@pytest.mark.parametrize("page", generate.PAGES)
+def test_every_key_has_a_meaning(page: str) -> None:
+    assert re.findall(r"^\|.*\| *\|$", (ROOT / page).read_text(), re.M) == [], "describe the keys in the schema"
+
+
 @pytest.mark.parametrize("block", generate.BLOCKS)
 def test_every_generated_block_is_in_a_page(block: str) -> None:
     pages = "".join((ROOT / page).read_text() for page in generate.PAGES)
