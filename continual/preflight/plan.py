@@ -38,29 +38,18 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole run; JSON-able with `dataclasses.asdict`. `cpus` and `gpus` are None for a cluster not yet asked."""
+    """A whole run; JSON-able with `dataclasses.asdict`. `facts` are what the run uses, in words, by title."""
 
     name: str
     file: str
     status: str
-    model: str
-    run_folder: str
-    store: str
-    tracking: str
+    facts: dict[str, str]
     stages: list[StagePlan]
-    batch: str
-    workers: str
-    engines: str
-    evaluated: list[str]
-    evaluate_every: int | None
-    cpus: float | None
-    gpus: float | None
-    address: str
     warnings: list[str]
 
 
 def make_plan(loaded: Loaded) -> Plan:
-    """The plan of a sequence that has passed `continual.preflight.check.check`. Writes and starts nothing."""
+    """Return the plan of a sequence that has passed `continual.preflight.check.check`; write and start nothing."""
     sequence, folder = loaded.sequence, loaded.run_folder
     store = Path(sequence.storage) / "store"
     progress = read_progress(folder)
@@ -70,27 +59,30 @@ def make_plan(loaded: Loaded) -> Plan:
         _stage(sequence, number, store, folder, progress, tokenizer, warnings)
         for number in range(1, len(sequence.stages) + 1)
     ]
-    here = detect_machine()
-    track = sequence.track
-    return Plan(
-        name=sequence.name,
-        file=loaded.file,
-        status="done" if progress.finished else "begun" if progress.begun else "new",
-        model=_model(sequence),
-        run_folder=str(folder),
-        store=str(store),
-        tracking=(track.uri or default_tracking_uri(Path(sequence.storage))) if track.enabled else "off",
-        stages=stages,
-        batch=f"{sequence.train.batch_rows} rows of {sequence.train.row_tokens} tokens per step",
-        workers=_workers(sequence, here.cpus),
-        engines=_engines(sequence),
-        evaluated=Measured.of(sequence).names,
-        evaluate_every=sequence.evaluate.every,
-        cpus=here.cpus,
-        gpus=here.gpus,
-        address=here.address,
-        warnings=warnings,
-    )
+    status = "done" if progress.finished else "begun" if progress.begun else "new"
+    return Plan(sequence.name, loaded.file, status, _facts(sequence, folder, store), stages, warnings)
+
+
+def _facts(sequence: Sequence, folder: Path, store: Path) -> dict[str, str]:
+    model, train, evaluate, track = sequence.model, sequence.train, sequence.evaluate, sequence.track
+    machine = detect_machine()
+    rows = f"{train.batch_rows} rows of {train.row_tokens} tokens per step"
+    every = f" and every {evaluate.every} steps" if evaluate.every else ""
+    here = f"the Ray cluster at {machine.address}, whose resources are checked when the run connects"
+    if machine.cpus is not None:
+        gpus = "unknown GPUs" if machine.gpus is None else f"{machine.gpus:g} GPUs"
+        here = f"{machine.cpus:g} CPUs, {gpus}"
+    uri = track.uri or default_tracking_uri(Path(sequence.storage))
+    return {
+        "model": f"{model.source if model.type == 'pretrained' else model.build}, {model.dtype}",
+        "training": f"{_workers(sequence, machine.cpus)}; {rows}",
+        "sampling": _engines(sequence),
+        "evaluation": f"{', '.join(Measured.of(sequence).names) or 'nothing'}; at the start, after every stage{every}",
+        "machine": here,
+        "run": str(folder),
+        "store": f"{store} (shared by all runs of this storage)",
+        "tracking": uri if track.enabled else "off",
+    }
 
 
 def _stage(
@@ -152,18 +144,13 @@ def _state(number: int, name: str, run_folder: Path, progress: Progress) -> str:
     return f"step {step}" if step else "begun" if number in progress.prepared else ""
 
 
-def _model(sequence: Sequence) -> str:
-    model = sequence.model
-    return f"{model.source if model.type == 'pretrained' else model.build}, {model.dtype}"
-
-
 def _workers(sequence: Sequence, cpus: float | None) -> str:
     train = sequence.train
     share = worker_cpus(train, local_cpus() if cpus is None else cpus)
     each = "a share of the CPUs" if cpus is None and not train.cpus_per_worker else f"{share:g} CPU"
     gpu = f" and {train.gpus_per_worker:g} GPU" if train.gpus_per_worker else ""
     strategy = f"deepspeed ZeRO-{train.zero_stage}" if train.strategy == "deepspeed" else train.strategy
-    return f"{strategy}, {train.workers} {_plural('worker', train.workers)} with {each}{gpu}"
+    return f"{strategy}, {train.workers} {'worker' if train.workers == 1 else 'workers'} with {each}{gpu}"
 
 
 def _engines(sequence: Sequence) -> str:
@@ -171,31 +158,16 @@ def _engines(sequence: Sequence) -> str:
     if not uses_sampling(sequence):
         return "nothing is sampled"
     gpu = f" and {generate.gpus_per_replica:g} GPU" if generate.gpus_per_replica else ""
-    count = f"{generate.replicas} {_plural('engine', generate.replicas)}"
+    count = f"{generate.replicas} {'engine' if generate.replicas == 1 else 'engines'}"
     return f"{generate.engine}, {count} with {generate.cpus_per_replica:g} CPU{gpu}"
 
 
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else f"{word}s"
-
-
 def remaining(plan: Plan) -> StagePlan:
-    """The sums over the stages that are not done, as a stage named `to do`."""
+    """Return the sums over the stages that are not done, as a stage named `to do`."""
     todo = [stage for stage in plan.stages if stage.state != "done"]
-
-    def total(key: str) -> int | None:
+    totals: dict[str, int | None] = {}
+    for key in ("steps", "train_tokens", "replay_tokens", "sample_tokens"):
         values = [getattr(stage, key) for stage in todo]
-        return None if None in values else sum(values)
-
-    return StagePlan(
-        number=0,
-        name="to do",
-        rows=None,
-        steps=total("steps"),
-        train_tokens=total("train_tokens"),
-        replay_tokens=total("replay_tokens"),
-        sample_tokens=total("sample_tokens"),
-        mitigations=[],
-        state="",
-        estimated=sorted({name for stage in todo for name in stage.estimated} - {"rows"}),
-    )
+        totals[key] = None if None in values else sum(values)
+    estimated = sorted({name for stage in todo for name in stage.estimated} - {"rows"})
+    return StagePlan(number=0, name="to do", rows=None, **totals, mitigations=[], state="", estimated=estimated)

@@ -9,20 +9,8 @@ TITLES = ("rows", "steps", "train tokens", "replay tokens", "to sample")
 def render(plan: Plan) -> str:
     """Return the plan as text without color codes."""
     status = {"new": "new", "begun": "begun, resumes where it stopped", "done": "done, nothing is left to do"}
-    every = f" and every {plan.evaluate_every} steps" if plan.evaluate_every else ""
-    evaluated = ", ".join(plan.evaluated) or "nothing"
-    facts = [
-        ("model", plan.model),
-        ("training", f"{plan.workers}; {plan.batch}"),
-        ("sampling", plan.engines),
-        ("evaluation", f"{evaluated}; at the start, after every stage{every}"),
-        ("machine", _machine(plan)),
-        ("run", plan.run_folder),
-        ("store", f"{plan.store} (shared by all runs of this storage)"),
-        ("tracking", plan.tracking),
-    ]
     lines = [f"{plan.name} ({plan.file}): {status[plan.status]}"]
-    lines += [f"  {name:<11} {value}" for name, value in facts]
+    lines += [f"  {name:<11} {value}" for name, value in plan.facts.items()]
     lines += ["", *_table([*plan.stages, remaining(plan)])]
     if any(stage.estimated for stage in plan.stages):
         lines.append("  ~ estimated from a sample of the documents")
@@ -30,13 +18,6 @@ def render(plan: Plan) -> str:
         lines.append("  (in brackets: does nothing in that stage)")
     lines += [f"warning: {warning}" for warning in plan.warnings]
     return "\n".join(lines)
-
-
-def _machine(plan: Plan) -> str:
-    if plan.cpus is None:
-        return f"the Ray cluster at {plan.address}, whose resources are checked when the run connects"
-    gpus = "unknown GPUs" if plan.gpus is None else f"{plan.gpus:g} GPUs"
-    return f"{plan.cpus:g} CPUs, {gpus}"
 
 
 def _table(stages: list[StagePlan]) -> list[str]:
