@@ -50,10 +50,11 @@ cover: $(READY) ## line coverage of the unit tests, with the lines that no test 
 	@$(BIN)/pytest -m 'not slow and not soak' $(TWO) --quiet --cov=continual --cov=baselines \
 	    --cov-report=term-missing:skip-covered tests/unit
 
-check: $(READY) ## lint, format, types, Dockerfile
+check: $(READY) ## lint, format, types, imports, Dockerfile
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check . || { echo 'make check: run .venv/bin/ruff format .' >&2; exit 1; }
 	@$(BIN)/mypy
+	@imports=$$($(BIN)/lint-imports --no-cache 2>&1) || { echo "$$imports" >&2; exit 1; }
 	@$(BIN)/hadolint docker/Dockerfile
 
 docs: $(READY) ## renew the generated parts of README.md and docs/
