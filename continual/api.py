@@ -5,7 +5,7 @@ Imports neither torch nor ray; what needs them imports them when it is called.
 
 from continual.contract.base import Strict
 from continual.contract.context import Context, StageRecord, Step
-from continual.contract.loss import Loss, LossName
+from continual.contract.loss import Loss, LossInputs, LossName
 from continual.contract.mitigation import Candidate, Mitigation, Penalty
 from continual.contract.models import ModelFacts, ModelRef
 from continual.contract.registry import LOSSES, SOURCES
@@ -23,8 +23,8 @@ from continual.store import Artefact, Store, digest, versions, write_atomic
 
 __all__ = [
     "LOSSES", "ROW_COLUMNS", "SOURCES", "Arrays", "Artefact", "Candidate", "ConfigurationError", "Context",
-    "ContinualError", "Document", "Format", "Loss", "LossName", "Mitigation", "ModelFacts", "ModelRef", "Penalty",
-    "Replay", "RowReader", "SampleRequest", "Source", "SourceItem", "StageRecord", "StageView", "Step", "Store",
+    "ContinualError", "Document", "Format", "Loss", "LossInputs", "LossName", "Mitigation", "ModelFacts", "ModelRef",
+    "Penalty", "Replay", "RowReader", "SampleRequest", "Source", "SourceItem", "StageRecord", "StageView", "Step", "Store",
     "Stream", "Strict", "TeacherReplay", "column", "copy_settings", "digest", "fixed_column", "load_model",
     "load_tokenizer", "model_hash", "row_facts", "rows_table", "sample_seed", "template_start", "versions",
     "write_atomic",

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import AfterValidator
@@ -10,6 +11,25 @@ from continual.contract.registry import LOSSES
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LossInputs:
+    """What a loss sees of N positions.
+
+    Attributes:
+        logits: [N, V], of any floating dtype.
+        weights: [N].
+        targets: [N] int64, the tokens that are predicted.
+        teacher_logits: [N, V] for a loss with a teacher, else None.
+        columns: The stored columns that the loss names, each [N, k].
+    """
+
+    logits: "Tensor"
+    weights: "Tensor"
+    targets: "Tensor"
+    teacher_logits: "Tensor | None"
+    columns: Mapping[str, "Tensor"]
 
 
 class Loss(ABC):
@@ -24,23 +44,8 @@ class Loss(ABC):
     """The loss that takes its place where a teacher's likeliest tokens are stored instead of its model."""
 
     @abstractmethod
-    def sum(
-        self,
-        logits: "Tensor",
-        weights: "Tensor",
-        targets: "Tensor",
-        teacher_logits: "Tensor | None",
-        columns: Mapping[str, "Tensor"],
-    ) -> "Tensor":
-        """Return sum_i weights_i x loss_i in nats, a float32 scalar that only `logits` receives a gradient from.
-
-        Args:
-            logits: [N, V], of any floating dtype.
-            weights: [N].
-            targets: [N] int64, the tokens that are predicted.
-            teacher_logits: [N, V] if `teacher`, else None.
-            columns: The stored columns named in `columns`, each [N, k].
-        """
+    def sum(self, inputs: LossInputs) -> "Tensor":
+        """Return sum_i weights_i x loss_i in nats, a float32 scalar that only the logits receive a gradient from."""
 
     @property
     def measures_drift(self) -> bool:

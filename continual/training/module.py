@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from continual.contract.loss import Loss
+from continual.contract.loss import Loss, LossInputs
 from continual.models.forward import hidden_states, logits_of
 
 if TYPE_CHECKING:
@@ -107,4 +107,4 @@ class LossModule(nn.Module):
             with torch.no_grad():
                 teacher_logits = logits_of(teacher, further[0])
         columns = dict(zip(loss.columns, further[int(loss.teacher) :], strict=True))
-        return loss.sum(logits, weights, targets, teacher_logits, columns)
+        return loss.sum(LossInputs(logits, weights, targets, teacher_logits, columns))

@@ -1,9 +1,8 @@
 """The losses that come with the package. Importing this module imports no torch: a name in the YAML must be cheap."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from continual.contract.loss import Loss
+from continual.contract.loss import Loss, LossInputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,17 +13,10 @@ class Nll(Loss):
 
     name: ClassVar[str] = "nll"
 
-    def sum(
-        self,
-        logits: "Tensor",
-        weights: "Tensor",
-        targets: "Tensor",
-        teacher_logits: "Tensor | None",
-        columns: Mapping[str, "Tensor"],
-    ) -> "Tensor":
+    def sum(self, inputs: LossInputs) -> "Tensor":
         from continual.training.losses.sums import nll_sum
 
-        return nll_sum(logits, targets, weights)
+        return nll_sum(inputs.logits, inputs.targets, inputs.weights)
 
 
 class TopK(Loss):
@@ -36,17 +28,10 @@ class TopK(Loss):
     name: ClassVar[str] = "topk"
     columns: ClassVar[tuple[str, ...]] = ("top_ids", "top_logprobs")
 
-    def sum(
-        self,
-        logits: "Tensor",
-        weights: "Tensor",
-        targets: "Tensor",
-        teacher_logits: "Tensor | None",
-        columns: Mapping[str, "Tensor"],
-    ) -> "Tensor":
+    def sum(self, inputs: LossInputs) -> "Tensor":
         from continual.training.losses.sums import kl_topk_sum
 
-        return kl_topk_sum(logits, columns["top_ids"], columns["top_logprobs"], weights)
+        return kl_topk_sum(inputs.logits, *(inputs.columns[name] for name in self.columns), inputs.weights)
 
 
 class Kl(Loss):
@@ -56,15 +41,8 @@ class Kl(Loss):
     teacher: ClassVar[bool] = True
     cached: ClassVar[type[Loss] | None] = TopK
 
-    def sum(
-        self,
-        logits: "Tensor",
-        weights: "Tensor",
-        targets: "Tensor",
-        teacher_logits: "Tensor | None",
-        columns: Mapping[str, "Tensor"],
-    ) -> "Tensor":
+    def sum(self, inputs: LossInputs) -> "Tensor":
         from continual.training.losses.sums import kl_sum
 
-        assert teacher_logits is not None
-        return kl_sum(logits, teacher_logits, weights)
+        assert inputs.teacher_logits is not None
+        return kl_sum(inputs.logits, inputs.teacher_logits, inputs.weights)

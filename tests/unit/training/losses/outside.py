@@ -1,12 +1,11 @@
 """Losses as an outside package would write them: they inherit from the contract and differentiate by autograd."""
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from continual.contract.loss import Loss
+from continual.contract.loss import Loss, LossInputs
 
 
 class Focal(Loss):
@@ -14,16 +13,9 @@ class Focal(Loss):
 
     name: ClassVar[str] = "focal"
 
-    def sum(
-        self,
-        logits: Tensor,
-        weights: Tensor,
-        targets: Tensor,
-        teacher_logits: Tensor | None,
-        columns: Mapping[str, Tensor],
-    ) -> Tensor:
-        log_p = torch.log_softmax(logits.float(), -1).gather(-1, targets[:, None]).squeeze(-1)
-        return -(weights * (1 - log_p.exp()) ** 2 * log_p).sum()
+    def sum(self, inputs: LossInputs) -> Tensor:
+        log_p = torch.log_softmax(inputs.logits.float(), -1).gather(-1, inputs.targets[:, None]).squeeze(-1)
+        return -(inputs.weights * (1 - log_p.exp()) ** 2 * log_p).sum()
 
 
 class Excess(Focal):
@@ -32,13 +24,6 @@ class Excess(Focal):
     name: ClassVar[str] = "excess"
     columns: ClassVar[tuple[str, ...]] = ("nll",)
 
-    def sum(
-        self,
-        logits: Tensor,
-        weights: Tensor,
-        targets: Tensor,
-        teacher_logits: Tensor | None,
-        columns: Mapping[str, Tensor],
-    ) -> Tensor:
-        nll = -torch.log_softmax(logits.float(), -1).gather(-1, targets[:, None]).squeeze(-1)
-        return (weights * (nll - columns["nll"][:, 0]).clamp(min=0)).sum()
+    def sum(self, inputs: LossInputs) -> Tensor:
+        nll = -torch.log_softmax(inputs.logits.float(), -1).gather(-1, inputs.targets[:, None]).squeeze(-1)
+        return (inputs.weights * (nll - inputs.columns["nll"][:, 0]).clamp(min=0)).sum()
