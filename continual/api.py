@@ -24,8 +24,8 @@ from continual.store import Artefact, Store, digest, versions, write_atomic
 __all__ = [
     "LOSSES", "ROW_COLUMNS", "SOURCES", "Arrays", "Artefact", "Candidate", "ConfigurationError", "Context",
     "ContinualError", "Document", "Format", "Loss", "LossInputs", "LossName", "Mitigation", "ModelFacts", "ModelRef",
-    "Penalty", "Replay", "RowReader", "SampleRequest", "Source", "SourceItem", "StageRecord", "StageView", "Step", "Store",
-    "Stream", "Strict", "TeacherReplay", "column", "copy_settings", "digest", "fixed_column", "load_model",
+    "Penalty", "Replay", "RowReader", "SampleRequest", "Source", "SourceItem", "StageRecord", "StageView", "Step",
+    "Store", "Stream", "Strict", "TeacherReplay", "column", "copy_settings", "digest", "fixed_column", "load_model",
     "load_tokenizer", "model_hash", "row_facts", "rows_table", "sample_seed", "template_start", "versions",
     "write_atomic",
 ]  # fmt: skip

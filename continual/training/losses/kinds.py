@@ -31,7 +31,8 @@ class TopK(Loss):
     def sum(self, inputs: LossInputs) -> "Tensor":
         from continual.training.losses.sums import kl_topk_sum
 
-        return kl_topk_sum(inputs.logits, *(inputs.columns[name] for name in self.columns), inputs.weights)
+        top_ids, top_logprobs = (inputs.columns[name] for name in self.columns)
+        return kl_topk_sum(inputs.logits, top_ids, top_logprobs, inputs.weights)
 
 
 class Kl(Loss):
