@@ -258,7 +258,7 @@ def test_conflicting_deepspeed_keys_are_refused() -> None:
         "fp16",
         "zero_optimization.stage",
     ]
-    with pytest.raises(ConfigurationError, match=r"train\.deepspeed: gradient_clipping"):
+    with pytest.raises(ConfigurationError, match=r"train\.deepspeed: other keys of `train` set gradient_clipping"):
         read_json({"gradient_clipping": 1.0})
 
 
