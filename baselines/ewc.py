@@ -1,7 +1,7 @@
 """Elastic weight consolidation: penalize moving weights in proportion to their Fisher information."""
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -73,10 +73,10 @@ def add(folders: list[str], factors: list[float], folder: str) -> None:
     """Write the weighted sum of the tensors in `folders` into `folder`, as `fisher.safetensors`."""
     from safetensors.torch import load_file, save_file
 
-    total: dict[str, object] = {}
+    total: dict[str, Any] = {}
     for path, factor in zip(folders, factors, strict=True):
         for name, tensor in load_file(Path(path) / "fisher.safetensors").items():
-            total[name] = total.get(name, 0.0) + factor * tensor  # type: ignore[operator]
+            total[name] = total.get(name, 0.0) + factor * tensor
     temporary = Path(folder) / ".fisher.safetensors.tmp"
     save_file(total, temporary)
     temporary.replace(Path(folder) / "fisher.safetensors")

@@ -95,10 +95,10 @@ def poll(folder: Path, steps: int) -> dict[str, float]:
     driver()
     sender.send()
 
-    def step() -> None:
+    def add_step() -> None:
         records.append(line(next(numbers)))
 
-    return {"driver": median_ms(driver, step, REPEATS), "tracker": median_ms(sender.send, step, REPEATS)}
+    return {"driver": median_ms(driver, add_step, REPEATS), "tracker": median_ms(sender.send, add_step, REPEATS)}
 
 
 def shard(folder: Path, shards: int) -> dict[str, float]:

@@ -64,7 +64,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
             curves = list(arms.values())[panel]["curves"][task]
             for curve in curves:
                 axes.plot(curve["steps"], curve["scores"], color=style(number)["color"], alpha=0.3, linewidth=0.8)
-            means = [mean_error(scores)[0] for scores in zip(*(curve["scores"] for curve in curves), strict=True)]
+            means = [mean_error(list(scores))[0] for scores in zip(*(curve["scores"] for curve in curves), strict=True)]
             axes.plot(curves[0]["steps"], means, label=f"{number + 1} {task}", **style(number))
         axes.set_xlabel("optimizer step")
         if panel == 0:

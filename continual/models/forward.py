@@ -92,7 +92,7 @@ def check_head(model: "PreTrainedModel") -> None:
         raise ContinualError(f"{name} does not tell its body from its head; it cannot be trained")
     if "position_ids" not in inspect.signature(decoder.forward).parameters:
         raise ContinualError(f"{name} takes no position ids, so documents packed in one row would see each other")
-    embedding = model.get_input_embeddings().weight
+    embedding: Any = model.get_input_embeddings().weight
     device = embedding.device
     ids = (torch.arange(8, device=device) * 7 + 1) % len(embedding)
     apart, packed = ids.view(4, 2), ids.view(2, 4)

@@ -120,7 +120,8 @@ class SeededOptuna(NotPickled, Searcher):
         dimension = self.ablation.space[key]
         return value if dimension.bounds else dimension.values.index(value)
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    # Ray declares dict | None and documents FINISHED, a str.
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """Return the next trial's configuration, or FINISHED when all points have been suggested."""
         while not self.waiting and self.points < (self.ablation.trials or 0):
             self.points += 1

@@ -38,7 +38,7 @@ def test_messages_and_template_start(shared: Path, tmp_path: Path) -> None:
     [shard] = list((tmp_path / "store" / "samples").glob("*/shard-000000.arrow"))
     with pa.memory_map(str(shard)) as source:
         starts = pa.ipc.open_file(source).read_all()["start"].to_pylist()
-    text = loaded.decode(starts[0])
+    text = str(loaded.decode(starts[0]))
     assert text.endswith("<|im_start|>user\n")
     assert "Say" not in text
     assert len({tuple(s) for s in starts}) == 1

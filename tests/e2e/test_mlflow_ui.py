@@ -195,4 +195,4 @@ def test_a_server_gets_the_registered_models_themselves(server: Server, tmp_path
         mlflow.set_tracking_uri(before)
     assert json.loads((Path(latest) / "config.json").read_text()) == {"stage": 2, "run": "served"}
     assert sorted(int(version.version) for version in versions) == [1, 2]
-    assert all(version.source.startswith("mlflow-artifacts:") for version in versions)
+    assert all(str(version.source).startswith("mlflow-artifacts:") for version in versions)

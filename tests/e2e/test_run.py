@@ -111,6 +111,7 @@ def test_mlflow_has_the_same_figures_in_one_tree(tiny: Path) -> None:
     [child] = [run for run in runs if run.data.tags.get("stage") == "2"]
     losses = client.get_metric_history(child.info.run_id, "loss/context_free")
     assert [m.step for m in sorted(losses, key=lambda m: m.step)] == list(range(1, 25))
+    assert child.inputs is not None
     assert {"task", "context_free"} <= {d.dataset.name for d in child.inputs.dataset_inputs}
     names = {a.path for a in client.list_artifacts(found["mlflow_run_id"])}
     assert {"config.yaml", "versions.json", "matrix.png", "matrix.json", "summary.json"} <= names

@@ -63,10 +63,9 @@ class Endpoint:
     """`requests` gathers the bodies that came, `keys` their authorization."""
 
     def __init__(self, answer: Callable[[dict[str, Any], int], Answer]):
-        self.answer, self.requests, self.keys, self.lock = answer, [], [], threading.Lock()
-        self.url = ""
-        self.requests: list[dict[str, Any]]
-        self.keys: list[str | None]
+        self.answer, self.lock, self.url = answer, threading.Lock(), ""
+        self.requests: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
 
 
 @contextmanager
@@ -82,6 +81,7 @@ def serving(answer: Callable[[dict[str, Any], int], Answer]) -> Iterator[Endpoin
                 endpoint.requests.append(body)
                 endpoint.keys.append(self.headers.get("Authorization"))
             said = endpoint.answer(body, number) if self.path == "/v1/chat/completions" else 404
+            reply: dict[str, Any]
             if isinstance(said, int):
                 status, reply = said, {"error": {"message": f"no: {said}", "type": "test", "code": None}}
             else:

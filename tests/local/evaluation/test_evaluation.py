@@ -193,6 +193,7 @@ def test_equals_simple_evaluate_with_few_shot_examples(model, tokenizer, own_tas
     assert scores["shots"].score == reference["results"]["shots"]["exact_match,none"]
     assert scores["losses"].score == -reference["results"]["losses"]["perplexity,none"]
     assert scores["losses"].unit == "perplexity"
+    assert scores["losses"].stderr is not None
     assert scores["losses"].stderr > 0
     assert facts["num_fewshot"] == reference["n-shot"] == shots
 
@@ -219,6 +220,7 @@ def rows_artefact(root, documents, width):
     inputs = {"test": str(root)}
     artefact = store.artefact("rows", inputs)
     with store.write(artefact, inputs) as writer:
+        assert writer is not None
         for shard, start in enumerate(range(0, len(packed), 4)):
             flat = {n: pa.array(c[start : start + 4].reshape(-1)) for n, c in columns.items()}
             writer.put(shard, pa.table({n: pa.FixedSizeListArray.from_arrays(f, width) for n, f in flat.items()}))

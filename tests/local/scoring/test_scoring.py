@@ -64,7 +64,7 @@ def test_a_failed_scoring_says_why_and_can_be_done_again(local_ray: None, tmp_pa
 def test_an_average_is_made_once_as_a_model_of_the_store(local_ray: None, tmp_path: Path) -> None:
     ctx = kit.context(tmp_path, [])
     trained = kit.model_ref(tmp_path / "trained", 7)
-    found = WeightAverage(type="weight_average", alpha=1.0, further=(0.5,)).candidates(ctx, trained)
+    found = WeightAverage(type="weight_average", alpha=1.0, further=(0.5,)).after_training(ctx, trained)
     assert [Path(candidate.model.path).parent.name for candidate in found] == ["models", "models"]
     first, second = (AutoModelForCausalLM.from_pretrained(c.model.path).state_dict() for c in found)
     after = AutoModelForCausalLM.from_pretrained(trained.path).state_dict()
@@ -72,5 +72,5 @@ def test_an_average_is_made_once_as_a_model_of_the_store(local_ray: None, tmp_pa
     for name, tensor in after.items():
         assert torch.equal(first[name], tensor), "alpha 1 is the trained model"
         torch.testing.assert_close(second[name], (before[name] + tensor) / 2)
-    again = WeightAverage(type="weight_average", alpha=0.5).candidates(ctx, ModelRef("/nowhere", trained.hash))
+    again = WeightAverage(type="weight_average", alpha=0.5).after_training(ctx, ModelRef("/nowhere", trained.hash))
     assert again[0].model == found[1].model, "what the store has needs no model"

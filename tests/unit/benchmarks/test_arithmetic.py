@@ -117,6 +117,7 @@ def test_model_is_small_untied_and_fit_for_vllm():
     model = build_model()
     size = sum(p.numel() for p in model.parameters())
     assert 350_000 < size < 450_000
+    assert model.config.head_dim
     assert model.config.head_dim % 32 == 0
     assert not model.config.tie_word_embeddings
     assert (model.config.pad_token_id, model.config.bos_token_id, model.config.eos_token_id) == (0, None, 8)

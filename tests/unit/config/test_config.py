@@ -115,8 +115,8 @@ def test_paths_of_the_yaml_start_at_its_folder_and_overrides_in_the_current_one(
     monkeypatch.chdir(elsewhere)
     loaded = load_sequence("../project/seq.yaml", ["stages.1.data.path=own.jsonl", "evaluate.include_path=tasks"])
     config = loaded.sequence
-    assert config.stages[0].data.path == str(project / "qa.jsonl")
-    assert config.stages[1].data.path == str(elsewhere / "own.jsonl")
+    assert config.stages[0].data.model_dump()["path"] == str(project / "qa.jsonl")
+    assert config.stages[1].data.model_dump()["path"] == str(elsewhere / "own.jsonl")
     assert config.model.source == str(project / "model")
     assert config.storage == str(project / "runs")
     assert config.evaluate.include_path == str(elsewhere / "tasks")
@@ -128,7 +128,7 @@ def test_hub_ids_uris_and_absolute_paths_stay(project: Path) -> None:
     overrides = ["model.source=owner/name", "storage=/data/runs", "stages.0.data.path=/data/*.jsonl"]
     config = load_sequence("seq.yaml", overrides).sequence
     assert (config.model.source, config.storage) == ("owner/name", "/data/runs")
-    assert config.stages[0].data.path == "/data/*.jsonl"
+    assert config.stages[0].data.model_dump()["path"] == "/data/*.jsonl"
     assert load_sequence("seq.yaml", ["storage=s3://bucket/x"]).sequence.storage == "s3://bucket/x"
     assert load_sequence("seq.yaml", ["storage=${HOME}/x"]).sequence.storage == str(project / "${HOME}/x")
 
@@ -136,7 +136,7 @@ def test_hub_ids_uris_and_absolute_paths_stay(project: Path) -> None:
 def test_arguments_of_the_users_functions_are_left_alone(project: Path) -> None:
     arguments = "{type: python, rows: 'a:b', arguments: {type: jsonl, path: x.jsonl}}"
     config = load_sequence("seq.yaml", [f"stages.0.data={arguments}"]).sequence
-    assert config.stages[0].data.arguments == {"type": "jsonl", "path": "x.jsonl"}
+    assert config.stages[0].data.model_dump()["arguments"] == {"type": "jsonl", "path": "x.jsonl"}
 
 
 def test_storage_inside_a_ray_job(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

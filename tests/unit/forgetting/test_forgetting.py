@@ -162,7 +162,7 @@ def test_standard_errors_match_a_simulation():
 
 def test_standard_error_by_hand_and_unknown_where_one_is_unknown():
     table = {"a": [0.0, 1.0, 0.4], "b": [0.0, 0.1, 1.0]}
-    errors = {"a": [0.01, 0.03, 0.04], "b": [0.01, 0.02, 0.05]}
+    errors: dict[str, list[float | None]] = {"a": [0.01, 0.03, 0.04], "b": [0.01, 0.02, 0.05]}
     found = figures(matrix_of(table, errors), [["a"], ["b"]], [])
     assert found["stderr"]["forgetting"] == pytest.approx(0.05)
     assert found["stderr"]["average_score"] == pytest.approx(math.hypot(0.04, 0.05) / 2)

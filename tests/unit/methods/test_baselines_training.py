@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from continual.contract.mitigation import Penalty
@@ -22,7 +23,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     kit.without_ray(monkeypatch)
 
 
-def reference(model: Any, batch: dict[str, torch.Tensor], name: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def reference(model: Any, batch: dict[str, dict[str, Tensor]], name: str) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probabilities [B, T - 1, V], the tokens they predict [B, T - 1] and their weights, naively."""
     ids, positions = batch[name]["ids"], batch[name]["positions"]
     logits = model(input_ids=ids, position_ids=positions, attention_mask=None, use_cache=False).logits
@@ -87,9 +88,12 @@ def test_gradients_of_all_components_and_anchors_are_exact(tmp_path: Path) -> No
     assert len(found) == 6
     for name, value in expected.items():
         assert found[name] == pytest.approx(float(value), rel=1e-4, abs=1e-6), name
-    own = dict(worker.strategy.module.model.named_parameters())
+    trained = dict(worker.strategy.module.model.named_parameters())
     for name, parameter in model.named_parameters():
-        error = (own[name].grad.double() - parameter.grad).norm() / parameter.grad.norm()
+        gradient = trained[name].grad
+        assert gradient is not None
+        assert parameter.grad is not None
+        error = (gradient.double() - parameter.grad).norm() / parameter.grad.norm()
         assert error < 1e-5, name
 
 

@@ -144,7 +144,7 @@ def first_step(
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.03 * torch.randn_like(parameter)
+            parameter.add_(0.03 * torch.randn_like(parameter))
     losses = worker.stepper.forward_backward(batch, worker.stepper.counts(batch, stop=False)[0])
     penalties = worker.strategy.add_penalties(worker.stepper.penalties)
     losses |= {f"anchor/{name}": value for name, value in penalties.items()}

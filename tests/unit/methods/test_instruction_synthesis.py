@@ -60,8 +60,8 @@ class Engine:
     """Stands in for vLLM: says what a script says. `asked` gathers (folder, prompt ids)."""
 
     def __init__(self, script: Script):
-        self.script, self.asked = script, []
-        self.asked: list[tuple[str, list[int]]]
+        self.script = script
+        self.asked: list[tuple[str, list[int]]] = []
 
     def __call__(
         self, path: str, dtype: str, settings: SampleSettings, numbers: list[int], config: Any

@@ -250,7 +250,8 @@ def test_differences_are_found_wherever_they_are() -> None:
     assert differing([base, other]) == {"train.rate": [1.0, 2.0], "stages.0.steps": [5, 6], "l": [[1], [1, 2]]}
     assert differing([{"a": {"b": 1}}, {"a": None}]) == {"a": [{"b": 1}, None]}
     assert shown([{"type": "lora"}, {"type": "ewc", "name": "old"}]) == "lora + old"
-    assert [shown(value) for value in ([], True, None, "x", 0.5)] == ["none", "true", "null", "x", "0.5"]
+    values: list[Any] = [[], True, None, "x", 0.5]
+    assert [shown(value) for value in values] == ["none", "true", "null", "x", "0.5"]
 
 
 def test_old_against_new(storage: Path, tmp_path: Path) -> None:

@@ -246,8 +246,9 @@ def test_mlflow_reads_the_table(uri: str, tmp_path: Path, monkeypatch: pytest.Mo
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(uri)
     try:
-        experiment = mlflow.get_experiment_by_name("table").experiment_id
-        frame = mlflow.MlflowClient(uri).load_table(experiment, "matrix.json")
+        experiment = mlflow.get_experiment_by_name("table")
+        assert experiment is not None
+        frame = mlflow.MlflowClient(uri).load_table(experiment.experiment_id, "matrix.json")
     finally:
         mlflow.set_tracking_uri(before)
     assert frame["a"].tolist() == [0.0, 0.75]

@@ -36,8 +36,8 @@ def test_mean_and_error_are_numpys(values: list[float]) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=12))
-def test_the_front_is_every_pair_that_no_other_dominates(pairs: list[tuple[int, int]]) -> None:
-    def dominated(pair: tuple[int, int]) -> bool:
+def test_the_front_is_every_pair_that_no_other_dominates(pairs: list[tuple[float, float]]) -> None:
+    def dominated(pair: tuple[float, float]) -> bool:
         return any(o[0] >= pair[0] and o[1] >= pair[1] and o != pair for o in pairs)
 
     assert pareto_front(pairs) == [i for i, pair in enumerate(pairs) if not dominated(pair)]

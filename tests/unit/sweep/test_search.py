@@ -16,6 +16,9 @@ from continual.sweep.trials import (
 )
 from tests.kits.sweep import finish, load
 
+NO_TUNER: Any = None
+"""Halving does not ask the controller of the trials."""
+
 
 def verdicts(reports: list[tuple[str, int, float]], factor: float, earlier: list[tuple[int, float]]) -> dict[str, Any]:
     from continual.sweep.search import StageHalving
@@ -23,8 +26,9 @@ def verdicts(reports: list[tuple[str, int, float]], factor: float, earlier: list
     stopped: dict[str, Any] = {}
     scheduler = StageHalving(factor, earlier, lambda name, *why: stopped.update({name: why}))
     for name, stage, value in reports:
-        trial = SimpleNamespace(trial_id=name, config={"trial": {"name": name, "stages": 2 if name == "short" else 3}})
-        decision = scheduler.on_trial_result(None, trial, {"stage": stage, "mean_score": value})
+        config = {"trial": {"name": name, "stages": 2 if name == "short" else 3}}
+        trial: Any = SimpleNamespace(trial_id=name, config=config)
+        decision = scheduler.on_trial_result(NO_TUNER, trial, {"stage": stage, "mean_score": value})
         assert (decision == "STOP") == (name in stopped)
     return stopped
 
@@ -39,9 +43,9 @@ def test_halving_decides_as_ray_tune_does(values: list[float], factor: float) ->
                            reduction_factor=factor)  # fmt: skip
     stopped = set()
     for at, value in enumerate(values):
-        trial = SimpleNamespace(trial_id=str(at))
-        theirs.on_trial_add(None, trial)
-        if theirs.on_trial_result(None, trial, {"stage": 1, "mean_score": value}) == "STOP":
+        trial: Any = SimpleNamespace(trial_id=str(at))
+        theirs.on_trial_add(NO_TUNER, trial)
+        if theirs.on_trial_result(NO_TUNER, trial, {"stage": 1, "mean_score": value}) == "STOP":
             stopped.add(str(at))
     assert set(ours) == stopped
     for name, (stage, value, threshold) in ours.items():

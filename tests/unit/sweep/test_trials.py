@@ -58,7 +58,7 @@ def test_paths_in_values_are_relative_to_the_sweep(project: Path, monkeypatch: p
     (project / "elsewhere").mkdir()
     monkeypatch.chdir(project / "elsewhere")
     trial = next(iter(make_trials(load_ablation(path)).made.values()))
-    assert trial.loaded.sequence.stages[0].data.path == str(project / "qa.jsonl")
+    assert trial.loaded.sequence.stages[0].data.model_dump()["path"] == str(project / "qa.jsonl")
     assert trial.loaded.identity["stages"][0]["data"]["path"] == "qa.jsonl"
 
 

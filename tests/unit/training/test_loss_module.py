@@ -101,7 +101,7 @@ def test_value_and_gradients_equal_the_formula(loss: Loss, tied: bool) -> None:
 @pytest.mark.parametrize("loss", [Nll(), Kl(), TopK()], ids=lambda loss: loss.name)
 def test_chunk_size_does_not_matter(loss: Loss) -> None:
     model, batch, teacher = tiny(), packed(DOCUMENTS), tiny(seed=1)
-    extra = {"teacher": teacher if loss.teacher else None, "columns": topk_columns(teacher, batch, 5)}
+    extra: dict[str, Any] = {"teacher": teacher if loss.teacher else None, "columns": topk_columns(teacher, batch, 5)}
     found = []
     for chunk_tokens in (1, 2, 5, 1000):
         module = LossModule(model, chunk_tokens, None)
@@ -119,9 +119,12 @@ def test_logits_of_several_chunks_are_not_kept() -> None:
     """Between forward and backward: nothing of V entries per position, unless one chunk holds all 12 positions."""
     for chunk_tokens, expected in ((3, 0), (1000, 1)):
         kept: list[tuple[int, ...]] = []
-        with torch.autograd.graph.saved_tensors_hooks(
-            lambda t, kept=kept: kept.append(tuple(t.shape)) or t, lambda t: t
-        ):
+
+        def keep(tensor: Tensor, kept: list[tuple[int, ...]] = kept) -> Tensor:
+            kept.append(tuple(tensor.shape))
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             LossModule(tiny(), chunk_tokens, None)(**packed(DOCUMENTS), loss=Nll())
         assert len([shape for shape in kept if shape[-1:] == (50,) and shape[0] <= 12]) == expected
 
@@ -184,7 +187,7 @@ def test_kl_to_oneself_is_exactly_zero_with_autocast_too() -> None:
         value = LossModule(model, 4, dtype)(**packed(DOCUMENTS), loss=Kl(), teacher=teacher)
         value.backward()
         assert float(value) == 0.0
-        assert all(not p.grad.any() for p in model.parameters())
+        assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
 
 
 def test_autocast_computes_in_bfloat16_and_keeps_float32_parameters() -> None:
@@ -195,7 +198,7 @@ def test_autocast_computes_in_bfloat16_and_keeps_float32_parameters() -> None:
     value.backward()
     assert set(seen) == {torch.bfloat16}
     assert value.dtype == torch.float32
-    assert all(p.grad.dtype == torch.float32 for p in model.parameters())
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
     assert float(value) == pytest.approx(float(LossModule(model, 4, None)(**batch, loss=Nll())), rel=0.02)
 
 
@@ -260,7 +263,8 @@ def test_capped_logits() -> None:
 
 @pytest.mark.skipif(not STORIES.is_dir(), reason=f"no model in {STORIES}; set CONTINUAL_SHARED")
 def test_a_trained_model_on_real_text() -> None:
-    model, tokenizer = (kind.from_pretrained(STORIES) for kind in (AutoModelForCausalLM, AutoTokenizer))
+    model = AutoModelForCausalLM.from_pretrained(STORIES)
+    tokenizer = AutoTokenizer.from_pretrained(STORIES)
     check_head(model.eval())
     texts = ["Once upon a time, there was a little girl.", "Lily", "The dog ran.", "One day, she saw a big ball."]
     documents = [tokenizer(text).input_ids[:7] for text in texts]

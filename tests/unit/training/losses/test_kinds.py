@@ -104,7 +104,7 @@ def test_a_loss_on_stored_columns_reads_the_rows_own(job: TrainJob) -> None:
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in worker.strategy.module.model.parameters():
-            parameter += 0.05 * torch.randn_like(parameter)
+            parameter.add_(0.05 * torch.randn_like(parameter))
     found = worker.stepper.forward_backward(batch, worker.stepper.counts(batch, stop=False)[0])["context_free"]
     nll = []
     for model in (worker.strategy.module.model, AutoModelForCausalLM.from_pretrained(job.model.path)):

@@ -71,6 +71,7 @@ def compare(fast: Callable[..., Tensor], naive: Callable[..., Tensor], logits: T
     assert value.shape == ()
     tolerance = 1e-6 * (1 + float(logits.abs().max())) * logits.shape[0]
     torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=tolerance)
+    assert single.grad is not None
     torch.testing.assert_close(single.grad.double(), double.grad, rtol=1e-5, atol=3 * tolerance)
 
 
@@ -122,6 +123,7 @@ def test_kl_of_equal_logits_is_exactly_zero(problem: dict[str, Tensor], dtype: t
     value = kl_sum(logits, logits.detach().clone(), problem["weights"])
     value.backward()
     assert float(value) == 0.0
+    assert logits.grad is not None
     assert logits.grad.dtype == dtype
     assert not logits.grad.any()
 
@@ -131,6 +133,7 @@ def test_autograd_would_not_be_exactly_zero() -> None:
     torch.manual_seed(0)
     logits = torch.randn(64, 512, requires_grad=True)
     naive_kl(logits, logits.detach(), torch.ones(64)).backward()
+    assert logits.grad is not None
     assert float(logits.grad.abs().max()) > 1e-10
 
 
@@ -153,15 +156,17 @@ def test_low_precision_logits_are_computed_in_float32() -> None:
     logits, teacher = torch.randn(8, 40).bfloat16(), torch.randn(8, 40).bfloat16()
     weights, targets = torch.rand(8), torch.randint(40, (8,))
     top = torch.log_softmax(teacher.float(), -1).topk(5)
-    for fast, rest in (
+    sums: list[tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = [
         (nll_sum, (targets,)),
         (kl_sum, (teacher,)),
         (kl_topk_sum, (top.indices, top.values)),
-    ):
+    ]
+    for fast, rest in sums:
         low = logits.clone().requires_grad_()
         value = fast(low, *rest, weights)
         assert torch.equal(value, fast(logits.float(), *rest, weights))
         value.backward()
+        assert low.grad is not None
         assert low.grad.dtype == torch.bfloat16
 
 
