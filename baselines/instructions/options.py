@@ -16,7 +16,7 @@ class SynthesisOptions(TeacherReplay):
     )
     model: Literal["stage_start", "start"] = Field("stage_start", description="who makes up the instructions")
     generators: tuple[Generator, ...] = Field(
-        (Generator(type="local", source=SELF),),  # type: ignore[call-arg]
+        (Generator(type="local", source=SELF),),
         description="who answers and judges; each is {type: local, source: folder, hub id or self} or {type: openai, "
         "url, model, api_key_env: variable with the key, concurrency: requests at one time, retries, timeout: seconds}",
     )

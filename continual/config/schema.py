@@ -164,10 +164,10 @@ class Sequence(Strict):
     mitigation: list[MitigationItem] = Field(
         default_factory=list, description="methods against forgetting, applied together; []: plain fine-tuning"
     )
-    train: Train = Field(default_factory=Train, description="training")  # type: ignore[arg-type]
-    generate: Generate = Field(default_factory=Generate, description="sampling")  # type: ignore[arg-type]
-    evaluate: Evaluate = Field(default_factory=Evaluate, description="what is scored")  # type: ignore[arg-type]
-    track: Track = Field(default_factory=Track, description="MLflow")  # type: ignore[arg-type]
+    train: Train = Field(default_factory=Train, description="training")
+    generate: Generate = Field(default_factory=Generate, description="sampling")
+    evaluate: Evaluate = Field(default_factory=Evaluate, description="what is scored")
+    track: Track = Field(default_factory=Track, description="MLflow")
 
     @field_validator("name")
     @classmethod

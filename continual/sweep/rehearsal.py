@@ -79,7 +79,7 @@ class _Rehearsal(Context):
     def step(self, title: str) -> Any:
         raise _NeedsRun
 
-    def score(self, model: ModelRef, rows: Artefact, **settings: Any) -> Artefact:  # type: ignore[override]
+    def score(self, model: ModelRef, rows: Artefact, **settings: Any) -> Artefact:
         return _artefact(digest([model.hash, rows.hash, settings]))
 
     def read(self, source: Source) -> Artefact:

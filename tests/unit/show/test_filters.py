@@ -40,7 +40,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
         "low-rank": ([(0.0, 0.0), (1.0, 0.0), (1.0, 0.9375)], [lora]),
     }
     for name, (scores, overrides) in arms.items():
-        _, folder = make_run(storage, name, scores, *overrides)  # type: ignore[arg-type]
+        _, folder = make_run(storage, name, scores, *overrides)
         assert publish(folder, uri, "filters").close(60) == 0
     _, folder = make_run(storage, "failed", KEPT, stages=0)
     assert publish(folder, uri, "filters", "FAILED").close(60) == 0

@@ -111,7 +111,7 @@ def test_what_the_check_accepts_can_be_encoded_into_tokens_of_its_fields(
 def test_an_option_decides_before_the_document_does(
     options: dict[str, str], document: dict[str, Any], expected: Format
 ) -> None:
-    source = PythonSource(rows="module:function", **options)  # type: ignore[arg-type]
+    source = PythonSource(rows="module:function", **options)
     assert source.format_of(document) == expected
 
 
