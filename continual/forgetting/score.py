@@ -24,15 +24,7 @@ class Score:
 
     def as_json(self) -> dict[str, Any]:
         """Return the entry of a ledger or a score file; it has `tokens` only for a text."""
-        entry = asdict(self)
-        if self.tokens is None:
-            del entry["tokens"]
-        return entry
-
-    @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> "Score":
-        """Read an entry of a ledger, a score file or summary.json."""
-        return cls(**entry)
+        return {key: value for key, value in asdict(self).items() if key != "tokens" or value is not None}
 
 
 Scores = dict[str, Score]
@@ -46,4 +38,4 @@ def scores_as_json(scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:
 
 def scores_from_json(entries: Mapping[str, Mapping[str, Any]]) -> Scores:
     """Read scores by task from a ledger, a score file or summary.json."""
-    return {task: Score.from_json(entry) for task, entry in entries.items()}
+    return {task: Score(**entry) for task, entry in entries.items()}

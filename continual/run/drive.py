@@ -3,6 +3,7 @@
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,8 @@ def add_report(run: Run) -> None:
         from continual.show.report.samples import make_in_cluster
 
         with run.terminal.step("report") as step:
-            step.note(
-                str(write_report([run.folder.path], make=make_in_cluster(run.sequence.generate.gpus_per_replica)))
-            )
+            make = partial(make_in_cluster, run.sequence.generate.gpus_per_replica)
+            step.note(str(write_report([run.folder.path], make=make)))
     except Exception as error:
         traceback.print_exc()
         again = f"python -m continual.report {run.folder.path}"

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from continual.forgetting import Matrix, tasks_of
 
 WIDTH = 3.55
@@ -26,10 +28,6 @@ SETTINGS: Any = {
     "axes.spines.right": False,
     "lines.linewidth": 1.5,
     "lines.markersize": 5,
-    "legend.fontsize": FONT,
-    "xtick.labelsize": FONT,
-    "ytick.labelsize": FONT,
-    "axes.labelsize": FONT,
     "svg.hashsalt": "continual",
 }
 """The salt makes the ids within an SVG the same every time."""
@@ -97,24 +95,19 @@ def draw_matrix(matrix: Matrix, axes: Any) -> None:
     axes.imshow(levels, cmap="cividis", vmin=0, vmax=1, aspect="auto")
     for number, row in enumerate(matrix):
         for column, task in enumerate(tasks):
-            score = row.scores.get(task)
-            dark = score is not None and levels[number][column] < 0.5
-            label = "-" if score is None else f"{score.score:.3f}"
-            axes.text(column, number, label, ha="center", va="center", color="white" if dark else "black")
+            label = f"{row.scores[task].score:.3f}" if task in row.scores else "-"
+            color = "white" if levels[number, column] < 0.5 else "black"
+            axes.text(column, number, label, ha="center", va="center", color=color)
     axes.set_xticks(range(len(tasks)), tasks, rotation=30, ha="right")
     axes.set_yticks(range(len(matrix)), [row.title for row in matrix])
     axes.set_ylabel("after stage")
 
 
-def _levels(matrix: Matrix, tasks: list[str]) -> list[list[float]]:
+def _levels(matrix: Matrix, tasks: list[str]) -> np.ndarray:
     """Return the brightness of every cell in [0, 1], rows x tasks; NaN where nothing was measured."""
-    columns = []
-    for task in tasks:
-        scores = [row.scores[task].score if task in row.scores else None for row in matrix]
-        known = [score for score in scores if score is not None]
-        low, high = min(known, default=0.0), max(known, default=1.0)
-        if low >= 0 and high <= 1:
-            low, high = 0.0, 1.0
-        span = high - low or 1.0
-        columns.append([float("nan") if score is None else (score - low) / span for score in scores])
-    return [list(row) for row in zip(*columns, strict=True)]
+    scores = [[row.scores[task].score if task in row.scores else np.nan for task in tasks] for row in matrix]
+    values = np.array(scores).reshape(len(matrix), len(tasks))
+    low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+    shared = (low >= 0) & (high <= 1)
+    low, high = np.where(shared, 0.0, low), np.where(shared, 1.0, high)
+    return (values - low) / np.where(high > low, high - low, 1.0)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 REWRITE_SECONDS = 0.2
 """On a terminal, a step's line is rewritten at most this often."""
@@ -30,9 +29,7 @@ class Step:
             self._show(self.text(), False)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._show(self._end(kind), True)
 
     def update(self, done: float, total: float | None = None, extra: str = "") -> None:

@@ -6,24 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from continual.config.yaml_text import read_yaml
-from continual.forgetting import Matrix, Score, read_matrix, tasks_of
+from continual.forgetting import FIGURES, Matrix, read_matrix, tasks_of
 from continual.ledger.folder import RunFolder, default_tracking_uri
 
-FIGURES = (
-    ("average_score", "average score"),
-    ("forgetting", "forgetting"),
-    ("forgetting_old", "forgetting, old"),
-    ("backward_transfer", "backward transfer"),
-    ("forward_transfer", "forward transfer"),
-    ("learning_accuracy", "learning accuracy"),
-)
-TOKENS = (
-    ("generated_tokens", "sampled"),
-    ("reused_tokens", "reused"),
-    ("trained_tokens", "trained on"),
-)
+TITLES = {name: name.replace("_", " ") for name in FIGURES} | {"forgetting_old": "forgetting, old"}
+TOKENS = {"generated_tokens": "sampled", "reused_tokens": "reused", "trained_tokens": "trained on"}
 SURE = 2.0
 """Standard errors of the difference by which a score must have fallen to be marked."""
+FELL = " ↓"
 RED, PLAIN = "\x1b[31m", "\x1b[0m"
 
 
@@ -58,21 +48,13 @@ def matrix_text(matrix: Matrix, tasks: Sequence[str], color: bool = False) -> st
     `↓` (red, with `color`) marks a score that is certainly below the task's best so far.
     """
     rows = [["stage", *tasks]]
-    marked = set()
-    for number, entry in enumerate(matrix):
-        cells = [entry.title]
-        for column, task in enumerate(tasks, 1):
-            cells.append(_cell(entry.scores.get(task)))
-            if _fell(matrix, number, task):
-                cells[-1] += " ↓"
-                marked.add((number + 1, column))
-        rows.append(cells)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(tasks) + 1)]
+    rows += [[row.title, *(_cell(matrix, number, task) for task in tasks)] for number, row in enumerate(matrix)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
-    for number, row in enumerate(rows):
+    for row in rows:
         cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
         if color:
-            cells = [f"{RED}{cell}{PLAIN}" if (number, i) in marked else cell for i, cell in enumerate(cells)]
+            cells = [f"{RED}{cell}{PLAIN}" if cell.rstrip().endswith(FELL) else cell for cell in cells]
         lines.append(f"  {'  '.join(cells)}".rstrip())
     return "\n".join(lines)
 
@@ -87,12 +69,13 @@ def matrix_columns(matrix: Matrix) -> dict[str, list[Any]]:
     return columns
 
 
-def _cell(score: Score | None) -> str:
-    return "-" if score is None else _number(score.score, score.stderr)
+def _cell(matrix: Matrix, row: int, task: str) -> str:
+    score = matrix[row].scores.get(task)
+    return _number(score.score, score.stderr) + FELL * _fell(matrix, row, task) if score else "-"
 
 
-def _number(value: float, error: float | None) -> str:
-    return f"{value:.3f}" + ("" if error is None else f" ±{error:.3f}")
+def _number(value: float | None, error: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}" + ("" if error is None else f" ±{error:.3f}")
 
 
 def _fell(matrix: Matrix, row: int, task: str) -> bool:
@@ -107,7 +90,7 @@ def _fell(matrix: Matrix, row: int, task: str) -> bool:
 
 def figures_lines(summary: dict[str, Any]) -> list[str]:
     """Return the figures of a summary, one per line, and what they cost."""
-    tokens = [f"{summary[key]:,} {word}" for key, word in TOKENS if summary.get(key) is not None]
+    tokens = [f"{summary[key]:,} {word}" for key, word in TOKENS.items() if summary.get(key) is not None]
     seconds = [f"{name} {value:.0f} s" for name, value in (summary.get("seconds") or {}).items()]
     costs = [f"  {title:<18} {', '.join(parts)}" for title, parts in (("tokens", tokens), ("time", seconds)) if parts]
     return score_lines(summary) + costs
@@ -116,20 +99,4 @@ def figures_lines(summary: dict[str, Any]) -> list[str]:
 def score_lines(summary: dict[str, Any]) -> list[str]:
     """Return the figures of a summary, one per line; `-` where there is nothing to average."""
     errors = summary.get("stderr") or {}
-    lines = []
-    for key, title in FIGURES:
-        value = summary.get(key)
-        lines.append(f"  {title:<18} {'-' if value is None else _number(value, errors.get(key))}")
-    return lines
-
-
-def side_by_side(left: dict[str, Any], right: dict[str, Any], titles: tuple[str, str]) -> str:
-    """Return two summaries next to each other, in a terminal's width: matrices, then figures."""
-    columns = []
-    for summary, title in ((left, titles[0]), (right, titles[1])):
-        table = matrix_text(read_matrix(summary["matrix"]), summary["tasks"]).splitlines()
-        columns.append([f"  {title}", "", *table, "", *score_lines(summary)])
-    height = max(len(column) for column in columns)
-    padded = [column + [""] * (height - len(column)) for column in columns]
-    width = max(len(line) for line in padded[0]) + 4
-    return "\n".join(f"{first:<{width}}{second}".rstrip() for first, second in zip(*padded, strict=True))
+    return [f"  {title:<18} {_number(summary.get(key), errors.get(key))}" for key, title in TITLES.items()]

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import TextIO
 
 from continual.show.progress import Step
@@ -47,9 +46,7 @@ class Terminal:
             self._out = os.fdopen(os.dup(self._kept[0][1]), "w", encoding="utf-8", errors="replace")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._given is None:
             sys.stdout.flush()
             sys.stderr.flush()

@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from continual.show.plots import DPI, FONT, WIDTH, figure
@@ -60,8 +61,4 @@ def thin(steps: Sequence[int], values: Sequence[float]) -> tuple[list[float], li
     if size <= 1:
         return list(map(float, steps)), list(values)
     parts = [slice(first, first + size) for first in range(0, len(steps), size)]
-    return [_mean(steps[part]) for part in parts], [_mean(values[part]) for part in parts]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+    return [fmean(steps[part]) for part in parts], [fmean(values[part]) for part in parts]

@@ -12,8 +12,12 @@ from continual.show.report.draw import Plot, extra_height, legend, save, thin, w
 from continual.show.report.gather import RunData, by_stream, over_steps
 from continual.show.report.trade_off import TradeOff
 
-Line = tuple[Sequence[float], Sequence[float], Sequence[float] | None]
+Scored = tuple[Sequence[float], Sequence[float], Sequence[float] | None]
 """x, y, and standard errors of y."""
+Parts = Sequence[Any]
+"""The parts of a line, which are drawn with a gap between them: x and y, and of scores the standard errors of y."""
+DrawLine = Callable[[Any, int, str, Parts], None]
+"""Draws on axes line `number` of a figure, with its label."""
 HEIGHT = 2.5
 
 
@@ -22,6 +26,7 @@ class Figures:
 
     def __init__(self, runs: Sequence[RunData], labels: Sequence[str], folder: Path):
         self.runs, self.labels, self.folder = runs, labels, folder
+        self.several = len(runs) > 1
         self._names: set[str] = set()
 
     def name(self, *parts: str) -> str:
@@ -39,9 +44,8 @@ class Figures:
         if not tasks_of(run.matrix):
             return None
         width, height = matrix_size(run.matrix)
-        name = self.name("matrix", label) if len(self.runs) > 1 else self.name("matrix")
+        name, title = self.name("matrix", label if self.several else ""), label if self.several else "Heat map"
         alt = f"Heat map of the scores of {label}: a row per stage, a column per task. The table below has the numbers."
-        title = label if len(self.runs) > 1 else "Heat map"
         return save(self.folder, name, title, alt, lambda axes: draw_matrix(run.matrix, axes), height, width)
 
     def over_stages(self) -> list[Plot]:
@@ -52,83 +56,65 @@ class Figures:
             axes.set_xticks([row.stage for row in longest], [row.title for row in longest], rotation=30, ha="right")
             axes.set_xlabel("after stage")
 
-        return self._by_task("score-over-stages", "over the stages", _after_stages, prepare)
+        def line(run: RunData, task: str) -> Scored:
+            scores = {row.stage: row.scores[task] for row in run.matrix if task in row.scores}
+            errors = [math.nan if score.stderr is None else score.stderr for score in scores.values()]
+            return list(scores), [score.score for score in scores.values()], errors
+
+        return self._by_task("score-over-stages", "over the stages", line, prepare)
 
     def over_steps(self) -> list[Plot]:
         """Draw the score of every task over the optimizer steps; nothing if no score lies inside a stage."""
         if not any(stage.inside for run in self.runs for stage in run.stages):
             return []
 
-        def line(run: RunData, task: str) -> Line | None:
-            steps, values = over_steps(run, task)
-            return (steps, values, None) if steps else None
+        def line(run: RunData, task: str) -> Scored:
+            return *over_steps(run, task), None
 
         return self._by_task("score-over-steps", "over the optimizer steps", line, self._steps)
 
     def trade_offs(self, points: Mapping[str, list[TradeOff | None]]) -> list[Plot]:
         """Draw old against new score, a point per run and a figure per kind of old score."""
-        plots = []
-        for kind, by_run in points.items():
-            drawn = [(number, point) for number, point in enumerate(by_run) if point is not None]
+        return [
+            self._trade_off(kind, [(number, point) for number, point in enumerate(by_run) if point])
+            for kind, by_run in points.items()
+        ]
 
-            def draw(axes: Any, drawn: list[tuple[int, TradeOff]] = drawn) -> None:
-                for number, point in drawn:
-                    color, place = style(number)["color"], (point.new, point.old)
-                    axes.errorbar(*place, xerr=point.new_stderr, yerr=point.old_stderr, ecolor=color, fmt="none")
-                    axes.plot(*place, marker(number), color=color, markersize=8, label=wrapped(self.labels[number]))
-                first = drawn[0][1]
-                axes.set_xlabel(f"new: {first.new_unit}")
-                axes.set_ylabel(f"old: {first.old_unit}")
-                axes.margins(0.15)
-                legend(axes, len(drawn))
+    def _trade_off(self, kind: str, points: list[tuple[int, TradeOff]]) -> Plot:
+        def draw(axes: Any) -> None:
+            for number, point in points:
+                color, place = style(number)["color"], (point.new.score, point.old.score)
+                axes.errorbar(*place, xerr=point.new.stderr, yerr=point.old.stderr, ecolor=color, fmt="none")
+                axes.plot(*place, marker(number), color=color, markersize=8, label=wrapped(self.labels[number]))
+            axes.set_xlabel(f"new: {points[0][1].new.unit}")
+            axes.set_ylabel(f"old: {points[0][1].old.unit}")
+            axes.margins(0.15)
+            legend(axes, len(points))
 
-            alt = (
-                f"A point per run: the score of the last stage's tasks against that of {kind}; up and right is better."
-            )
-            labels = [self.labels[number] for number, _ in drawn]
-            plots.append(save(self.folder, self.name("old-against-new", kind), f"Last stage's tasks against {kind}",
-                              alt, draw, 2.7 + extra_height(labels)))  # fmt: skip
-        return plots
+        alt = f"A point per run: the score of the last stage's tasks against that of {kind}; up and right is better."
+        title, height = f"Last stage's tasks against {kind}", 2.7 + extra_height([self.labels[n] for n, _ in points])
+        return save(self.folder, self.name("old-against-new", kind), title, alt, draw, height)
 
     def streams(self, group: str, unit: str, only: Callable[[str], bool] = lambda name: True) -> list[Plot]:
         """Draw `loss`, `weight` or `drift` over the optimizer steps, by stream; `only` chooses streams by name."""
-        by_run = [{n: v for n, v in by_stream(run, group).items() if only(n)} for run in self.runs]
-        names = list(dict.fromkeys(name for streams in by_run for name in streams))
-        if not names:
-            return []
-        if len(self.runs) == 1:
-            title = f"{group.capitalize()} by stream"
-            lines = [(name, by_run[0][name]) for name in names]
-            return [self._streams_plot(self.name(group), title, unit, lines)]
-        return [
-            self._streams_plot(
-                self.name(group, name), f"{group.capitalize()}: {name}", unit,
-                [(label, streams.get(name, [])) for label, streams in zip(self.labels, by_run, strict=True)],
-            )
-            for name in names
+        by_run = [{n: parts for n, parts in by_stream(run, group).items() if only(n)} for run in self.runs]
+        word, names = group.capitalize(), dict.fromkeys(name for streams in by_run for name in streams)
+        figures: list[tuple[str, str, list[tuple[str, Parts]]]]
+        if self.several:
+            pairs = list(zip(self.labels, by_run, strict=True))
+            figures = [(f"{word}: {n}", n, [(label, streams.get(n, [])) for label, streams in pairs]) for n in names]
+        else:
+            figures = [(f"{word} by stream", "", list(by_run[0].items()))]
+        plots = [
+            self._lines(self.name(group, name), title, f"{title} in {unit} over the optimizer steps", unit, lines,
+                        HEIGHT, self._steps, _stream_line)
+            for title, name, lines in figures
         ]  # fmt: skip
-
-    def _streams_plot(
-        self, name: str, title: str, unit: str, lines: list[tuple[str, list[tuple[list[int], list[float]]]]]
-    ) -> Plot:
-        def draw(axes: Any) -> None:
-            self._steps(axes)
-            axes.set_ylabel(unit)
-            for number, (label, parts) in enumerate(lines):
-                for part, (steps, values) in enumerate(parts):
-                    x, y = thin(steps, values)
-                    few = marker(number) if len(x) < 12 else None
-                    axes.plot(x, y, marker=few, label=None if part else wrapped(label), **style(number))
-            legend(axes, len(drawn))
-
-        drawn = [label for label, parts in lines if parts]
-        ends = [f"{label} ends at {parts[-1][1][-1]:.4g}" for label, parts in lines if parts]
-        alt = f"{title} in {unit} over the optimizer steps; {'; '.join(ends)}."
-        return save(self.folder, name, title, alt, draw, HEIGHT + extra_height(drawn))
+        return [plot for plot in plots if plot]
 
     def seconds(self) -> Plot | None:
         """Draw the seconds by phase, a bar per run; None if no time was recorded."""
-        phases = list(dict.fromkeys(phase for run in self.runs for phase in run.summary["seconds"]))
+        phases = dict.fromkeys(phase for run in self.runs for phase in run.summary["seconds"])
         if not any(sum(run.summary["seconds"].values()) > 0 for run in self.runs):
             return None
 
@@ -139,9 +125,9 @@ class Figures:
                 axes.barh(range(len(self.runs)), widths, left=left, label=phase, color=style(number)["color"],
                           edgecolor="white", height=0.6)  # fmt: skip
                 left = [a + b for a, b in zip(left, widths, strict=True)]
-            several = len(self.runs) > 1
-            axes.set_yticks(range(len(self.runs)), [str(n + 1) for n in range(len(self.runs))] if several else [""])
-            axes.set_ylabel("run" if several else "")
+            numbers = [str(number) for number in range(1, len(self.runs) + 1)]
+            axes.set_yticks(range(len(self.runs)), numbers if self.several else [""])
+            axes.set_ylabel("run" if self.several else "")
             axes.invert_yaxis()
             axes.set_xlabel("seconds")
             legend(axes, 2)
@@ -159,49 +145,59 @@ class Figures:
             borders(axes, longest)
 
     def _by_task(
-        self, name: str, title: str, line_of: Callable[[RunData, str], Line | None], prepare: Callable[[Any], None]
+        self, name: str, over: str, line: Callable[[RunData, str], Scored], prepare: Callable[[Any], None]
     ) -> list[Plot]:
         """Draw a figure per unit with a line per task, or of several runs a figure per task with a line per run."""
-        tasks = list(dict.fromkeys(task for run in self.runs for task in run.summary["tasks"]))
-        if len(self.runs) == 1:
-            [run] = self.runs
-            groups = [
-                (unit, f"Score {title} ({unit})", unit, [(t, line_of(run, t)) for t in tasks if run.unit(t) == unit])
-                for unit in dict.fromkeys(run.unit(task) for task in tasks)
-            ]
-        else:
+        tasks = dict.fromkeys(task for run in self.runs for task in run.summary["tasks"])
+        units = {task: next(run.unit(task) for run in self.runs if task in run.summary["tasks"]) for task in tasks}
+        if self.several:
             pairs = list(zip(self.labels, self.runs, strict=True))
-            units = {task: next(run.unit(task) for run in self.runs if task in run.summary["tasks"]) for task in tasks}
-            groups = [(t, f"{t} {title}", units[t], [(label, line_of(run, t)) for label, run in pairs]) for t in tasks]
-        plots = [self._lines(self.name(name, group[0]), *group[1:], prepare) for group in groups]
+            figures = [(f"{t} {over}", t, units[t], [(label, line(run, t)) for label, run in pairs]) for t in tasks]
+        else:
+            figures = [
+                (f"Score {over} ({unit})", unit, unit, [(t, line(self.runs[0], t)) for t in tasks if units[t] == unit])
+                for unit in dict.fromkeys(units.values())
+            ]
+        plots = [
+            self._lines(self.name(name, group), title, f"{title}, in {unit}", unit,
+                        [(label, [part] if part[0] else []) for label, part in lines],
+                        HEIGHT + 0.3, prepare, _score_line)
+            for title, group, unit, lines in figures
+        ]  # fmt: skip
         return [plot for plot in plots if plot]
 
     def _lines(
-        self, name: str, title: str, unit: str, lines: list[tuple[str, Line | None]], prepare: Callable[[Any], None]
-    ) -> Plot | None:
-        drawn = [(number, label, line) for number, (label, line) in enumerate(lines) if line is not None]
+        self, name: str, title: str, about: str, unit: str, lines: list[tuple[str, Parts]], height: float,
+        prepare: Callable[[Any], None], draw_line: DrawLine,
+    ) -> Plot | None:  # fmt: skip
+        """Draw the lines that have parts; None if there are none. A line looks the same whichever others are left out.
+
+        `about` begins the text for readers who cannot see the figure.
+        """
+        drawn = [(number, label, parts) for number, (label, parts) in enumerate(lines) if parts]
         if not drawn:
             return None
 
         def draw(axes: Any) -> None:
             prepare(axes)
             axes.set_ylabel(unit)
-            for number, label, (x, y, errors) in drawn:
-                axes.errorbar(
-                    x, y, yerr=errors, label=wrapped(label), marker=marker(number), capsize=3, **style(number)
-                )
-            axes.margins(y=0.1)
+            for number, label, parts in drawn:
+                draw_line(axes, number, wrapped(label), parts)
             legend(axes, len(drawn))
 
-        ends = [f"{label} ends at {line[1][-1]:.4g}" for _, label, line in drawn]
-        labels = [label for _, label, _ in drawn]
-        return save(self.folder, name, title, f"{title}, in {unit}; {'; '.join(ends)}.", draw,
-                    HEIGHT + 0.3 + extra_height(labels))  # fmt: skip
+        ends = "; ".join(f"{label} ends at {parts[-1][1][-1]:.4g}" for _, label, parts in drawn)
+        height += extra_height([label for _, label, _ in drawn])
+        return save(self.folder, name, title, f"{about}; {ends}.", draw, height)
 
 
-def _after_stages(run: RunData, task: str) -> Line | None:
-    scores = {row.stage: row.scores[task] for row in run.matrix if task in row.scores}
-    if not scores:
-        return None
-    errors = [math.nan if score.stderr is None else score.stderr for score in scores.values()]
-    return list(scores), [score.score for score in scores.values()], errors
+def _score_line(axes: Any, number: int, label: str, parts: Parts) -> None:
+    for x, y, errors in parts:
+        axes.errorbar(x, y, yerr=errors, label=label, marker=marker(number), capsize=3, **style(number))
+    axes.margins(y=0.1)
+
+
+def _stream_line(axes: Any, number: int, label: str, parts: Parts) -> None:
+    for part, (steps, values) in enumerate(parts):
+        x, y = thin(steps, values)
+        few = marker(number) if len(x) < 12 else None
+        axes.plot(x, y, marker=few, label=None if part else label, **style(number))

@@ -26,7 +26,6 @@ class StageLog:
 
     number: int
     name: str
-    tasks: list[str]
     first: int
     steps: int
     records: list[dict[str, Any]]
@@ -45,7 +44,10 @@ class SampleSet:
 
 @dataclass(frozen=True)
 class RunData:
-    """A run, read from its folder. `summary` is summary.json; of an unfinished run, what is known so far."""
+    """A run, read from its folder.
+
+    `summary` is summary.json; of an unfinished run, what is known so far. `facts` is versions.json, {} without it.
+    """
 
     folder: Path
     config: dict[str, Any]
@@ -54,8 +56,7 @@ class RunData:
     finished: bool
     stages: list[StageLog]
     sample_sets: list[SampleSet]
-    versions: dict[str, str]
-    commit: str
+    facts: dict[str, Any]
 
     @property
     def name(self) -> str:
@@ -89,7 +90,6 @@ def gather(folder: Path) -> RunData:
         )
     ledger, config = read_ledger(folder), read_yaml(files.config, str(files.config))
     summary = json.loads(files.summary.read_text()) if files.summary.is_file() else _so_far(ledger, config)
-    facts = json.loads(files.versions.read_text()) if files.versions.is_file() else {}
     return RunData(
         folder=folder,
         config=config,
@@ -98,8 +98,7 @@ def gather(folder: Path) -> RunData:
         finished=summary["status"] == "done",
         stages=_stages(files, ledger, config),
         sample_sets=_sample_sets(folder, ledger, config),
-        versions=facts.get("versions", {}),
-        commit=facts.get("git", {}).get("commit", ""),
+        facts=json.loads(files.versions.read_text()) if files.versions.is_file() else {},
     )
 
 
@@ -120,16 +119,12 @@ def _stages(files: RunFolder, ledger: Events, config: dict[str, Any]) -> list[St
     """Return the stages that were begun, in order."""
     planned = {event["stage"]: event["steps"] for event in ledger.all("prepared")}
     stages: list[StageLog] = []
-    first = 0
-    for number, stage in enumerate(config["stages"], 1):
-        if number not in planned:
-            break
-        below = files.stage(number, stage["name"])
-        inside = {step: read_scores(path) for step, path in below.score_files().items()}
-        tasks = [task["name"] for task in stage["tasks"]]
-        records = read_lines(below.metrics)
-        stages.append(StageLog(number, stage["name"], tasks, first, planned[number], records, inside))
-        first += planned[number]
+    for number, steps in planned.items():
+        name = config["stages"][number - 1]["name"]
+        folder = files.stage(number, name)
+        inside = {step: read_scores(path) for step, path in folder.score_files().items()}
+        first = sum(stage.steps for stage in stages)
+        stages.append(StageLog(number, name, first, steps, read_lines(folder.metrics), inside))
     return stages
 
 
@@ -139,15 +134,12 @@ def _sample_sets(folder: Path, ledger: Events, config: dict[str, Any]) -> list[S
     root = str(nearby if nearby.is_dir() else Path(config["storage"]) / "store")
     models = {event["hash"]: event["path"] for event in ledger.all("start_model")}
     models |= {event["hash"]: event["model"] for event in ledger.all("stage_done")}
-    sets: dict[tuple[int, str], SampleSet] = {}
-    for event in ledger.all("prepared"):
-        for name in event["samples"]:
-            samples = Artefact("samples", name, root)
-            if samples.complete:
-                model = models.get(samples.manifest()["model"])
-                stage = event["stage"]
-                sets[stage, name] = SampleSet(stage, config["stages"][stage - 1]["name"], samples, model)
-    return list(sets.values())
+    used = dict.fromkeys((event["stage"], name) for event in ledger.all("prepared") for name in event["samples"])
+    return [
+        SampleSet(stage, config["stages"][stage - 1]["name"], samples, models.get(samples.manifest()["model"]))
+        for stage, samples in ((stage, Artefact("samples", name, root)) for stage, name in used)
+        if samples.complete
+    ]
 
 
 def by_stream(run: RunData, group: str) -> dict[str, list[tuple[list[int], list[float]]]]:
@@ -164,13 +156,8 @@ def by_stream(run: RunData, group: str) -> dict[str, list[tuple[list[int], list[
 
 def over_steps(run: RunData, task: str) -> tuple[list[int], list[float]]:
     """Return the scores of a task at steps of the run: before the first, inside the stages, and after each stage."""
-    points: dict[int, float] = {}
     after = {0: 0} | {stage.number: stage.first + stage.steps for stage in run.stages}
-    for stage in run.stages:
-        for step, scores in stage.inside.items():
-            if task in scores:
-                points[stage.first + step] = scores[task].score
-    for row in run.matrix:
-        if task in row.scores and row.stage in after:
-            points[after[row.stage]] = row.scores[task].score
+    measured = [(stage.first + step, scores) for stage in run.stages for step, scores in stage.inside.items()]
+    measured += [(after[row.stage], row.scores) for row in run.matrix if row.stage in after]
+    points = {step: scores[task].score for step, scores in measured if task in scores}
     return sorted(points), [points[step] for step in sorted(points)]

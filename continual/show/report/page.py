@@ -3,7 +3,6 @@
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,68 +14,25 @@ from continual.show.progress import duration
 from continual.show.report.draw import Plot
 from continual.show.report.gather import RunData
 from continual.show.report.series import differing, shown
-from continual.show.report.trade_off import TradeOff
 from continual.show.tables import TOKENS
 
-TOKEN_KEYS = (*TOKENS, ("task_tokens", "of these, the tasks' own"))
 
-
-@dataclass(frozen=True)
-class SamplesView:
-    """A sample set on the page: its manifest, its first samples (see `samples.make_shown`), or why there are none."""
-
-    stage: int
-    stage_name: str
-    manifest: dict[str, Any]
-    lines: list[dict[str, Any]]
-    missing: str
-
-
-@dataclass(frozen=True)
-class Page:
-    """Everything that the template shows; lists have an entry per run in the order of `labels`."""
-
-    runs: Sequence[RunData]
-    labels: Sequence[str]
-    matrices: Sequence[Plot | None]
-    over_stages: Sequence[Plot]
-    over_steps: Sequence[Plot]
-    trade_off_points: dict[str, list[TradeOff | None]]
-    trade_offs: Sequence[Plot]
-    losses: Sequence[Plot]
-    drift: Sequence[Plot]
-    weights: Sequence[Plot]
-    seconds: Plot | None
-    samples: Sequence[Sequence[SamplesView]]
-
-    @property
-    def title(self) -> str:
-        return self.runs[0].name if len(self.runs) == 1 else f"{len(self.runs)} runs compared"
-
-
-def render(page: Page) -> str:
-    """Return the whole HTML file."""
+def render(runs: Sequence[RunData], labels: Sequence[str], **content: Any) -> str:
+    """Return the whole HTML file. `content`: what else the template shows, lists in the order of `labels`."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
                                      lstrip_blocks=True)  # fmt: skip
-    environment.globals |= {
-        "number": number,
-        "derived": derived,
-        "inline": inline,
-        "duration": duration,
-        "shown": shown,
-        "figures": FIGURES,
-        "token_keys": TOKEN_KEYS,
-    }
+    environment.globals |= {"number": number, "derived": derived, "inline": inline, "duration": duration}
     template = environment.from_string((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
-    configs = [run.config for run in page.runs]
-    points = page.trade_off_points.items()
     return template.render(
-        page=page,
-        entries=list(zip(page.labels, page.runs, strict=True)),
-        trade_offs={kind: list(zip(page.labels, page.runs, by_run, strict=True)) for kind, by_run in points},
-        samples=list(zip(page.labels, page.samples, strict=True)),
-        differences=differing(configs) if len(configs) > 1 else {},
-        phases=list(dict.fromkeys(phase for run in page.runs for phase in run.summary["seconds"])),
+        runs=runs,
+        labels=labels,
+        entries=list(zip(labels, runs, strict=True)),
+        differences=differing([run.config for run in runs]),
+        shown=shown,
+        figures=FIGURES,
+        token_keys=TOKENS | {"task_tokens": "of these, the tasks' own"},
+        phases=dict.fromkeys(phase for run in runs for phase in run.summary["seconds"]),
+        **content,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from continual.config.measured import Measured
-from continual.forgetting import Scores
+from continual.forgetting import Score
 from continual.show.report.gather import RunData
 
 EARLIER, OLD = "earlier stages' tasks", "old abilities"
@@ -13,14 +13,10 @@ EARLIER, OLD = "earlier stages' tasks", "old abilities"
 
 @dataclass(frozen=True)
 class TradeOff:
-    """Mean scores after the last stage, with their standard errors (None: unknown) and units."""
+    """Mean scores after the last stage."""
 
-    new: float
-    new_stderr: float | None
-    new_unit: str
-    old: float
-    old_stderr: float | None
-    old_unit: str
+    new: Score
+    old: Score
 
 
 def trade_offs(runs: Sequence[RunData]) -> dict[str, list[TradeOff | None]]:
@@ -39,18 +35,15 @@ def trade_offs(runs: Sequence[RunData]) -> dict[str, list[TradeOff | None]]:
 
 
 def _point(run: RunData, new: list[str], old: list[str]) -> TradeOff | None:
-    if not run.finished:
+    if not (run.finished and (learned := _mean(run, new)) and (kept := _mean(run, old))):
         return None
-    parts = [_mean(run, run.matrix[-1].scores, tasks) for tasks in (new, old)]
-    if parts[0] is None or parts[1] is None:
-        return None
-    return TradeOff(*parts[0], *parts[1])
+    return TradeOff(learned, kept)
 
 
-def _mean(run: RunData, scores: Scores, tasks: list[str]) -> tuple[float, float | None, str] | None:
-    units = {run.unit(task) for task in tasks}
+def _mean(run: RunData, tasks: list[str]) -> Score | None:
+    scores, units = run.matrix[-1].scores, {run.unit(task) for task in tasks}
     if len(units) != 1 or not all(task in scores for task in tasks):
         return None
     errors = [error for task in tasks if (error := scores[task].stderr) is not None]
     stderr = math.sqrt(sum(error**2 for error in errors)) / len(tasks) if len(errors) == len(tasks) else None
-    return sum(scores[task].score for task in tasks) / len(tasks), stderr, units.pop()
+    return Score(sum(scores[task].score for task in tasks) / len(tasks), stderr, unit=units.pop())

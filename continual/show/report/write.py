@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from continual.errors import describe
 from continual.ledger.folder import RunFolder
 from continual.show.report.figures import Figures
 from continual.show.report.gather import RunData, SampleSet, gather
-from continual.show.report.page import Page, SamplesView, render
-from continual.show.report.samples import Make, make_shown, model_there, read_shown
+from continual.show.report.page import render
+from continual.show.report.samples import Make, make_shown, read_shown
 from continual.show.report.series import names
 from continual.show.report.trade_off import trade_offs
-from continual.store import Store, write_atomic
+from continual.store import write_atomic
 
 
 def write_report(folders: Sequence[Path], output: Path | None = None, make: Make = make_shown) -> Path:
@@ -25,36 +26,39 @@ def write_report(folders: Sequence[Path], output: Path | None = None, make: Make
     pictures = output.with_suffix("") if output.suffix else output.with_name(f"{output.name}-figures")
     pictures.mkdir(parents=True, exist_ok=True)
     labels = names(runs)
-    figures, points = Figures(runs, labels, pictures), trade_offs(runs)
-    page = Page(
-        runs=runs,
-        labels=labels,
-        matrices=[figures.matrix(number) for number in range(len(runs))],
+    figures, points = Figures(runs, labels, pictures), trade_offs(runs) if len(runs) > 1 else {}
+    page = render(
+        runs,
+        labels,
+        matrices=[plot for number in range(len(runs)) if (plot := figures.matrix(number))],
         over_stages=figures.over_stages(),
         over_steps=figures.over_steps(),
-        trade_off_points=points if len(runs) > 1 else {},
-        trade_offs=figures.trade_offs(points) if len(runs) > 1 else [],
+        points=points,
+        trade_offs=figures.trade_offs(points),
         losses=figures.streams("loss", "nats per token"),
         drift=figures.streams("drift", "nats per token"),
         weights=figures.streams("weight", "weight", lambda name: name != "task"),
         seconds=figures.seconds(),
-        samples=[[_view(run, sample_set, make) for sample_set in run.sample_sets] for run in runs],
+        samples=[
+            (label, sample_set, *_shown(run, sample_set, make))
+            for label, run in zip(labels, runs, strict=True)
+            for sample_set in run.sample_sets
+        ],
     )
-    write_atomic(output, render(page))
+    write_atomic(output, page)
     return output
 
 
-def _view(run: RunData, sample_set: SampleSet, make: Make) -> SamplesView:
-    """Return the samples of a set for reading, scored now if needed, or the reason why there are none."""
+def _shown(run: RunData, sample_set: SampleSet, make: Make) -> tuple[list[dict[str, Any]], str]:
+    """Return the first samples of a set, scored now if needed, and the reason why there are none."""
     samples, model = sample_set.samples, sample_set.model
     missing = ""
     if not read_shown(samples):
-        if model is None or not model_there(model):
+        if model is None or not Path(model).is_dir():
             missing = "The model that made these samples is gone, so they cannot be decoded and scored."
         else:
             try:
-                make(Store(samples.root), samples, model, run.config["model"]["dtype"])
+                make(samples, model, run.config["model"]["dtype"])
             except Exception as error:  # a model that fails must not cost the rest of the page
                 missing = f"These samples could not be scored: {describe(error)}"
-    manifest = samples.manifest()
-    return SamplesView(sample_set.stage, sample_set.stage_name, manifest, read_shown(samples), missing)
+    return read_shown(samples), missing

@@ -251,7 +251,7 @@ def test_a_score_is_the_same_after_a_file():
     text = Score(-1.5, 0.1, 7, "nats/token", "nll", "none", tokens=90)
     task = Score(0.5, None, 7, "accuracy", "acc", "none")
     for score in (text, task):
-        assert Score.from_json(json.loads(json.dumps(score.as_json()))) == score
+        assert Score(**json.loads(json.dumps(score.as_json()))) == score
     assert list(text.as_json()) == ["score", "stderr", "n", "unit", "metric", "filter", "tokens"]
     assert list(task.as_json()) == ["score", "stderr", "n", "unit", "metric", "filter"]
 

@@ -262,8 +262,8 @@ def test_old_against_new(storage: Path, tmp_path: Path) -> None:
     kept, lost = points[EARLIER][:2]
     assert kept is not None
     assert lost is not None
-    assert (kept.new, kept.old, lost.new, lost.old) == (0.75, 0.875, 0.9375, 0.125)
-    assert kept.new_stderr == pytest.approx(math.sqrt(0.75 * 0.25 / (N - 1)))
+    assert (kept.new.score, kept.old.score, lost.new.score, lost.old.score) == (0.75, 0.875, 0.9375, 0.125)
+    assert kept.new.stderr == pytest.approx(math.sqrt(0.75 * 0.25 / (N - 1)))
     page = Read(write_report([storage / name for name in ("kept", "lost", "going")], tmp_path / "three.html"))
     assert page.numbers["lost", "new"] == (0.9375, "0.938")
     assert page.numbers["lost", "old"] == (0.125, "0.125")
@@ -282,8 +282,8 @@ def test_old_abilities_are_a_mean_of_one_unit(storage: Path) -> None:
     run.summary["unit"] |= {"x": "accuracy", "y": "accuracy"}
     [point] = trade_offs([run])[OLD]
     assert point is not None
-    assert point.old == pytest.approx(0.6)
-    assert point.old_stderr == pytest.approx(0.25)
+    assert point.old.score == pytest.approx(0.6)
+    assert point.old.stderr == pytest.approx(0.25)
     run.summary["unit"]["y"] = "nats"
     assert OLD not in trade_offs([run])
 
@@ -387,7 +387,7 @@ def test_log_probabilities_are_the_models_own(tmp_path: Path) -> None:
         writer.put(0, pa.table({"number": [0, 1, 2], "start": starts, "tokens": bodies}))
         writer.finish()
     assert read_shown(samples) == []
-    make_shown(store, samples, str(tmp_path / "model"), "float32")
+    make_shown(samples, str(tmp_path / "model"), "float32")
     for line, start, body in zip(read_shown(samples), starts, bodies, strict=True):
         with torch.no_grad():
             logits = model(torch.tensor([start + body])).logits[0].double()

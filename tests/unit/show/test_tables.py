@@ -1,10 +1,10 @@
-"""The tables of a run: matrix, figures, two runs next to each other, what to type next."""
+"""The tables of a run: matrix, figures, what to type next."""
 
 from pathlib import Path
 from typing import Any
 
 from continual.forgetting import Score, StageScores, matrix_as_json
-from continual.show.tables import closing, figures_lines, matrix_text, side_by_side
+from continual.show.tables import closing, figures_lines, matrix_text
 
 MATRIX = [
     StageScores(0, "start", {"a": Score(0.0, 0.001), "b": Score(-1.3)}),
@@ -43,16 +43,6 @@ def test_the_figures() -> None:
     assert lines["backward transfer"] == "-0.020"
     assert lines["tokens"] == "12,345 sampled, 0 reused, 99 trained on"
     assert lines["time"] == "train 12 s"
-
-
-def test_two_runs_side_by_side() -> None:
-    other = {**SUMMARY, "forgetting": 0.97, "tasks": ["a"]}
-    text = side_by_side(SUMMARY, other, ("with replay", "without"))
-    lines = text.splitlines()
-    assert lines[0].split("  ")[1] == "with replay"
-    assert lines[0].endswith("without")
-    assert any(line.count("forgetting ") == 2 and "0.020" in line and "0.970" in line for line in lines)
-    assert len({line.index("stage", 10) for line in lines if line.count("stage") == 2}) == 1
 
 
 def test_the_end_of_a_run_says_what_to_type_next(tmp_path: Path) -> None:
