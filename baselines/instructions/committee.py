@@ -29,24 +29,24 @@ SCORE = re.compile(r"[*_#\s]*score[*_\s]*:[*_\s]*([1-5])(?:\.0+)?(?:\s*/\s*5)?[.
 
 
 def judge_prompt(instruction: str, answer: str) -> str:
-    """What a judge is asked about one candidate."""
+    """Return what a judge is asked about one candidate."""
     return RUBRIC.format(instruction=instruction, answer=answer)
 
 
 def parse_score(text: str) -> int | None:
-    """The number on the last line that is not blank, 1 to 5, or None where that line is no score."""
+    """Return the number on the last line that is not blank, 1 to 5, or None where that line is not a score."""
     lines = text.strip().splitlines()
-    found = SCORE.fullmatch(lines[-1]) if lines else None
-    return int(found[1]) if found else None
+    match = SCORE.fullmatch(lines[-1]) if lines else None
+    return int(match[1]) if match else None
 
 
 def mean_score(scores: Sequence[int | None]) -> float | None:
-    """The mean over the judges whose score could be read; None where there is no such judge."""
+    """Return the mean over the judges whose score could be read; None where there is no such judge."""
     given = [score for score in scores if score is not None]
     return sum(given) / len(given) if given else None
 
 
 def best(means: Sequence[float | None]) -> int | None:
-    """The place of the highest mean, the first of equal ones; None where no candidate has one."""
+    """Return the place of the highest mean, the first of equal ones; None where no candidate has one."""
     known = [(-mean, place) for place, mean in enumerate(means) if mean is not None]
     return min(known)[1] if known else None

@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Generator as Making
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import chain, islice
 from typing import Any
 
 import pyarrow as pa
@@ -55,82 +57,71 @@ def explain(error: Exception, generator: Generator) -> tuple[str, str]:
 
 
 def ask_endpoint(ctx: Context, generator: Generator, texts: list[str], ask: Ask) -> Replies:
-    """What the endpoint says to each text as a user's only message; from the store what is there.
+    """Return what the endpoint says to each text as a user's only message; from the store what was asked before.
 
-    Reply i of the artefact is to text i mod len(texts). A request that the endpoint calls bad has no reply. Raises
-    ContinualError when more than `generate.max_failed` of them are bad, or when the endpoint stops answering.
+    A request that the endpoint calls bad has no reply. Raises ContinualError when more than `generate.max_failed` of
+    them are bad, or when the endpoint stops answering.
     """
     count = ask.samples * len(texts)
     how = {"tokens": ask.tokens, "temperature": ask.temperature, "top_p": ask.top_p, "seed": ask.seed}
     inputs = {"replies": generator.place, "texts": digest(texts), "count": count, **how}
     artefact = ctx.store.artefact("replies", inputs)
-    shards = -(-count // SHARD)
     with ctx.store.write(artefact, inputs) as writer:
         if writer is not None:
-            wanted = {n: range(n * SHARD, min(count, (n + 1) * SHARD)) for n in writer.missing(shards)}
-            missing = [number for numbers in wanted.values() for number in numbers]
-            with ctx.step(ask.title) as step, closing(_ask(generator, texts, ask, missing)) as made:
-                for shard, numbers in wanted.items():
-                    found = [next(made) for _ in numbers]
-                    bad = [reason for reply, _, reason in found if reply is None]
-                    facts = {"replies": len(found) - len(bad), "failed": len(bad), "tokens": sum(m[1] for m in found)}
-                    writer.put(shard, _table(numbers, [reply for reply, _, _ in found]), **facts)
+            shards = {n: range(n * SHARD, min(count, (n + 1) * SHARD)) for n in writer.missing(-(-count // SHARD))}
+            missing = list(chain.from_iterable(shards.values()))
+            with ctx.step(ask.title) as step, closing(_ask(generator, texts, ask, missing)) as answers:
+                for shard, numbers in shards.items():
+                    replies, tokens, reasons = zip(*islice(answers, len(numbers)), strict=True)
+                    failed = replies.count(None)
+                    facts = {"replies": len(replies) - failed, "failed": failed, "tokens": sum(tokens)}
+                    writer.put(shard, _table(numbers, replies), **facts)
                     failed, most = writer.counts["failed"], ctx.max_failed
                     if failed > most * count:
-                        allowed = f"more than `generate.max_failed` ({most}) allows"
                         raise ContinualError(
-                            f"{generator.url} refused {failed} of {count} requests, {allowed}: {bad[-1]}"
+                            f"{generator.url} refused {failed} of {count} requests, more than `generate.max_failed` "
+                            f"({most}) allows: {[*filter(None, reasons)][-1]}"
                         )
                     step.update(writer.counts["rows"], count)
             writer.finish()
-    replied: Replies = [[None] * ask.samples for _ in texts]
-    for table in artefact.tables():
-        for row in table.to_pylist():
-            if row["text"] is not None:
-                at = row["number"]
-                replied[at % len(texts)][at // len(texts)] = Reply(row["text"], row["finished"])
-    return replied
+    rows = (row for table in artefact.tables() for row in table.to_pylist())
+    return {row["number"]: Reply(row["text"], row["finished"]) for row in rows if row["text"] is not None}
 
 
-def _table(numbers: range, found: list[Reply | None]) -> pa.Table:
-    texts = pa.array([reply.text if reply else None for reply in found], pa.string())
-    finished = pa.array([bool(reply and reply.finished) for reply in found])
+def _table(numbers: range, replies: Sequence[Reply | None]) -> pa.Table:
+    texts = pa.array([reply and reply.text for reply in replies], pa.string())
+    finished = pa.array([bool(reply and reply.finished) for reply in replies])
     return pa.table({"number": pa.array(list(numbers), pa.int64()), "text": texts, "finished": finished})
 
 
 def _ask(generator: Generator, texts: list[str], ask: Ask, numbers: list[int]) -> Making[Made, None, None]:
-    """Replies in the order of `numbers`, several requests on their way at a time."""
+    """Yield replies in the order of `numbers`, several requests on their way at a time."""
     import openai
 
     connection, pool = client(generator), ThreadPoolExecutor(generator.concurrency)
 
-    def one(number: int) -> Made:
-        how = {
-            "max_tokens": ask.tokens,
-            "temperature": ask.temperature,
-            "top_p": ask.top_p,
-            "seed": sample_seed(ask.seed, number),
-        }
+    def reply(number: int) -> Made:
+        text, seed = texts[number % len(texts)], sample_seed(ask.seed, number)
+        how = {"max_tokens": ask.tokens, "temperature": ask.temperature, "top_p": ask.top_p, "seed": seed}
         try:
-            return _complete(connection, generator, texts[number % len(texts)], how)
+            return _complete(connection, generator, text, how)
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             return None, 0, error.message
         except openai.OpenAIError as error:
             raise ContinualError("; ".join(explain(error, generator))) from error
 
     try:
-        yield from pool.map(one, numbers)
+        yield from pool.map(reply, numbers)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         connection.close()
 
 
 def _complete(connection: Any, generator: Generator, text: str, how: dict[str, Any]) -> Made:
-    said = connection.chat.completions.create(
-        model=generator.model, messages=[{"role": "user", "content": text}], **how
-    )
-    if not said.choices:
+    messages = [{"role": "user", "content": text}]
+    answer = connection.chat.completions.create(model=generator.model, messages=messages, **how)
+    if not answer.choices:
         return None, 0, "a reply without choices"
-    choice, used = said.choices[0], said.usage
+    choice, used = answer.choices[0], answer.usage
     reply = Reply((choice.message.content or "").strip(), finished=choice.finish_reason == "stop")
     return reply, used.completion_tokens if used else 0, ""

@@ -6,15 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from continual.api import (
-    ConfigurationError,
-    Context,
-    ModelRef,
-    SampleRequest,
-    StageView,
-    Strict,
-    load_tokenizer,
-)
+from continual.api import ConfigurationError, Context, ModelRef, SampleRequest, StageView, Strict, load_tokenizer
 
 SELF = "self"
 
@@ -93,53 +85,52 @@ class Reply:
     finished: bool
 
 
-Replies = list[list[Reply | None]]
-"""By text, then by sample; None where the request failed or did not fit the model's context."""
+Replies = dict[int, Reply]
+"""Replies by number: reply i is to text i mod len(texts). Those are missing that failed or did not fit the model."""
 
 
-def replies(samples: Any, tokenizer: Any) -> dict[int, Reply]:
-    """The decoded samples of a samples artefact, by number."""
+def sample_replies(
+    ctx: Context, model: ModelRef, tokenizer: Any, prompts: list[list[int]], ask: Ask
+) -> tuple[Replies, str]:
+    """Return what a local model says after each prompt, and the hash of the samples artefact."""
+    request = SampleRequest(
+        model,
+        count=ask.samples * len(prompts),
+        start="prompts",
+        prompts=prompts,
+        new_tokens=ask.tokens,
+        temperature=ask.temperature,
+        top_p=ask.top_p,
+        seed=ask.seed,
+    )
+    samples = ctx.generate(request, ask.title)
     stop = set(samples.manifest()["settings"]["stop"])
-    found = {}
+    replies = {}
     for table in samples.tables():
         for number, tokens in zip(table["number"].to_pylist(), table["tokens"].to_pylist(), strict=True):
             text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
-            found[number] = Reply(text, finished=bool(tokens) and tokens[-1] in stop)
-    return found
+            replies[number] = Reply(text, finished=bool(tokens) and tokens[-1] in stop)
+    return replies, samples.hash
 
 
 def ask_local(ctx: Context, model: ModelRef, texts: list[str], ask: Ask) -> tuple[Replies, list[str]]:
-    """What a local model says to each text as a user's only message, through its own tokenizer and chat template.
+    """Return what a local model says to each text as a user's only message, through its tokenizer and chat template.
 
-    With the hash of the samples artefact behind it, if any text fits the model.
+    Return also the hash of the samples artefact, if any text fits the model.
     """
     tokenizer = load_tokenizer(model.path)
     prompts = [chat_prompt(tokenizer, text) for text in texts]
     positions = ctx.view.facts(model.path).positions
-    room = max(map(len, prompts)) if positions is None else positions - ask.tokens
-    fitting = [number for number, prompt in enumerate(prompts) if len(prompt) <= room]
-    found: Replies = [[None] * ask.samples for _ in texts]
-    made = []
-    if fitting:
-        request = SampleRequest(
-            model,
-            count=ask.samples * len(fitting),
-            start="prompts",
-            prompts=[prompts[number] for number in fitting],
-            new_tokens=ask.tokens,
-            temperature=ask.temperature,
-            top_p=ask.top_p,
-            seed=ask.seed,
-        )
-        samples = ctx.generate(request, ask.title)
-        for number, reply in replies(samples, tokenizer).items():
-            found[fitting[number % len(fitting)]][number // len(fitting)] = reply
-        made.append(samples.hash)
-    return found, made
+    fitting = [n for n, prompt in enumerate(prompts) if positions is None or len(prompt) + ask.tokens <= positions]
+    if not fitting:
+        return {}, []
+    replies, samples = sample_replies(ctx, model, tokenizer, [prompts[number] for number in fitting], ask)
+    numbers = {n: fitting[n % len(fitting)] + len(texts) * (n // len(fitting)) for n in replies}
+    return {numbers[n]: reply for n, reply in replies.items()}, [samples]
 
 
 def chat_prompt(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a conversation in which a user has said `text` and the assistant is to speak."""
+    """Return the token ids of a conversation in which a user has said `text` and the assistant is to speak."""
     turns = [{"role": "user", "content": text}]
     rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     return list(tokenizer(rendered, add_special_tokens=False)["input_ids"])

@@ -7,9 +7,9 @@ from typing import Any
 from baselines.instructions.committee import best, judge_prompt, mean_score, parse_score
 from baselines.instructions.duplicates import first_of_each
 from baselines.instructions.endpoint import ask_endpoint
-from baselines.instructions.generators import Ask, Replies, ask_local, replies
+from baselines.instructions.generators import Ask, Reply, ask_local, sample_replies
 from baselines.instructions.options import SynthesisOptions
-from continual.api import ConfigurationError, Context, ModelRef, SampleRequest, load_tokenizer, template_start
+from continual.api import ConfigurationError, Context, ModelRef, load_tokenizer, template_start
 
 PART = 4096
 """Instructions that are answered and judged together: bounds what the driver holds of prompts and replies."""
@@ -50,7 +50,7 @@ class Rounds:
         self.illegible = [0] * len(self.models)
 
     def run(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """The kept pairs (`messages`, `score`, `generator`) in the order of their instructions, and what was counted.
+        """Return the kept pairs (`messages`, `score`, `generator`) in their instructions' order, and what was counted.
 
         Raises ConfigurationError when none is left.
         """
@@ -73,96 +73,82 @@ class Rounds:
         return pairs, {**counts, "kept_by": kept_by, "unparsable_by": self.illegible, "samples": self.samples}
 
     def _instructions(self) -> list[str]:
-        """What the model says after its chat template where a user would speak, without duplicates."""
+        """Return what the model says after its chat template where a user would speak, without duplicates."""
         ctx, options, counts = self.ctx, self.options, self.counts
         model = options.frozen_model(ctx)
         tokenizer = load_tokenizer(model.path)
-        counts["sampled"] = options.count(ctx.view)
-        request = SampleRequest(
-            model,
-            count=counts["sampled"],
-            start="prompts",
-            prompts=[template_start(tokenizer)[0]],
-            new_tokens=options.longest(ctx.view)[0],
-            temperature=options.instruction_temperature,
-            top_p=options.instruction_top_p,
-            seed=options.seed_of(ctx),
-        )
-        samples = ctx.generate(request, "instructions")
-        self.samples.append(samples.hash)
-        found = list(replies(samples, tokenizer).values())
-        whole = [reply.text for reply in found if reply.finished]
-        texts = [text for text in whole if text]
+        how = (options.longest(ctx.view)[0], options.instruction_temperature, options.instruction_top_p)
+        ask = Ask(options.count(ctx.view), *how, options.seed_of(ctx), title="instructions")
+        replies, samples = sample_replies(ctx, model, tokenizer, [template_start(tokenizer)[0]], ask)
+        self.samples.append(samples)
+        counts["sampled"] = ask.samples
+        texts = self._texts([replies.get(number) for number in range(ask.samples)])
         kept, counts["duplicates"], counts["near_duplicates"] = first_of_each(texts)
-        counts["failed"] = counts["sampled"] - len(found)
-        counts["cut"] = len(found) - len(whole)
-        counts["empty"] = len(whole) - len(texts)
         counts["instructions"] = len(kept)
         return [texts[place] for place in kept]
 
-    def _ask(self, number: int, texts: list[str], ask: Ask) -> Replies:
-        model = self.models[number]
-        if model is None:
-            return ask_endpoint(self.ctx, self.options.generators[number], texts, ask)
-        replied, made = ask_local(self.ctx, model, texts, ask)
-        self.samples += made
-        return replied
+    def _ask(self, number: int, texts: list[str], ask: Ask) -> list[list[Reply | None]]:
+        """Return what generator `number` replies, by text and then by sample; None where it does not."""
+        if (model := self.models[number]) is None:
+            replies = ask_endpoint(self.ctx, self.options.generators[number], texts, ask)
+        else:
+            replies, samples = ask_local(self.ctx, model, texts, ask)
+            self.samples += samples
+        numbers = range(ask.samples * len(texts))
+        return [[replies.get(number) for number in numbers[place :: len(texts)]] for place in range(len(texts))]
+
+    def _texts(self, replies: list[Reply | None], of: str = "") -> list[str]:
+        """Return the replies that came to an end and say something; count the others."""
+        for reply in replies:
+            if reply is None or not (reply.finished and reply.text):
+                self.counts[("failed" if reply is None else "empty" if reply.finished else "cut") + of] += 1
+        return [reply.text for reply in replies if reply and reply.finished and reply.text]
 
     def _candidates(self, part: list[str], where: str) -> list[Candidate]:
-        """All answers that came to an end and say something."""
-        ctx, options, counts = self.ctx, self.options, self.counts
-        tokens, found = options.longest(ctx.view)[1], []
-        how = (options.answers, tokens, options.answer_temperature, options.answer_top_p, options.seed_of(ctx))
+        """Return all answers that can be used."""
+        options, tokens = self.options, self.options.longest(self.ctx.view)[1]
+        how = (options.answers, tokens, options.answer_temperature, options.answer_top_p, options.seed_of(self.ctx))
+        candidates = []
         for number, generator in enumerate(options.generators):
             ask = Ask(*how, title=f"answers of {generator.title}{where}")
             for place, answers in enumerate(self._ask(number, part, ask)):
-                for reply in answers:
-                    if reply is None:
-                        counts["failed_answers"] += 1
-                    elif not reply.finished:
-                        counts["cut_answers"] += 1
-                    elif not reply.text:
-                        counts["empty_answers"] += 1
-                    else:
-                        found.append(Candidate(place, number, reply.text))
-        counts["candidates"] += len(found)
-        return found
+                candidates += [Candidate(place, number, text) for text in self._texts(answers, "_answers")]
+        self.counts["candidates"] += len(candidates)
+        return candidates
 
     def _means(self, part: list[str], candidates: list[Candidate], where: str) -> list[float | None]:
-        """The candidates' mean scores over the whole committee; a score that cannot be read is counted, and is none."""
+        """Return the candidates' mean scores over the whole committee, None without a score; count unreadable ones."""
         if not candidates:
             return []
         options, counts = self.options, self.counts
-        texts = [judge_prompt(part[one.place], one.text) for one in candidates]
-        scores: list[list[int | None]] = [[] for _ in candidates]
+        texts = [judge_prompt(part[candidate.place], candidate.text) for candidate in candidates]
+        scores = []
         for number, generator in enumerate(options.generators):
             how = (1, options.judge_tokens, options.judge_temperature, 1.0, options.seed_of(self.ctx))
-            replied = self._ask(number, texts, Ask(*how, title=f"scores by {generator.title}{where}"))
+            replies = self._ask(number, texts, Ask(*how, title=f"scores by {generator.title}{where}"))
+            scores.append([reply and parse_score(reply.text) for (reply,) in replies])
+            failed = replies.count([None])
             counts["judgements"] += len(texts)
-            for given, (reply,) in zip(scores, replied, strict=True):
-                given.append(parse_score(reply.text) if reply else None)
-                if reply is None:
-                    counts["failed_judgements"] += 1
-                elif given[-1] is None:
-                    counts["unparsable"] += 1
-                    self.illegible[number] += 1
-        means = [mean_score(given) for given in scores]
+            counts["failed_judgements"] += failed
+            self.illegible[number] += scores[-1].count(None) - failed
+        counts["unparsable"] = sum(self.illegible)
+        means = [mean_score(given) for given in zip(*scores, strict=True)]
         counts["unscored"] += means.count(None)
         return means
 
     def _kept(self, part: list[str], candidates: list[Candidate], means: list[float | None]) -> list[dict[str, Any]]:
-        """One pair for each instruction that has a scored answer, if it is good enough."""
-        of: list[list[int]] = [[] for _ in part]
-        for number, one in enumerate(candidates):
-            of[one.place].append(number)
+        """Return one pair for each instruction that has a scored answer, if it is good enough."""
+        answers: list[list[tuple[float | None, Candidate]]] = [[] for _ in part]
+        for mean, candidate in zip(means, candidates, strict=True):
+            answers[candidate.place].append((mean, candidate))
         pairs = []
-        for instruction, numbers in zip(part, of, strict=True):
-            chosen = best([means[number] for number in numbers])
+        for instruction, scored in zip(part, answers, strict=True):
+            chosen = best([mean for mean, _ in scored])
             if chosen is None:
                 self.counts["unanswered"] += 1
                 continue
-            score, answer = means[numbers[chosen]], candidates[numbers[chosen]]
-            if self.options.min_score is not None and score is not None and score < self.options.min_score:
+            score, answer = scored[chosen]
+            if score is not None and score < (self.options.min_score or 0.0):
                 self.counts["below_min_score"] += 1
                 continue
             turns = [{"role": "user", "content": instruction}, {"role": "assistant", "content": answer.text}]
