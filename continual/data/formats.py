@@ -51,28 +51,25 @@ def encode(document: Document, source: Source, tokenizer: Any, row_tokens: int) 
     end = [tokenizer.eos_token_id] if source.end_token and tokenizer.eos_token_id is not None else []
     if form.kind == "messages":
         ids, weights = _chat(values[0], tokenizer)
-    elif form.kind == "prompt":
-        before = special_prefix(tokenizer) + _plain(tokenizer, str(values[0]))
-        after = _plain(tokenizer, str(values[1])) + end
-        ids, weights = before + after, [0.0] * len(before) + [1.0] * len(after)
     else:
-        prefix = special_prefix(tokenizer)
-        body = _plain(tokenizer, str(values[0])) + end
-        if source.cuts and len(prefix) + len(body) > row_tokens:
-            room = row_tokens - len(prefix)
-            return [_piece(prefix + body[start : start + room], None, CUT) for start in range(0, len(body), room)]
-        ids, weights = prefix + body, [1.0] * (len(prefix) + len(body))
+        *prompt, body = (_plain(tokenizer, str(value)) for value in values)
+        before, after = sum(prompt, special_prefix(tokenizer)), body + end
+        room = row_tokens - len(before)
+        if form.kind == "text" and source.cuts and len(after) > room:
+            cut = [before + after[start : start + room] for start in range(0, len(after), room)]
+            return [_piece(ids, [1.0] * len(ids), CUT) for ids in cut]
+        ids, weights = before + after, [0.0 if prompt else 1.0] * len(before) + [1.0] * len(after)
     if len(ids) < 2:
-        return [_piece([], None, EMPTY)]
+        return [_piece([], [], EMPTY)]
     if len(ids) > row_tokens:
-        return [_piece(ids[:row_tokens], weights[:row_tokens], CUT)] if source.cuts else [_piece([], None, DROPPED)]
+        return [_piece(ids[:row_tokens], weights[:row_tokens], CUT) if source.cuts else _piece([], [], DROPPED)]
     return [_piece(ids, weights, WHOLE)]
 
 
-def _piece(ids: list[int], weights: list[float] | None, outcome: int) -> Piece:
-    loss = np.ones(len(ids), np.float32) if weights is None else np.asarray(weights, np.float32)
-    loss[:1] = 0.0
-    return Piece(np.asarray(ids, np.int32), loss, outcome)
+def _piece(ids: list[int], weights: list[float], outcome: int) -> Piece:
+    piece = Piece(np.asarray(ids, np.int32), np.asarray(weights, np.float32), outcome)
+    piece.weights[:1] = 0.0
+    return piece
 
 
 def _chat(messages: Any, tokenizer: Any) -> tuple[list[int], list[float]]:
