@@ -5,8 +5,9 @@ from collections.abc import Sequence as Arguments
 
 from continual import __version__
 from continual.errors.process import exit_code_of
+from continual.sweep.execute import run_sweep
 from continual.sweep.spec import load_ablation
-from continual.sweep.sweep import plan_text, prepare, run_sweep
+from continual.sweep.sweep import plan_text, prepare
 
 EPILOG = """The same command again resumes a sweep; a finished sweep prints its table.
 

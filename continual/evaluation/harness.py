@@ -13,7 +13,7 @@ import numpy as np
 
 from continual.errors import ContinualError
 from continual.evaluation import names
-from continual.evaluation.check import own_index
+from continual.evaluation.check import own_names
 from continual.forgetting import Score, Scores
 
 BOOTSTRAP = 1000
@@ -25,20 +25,16 @@ KEPT = ("doc_id", "doc", "target", "resps", "filtered_resps", "filter", "doc_has
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Suppress progress bars, prints, log lines below an error and bootstrap processes; restore everything on exit."""
-    loggers = [logging.getLogger(name) for name in ("lm_eval", "transformers", "datasets")]
-    levels, multiprocessing = [logger.level for logger in loggers], os.environ.get("DISABLE_MULTIPROC")
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    disabled, multiprocessing = logging.root.manager.disable, os.environ.get("DISABLE_MULTIPROC")
+    logging.disable(logging.WARNING)
     os.environ["DISABLE_MULTIPROC"] = "1"
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if multiprocessing is None:
-            del os.environ["DISABLE_MULTIPROC"]
-        else:
+        logging.disable(disabled)
+        del os.environ["DISABLE_MULTIPROC"]
+        if multiprocessing is not None:
             os.environ["DISABLE_MULTIPROC"] = multiprocessing
 
 
@@ -54,11 +50,10 @@ class Harness:
 
         self.evaluate, self.tasks = dict(evaluate), names.plan_tasks(tasks)
         folder = self.evaluate.get("include_path")
-        own = own_index(folder)
+        own = own_names(folder)
+        defaults = any(own.get(task["name"]) != "task" for task in self.tasks)
         with quiet():
-            self.manager = TaskManager(
-                include_path=folder, include_defaults=any(task["name"] not in own.tasks for task in self.tasks)
-            )
+            self.manager = TaskManager(include_path=folder, include_defaults=defaults)
 
     def run(self, model: Any, tokenizer: Any) -> tuple[Scores, list[dict[str, Any]], dict[str, Any]]:
         """Return scores by task (see `names.score`), a record per document and filter, and facts about the tasks.

@@ -40,32 +40,17 @@ class Scorer:
         }
         self._actor: Any = None
 
-    @property
-    def empty(self) -> bool:
-        return not self.tasks and not self.texts
-
-    def artefact(self, model: ModelRef) -> tuple[Artefact, dict[str, Any]]:
-        inputs = {"model": model.hash, **self.shared}
-        return self.store.artefact("scores", inputs), inputs
-
     def actor(self) -> Any:
         if self._actor is None:
             import ray
 
             from continual.evaluation.evaluator import Evaluator
 
-            gpus = self.sequence.evaluate.gpus
-            self._actor = (
-                ray.remote(Evaluator)
-                .options(num_cpus=ACTOR_CPUS, num_gpus=gpus or None, max_restarts=2, max_task_retries=2)
-                .remote(
-                    self.sequence.evaluate.model_dump(),
-                    [task.model_dump() for task in self.tasks],
-                    self.texts,
-                    self.threads,
-                    self.sequence.model.dtype,
-                )
+            evaluate, dtype = self.sequence.evaluate, self.sequence.model.dtype
+            evaluator = ray.remote(Evaluator).options(
+                num_cpus=ACTOR_CPUS, num_gpus=evaluate.gpus or None, max_restarts=2, max_task_retries=2
             )
+            self._actor = evaluator.remote(evaluate.model_dump(), self.shared["tasks"], self.texts, self.threads, dtype)
         return self._actor
 
     def _release(self) -> None:
@@ -81,11 +66,12 @@ class Scorer:
 
         Raises ContinualError when the evaluation fails.
         """
-        if self.empty:
+        if not self.tasks and not self.texts:
             return {}
         import ray
 
-        artefact, inputs = self.artefact(model)
+        inputs = {"model": model.hash, **self.shared}
+        artefact = self.store.artefact("scores", inputs)
         with self.store.write(artefact, inputs) as writer:
             if writer is not None:
                 try:
@@ -102,7 +88,7 @@ def _failed(problem: str, error: Exception) -> ContinualError:
     """Return the actor's own error if it is about the configuration, else one sentence about the failure."""
     inner = unwrap(error)
     if isinstance(inner, ConfigurationError):
-        return ConfigurationError(inner.key, inner.problem, inner.fix, inner.file)
+        return inner
     sentence = str(inner) if isinstance(inner, ContinualError) else describe(inner)
     return ContinualError(f"{problem}: {sentence or type(inner).__name__}")
 

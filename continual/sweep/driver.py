@@ -52,8 +52,7 @@ class Pipes:
 
     def write(self, report: dict[str, Any]) -> None:
         """Write a report."""
-        self._out.write(json.dumps(report) + "\n")
-        self._out.flush()
+        print(json.dumps(report), file=self._out, flush=True)
 
     def fail(self, error: BaseException) -> None:
         """Report an error; an interrupted trial has not failed."""

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import fmean, stdev
 from typing import Any
 
 from continual.config.measured import Measured, figures_of
@@ -83,7 +84,7 @@ def _mean(final: Mapping[str, float], names: list[str], units: Mapping[str, str]
     """Return the mean score, None if there is nothing to average or the units differ."""
     if not names or len({units[name] for name in names}) > 1:
         return None
-    return math.fsum(final[name] for name in names) / len(names)
+    return fmean(final[name] for name in names)
 
 
 def mean_score(sequence: Sequence, scored: list[dict[str, Any]], stage: int) -> float | None:
@@ -97,7 +98,7 @@ def mean_score(sequence: Sequence, scored: list[dict[str, Any]], stage: int) -> 
     if not names or not matrix:
         return None
     check_units([names], [], units_of(matrix))
-    return math.fsum(matrix[0].scores[name].score for name in names) / len(names)
+    return fmean(matrix[0].scores[name].score for name in names)
 
 
 def history(trial: Trial) -> list[tuple[int, float]]:
@@ -151,20 +152,13 @@ def best_of(points: list[PointResult]) -> PointResult | None:
 
 def mean_error(values: list[float]) -> tuple[float, float | None]:
     """Return the mean and its standard error s / sqrt(n), with n - 1 in s; None for the error of a single value."""
-    n = len(values)
-    mean = math.fsum(values) / n
-    if n < 2:
-        return mean, None
-    variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
-    return mean, math.sqrt(variance / n)
+    return fmean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 def pareto_front(pairs: list[tuple[float, float]]) -> list[int]:
     """Return the positions of the pairs that no other pair dominates, i.e. is as high in both and higher in one."""
-    front: list[int] = []
-    highest = -math.inf
-    for i in sorted(range(len(pairs)), key=lambda i: (-pairs[i][0], -pairs[i][1])):
-        if pairs[i][1] > highest or (front and pairs[front[-1]] == pairs[i]):
-            front.append(i)
-            highest = max(highest, pairs[i][1])
-    return sorted(front)
+
+    def dominated(pair: tuple[float, float]) -> bool:
+        return any(other[0] >= pair[0] and other[1] >= pair[1] and other != pair for other in pairs)
+
+    return [i for i, pair in enumerate(pairs) if not dominated(pair)]

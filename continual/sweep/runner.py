@@ -1,6 +1,7 @@
 """Run the remaining trials with Ray Tune, so many at a time, and watch them from the sweep's driver."""
 
 import contextlib
+import json
 import os
 import shutil
 import threading
@@ -8,15 +9,22 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from continual.errors import ContinualError, describe, unwrap
+from continual.preflight.resources import check_resources
+from continual.run.cluster import connected
+from continual.show.terminal import Terminal
+from continual.sweep.results import history
+from continual.sweep.search import NotPickled, SeededOptuna, StageHalving
 from continual.sweep.state import STOP
+from continual.sweep.sweep import Sweep
 from continual.sweep.trainable import run_trial
-from continual.sweep.trials import Trial
+from continual.sweep.trials import Trial, check_concurrency, cpu_overrides, threads
 
 POLL_SECONDS = 0.5
 STOP_SECONDS = 90.0
@@ -24,28 +32,29 @@ STOP_SECONDS = 90.0
 NODE_FRACTION = 0.001
 
 
-class NotPickled:
-    """A scheduler, searcher, stopper or callback that stays in the sweep's driver.
-
-    Tune pickles them to be able to resume; that is a no-op here, because a sweep resumes from its own state.
-    """
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self
+def _name(trial: Any) -> str:
+    return str(trial.config["trial"]["name"])
 
 
 @dataclass(eq=False)
-class Watch(NotPickled, tune.Callback):
-    """Passes on what trials report; `running` are those whose drivers run, `failed` has the reasons by name."""
+class Watch(NotPickled, tune.Callback, tune.Stopper):
+    """Prints a line for every stage and every end of a trial, and ends Tune's loop.
 
-    reported: Callable[[str, dict[str, Any]], None]
-    ended: Callable[[str, str | None], None]
+    `running` are the trials whose drivers run. Once the sweep is `stopping`, the loop ends when these have stopped in
+    order; otherwise it would continue with the waiting ones.
+    """
+
+    sweep: Sweep
+    terminal: Terminal
     running: set[str] = field(default_factory=set)
-    failed: dict[str, str] = field(default_factory=dict)
     stopping: bool = False
+    ends: int = 0
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self.stopping and not self.running
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if not self.stopping:
@@ -54,83 +63,52 @@ class Watch(NotPickled, tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        name = _name(trial)
         if "error" in result:
-            self.failed[_name(trial)] = result["error"]
-        else:
-            self.reported(_name(trial), result)
+            self.sweep.failed[name] = result["error"]
+            return
+        made = self.sweep.trials.made[name]
+        stage = made.loaded.sequence.stages[result["stage"] - 1].name
+        shown = dict.fromkeys([*self.sweep.source.ablation.metric, "average_score"])
+        numbers = ", ".join(f"{key} {result[key]:.3f}" for key in shown if isinstance(result.get(key), float))
+        self.terminal.line(f"{made.title}: stage {result['stage']} {stage}{f': {numbers}' if numbers else ''}")
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(trial, None)
+        self._end(_name(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        name = _name(trial)
-        if name not in self.failed:
-            if self.stopping:
-                self.running.discard(name)
-                return
+        name, failed = _name(trial), self.sweep.failed
+        if name not in failed and self.stopping:
+            self.running.discard(name)
+            return
+        if name not in failed:
             error = trial.get_error()
-            self.failed[name] = describe(unwrap(error)) if error else "it exited without an error message"
-        self._end(trial, self.failed[name])
+            failed[name] = describe(unwrap(error)) if error else "it exited without an error message"
+        self._end(name)
 
-    def _end(self, trial: Any, why: str | None) -> None:
-        self.running.discard(_name(trial))
-        self.ended(_name(trial), why)
-
-
-@dataclass(eq=False)
-class Halt(NotPickled, tune.Stopper):
-    """Ends Tune's loop when the running trials have stopped in order; it would continue with the waiting ones."""
-
-    watch: Watch
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
-
-    def stop_all(self) -> bool:
-        return self.watch.stopping and not self.watch.running
+    def _end(self, name: str) -> None:
+        self.running.discard(name)
+        self.ends += 1
+        why, stopped = self.sweep.failed.get(name), self.sweep.state.stopped.get(name)
+        end = f"failed: {why}" if why else str(stopped or "done")
+        self.terminal.line(f"{self.sweep.trials.made[name].title}: {end} (trial {self.ends} of this start)")
 
 
-def _name(trial: Any) -> str:
-    return str(trial.config["trial"]["name"])
+def run_trials(sweep: Sweep, terminal: Terminal, run_id: str | None) -> None:
+    """Run the remaining trials to their end; their runs in the tracker are below `run_id`.
 
-
-def trial_config(trial: Trial, start_overrides: list[str], halve: bool) -> dict[str, Any]:
-    """Return what a trial's function gets: name, number of stages, and the request to its driver.
-
-    `start_overrides` hold for this start only.
+    On KeyboardInterrupt the running trials stop in order, then it is raised again. With `fail_fast` the first failure
+    stops the others in the same way and raises ContinualError.
     """
-    request = {
-        "sequence": str(trial.loaded.path),
-        "given": trial.given,
-        "set": [*trial.set, *start_overrides],
-        "folder": str(trial.folder),
-        "halve": halve,
-    }
-    return {"trial": {"name": trial.name, "stages": trial.stages, "request": request}}
-
-
-@dataclass
-class Runner:
-    """Runs trials on the connected cluster: those whose configurations are in `trials`, or else the searcher's.
-
-    `environment` is added to that of the trials' drivers.
-    """
-
-    folder: Path
-    watch: Watch
-    scheduler: Any
-    searcher: Any
-    trials: list[dict[str, Any]]
-    concurrency: int
-    environment: dict[str, str]
-
-    def run(self, fail_fast: bool) -> None:
-        """Run the trials to their end.
-
-        On KeyboardInterrupt the running trials stop in order, then it is raised again. With `fail_fast` the first
-        failure stops the others in the same way and raises ContinualError.
-        """
-        tuner = self._tuner()
+    ablation = sweep.source.ablation
+    with connected() as resources:
+        cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+        sequences = [trial.loaded.sequence for trial in sweep.trials.made.values()]
+        for sequence in sequences:
+            check_resources(sequence, cpus, gpus)
+        check_concurrency(sequences, ablation.concurrency, cpus, gpus)
+        watch = Watch(sweep, terminal)
+        tuner = _tuner(sweep, watch, lambda trial: _config(sweep, trial, cpus, run_id))
         errors: list[BaseException] = []
         ended = threading.Event()
 
@@ -145,57 +123,94 @@ class Runner:
         # In a thread of its own: in the main thread Tune installs a SIGINT handler that kills the trials.
         threading.Thread(target=fit, daemon=True).start()
         try:
-            while not ended.wait(POLL_SECONDS):
-                if fail_fast and self.watch.failed:
-                    break
+            while not ended.wait(POLL_SECONDS) and not (ablation.fail_fast and sweep.failed):
+                pass
         except KeyboardInterrupt:
             with contextlib.suppress(KeyboardInterrupt):
-                self._stop(ended)
+                _stop(watch, ended)
             raise
-        if fail_fast and self.watch.failed:
-            self._stop(ended)
-            name, why = next(iter(self.watch.failed.items()))
+        if ablation.fail_fast and sweep.failed:
+            _stop(watch, ended)
+            name, why = next(iter(sweep.failed.items()))
             raise ContinualError(f"the trial {name} failed: {why}")
         if errors:
             raise errors[0]
-        shutil.rmtree(self.folder / "tune", ignore_errors=True)
+        shutil.rmtree(sweep.folder / "tune", ignore_errors=True)
 
-    def _stop(self, ended: threading.Event) -> None:
-        """Let the trials write their checkpoints, then wait for Tune: if its loop outlived the connection to the
-        cluster, it would start a cluster of its own."""
-        self.watch.stopping = True
-        (self.folder / STOP).touch()
-        ended.wait(STOP_SECONDS)
 
-    def _tuner(self) -> tune.Tuner:
-        # CSV, JSON and TensorBoard files of every trial would repeat what the runs have.
-        os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-        shutil.rmtree(self.folder / "tune", ignore_errors=True)
-        context = ray.get_runtime_context()
-        environment = {**os.environ, **self.environment, "RAY_ADDRESS": context.gcs_address}
-        function = tune.with_parameters(
-            run_trial, environment=environment, cwd=str(Path.cwd()), stop=str(self.folder / STOP)
-        )
-        # On this machine, where the paths of the request mean the same; no CPU, because its workers need the CPUs.
-        here = next(n["NodeManagerAddress"] for n in ray.nodes() if n["NodeID"] == context.get_node_id())
-        return tune.Tuner(
-            tune.with_resources(function, {"CPU": 0, f"node:{here}": NODE_FRACTION}),
-            param_space={} if self.searcher else {"trial": tune.grid_search([each["trial"] for each in self.trials])},
-            tune_config=tune.TuneConfig(
-                # A searcher says itself when it has no more points; this number must not end it before.
-                num_samples=-1 if self.searcher else 1,
-                max_concurrent_trials=self.concurrency,
-                scheduler=self.scheduler,
-                search_alg=self.searcher,
-                trial_dirname_creator=_name,
-                trial_name_creator=_name,
-            ),
-            # A new name every time, so that Tune never resumes from its own state.
-            run_config=tune.RunConfig(
-                name=f"tune-{uuid.uuid4().hex[:8]}",
-                storage_path=str(self.folder / "tune"),
-                verbose=0,
-                callbacks=[self.watch],
-                stop=Halt(self.watch),
-            ),
-        )
+def _stop(watch: Watch, ended: threading.Event) -> None:
+    """Let the trials write their checkpoints, then wait for Tune: if its loop outlived the connection to the cluster,
+    it would start a cluster of its own."""
+    watch.stopping = True
+    (watch.sweep.folder / STOP).touch()
+    ended.wait(STOP_SECONDS)
+
+
+def _config(sweep: Sweep, trial: Trial, cpus: float, run_id: str | None) -> dict[str, Any]:
+    """Return what a trial's function gets: name, number of stages, and the request to its driver.
+
+    The changes for the CPUs and the parent run hold for this start only.
+    """
+    ablation, sequence = sweep.source.ablation, trial.loaded.sequence
+    changes = [*trial.set, *cpu_overrides(sequence, ablation.concurrency, cpus)]
+    if run_id:
+        tags = {**sequence.track.tags, "mlflow.parentRunId": run_id}
+        changes.append(f"track.tags={json.dumps(tags)}")
+    request = {
+        "sequence": str(trial.loaded.path),
+        "given": sweep.source.overrides,
+        "set": changes,
+        "folder": str(sweep.source.folder),
+        "halve": ablation.scheduler == "asha",
+    }
+    return {"trial": {"name": trial.name, "stages": trial.stages, "request": request}}
+
+
+def _scheduler(sweep: Sweep) -> TrialScheduler:
+    ablation = sweep.source.ablation
+    if ablation.scheduler == "none":
+        return FIFOScheduler()
+    ended = [each.trial for each in sweep.outcomes() if each.state in ("done", "stopped")]
+    earlier = [mean for trial in ended for mean in history(trial)]
+    return StageHalving(ablation.reduction_factor, earlier, sweep.state.stop)
+
+
+def _tuner(sweep: Sweep, watch: Watch, config: Callable[[Trial], dict[str, Any]]) -> tune.Tuner:
+    # CSV, JSON and TensorBoard files of every trial would repeat what the runs have.
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    shutil.rmtree(sweep.folder / "tune", ignore_errors=True)
+    concurrency = sweep.source.ablation.concurrency
+    context = ray.get_runtime_context()
+    environment = {**os.environ, **threads(concurrency), "RAY_ADDRESS": context.gcs_address}
+    function = tune.with_parameters(
+        run_trial, environment=environment, cwd=str(Path.cwd()), stop=str(sweep.folder / STOP)
+    )
+    # On this machine, where the paths of the request mean the same; no CPU, because its workers need the CPUs.
+    here = next(n["NodeManagerAddress"] for n in ray.nodes() if n["NodeID"] == context.get_node_id())
+    searcher, space = None, {}
+    if sweep.searches:
+        searcher = SeededOptuna(sweep, config, watch.terminal.line)
+    else:
+        waiting = [config(each.trial)["trial"] for each in sweep.outcomes() if each.state == "waiting"]
+        space = {"trial": tune.grid_search(waiting)}
+    return tune.Tuner(
+        tune.with_resources(function, {"CPU": 0, f"node:{here}": NODE_FRACTION}),
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            # A searcher says itself when it has no more points; this number must not end it before.
+            num_samples=-1 if searcher else 1,
+            max_concurrent_trials=concurrency,
+            scheduler=_scheduler(sweep),
+            search_alg=searcher,
+            trial_dirname_creator=_name,
+            trial_name_creator=_name,
+        ),
+        # A new name every time, so that Tune never resumes from its own state.
+        run_config=tune.RunConfig(
+            name=f"tune-{uuid.uuid4().hex[:8]}",
+            storage_path=str(sweep.folder / "tune"),
+            verbose=0,
+            callbacks=[watch],
+            stop=watch,
+        ),
+    )

@@ -4,16 +4,17 @@
 """
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from continual.sweep.points import Point, rounded
-from continual.sweep.results import Outcome
-from continual.sweep.runner import NotPickled
-from continual.sweep.spec import Ablation, Dimension
+from continual.errors import ConfigurationError
+from continual.sweep.points import rounded
+from continual.sweep.spec import Dimension
+from continual.sweep.state import Stopped
+from continual.sweep.sweep import Sweep
 from continual.sweep.trials import Trial, higher_is_better
 
 if TYPE_CHECKING:
@@ -23,20 +24,28 @@ STAGE, VALUE = "stage", "mean_score"
 """Keys of a report: the stage that is done, and the mean score over the tasks learned so far and `old_tasks`."""
 
 
+class NotPickled:
+    """A scheduler, searcher, stopper or callback that stays in the sweep's driver.
+
+    Tune pickles them to be able to resume; that is a no-op here, because a sweep resumes from its own state.
+    """
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+
 class StageHalving(NotPickled, FIFOScheduler):
     """ASHA (Li et al. 2018, 1810.05934) with the decisions of Ray Tune's `ASHAScheduler` and every stage as a rung.
 
     A trial is stopped after stage k if its value is below the (1 - 1/factor) quantile of the values that other trials
     reported after stage k before it. `earlier` are (stage, value) of trials that ran before this start, and
-    `stopped(trial name, stage, value, threshold)` is called for every stop. No trial is stopped after its last stage.
+    `stopped(trial name, why)` is called for every stop. No trial is stopped after its last stage.
     """
 
-    def __init__(
-        self,
-        factor: float,
-        earlier: Iterable[tuple[int, float]],
-        stopped: Callable[[str, int, float, float], None],
-    ):
+    def __init__(self, factor: float, earlier: Iterable[tuple[int, float]], stopped: Callable[[str, Stopped], None]):
         super().__init__()
         self.factor, self.stopped = factor, stopped
         self.rungs: dict[int, list[float]] = {}
@@ -48,65 +57,60 @@ class StageHalving(NotPickled, FIFOScheduler):
         if stage is None or value is None:
             return str(TrialScheduler.CONTINUE)
         rung = self.rungs.setdefault(stage, [])
-        threshold = float(np.percentile(rung, (1 - 1 / self.factor) * 100)) if rung else None
+        threshold = float(np.percentile(rung, (1 - 1 / self.factor) * 100)) if rung else -np.inf
         rung.append(value)
         config = trial.config["trial"]
-        if threshold is None or value >= threshold or stage >= config["stages"]:
+        if value >= threshold or stage >= config["stages"]:
             return str(TrialScheduler.CONTINUE)
-        self.stopped(config["name"], stage, value, threshold)
+        self.stopped(config["name"], Stopped(stage, value, threshold))
         return str(TrialScheduler.STOP)
 
 
 class SeededOptuna(NotPickled, Searcher):
     """Suggests every point that Optuna asks for once under each seed, and tells Optuna the mean over the seeds.
 
-    `known` are the points of earlier starts with their trials: Optuna is told what is done of them, and what is missing
-    is suggested first. `make` turns a point into its trials (none if the point cannot run), `record` saves a point that
-    has trials, `outcome` returns the outcome of a trial, `config` its configuration for Ray Tune.
+    Of the points of earlier starts Optuna is told what is done, and what is missing is suggested first. `config`
+    returns a trial's configuration for Ray Tune; `say` prints a line.
     """
 
-    def __init__(
-        self,
-        ablation: Ablation,
-        known: list[tuple[Point, list[Trial]]],
-        make: Callable[[Point], list[Trial]],
-        record: Callable[[Point], None],
-        outcome: Callable[[Trial], Outcome],
-        config: Callable[[Trial], dict[str, Any]],
-    ):
+    def __init__(self, sweep: Sweep, config: Callable[[Trial], dict[str, Any]], say: Callable[[str], None]):
         import optuna
 
         super().__init__(metric=None, mode=None)
-        self.ablation, self.make, self.record, self.outcome, self.config = ablation, make, record, outcome, config
+        self.sweep, self.ablation, self.config, self.say = sweep, sweep.source.ablation, config, say
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         directions: list[Literal["maximize", "minimize"]] = [
-            "maximize" if higher_is_better(metric) else "minimize" for metric in ablation.metric
+            "maximize" if higher_is_better(metric) else "minimize" for metric in self.ablation.metric
         ]
         # Another seed for every start: with the same one Optuna would suggest the points of the last start again.
-        sampler = optuna.samplers.TPESampler(seed=ablation.search_seed * 1000 + len(known))
+        self.points = len(sweep.state.points)
+        sampler = optuna.samplers.TPESampler(seed=self.ablation.search_seed * 1000 + self.points)
         self.study = optuna.create_study(directions=directions, sampler=sampler)
-        self.space = {key: _distribution(dimension) for key, dimension in ablation.space.items()}
+        self.space = {key: _distribution(dimension) for key, dimension in self.ablation.space.items()}
         self.waiting: list[Trial] = []
         self.suggested: dict[str, Trial] = {}
         self.open: dict[int, tuple[optuna.trial.Trial, list[Trial]]] = {}
-        for point, trials in known:
+        for point in sweep.state.points:
             self.study.enqueue_trial({key: self._param(key, value) for key, value in point.items()})
-            self._open(self.study.ask(self.space), trials)
-        self.points = len(known)
+            self._open(self.study.ask(self.space), sweep.trials.make(point))
 
     def _ask(self) -> None:
         """Ask Optuna for a new point and queue its trials."""
         asked = self.study.ask(self.space)
         point = {key: self._value(key, asked.params[key]) for key in self.space}
-        if trials := self.make(point):
-            self.record(point)
+        trials = []
+        try:
+            trials = self.sweep.trials.make(point)
+            self.sweep.state.add(point)
+        except ConfigurationError as error:
+            self.say(f"the search suggested a point that cannot run: {error}")
         self._open(asked, trials)
 
     def _open(self, asked: "optuna.trial.Trial", trials: list[Trial]) -> None:
         """Queue those of a point's trials that have not run; a point that Optuna asks for twice runs once."""
         self.open[asked.number] = (asked, trials)
-        queued = self._queued()
-        self.waiting += [trial for trial in trials if self.outcome(trial).state == "waiting" and trial not in queued]
+        new = [trial for trial in trials if trial not in self._queued()]
+        self.waiting += [trial for trial in new if self.sweep.outcome(trial).state == "waiting"]
         self._tell(asked.number)
 
     def _queued(self) -> list[Trial]:
@@ -143,7 +147,7 @@ class SeededOptuna(NotPickled, Searcher):
         if any(trial in queued for trial in trials):
             return
         del self.open[number]
-        done = [outcome for trial in trials if (outcome := self.outcome(trial)).state == "done"]
+        done = [outcome for trial in trials if (outcome := self.sweep.outcome(trial)).state == "done"]
         if done:
             metrics = self.ablation.metric
             self.study.tell(asked, [sum(each.values[metric] for each in done) / len(done) for metric in metrics])

@@ -1,14 +1,14 @@
 """Define the YAML of a sweep as pydantic models and load it. Imports neither torch nor ray."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from continual.config.overrides import Override, apply_override
+from continual.config.overrides import apply_override
 from continual.config.problems import explain
 from continual.config.schema import NAME, Strict
 from continual.config.yaml_text import read_yaml
@@ -90,12 +90,12 @@ class Ablation(Strict):
                 raise ValueError(f"`{key}` cannot be swept; {fix}")
         return space
 
-    @field_validator("seeds")
+    @field_validator("seeds", "metric")
     @classmethod
-    def _distinct(cls, seeds: list[int] | None) -> list[int] | None:
-        if seeds is not None and len(set(seeds)) < len(seeds):
-            raise ValueError("a seed is listed twice; give each one once")
-        return seeds
+    def _distinct(cls, entries: list[Any] | None) -> list[Any] | None:
+        if entries is not None and len(set(entries)) < len(entries):
+            raise ValueError("an entry is listed twice; give each one once")
+        return entries
 
     @model_validator(mode="after")
     def _search(self) -> "Ablation":
@@ -110,8 +110,6 @@ class Ablation(Strict):
                 raise ValueError(f"`space.{key}`: `search: optuna` chooses by itself; write `choice` instead of `grid`")
         if self.search != "grid" and not any(d.grid is None for d in self.space.values()):
             raise ValueError(f"`search: {self.search}` has nothing to draw; write `search: grid`")
-        if len(set(self.metric)) < len(self.metric):
-            raise ValueError("the metric is listed twice; give two different ones, or one")
         return self
 
 
@@ -130,23 +128,18 @@ class LoadedAblation:
     overrides: list[str]
 
 
-def load_ablation(path: str | Path, arguments: Iterable[str] = ()) -> LoadedAblation:
+def load_ablation(path: str | Path, arguments: Sequence[str] = ()) -> LoadedAblation:
     """Read and validate a sweep; pass `key=value` arguments on to the base sequence if the sweep has no such key.
 
     Raises ConfigurationError with file, dotted key and fix.
     """
     file, full = str(path), Path(os.path.abspath(path))  # noqa: PTH100  links stay, as for a sequence
     raw = read_yaml(full, file)
-    applied: list[Override] = []
-    overrides: list[str] = []
-    for text in arguments:
-        if text.partition("=")[0].strip().split(".")[0] in Ablation.model_fields:
-            applied.append(apply_override(raw, text))
-        else:
-            overrides.append(text)
+    own = [text for text in arguments if text.partition("=")[0].strip().split(".")[0] in Ablation.model_fields]
+    applied = [apply_override(raw, text) for text in own]
     try:
         ablation = Ablation.model_validate(raw)
     except ValidationError as error:
         raise explain(error, Ablation, raw, file, applied) from error
     base = os.path.relpath(full.parent / Path(ablation.sequence).expanduser())
-    return LoadedAblation(ablation, file, full.parent, base, overrides)
+    return LoadedAblation(ablation, file, full.parent, base, [text for text in arguments if text not in own])

@@ -5,6 +5,7 @@ command line; its tasks and actors do not join the trial's placement group, whic
 in the cluster is released with it, also when a scheduler stops the trial.
 """
 
+import contextlib
 import json
 import os
 import queue
@@ -80,9 +81,6 @@ def _next(
 
 
 def _send(driver: "subprocess.Popen[str]", line: str) -> None:
-    assert driver.stdin is not None
-    try:
-        driver.stdin.write(line + "\n")
-        driver.stdin.flush()
-    except BrokenPipeError:
-        pass  # the driver has ended; its last report and its exit code say why
+    # A driver that has ended says why by its last report and its exit code.
+    with contextlib.suppress(BrokenPipeError):
+        print(line, file=driver.stdin, flush=True)

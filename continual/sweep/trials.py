@@ -33,18 +33,13 @@ def higher_is_better(metric: str) -> bool:
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of a sweep.
-
-    `given` are the command line's overrides, `set` those of the sweep; paths in them are relative to `folder`.
-    """
+    """One run of a sweep; `set` are the sweep's overrides of the base sequence."""
 
     name: str
     point: Point
     seed: int
     loaded: Loaded
-    given: list[str]
     set: list[str]
-    folder: Path
 
     @property
     def title(self) -> str:
@@ -79,7 +74,7 @@ class Trials:
                 changes = [*overrides(ablation, point), *_own(ablation.name, name, point, seed, base.sequence)]
                 loaded = self._load(changes)
                 self.notes += [note for note in check(loaded) if note not in self.notes]
-                trials.append(Trial(name, point, seed, loaded, self.source.overrides, changes, self.source.folder))
+                trials.append(Trial(name, point, seed, loaded, changes))
         except ConfigurationError as error:
             raise self._placed(error, point) from error
         self.made |= {trial.name: trial for trial in trials}
@@ -160,12 +155,9 @@ def needed(sequence: Sequence) -> tuple[float, float]:
 
     Workers without `cpus_per_worker` count as LEAST_CPUS each.
     """
-    cpus, gpus = 0.0, 0.0
-    for need in demands(sequence):
-        divided = need.phase == "training" and not sequence.train.cpus_per_worker
-        cpus = max(cpus, sequence.train.workers * LEAST_CPUS if divided else need.cpus)
-        gpus = max(gpus, need.gpus)
-    return cpus, gpus
+    train, needs = sequence.train, demands(sequence)
+    least = {} if train.cpus_per_worker else {"training": train.workers * LEAST_CPUS}
+    return max(least.get(need.phase, need.cpus) for need in needs), max(need.gpus for need in needs)
 
 
 def check_concurrency(sequences: Iterable[Sequence], concurrency: int, cpus: float | None, gpus: float | None) -> None:

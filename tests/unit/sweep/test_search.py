@@ -8,12 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from continual.sweep.results import (
-    outcome,
-)
-from continual.sweep.trials import (
-    Trials,
-)
+from continual.sweep.state import Stopped
+from continual.sweep.sweep import prepare
 from tests.kits.sweep import finish, load
 
 NO_TUNER: Any = None
@@ -24,7 +20,11 @@ def verdicts(reports: list[tuple[str, int, float]], factor: float, earlier: list
     from continual.sweep.search import StageHalving
 
     stopped: dict[str, Any] = {}
-    scheduler = StageHalving(factor, earlier, lambda name, *why: stopped.update({name: why}))
+
+    def stop(name: str, why: Stopped) -> None:
+        stopped[name] = (why.stage, why.value, why.threshold)
+
+    scheduler = StageHalving(factor, earlier, stop)
     for name, stage, value in reports:
         config = {"trial": {"name": name, "stages": 2 if name == "short" else 3}}
         trial: Any = SimpleNamespace(trial_id=name, config=config)
@@ -69,14 +69,11 @@ def test_optuna_resumes_where_it_stopped(project: Path) -> None:
 
     space = {"mitigation.0.weight": {"uniform": [0, 1]}, "mitigation.0.loss": {"choice": ["nll", "kl"]}}
     source = load(project, space=space, search="optuna", trials=4)
-    trials = Trials(source)
-    recorded: list[dict[str, Any]] = []
+    sweep = prepare(source)
+    trials, recorded = sweep.trials, sweep.state.points
 
-    def searcher(known: int) -> SeededOptuna:
-        before = [(point, trials.make(point)) for point in recorded[:known]]
-        return SeededOptuna(
-            source.ablation, before, trials.make, recorded.append, lambda t: outcome(t, {}, {}), lambda t: {"t": t.name}
-        )
+    def searcher() -> SeededOptuna:
+        return SeededOptuna(sweep, lambda trial: {"t": trial.name}, print)
 
     def run(search: SeededOptuna, count: int) -> list[str]:
         names = []
@@ -88,10 +85,10 @@ def test_optuna_resumes_where_it_stopped(project: Path) -> None:
             search.on_trial_complete(str(number), {})
         return names
 
-    first = run(searcher(0), 3)
+    first = run(searcher(), 3)
     assert len(recorded) == 2
     assert len(set(first)) == 3
-    again = searcher(2)
+    again = searcher()
     # The first point is told as the mean over its seeds; the second seed of the second one comes next.
     assert [t.values for t in again.study.trials if t.state.is_finished()] == [[0.5]]
     rest = run(again, 5)

@@ -31,7 +31,7 @@ from tests.kits.sweep import load
         ({"seeds": [1, 1]}, "seeds", "once"),
         ({"seeds": [-1]}, "seeds.0", "at least 0"),
         ({"metric": ["forgetting", "a", "b"]}, "metric", ""),
-        ({"metric": ["a", "a"]}, "", "listed twice"),
+        ({"metric": ["a", "a"]}, "metric", "listed twice"),
         ({"scheduler": "ahsa"}, "scheduler", "did you mean `asha`"),
         ({"concurrency": 0}, "concurrency", "at least 1"),
         ({"sequence": None}, "sequence", "missing"),

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from continual.errors import ConfigurationError
-from continual.sweep import sweep as at_work
+from continual.sweep import execute
 from continual.sweep.state import Stopped
 from continual.sweep.sweep import prepare
 from tests.kits.sweep import TASKS, load
@@ -46,15 +46,15 @@ def test_every_point_is_checked_before_a_start(project: Path, changes: dict[str,
 
 
 def test_a_stopped_run_is_closed_once_even_after_a_kill(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    monkeypatch.setattr(at_work, "close_stopped", lambda trial, why: told.append(trial.name))
+    closed: list[str] = []
+    monkeypatch.setattr(execute, "close_stopped", lambda trial, why: closed.append(trial.name))
     killed = prepare(load(project, scheduler="asha"))
     name = list(killed.trials.made)[1]
     killed.folder.mkdir(parents=True)
     killed.state.stop(name, Stopped(1, 0.1, 0.5))
     for _ in range(2):
-        at_work._close_stopped(prepare(load(project, scheduler="asha")))
-    assert told == [name]
+        execute._close_stopped(prepare(load(project, scheduler="asha")))
+    assert closed == [name]
 
 
 CLIP, RATE = {"uniform": [1, 2]}, {"choice": [0.1, 0.2]}

@@ -1,0 +1,92 @@
+"""Run or resume a sweep and write its table. The sweep's driver holds no model and runs no sequence itself."""
+
+import shutil
+from dataclasses import replace
+
+from continual.errors import ContinualError, as_one_sentence
+from continual.run.events import Status
+from continual.run.resume import catch_up, claim, tracking_uri
+from continual.show.terminal import Terminal
+from continual.sweep.outputs import write_results
+from continual.sweep.parent_run import Parent, close_stopped
+from continual.sweep.results import best_of
+from continual.sweep.state import State, lock_sweep
+from continual.sweep.sweep import Sweep, plan_text
+from continual.sweep.trials import refuse_changed
+
+
+def run_sweep(sweep: Sweep, fresh: bool) -> None:
+    """Run what is missing and write the results, even if the sweep is interrupted.
+
+    Raises ContinualError if a trial failed, KeyboardInterrupt after an orderly stop.
+    """
+    with lock_sweep(sweep.folder):
+        if fresh:
+            _forget(sweep)
+        refuse_changed(sweep.listed())
+        if sweep.finished() and sweep.state.closed:
+            for each in sweep.outcomes():
+                if each.state == "done":
+                    catch_up(each.trial.loaded, each.summary)
+            print(write_results(sweep.folder, sweep.source, sweep.outcomes())[0])
+            return
+        with Terminal(sweep.folder / "log.txt") as terminal:
+            terminal.line(plan_text(sweep))
+            terminal.line(f"log: {sweep.folder / 'log.txt'}; every trial has its own in its run folder\n")
+            with as_one_sentence(sweep.source.file):
+                _run(sweep, terminal)
+    if count := len(sweep.failed):
+        failed = f"{count} trial{'s' * (count > 1)} of {len(sweep.listed())} failed"
+        raise ContinualError(f"{failed} (see the table); run the same command again to retry what failed")
+
+
+def _forget(sweep: Sweep) -> None:
+    """Delete the trials' runs and the sweep's state; the store stays."""
+    for trial in sweep.listed():
+        if trial.loaded.run_folder.is_dir():
+            with claim(trial.loaded.run_folder, trial.loaded, fresh=True):
+                pass
+    for path in sweep.folder.iterdir():
+        if path.name != "lock":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    sweep.state = State.load(sweep.folder, sweep.source.ablation)
+
+
+def _run(sweep: Sweep, terminal: Terminal) -> None:
+    """Run the remaining trials inside the sweep's own run in the tracker; write the results whatever happens."""
+    example = next(iter(sweep.trials.made.values())).loaded
+    parent = Parent(sweep.folder, sweep.source, example)
+    sweep.state.close(False)
+    status: Status = "FAILED"
+    try:
+        run_id = parent.begin()
+        try:
+            if not sweep.finished():
+                from continual.sweep.runner import run_trials
+
+                run_trials(sweep, terminal, run_id)
+        finally:
+            _close_stopped(sweep)
+        status = "FAILED" if sweep.failed else "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        outcomes = sweep.outcomes()
+        text, points = write_results(sweep.folder, sweep.source, outcomes)
+        done = sum(each.state == "done" for each in outcomes)
+        unsent = parent.end(status, best_of(points), done)
+        sweep.state.close(status == "FINISHED" and not unsent)
+        if unsent:
+            terminal.line(f"  {unsent} records wait for {tracking_uri(example)}; the next start sends them")
+        if done:
+            terminal.line(f"\n{text}\n\n  all files: {sweep.folder}")
+
+
+def _close_stopped(sweep: Sweep) -> None:
+    """Close the tracker's runs of stopped trials, including those that a killed start left open."""
+    for each in sweep.outcomes():
+        why = sweep.state.stopped.get(each.trial.name)
+        if each.state == "stopped" and why and not why.closed:
+            close_stopped(each.trial, why)
+            sweep.state.stop(each.trial.name, replace(why, closed=True))
