@@ -23,7 +23,7 @@ def defined_in(folder: str) -> dict[str, str]:
     for path, folders, files in os.walk(folder):
         folders[:] = sorted(set(folders) - {"__pycache__", ".ipynb_checkpoints"})
         for file in sorted(file for file in files if file.endswith(".yaml")):
-            # Without a buffer, which would double the time of 14,000 small files.
+            # `Path.read_bytes` takes twice as long for 14,000 small files.
             with suppress(OSError), io.FileIO(f"{path}/{file}") as opened:
                 for kind, value in KEY.findall(opened.readall()):
                     name = value.decode(errors="replace").split(" #")[0].strip().strip("\"'")
