@@ -44,13 +44,12 @@ class Evaluator:
         `<output>.samples.jsonl`, one record per document, is written first. Both appear whole or not at all.
         Raises ContinualError if lm-eval fails or a score is not finite.
         """
+        import torch
+
         started = time.perf_counter()
         scores, records, facts = self._score(model_path)
         gc.collect()
-        if self.device == "cuda":
-            import torch
-
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()
         result = {
             "scores": scores_as_json(scores),
             "seconds": round(time.perf_counter() - started, 3),

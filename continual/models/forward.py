@@ -109,7 +109,5 @@ def check_head(model: "PreTrainedModel") -> None:
     if float((own - expected).abs().max()) > tolerance:
         raise ContinualError(f"the head of {name} does more than project the hidden states; it cannot be trained")
     if float((together - expected).abs().max()) > tolerance:
-        raise ContinualError(
-            f"{name} lets documents that are packed in one row see each other "
-            f"(attention `{model.config._attn_implementation}`); it cannot be trained"
-        )
+        problem = f"{name} lets documents that are packed in one row see each other"
+        raise ContinualError(f"{problem} (attention `{model.config._attn_implementation}`); it cannot be trained")

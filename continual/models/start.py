@@ -1,6 +1,7 @@
 """The start model as a folder with a hash: a local folder, a hub snapshot, or a random build in the store."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,17 @@ def cached_hash(store: Store, folder: Path) -> str:
 
 def start_model(store: Store, source: ModelSource, seed: int) -> ModelRef:
     """Return the start model; the cluster builds or downloads it if it does not exist yet."""
+    if source.type == "python":
+        folder = _built(store, source, seed)
+    elif not (folder := Path(str(source.source)).resolve()).is_dir():
+        folder = Path(_in_cluster(_snapshot, str(source.source))).resolve()
+    return ModelRef(str(folder), cached_hash(store, folder))
+
+
+def _in_cluster(function: Callable[..., Any], *arguments: Any) -> Any:
     import ray
 
-    if source.type == "python":
-        return _built(store, source, seed)
-    folder = Path(str(source.source))
-    if not folder.is_dir():
-        folder = Path(ray.get(ray.remote(_snapshot).options(num_cpus=0.5).remote(str(source.source))))
-    return ModelRef(str(folder.resolve()), cached_hash(store, folder.resolve()))
+    return ray.get(ray.remote(function).options(num_cpus=0.5).remote(*arguments))
 
 
 def _snapshot(name: str) -> str:
@@ -45,14 +49,11 @@ def _snapshot(name: str) -> str:
     try:
         return snapshot_download(name)
     except Exception as error:
-        raise ConfigurationError(
-            "model.source", f"`{name}` is not a folder, and the hub did not deliver it", "check the name or the network"
-        ) from error
+        problem = f"`{name}` is not a folder, and the hub did not deliver it"
+        raise ConfigurationError("model.source", problem, "check the name or the network") from error
 
 
-def _built(store: Store, source: ModelSource, seed: int) -> ModelRef:
-    import ray
-
+def _built(store: Store, source: ModelSource, seed: int) -> Path:
     inputs: dict[str, Any] = {"build": source.build, "arguments": source.arguments, "seed": seed}
     inputs["module"] = hash_file(module_file(str(source.build)))
     tokenizer = str(source.tokenizer)
@@ -60,9 +61,9 @@ def _built(store: Store, source: ModelSource, seed: int) -> ModelRef:
     artefact = store.artefact("models", inputs)
     with store.write(artefact, inputs) as writer:
         if writer is not None:
-            ray.get(ray.remote(_build).options(num_cpus=0.5).remote(source, seed, str(artefact.path)))
+            _in_cluster(_build, source, seed, str(artefact.path))
             writer.finish()
-    return ModelRef(str(artefact.path), cached_hash(store, artefact.path))
+    return artefact.path
 
 
 def _build(source: ModelSource, seed: int, folder: str) -> None:
@@ -78,9 +79,8 @@ def _build(source: ModelSource, seed: int, folder: str) -> None:
     else:
         tokenizer = load_tokenizer(str(source.tokenizer))
     if len(tokenizer) > model.config.vocab_size:
-        raise ConfigurationError(
-            "model", f"the tokenizer has {len(tokenizer)} tokens, the model {model.config.vocab_size}", "enlarge it"
-        )
+        problem = f"the tokenizer has {len(tokenizer)} tokens, the model {model.config.vocab_size}"
+        raise ConfigurationError("model", problem, "enlarge it")
     for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(model.config, key, getattr(tokenizer, key))
         setattr(model.generation_config, key, getattr(tokenizer, key))

@@ -23,7 +23,7 @@ def score_rows(
     dtype: str,
     config: Generate,
     top_k: int = 64,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, shards: None,
 ) -> Artefact:
     """Return the columns of a frozen model for a complete rows artefact; cached in the store.
 
@@ -40,9 +40,8 @@ def score_rows(
         "rows": rows.hash,
         "dtype": dtype,
         "versions": versions(("transformers", "torch")),
+        **({"k": top_k} if kind == "topk" else {}),
     }
-    if kind == "topk":
-        inputs["k"] = top_k
     artefact = store.artefact("columns", inputs)
     shards = rows.manifest()["counts"]["shards"]
     with store.write(artefact, inputs) as writer:
@@ -50,8 +49,7 @@ def score_rows(
             missing = writer.missing(shards)
             arguments = (writer, model.path, rows, kind, dtype, top_k, "cuda" if config.gpus_per_replica else "cpu")
             for done, _ in enumerate(_run(missing, arguments, config), shards - len(missing) + 1):
-                if progress:
-                    progress(done, shards)
+                progress(done, shards)
             writer.finish(model=model.hash, rows_artefact=rows.hash, what=kind)
     return artefact
 
@@ -78,13 +76,11 @@ class _ScoreShards:
     """An actor that holds the model and publishes the shards whose numbers it gets, so that only numbers travel."""
 
     def __init__(self, writer: Writer, model: str, rows: Artefact, kind: str, dtype: str, top_k: int, device: str):
-        from continual.scoring.columns import nll_columns, topk_columns
+        from continual.scoring import columns
 
         self.writer, self.rows = writer, rows
         self.model = load_model(model, dtype, device)
-        self.columns: Callable[..., dict[str, np.ndarray]] = (
-            nll_columns if kind == "nll" else partial(topk_columns, k=top_k)
-        )
+        self.columns = columns.nll_columns if kind == "nll" else partial(columns.topk_columns, k=top_k)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         for shard in batch["shard"]:

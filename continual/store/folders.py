@@ -26,8 +26,7 @@ def publish_folder(temporary: Path, final: Path, facts: Mapping[str, Any]) -> No
         if path.is_file()
     }
     write_atomic(temporary / MANIFEST, json.dumps({"files": files, **facts}))
-    if final.exists():
-        shutil.rmtree(final)
+    shutil.rmtree(final, ignore_errors=True)
     temporary.replace(final)
 
 

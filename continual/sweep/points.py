@@ -77,10 +77,8 @@ def points(ablation: Ablation) -> list[Point]:
 
 def misfit(space: Mapping[str, Dimension], point: Point) -> str | None:
     """Return the first key that makes `point` invalid in `space`, or None."""
-    for key in [*space, *point]:
-        if key not in space or key not in point or not space[key].holds(point[key]):
-            return key
-    return None
+    fits = {key for key in space if key in point and space[key].holds(point[key])}
+    return next((key for key in [*space, *point] if key not in fits), None)
 
 
 def overrides(ablation: Ablation, point: Point) -> list[str]:

@@ -29,7 +29,6 @@ from continual.sweep.trials import Trial, check_concurrency, cpu_overrides, thre
 POLL_SECONDS = 0.5
 STOP_SECONDS = 90.0
 """How long Ctrl-C waits for the trials' drivers to write their checkpoints, and for Tune to end."""
-NODE_FRACTION = 0.001
 
 
 def _name(trial: Any) -> str:
@@ -77,13 +76,12 @@ class Watch(NotPickled, tune.Callback, tune.Stopper):
         self._end(_name(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        name, failed = _name(trial), self.sweep.failed
-        if name not in failed and self.stopping:
+        name, error = _name(trial), trial.get_error()
+        if self.stopping and name not in self.sweep.failed:
             self.running.discard(name)
             return
-        if name not in failed:
-            error = trial.get_error()
-            failed[name] = describe(unwrap(error)) if error else "it exited without an error message"
+        why = describe(unwrap(error)) if error else "it exited without an error message"
+        self.sweep.failed.setdefault(name, why)
         self._end(name)
 
     def _end(self, name: str) -> None:
@@ -187,15 +185,11 @@ def _tuner(sweep: Sweep, watch: Watch, config: Callable[[Trial], dict[str, Any]]
     )
     # On this machine, where the paths of the request mean the same; no CPU, because its workers need the CPUs.
     here = next(n["NodeManagerAddress"] for n in ray.nodes() if n["NodeID"] == context.get_node_id())
-    searcher, space = None, {}
-    if sweep.searches:
-        searcher = SeededOptuna(sweep, config, watch.terminal.line)
-    else:
-        waiting = [config(each.trial)["trial"] for each in sweep.outcomes() if each.state == "waiting"]
-        space = {"trial": tune.grid_search(waiting)}
+    searcher = SeededOptuna(sweep, config, watch.terminal.line) if sweep.searches else None
+    waiting = [config(each.trial)["trial"] for each in sweep.outcomes() if each.state == "waiting"]
     return tune.Tuner(
-        tune.with_resources(function, {"CPU": 0, f"node:{here}": NODE_FRACTION}),
-        param_space=space,
+        tune.with_resources(function, {"CPU": 0, f"node:{here}": 0.001}),
+        param_space={} if searcher else {"trial": tune.grid_search(waiting)},
         tune_config=tune.TuneConfig(
             # A searcher says itself when it has no more points; this number must not end it before.
             num_samples=-1 if searcher else 1,

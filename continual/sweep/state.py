@@ -11,7 +11,6 @@ from continual.store.lock import FileLock
 from continual.sweep.points import Point
 from continual.sweep.spec import Ablation
 
-STATE = "state.json"
 STOP = "stop"
 """Name of the file in the sweep's folder that tells the trials of this start to stop in order."""
 
@@ -49,7 +48,7 @@ class State:
     def load(cls, folder: Path, ablation: Ablation) -> "State":
         """Load the state from the sweep's folder; an empty one if there is none."""
         scheduler: list[object] = [ablation.scheduler, ablation.reduction_factor]
-        path = folder / STATE
+        path = folder / "state.json"
         if not path.is_file():
             return cls(path, scheduler)
         saved = json.loads(path.read_text())

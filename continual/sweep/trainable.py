@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,9 @@ def run_trial(config: dict[str, Any], environment: dict[str, str], cwd: str, sto
         cwd=cwd, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     try:
-        reports: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        threading.Thread(target=_read, args=(driver, reports), daemon=True).start()
         _send(driver, json.dumps(trial["request"]))
         last: dict[str, Any] = {}
-        while (report := _next(reports, driver, Path(stop))) is not None:
+        for report in _reports(driver, Path(stop)):
             if report.get("stage", trial["stages"]) < trial["stages"]:
                 tune.report(report)
             else:
@@ -60,20 +59,23 @@ def run_trial(config: dict[str, Any], environment: dict[str, str], cwd: str, sto
             driver.kill()
 
 
-def _read(driver: "subprocess.Popen[str]", reports: "queue.Queue[dict[str, Any] | None]") -> None:
-    for line in driver.stdout or ():
-        reports.put(json.loads(line))
-    reports.put(None)
+def _reports(driver: "subprocess.Popen[str]", stop: Path) -> Iterator[dict[str, Any]]:
+    """Yield the driver's reports; interrupt the driver once if the sweep stops."""
+    lines: queue.Queue[str] = queue.Queue()
 
+    def read() -> None:
+        for line in driver.stdout or ():
+            lines.put(line)
+        lines.put("")
 
-def _next(
-    reports: "queue.Queue[dict[str, Any] | None]", driver: "subprocess.Popen[str]", stop: Path
-) -> dict[str, Any] | None:
-    """Return the next report, None after the last; interrupt the driver once if the sweep stops."""
+    threading.Thread(target=read, daemon=True).start()
     interrupted = False
     while True:
         try:
-            return reports.get(timeout=POLL_SECONDS)
+            line = lines.get(timeout=POLL_SECONDS)
+            if not line:
+                return
+            yield json.loads(line)
         except queue.Empty:
             if not interrupted and stop.exists():
                 interrupted = True

@@ -167,16 +167,14 @@ def check_concurrency(sequences: Iterable[Sequence], concurrency: int, cpus: flo
     """
     for sequence in sequences:
         each, cards = needed(sequence)
+        taken = f"{concurrency} trials at the same time take"
         if cpus is not None and concurrency * each + FREE_CPUS > cpus:
-            problem = (
-                f"{concurrency} trials at the same time take {concurrency * each:g} CPUs and reading 1 more, "
-                f"but there are {cpus:g}"
-            )
+            problem = f"{taken} {concurrency * each:g} CPUs and reading 1 more, but there are {cpus:g}"
             fits = int((cpus - FREE_CPUS) / each)
             fix = f"write `concurrency: {fits}`" if fits else "use fewer"
             raise ConfigurationError("concurrency", problem, f"{fix}, or lower what a worker and an engine take")
         if gpus is not None and concurrency * cards > gpus:
-            problem = f"{concurrency} trials at the same time take {concurrency * cards:g} GPUs, but there are {gpus:g}"
+            problem = f"{taken} {concurrency * cards:g} GPUs, but there are {gpus:g}"
             raise ConfigurationError("concurrency", problem, f"write `concurrency: {max(1, int(gpus / cards))}`")
 
 

@@ -37,7 +37,8 @@ def pretend(config: dict[str, Any], environment: dict[str, str], cwd: str, stop:
     score = -(loaded.sequence.train.learning_rate**2)
     scores = {task: {"score": score} for task in ("reversing", "sorting")}
     summary = {
-        **dict.fromkeys(FIGURES), "average_score": score, "status": "done", "matrix": [{"stage": 2, "name": "", "scores": scores}],
+        **dict.fromkeys(FIGURES), "average_score": score, "status": "done",
+        "matrix": [{"stage": 2, "name": "", "scores": scores}],
         "unit": dict.fromkeys(scores, "nats"), "stages": ["a", "b"], "reused_stages": [], "mlflow_run_id": None,
     }  # fmt: skip
     loaded.run_folder.mkdir(parents=True, exist_ok=True)
