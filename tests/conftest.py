@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
@@ -15,6 +16,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # A shell starts its background jobs with Ctrl-C ignored, and drivers would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# A busy machine misses any deadline; what a property takes says nothing about whether it holds.
+hypothesis.settings.register_profile("continual", deadline=None)
+hypothesis.settings.load_profile("continual")
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("CONTINUAL_SHARED", ROOT.parent / "shared"))
 
