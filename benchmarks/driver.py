@@ -23,7 +23,7 @@ from continual.ledger.folder import StageFolder
 from continual.ledger.ledger import Events
 from continual.ledger.lines import Tail
 from continual.ledger.records import Records
-from continual.sampling.sample import limit_failures
+from continual.sampling.write import limit_failures
 from continual.show.tracking.sender import Sender
 from continual.store import Store
 

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, fie
 
 from continual.contract.base import Strict
 from continual.contract.mitigation import Mitigation
-from continual.contract.registry import MITIGATIONS, SCHEDULES
+from continual.contract.registry import ENGINES, MITIGATIONS, SCHEDULES
 from continual.contract.source import SourceItem
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -45,6 +45,7 @@ def _as_task(value: Any) -> Any:
 
 
 Task = Annotated[EvaluationTask, BeforeValidator(_as_task)]
+EngineName = Annotated[str, AfterValidator(ENGINES.check)]
 MitigationItem = Annotated[SerializeAsAny[Mitigation], BeforeValidator(MITIGATIONS.build)]
 
 
@@ -110,7 +111,7 @@ class Train(Strict):
 
 
 class Generate(Strict):
-    engine: Literal["vllm", "transformers"] = Field("vllm", description="what samples the models")
+    engine: EngineName = Field("vllm", description="what samples the models: vllm, transformers, or `module:Class`")
     replicas: int = Field(1, ge=1, description="engines that sample at the same time")
     gpus_per_replica: float = Field(0.0, ge=0, description="GPUs that an engine reserves; 0: it samples on CPUs")
     cpus_per_replica: float = Field(1.0, gt=0, description="CPUs that an engine reserves")

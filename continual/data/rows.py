@@ -1,7 +1,6 @@
-"""Stored rows: their Arrow form, and the one reader that serves everything.
+"""Stored rows: their Arrow form, and the reader that training, scoring and methods share.
 
-The reader answers for shards that a sampler is still making: it waits for the next one. That is streaming, resume and
-sharing between trials with one code path.
+The reader can wait for a growing artefact; today every artefact is complete before it is read.
 """
 
 import time
@@ -16,11 +15,11 @@ from continual.store import Artefact
 
 ROW_COLUMNS = {"ids": pa.int32(), "positions": pa.int32(), "weights": pa.float32(), "documents": pa.int32()}
 WAIT_SECONDS = 1800.0
-"""A reader gives up on a silent maker after this long without a new shard."""
+"""A reader of a growing artefact gives up after this long without a new shard."""
 
 
 def fixed_column(array: np.ndarray) -> pa.FixedSizeListArray:
-    """An array [rows, ...] as one fixed-size list per row."""
+    """Return an array [rows, ...] as one fixed-size list per row."""
     flat = np.ascontiguousarray(array).reshape(len(array), -1)
     return pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), flat.shape[1])
 
@@ -30,7 +29,7 @@ def rows_table(rows: Arrays) -> pa.Table:
 
 
 def column(table: pa.Table, name: str) -> np.ndarray:
-    """A fixed-size list column as an array [rows, width], without a copy where Arrow allows."""
+    """Return a fixed-size list column as an array [rows, width], without a copy where Arrow allows."""
     chunked = table.column(name)
     width = chunked.type.list_size
     parts = [chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, width) for chunk in chunked.chunks]
@@ -38,7 +37,7 @@ def column(table: pa.Table, name: str) -> np.ndarray:
 
 
 def row_facts(rows: Arrays) -> dict[str, int]:
-    """Counts for a shard's side file."""
+    """Return the counts for a shard's side file."""
     return {
         "tokens": int((rows["documents"] >= 0).sum()),
         "trained_tokens": int((rows["weights"][:, 1:] > 0).sum()),
@@ -56,13 +55,13 @@ class RowReader:
         self._total: int | None = None
 
     def __len__(self) -> int:
-        """Number of rows; waits until the artefact is complete."""
+        """Return the number of rows, once the artefact is complete."""
         self._grow(until=None)
         assert self._total is not None
         return self._total
 
     def available(self) -> tuple[int, bool]:
-        """Rows that stand in an unbroken row of shards now, and whether that is all."""
+        """Return the rows in the contiguous shards so far, and whether the artefact is complete."""
         if self._total is None:
             complete = self.artefact.complete
             while (facts := self.artefact.shard_facts(len(self._starts) - 1)) is not None:
@@ -73,8 +72,7 @@ class RowReader:
         return self._starts[-1], self._total is not None
 
     def _check_whole(self) -> None:
-        wanted = self.artefact.manifest()["counts"]["shards"]
-        if len(self._starts) - 1 < wanted:
+        if len(self._starts) - 1 < self.artefact.manifest()["counts"]["shards"]:
             raise ContinualError(
                 f"{self.artefact.shard(len(self._starts) - 1)}: the stored shard is missing or damaged; "
                 f"delete the folder {self.artefact.path} and run the same command again"
@@ -90,15 +88,15 @@ class RowReader:
             if rows != seen:
                 seen, deadline = rows, time.monotonic() + self.wait_seconds
             if reason := self.artefact.failure():
-                raise ContinualError(f"{self.artefact.path}: its maker gave up: {reason}")
+                raise ContinualError(f"{self.artefact.path}: its writer gave up: {reason}")
             if time.monotonic() > deadline:
                 raise ContinualError(f"{self.artefact.path}: no new shard for {self.wait_seconds:.0f} s")
             time.sleep(0.2)
 
     def resolve(self, positions: np.ndarray, skip: int = 0) -> np.ndarray:
-        """Row numbers of endless sequential reading from row `skip` on: after the last row comes row `skip` again.
+        """Return the row numbers of endless sequential reading: after the last row comes row `skip` again.
 
-        Only what is needed is waited for, and the answer does not depend on how far the maker is.
+        Waits for the rows that are needed, so the result does not depend on how far the writer is.
         """
         if len(positions) == 0:
             return positions
@@ -111,7 +109,7 @@ class RowReader:
         return skip + positions
 
     def _column(self, shard: int, name: str) -> np.ndarray:
-        """A shard's column; kept, since finding it costs more than reading a few rows of it."""
+        """Return a shard's column; cached, since opening it costs more than reading a few of its rows."""
         if (shard, name) not in self._columns:
             if shard not in self._tables:
                 self._tables[shard] = self.artefact.table(shard)
@@ -119,21 +117,22 @@ class RowReader:
         return self._columns[shard, name]
 
     def take(self, numbers: np.ndarray, columns: tuple[str, ...] = tuple(ROW_COLUMNS)) -> dict[str, Any]:
-        """Columns of the rows `numbers`, each [len(numbers), width]; a negative number is a row of padding."""
+        """Return columns of the rows `numbers`, each [len(numbers), width]; a negative number is a row of padding."""
         if len(numbers):
             self._grow(until=int(numbers.max()))
         shards = np.searchsorted(self._starts, numbers, side="right") - 1
-        # Shard by shard: where each one's numbers stand in `order`; those of padding come first, under shard -1.
+        # Shard by shard: the places in `numbers` that a shard fills; those of padding come first, under shard -1.
         order = np.argsort(shards, kind="stable")
-        found, first = np.unique(shards[order], return_index=True)
+        distinct, first = np.unique(shards[order], return_index=True)
+        parts = np.split(order, first[1:])  # without numbers: one empty part
         like = int(max(shards.max(initial=0), 0))
         out = {name: self._padding(name, len(numbers), self._column(like, name)) for name in columns}
-        for shard, at in zip(found.tolist(), np.split(order, first[1:]), strict=False):  # no numbers: one empty part
+        for shard, places in zip(distinct.tolist(), parts, strict=False):
             if shard < 0:
                 continue
-            within = numbers[at] - self._starts[shard]
+            within = numbers[places] - self._starts[shard]
             for name in columns:
-                out[name][at] = self._column(shard, name)[within]
+                out[name][places] = self._column(shard, name)[within]
         return out
 
     @staticmethod

@@ -1,10 +1,8 @@
 """Checks that the model can do what the sequence asks: its tokenizer, context length, engine."""
 
-import importlib.util
-
 from continual.config.schema import Sequence
 from continual.errors import ConfigurationError
-from continual.preflight.model_facts import VLLM_CPU_HEADS, ModelFacts, read_model
+from continual.preflight.model_facts import cannot_sample, read_model
 from continual.preflight.stages import uses_sampling
 from continual.preflight.tokenizer_facts import TokenizerFacts, read_tokenizer
 
@@ -33,16 +31,7 @@ def check_model(sequence: Sequence) -> tuple[TokenizerFacts | None, list[str]]:
     if sequence.evaluate.apply_chat_template and tokenizer is not None and not tokenizer.chat_template:
         problem = "the model's tokenizer has no chat template"
         raise ConfigurationError("evaluate.apply_chat_template", problem, "write false")
-    if sequence.generate.engine == "vllm" and uses_sampling(sequence):
-        _check_vllm(sequence, facts)
+    if uses_sampling(sequence) and (reason := cannot_sample(sequence.generate, facts)):
+        problem, _, fix = reason.partition("; ")
+        raise ConfigurationError("generate.engine", problem, fix)
     return tokenizer, notes
-
-
-def _check_vllm(sequence: Sequence, facts: ModelFacts) -> None:
-    if importlib.util.find_spec("vllm") is None:
-        fix = "install continual[cpu] or continual[gpu], or write `generate.engine: transformers`"
-        raise ConfigurationError("generate.engine", "vllm is not installed", fix)
-    head = facts.head_size
-    if head is not None and not sequence.generate.gpus_per_replica and head not in VLLM_CPU_HEADS:
-        problem = f"vLLM on CPUs cannot serve the model's head size {head} (it supports 32, 64, 80, 96, 112, 128, ...)"
-        raise ConfigurationError("generate.engine", problem, "write `generate.engine: transformers`")

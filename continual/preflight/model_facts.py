@@ -10,15 +10,12 @@ from safetensors import SafetensorError, safe_open
 from continual.config.paths import CORRECT_PATH, looks_like_path, offline
 from continual.config.references import find_function
 from continual.config.schema import Generate, ModelSource
+from continual.contract.registry import ENGINES
 from continual.errors import ConfigurationError, one_line
 from continual.models.files import weight_files
 from continual.preflight.tokenizer_facts import read_json
 
 KEY = "model.source"
-
-
-VLLM_CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
-"""Head sizes of vLLM's attention on CPUs (vllm 0.29, v1/attention/backends/cpu_attn.py)."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +105,6 @@ def check_weights(folder: Path) -> None:
 
 
 def cannot_sample(generate: Generate, facts: ModelFacts) -> str | None:
-    """Return why the configured engine cannot sample from a model, or None."""
-    head = facts.head_size
-    if generate.engine == "vllm" and head and not generate.gpus_per_replica and head not in VLLM_CPU_HEADS:
-        return f"vLLM on CPUs cannot serve its head size {head}"
-    return None
+    """Return why the configured engine cannot sample from a model, as "problem; fix", or None."""
+    reason: str | None = ENGINES.load(generate.engine)().problem(facts, generate)
+    return reason

@@ -30,7 +30,9 @@ def model_facts(model: ModelSource, generate: Generate) -> ModelFacts:
     """Return what the files of a model tell. Raises ConfigurationError for a model that cannot load."""
     facts, _ = read_model(model)
     tokenizer = read_tokenizer(model, facts.folder)
-    return ModelFacts(tokenizer.chat_template if tokenizer else None, facts.positions, cannot_sample(generate, facts))
+    reason = cannot_sample(generate, facts)
+    template = tokenizer.chat_template if tokenizer else None
+    return ModelFacts(template, facts.positions, reason.partition("; ")[0] if reason else None)
 
 
 def _pretrained(source: str) -> ModelSource:

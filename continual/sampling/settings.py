@@ -36,7 +36,7 @@ class SampleSettings:
         return list(self.starts[number % len(self.starts)])
 
     def room(self, prompt: list[int]) -> int:
-        """Tokens that may be sampled after a prompt."""
+        """Return how many tokens may be sampled after a prompt."""
         return self.new_tokens or self.tokens - len(prompt)
 
     def seed_of(self, number: int) -> int:
@@ -44,12 +44,12 @@ class SampleSettings:
         return sample_seed(self.seed, number)
 
     def identity(self) -> dict[str, Any]:
-        """What decides the samples, JSON-able. Prompts that `new_tokens` is for are many: their digest stands there."""
+        """Return what decides the samples, JSON-able. With `new_tokens`, only the prompts' digest is kept."""
         if self.new_tokens is None:
             return {key: value for key, value in asdict(self).items() if key != "new_tokens"}
         prompts = hashlib.sha256()
         for prompt in self.starts:
             prompts.update(json.dumps(prompt).encode())
         rest = asdict(replace(self, starts=()))
-        # The context that the engine is given is wide enough for all and decides nothing.
+        # The engine's context is wide enough for all prompts and does not change a sample.
         return {k: v for k, v in rest.items() if k not in ("starts", "tokens")} | {"prompts": prompts.hexdigest()}

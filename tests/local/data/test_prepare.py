@@ -11,8 +11,8 @@ import pytest
 
 from continual.contract.registry import SOURCES
 from continual.contract.source import Source
+from continual.data.prepare import prepare_rows
 from continual.data.rows import RowReader
-from continual.data.tokenise import prepare_rows
 from continual.errors import ConfigurationError
 from continual.store import Artefact, Store
 from tests.kits.sources import OUTSIDE

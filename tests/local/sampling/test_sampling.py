@@ -12,7 +12,8 @@ from scipy import stats
 from continual.config.schema import Generate
 from continual.contract.models import ModelRef
 from continual.models import model_hash
-from continual.sampling import SampleSettings, engine_transformers, engine_vllm, sample_rows
+from continual.sampling import SampleSettings, engine_vllm, sample_rows
+from continual.sampling.engine_transformers import TransformersEngine
 from continual.store import Store
 
 pytestmark = pytest.mark.slow
@@ -53,7 +54,7 @@ def hf(local_ray: None, stories: Path) -> Any:
     def make(**settings: Any) -> Samples:
         chosen = SampleSettings(((1,),), COUNT, TOKENS + 1, stop=(2,), seed=2, **settings)
         config = Generate(engine="transformers", shard_samples=1024)
-        made = engine_transformers.generate(str(stories), "float32", chosen, list(range(COUNT)), config)
+        made = TransformersEngine().generate(str(stories), "float32", chosen, list(range(COUNT)), config)
         return [tokens for _, tokens in made if tokens is not None]
 
     return make

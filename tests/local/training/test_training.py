@@ -9,9 +9,9 @@ import torch
 
 from continual.config.schema import ModelSource, Train
 from continual.contract.stream import Stream
+from continual.data.prepare import prepare_rows
 from continual.data.rows import RowReader
 from continual.data.sources.python import PythonSource
-from continual.data.tokenise import prepare_rows
 from continual.ledger.lines import read_lines
 from continual.models.start import start_model
 from continual.store import Artefact, Store

@@ -19,9 +19,10 @@ from baselines.instructions.duplicates import first_of_each, shingles
 from continual.config.load import load_sequence
 from continual.config.schema import Sequence
 from continual.contract.models import ModelRef
+from continual.contract.registry import ENGINES
 from continual.contract.requests import SampleRequest
 from continual.data.rows import RowReader
-from continual.data.tokenise import Tokenise
+from continual.data.tokenize import Tokenize
 from continual.errors import ConfigurationError, ContinualError
 from continual.models import model_hash
 from continual.models.load import load_tokenizer
@@ -30,11 +31,13 @@ from continual.preflight.stages import stage_view
 from continual.run.services import StageContext
 from continual.run.stage import build_job
 from continual.sampling import SampleSettings, template_start
+from continual.sampling.engine_vllm import VllmEngine
 from continual.sampling.start import end_tokens
 from continual.show.terminal import Terminal
 from continual.store import Artefact, Store
 from tests.kits.baselines import packed, stored
 from tests.kits.instructions import chat_folder, chat_tokenizer, said, serving
+from tests.kits.sources import in_process
 
 ROW, INSTRUCTIONS = 96, 6
 ASKED = ["Name a tree", "Count to ten", "Say hello", "Name a tree", "  name a TREE", "Sing"]
@@ -56,14 +59,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-class Engine:
+class Engine(VllmEngine):
     """Stands in for vLLM: says what a script says. `asked` gathers (folder, prompt ids)."""
 
     def __init__(self, script: Script):
         self.script = script
         self.asked: list[tuple[str, list[int]]] = []
 
-    def __call__(
+    def generate(
         self, path: str, dtype: str, settings: SampleSettings, numbers: list[int], config: Any
     ) -> Iterator[tuple[int, np.ndarray | None]]:
         tokenizer = load_tokenizer(path)
@@ -99,13 +102,15 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Callable[[Script], Engine]:
 
     def pieces(source: Any, model: str, row_tokens: int) -> Iterator[dict[str, Any]]:
         lines = np.array(Path(source.path).read_text().splitlines(), dtype=object)
-        yield Tokenise(model, source, row_tokens)({"item": lines})
+        yield Tokenize(model, source, row_tokens)({"item": lines})
 
-    monkeypatch.setattr("continual.data.tokenise._pieces", pieces)
+    monkeypatch.setattr("continual.data.prepare._pieces", pieces)
+    monkeypatch.setattr("continual.data.prepare.in_cluster", in_process)
+    monkeypatch.setattr("continual.sampling.sample.in_cluster", in_process)
 
     def install(script: Script) -> Engine:
         engine = Engine(script)
-        monkeypatch.setattr("continual.sampling.sample.ENGINES", {"vllm": engine})
+        monkeypatch.setattr(ENGINES, "load", lambda name: lambda: engine)
         return engine
 
     return install

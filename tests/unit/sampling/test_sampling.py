@@ -1,5 +1,8 @@
 """Prompts and seeds of samples, start tokens, and packing of samples into rows."""
 
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +11,22 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from continual.config.schema import Generate
 from continual.contract.models import ModelRef
+from continual.contract.registry import ENGINES
 from continual.errors import ConfigurationError, ContinualError
-from continual.sampling import SampleSettings, bos_start, sample_rows, task_starts, template_start
+from continual.preflight.model_facts import ModelFacts
+from continual.sampling import SampleSettings, bos_start, sample_rows, sample_set, task_starts, template_start
 from continual.sampling import sample as front
-from continual.sampling.sample import _pack
+from continual.sampling.engine import Engine, Sample
+from continual.sampling.engine_vllm import VllmEngine
 from continual.sampling.start import end_tokens
-from continual.store import Store
+from continual.sampling.write import pack_samples
+from continual.store import Artefact, Store
+from tests.conftest import ROOT
+from tests.kits.sources import in_process
 
 
 @given(st.integers(1, 4), st.integers(0, 5))
@@ -60,7 +70,7 @@ def test_end_of_text_stands_in_for_a_missing_bos() -> None:
 
 def test_declared_start_tokens_must_be_tokens() -> None:
     assert task_starts(Bare(), ["<add>"]) == [[7]]
-    with pytest.raises(ConfigurationError, match="`<sort>` is no token"):
+    with pytest.raises(ConfigurationError, match="`<sort>` is not a token"):
         task_starts(Bare(), ["<sort>"])
     with pytest.raises(ConfigurationError, match="needs a chat template"):
         template_start(Bare())
@@ -80,7 +90,7 @@ def test_the_template_prefix_ends_where_the_user_would_speak(shared: Path) -> No
 
 def test_samples_have_loss_after_their_prompt_and_no_invented_end() -> None:
     table = pa.table({"start": [[1], [1]], "tokens": [[5, 6, 2], [7, 8, 9, 9]]})
-    rows = _pack(table, SampleSettings(((1,),), 2, 5, stop=(2,)), 10, first=40)
+    rows = pack_samples(table, 10, first=40)
     flat = rows["documents"] >= 0
     np.testing.assert_array_equal(rows["ids"][flat], [1, 5, 6, 2, 1, 7, 8, 9, 9])
     np.testing.assert_array_equal(rows["weights"][flat], [0, 1, 1, 1, 0, 1, 1, 1, 1])
@@ -90,57 +100,125 @@ def test_samples_have_loss_after_their_prompt_and_no_invented_end() -> None:
 MODEL = ModelRef("nowhere", "abc")
 
 
-def fake_engine(fail: set[int], calls: list[list[int]]) -> Any:
+class Fake(Engine):
     """An engine for fault injection: answers out of order, and fails for the given numbers."""
 
-    def generate(model: str, dtype: str, settings: SampleSettings, numbers: list[int], config: Generate) -> Any:
-        calls.append(numbers)
-        for number in reversed(numbers):
-            yield number, None if number in fail else np.array([number, 2], np.int32)
+    def __init__(self, fail: set[int] | None = None, answered: int | None = None):
+        self.fail, self.answered = fail or set(), answered
+        self.calls: list[list[int]] = []
 
-    return generate
+    def generate(
+        self, model: str, dtype: str, settings: SampleSettings, numbers: list[int], config: Generate
+    ) -> Iterator[Sample]:
+        self.calls.append(numbers)
+        for number in list(reversed(numbers))[: self.answered]:
+            yield number, None if number in self.fail else np.array([number % 7, 2], np.int32)
 
 
-def test_only_missing_shards_are_sampled_and_order_does_not_matter(tmp_path: Path, monkeypatch: Any) -> None:
-    calls: list[list[int]] = []
-    monkeypatch.setitem(front.ENGINES, "vllm", fake_engine(set(), calls))
-    store, config = Store(tmp_path, "me"), Generate(shard_samples=4)
-    settings = SampleSettings(((1,),), count=10, tokens=3)
-    rows, samples = sample_rows(store, MODEL, "float32", settings, config, 6)
-    assert samples.manifest()["distinct"] == 10
-    assert samples.manifest()["counts"]["tokens"] == 20
+Install = Callable[[Fake], Fake]
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Sample with an engine in this process."""
+    monkeypatch.setattr("continual.sampling.sample.in_cluster", in_process)
+
+    def with_engine(engine: Fake) -> Fake:
+        monkeypatch.setattr(ENGINES, "load", lambda name: lambda: engine)
+        return engine
+
+    return with_engine
+
+
+def sampled(store: Store, config: Generate) -> tuple[Artefact, Artefact]:
+    return sample_rows(store, MODEL, "float32", SampleSettings(((1,),), count=10, tokens=3), config, 6)
+
+
+def test_samples_are_stored_in_order_and_counted(tmp_path: Path, install: Install) -> None:
+    install(Fake())
+    _, samples = sampled(Store(tmp_path), Generate(shard_samples=4))
     assert [n for table in samples.tables() for n in table["number"].to_pylist()] == list(range(10))
-    content, packed = samples.manifest()["content"], rows.manifest()["content"]
+    assert samples.manifest()["distinct"] == 7
+    assert samples.manifest()["counts"]["tokens"] == 20
+
+
+def test_only_missing_shards_are_sampled_and_the_result_is_the_same(tmp_path: Path, install: Install) -> None:
+    engine = install(Fake())
+    store, config = Store(tmp_path, "me"), Generate(shard_samples=4)
+    rows, samples = sampled(store, config)
+    before = [artefact.manifest() for artefact in (samples, rows)]
     for artefact in (samples, rows):
         (artefact.path / "manifest.json").unlink()
     samples.shard(1).unlink()
     rows.shard(2).unlink()
-    again, samples = sample_rows(store, MODEL, "float32", settings, config, 6)
-    assert calls[1:] == [[4, 5, 6, 7]]
-    assert (samples.manifest()["content"], again.manifest()["content"]) == (content, packed)
-    sample_rows(store, MODEL, "float32", settings, config, 6)
-    assert len(calls) == 2
+    rows, samples = sampled(store, config)
+    after = [artefact.manifest() for artefact in (samples, rows)]
+    assert engine.calls[1:] == [[4, 5, 6, 7]]
+    assert [manifest["content"] for manifest in after] == [manifest["content"] for manifest in before]
+    assert after[0]["distinct"] == before[0]["distinct"]
 
 
-def test_failed_requests_are_dropped_counted_and_fatal_when_many(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setitem(front.ENGINES, "vllm", fake_engine({3}, []))
-    settings = SampleSettings(((1,),), count=10, tokens=3)
-    _, samples = sample_rows(
-        Store(tmp_path / "a"), MODEL, "float32", settings, Generate(shard_samples=5, max_failed=0.2), 6
-    )
+def test_a_complete_set_is_not_sampled_again(tmp_path: Path, install: Install) -> None:
+    engine = install(Fake())
+    first = sampled(Store(tmp_path), Generate())
+    assert sampled(Store(tmp_path), Generate()) == first
+    assert len(engine.calls) == 1
+
+
+def test_progress_counts_what_is_stored(tmp_path: Path, install: Install) -> None:
+    install(Fake({3}))
+    seen: list[tuple[int, int, int]] = []
+    sample_set(
+        Store(tmp_path), MODEL, "float32", SampleSettings(((1,),), count=10, tokens=3),
+        Generate(shard_samples=5, max_failed=0.2), lambda *counts: seen.append(counts),
+    )  # fmt: skip
+    assert seen == [(5, 10, 10), (10, 10, 18), (10, 10, 18)]
+
+
+def test_failed_requests_are_dropped_and_counted(tmp_path: Path, install: Install) -> None:
+    install(Fake({3}))
+    _, samples = sampled(Store(tmp_path), Generate(shard_samples=5, max_failed=0.2))
     assert samples.manifest()["counts"]["failed"] == 1
     assert samples.manifest()["counts"]["samples"] == 9
+
+
+def test_too_many_failed_requests_are_an_error(tmp_path: Path, install: Install) -> None:
+    install(Fake({3}))
     with pytest.raises(ContinualError, match=r"1 of 10 samples failed, more than `generate.max_failed` \(0.05\)"):
-        sample_rows(Store(tmp_path / "b"), MODEL, "float32", settings, Generate(shard_samples=5, max_failed=0.05), 6)
+        sampled(Store(tmp_path), Generate(shard_samples=5, max_failed=0.05))
 
 
-def test_an_engine_that_ends_early_is_an_error(tmp_path: Path, monkeypatch: Any) -> None:
-    def short(model: str, dtype: str, settings: SampleSettings, numbers: list[int], config: Generate) -> Any:
-        yield numbers[0], np.array([2], np.int32)
+def test_an_engine_that_ends_early_is_an_error(tmp_path: Path, install: Install) -> None:
+    install(Fake(answered=1))
+    with pytest.raises(ContinualError, match="ended with 9 samples missing"):
+        sampled(Store(tmp_path), Generate())
 
-    monkeypatch.setitem(front.ENGINES, "vllm", short)
-    with pytest.raises(ContinualError, match="ended with 3 samples missing"):
-        sample_rows(Store(tmp_path), MODEL, "float32", SampleSettings(((1,),), 4, 3), Generate(), 6)
+
+@pytest.mark.parametrize("engine", ["vllm", "transformers"])
+def test_naming_an_engine_does_not_import_torch(engine: str) -> None:
+    script = f"import sys; from continual.contract.registry import ENGINES; ENGINES.load({engine!r})\n"
+    script += "print(sorted({'torch', 'ray', 'vllm', 'transformers'} & set(sys.modules)))"
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert ran.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("head", "gpus", "words"), [(48, 0, "head size 48"), (48, 1, None), (64, 0, None)])
+def test_vllm_says_which_models_it_cannot_sample(
+    head: int, gpus: float, words: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    problem = VllmEngine().problem(ModelFacts(None, head_size=head), Generate(gpus_per_replica=gpus))
+    assert problem is None if words is None else words in str(problem)
+
+
+def test_a_missing_vllm_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "install continual[cpu]" in str(VllmEngine().problem(ModelFacts(None), Generate()))
+
+
+def test_an_unknown_engine_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValidationError, match="there is no engine `vlm`; did you mean `vllm`"):
+        Generate(engine="vlm")
 
 
 @pytest.mark.parametrize(

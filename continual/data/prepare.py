@@ -1,58 +1,30 @@
-"""Read, tokenise and pack a data source with Ray Data; publish the rows shard by shard."""
+"""Read, tokenize and pack a data source with Ray Data; publish the rows shard by shard."""
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 
 from continual.contract.source import Source
 from continual.data import formats
 from continual.data.packing import Arrays, concatenate, pack_rows
+from continual.data.remote import in_cluster
 from continual.data.rows import row_facts, rows_table
+from continual.data.tokenize import Tokenize
 from continual.errors import ConfigurationError
 from continual.models.files import tokenizer_hash
-from continual.models.load import load_tokenizer
 from continual.store import Artefact, Store
+from continual.store.artefact import Writer
 
 WINDOW = 1024
-"""Documents packed together; larger wastes less room, smaller answers sooner."""
+"""Pieces packed together; larger wastes less room, smaller answers sooner."""
 SHARD_ROWS = 2048
-
-
-class Tokenise:
-    """Batches of JSON documents to batches of pieces; runs in Ray Data tasks."""
-
-    def __init__(self, model: str, source: Source, row_tokens: int):
-        self.model, self.source, self.row_tokens = model, source, row_tokens
-
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        tokenizer = load_tokenizer(self.model)
-        pieces: list[formats.Piece] = []
-        problem: ConfigurationError | None = None
-        for item in batch["item"]:
-            try:
-                pieces += formats.encode(json.loads(item), self.source, tokenizer, self.row_tokens)
-            except ConfigurationError as error:
-                problem = problem or error
-            except ValueError as error:
-                what = f"{self.source.title}: a line is not JSON ({error}): {str(item).strip()[:60]!r}"
-                problem = problem or ConfigurationError("", what)
-        # An exception raised here would reach the driver without its type: Ray keeps only its text.
-        if problem is not None:
-            pieces = [formats.Piece(np.zeros(0, np.int32), np.zeros(0, np.float32), formats.PROBLEM)]
-        return {
-            "ids": [piece.ids for piece in pieces],
-            "weights": [piece.weights for piece in pieces],
-            "outcome": [piece.outcome for piece in pieces],
-            "problem": [json.dumps([problem.key, problem.problem, problem.fix]) if problem else ""] * len(pieces),
-        }
 
 
 def prepare_rows(
     store: Store, source: Source, model: str, row_tokens: int, progress: Callable[[int], None] | None = None
 ) -> Artefact:
-    """Packed rows of a source under the tokenizer of the model folder `model`, made once per content and settings.
+    """Return packed rows of a source under the tokenizer of the model folder `model`; cached in the store.
 
     Raises ConfigurationError when no document is left, or a field is missing.
     """
@@ -65,15 +37,12 @@ def prepare_rows(
     artefact = store.artefact("rows", inputs)
     with store.write(artefact, inputs) as writer:
         if writer is not None:
-            counts = np.zeros(4, np.int64)
-            shard = 0
-            for rows in _shards(_pieces(source, model, row_tokens), counts, row_tokens):
-                writer.put(shard, rows_table(rows), **row_facts(rows))
-                shard += 1
+            counts = [0, 0, 0, 0]
+            for counts in in_cluster(write_rows, writer, source, model, row_tokens):
                 if progress:
-                    progress(int(counts.sum()))
-            whole, cut, dropped, empty = (int(value) for value in counts)
-            if shard == 0:
+                    progress(sum(counts))
+            whole, cut, dropped, empty = counts
+            if whole + cut == 0:
                 why = f"{dropped} too long for {row_tokens} tokens, {empty} empty"
                 fix = "raise `train.row_tokens` or set `overlong: cut`" if dropped else "check the source"
                 raise ConfigurationError("", f"the source has no usable document ({why})", fix)
@@ -81,13 +50,23 @@ def prepare_rows(
     return artefact
 
 
+def write_rows(writer: Writer, source: Source, model: str, row_tokens: int) -> Iterator[list[int]]:
+    """Publish the rows of a source; yield the pieces so far, by outcome, after every shard and at the end."""
+    counts = np.zeros(4, np.int64)
+    for shard, rows in enumerate(_shards(_pieces(source, model, row_tokens), counts, row_tokens)):
+        writer.put(shard, rows_table(rows), **row_facts(rows))
+        yield counts.tolist()
+    yield counts.tolist()
+
+
 def _pieces(source: Source, model: str, row_tokens: int) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the pieces of all documents, in their order, in windows. Raises the first document's ConfigurationError."""
     import ray.data
 
     ray.data.DataContext.get_current().execution_options.preserve_order = True
     documents = source.documents()
     tokenized = (documents.limit(source.limit) if source.limit else documents).map_batches(
-        Tokenise(model, source, row_tokens), batch_size=WINDOW, num_cpus=1, zero_copy_batch=False
+        Tokenize(model, source, row_tokens), batch_size=WINDOW, num_cpus=1, zero_copy_batch=False
     )
     for batch in tokenized.iter_batches(batch_size=WINDOW, batch_format="numpy"):
         for problem in batch["problem"]:
@@ -97,7 +76,7 @@ def _pieces(source: Source, model: str, row_tokens: int) -> Iterator[dict[str, n
 
 
 def _shards(batches: Iterator[dict[str, np.ndarray]], counts: np.ndarray, row_tokens: int) -> Iterator[Arrays]:
-    """Rows in shards of about SHARD_ROWS; `counts` (by outcome) is filled on the way."""
+    """Yield rows in shards of about SHARD_ROWS, and add each batch's outcomes to `counts`."""
     waiting: list[Arrays] = []
     document = 0
     for batch in batches:

@@ -1,0 +1,46 @@
+"""Work that writes artefacts in the cluster, so that no data passes through the driver."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, TypeVar
+
+from continual.errors import ContinualError, unwrap
+
+P = ParamSpec("P")
+T = TypeVar("T")
+RESTARTS = 2
+"""How often work begins again after its process was killed."""
+
+
+def in_cluster(work: Callable[P, Iterator[T]], *arguments: P.args, **options: P.kwargs) -> Iterator[T]:
+    """Run a generator function in a process of the cluster, and yield its counts here as they come.
+
+    The process reserves no CPU: it waits for Ray Data's tasks most of the time. If it is killed, the work begins again,
+    so it must skip what is stored, or store the same again. A ContinualError keeps its type.
+    """
+    import ray
+
+    task: Any = ray.remote(_run).options(num_cpus=0, max_retries=0, num_returns="streaming")
+    for restarts in range(RESTARTS, -1, -1):
+        stream = task.remote(work, arguments, options)
+        try:
+            for reference in stream:
+                yield ray.get(reference)
+            return
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(inner := unwrap(error), ContinualError):
+                raise inner from error
+            raise
+        except ray.exceptions.WorkerCrashedError:
+            if not restarts:
+                raise
+        except BaseException:
+            # Nobody waits for the rest. A polite request gets lost if the work has just begun (ray 2.60).
+            ray.cancel(stream, force=True)
+            raise
+
+
+def _run(work: Callable[..., Iterator[T]], arguments: tuple[Any, ...], options: dict[str, Any]) -> Iterator[T]:
+    # Read when ray.data is imported: on a cluster, processes do not have the driver's variables.
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    yield from work(*arguments, **options)

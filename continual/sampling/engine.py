@@ -1,0 +1,46 @@
+"""What a sampling engine is."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from continual.config.schema import Generate
+from continual.sampling.settings import SampleSettings
+
+Sample = tuple[int, np.ndarray | None]
+"""Sample number and its tokens (int32) after the prompt, or None for a failed request."""
+
+
+class ModelShape(Protocol):
+    """What an engine may know of a model before it is loaded."""
+
+    @property
+    def head_size(self) -> int | None:
+        """Width of an attention head, None if unknown."""
+
+
+class Engine(ABC):
+    """Samples from a model with Ray Data. Subclass it and register it under the entry point `continual.engines`."""
+
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Packages whose versions decide the samples."""
+
+    def problem(self, facts: ModelShape, config: Generate) -> str | None:
+        """Return why the engine cannot sample from a model here, as "problem; fix", or None."""
+        return None
+
+    @abstractmethod
+    def generate(
+        self, model: str, dtype: str, settings: SampleSettings, numbers: list[int], config: Generate
+    ) -> Iterator[Sample]:
+        """Yield the samples `numbers`, in any order. Sample n must depend on `settings` and its number alone.
+
+        Args:
+            model: A model folder.
+            dtype: The dtype that the model is loaded in.
+            settings: Prompts, limits, temperature and seeds; `settings.tokens` bounds the context.
+            numbers: Sample numbers, whole shards of `config.shard_samples` each.
+            config: Replicas and their CPUs and GPUs.
+        """
