@@ -10,17 +10,12 @@ from continual.contract.context import StageRecord
 from continual.contract.models import ModelRef
 from continual.contract.registry import MITIGATIONS
 from continual.contract.requests import SampleRequest
-from continual.ledger.lines import read_lines
-from continual.ledger.records import Records
-from continual.models import model_hash
 from continual.preflight.stages import stage_view
 from continual.run.services import StageContext
 from continual.run.stage import build_job
 from continual.show.terminal import Terminal
 from continual.store import Artefact, Store
-from continual.training.ingest import ReadSteps
 from continual.training.job import TrainJob
-from continual.training.worker import Worker, run_steps
 from tests.conftest import ROOT
 from tests.kits import baselines as kit
 
@@ -124,20 +119,19 @@ class Offline(kit.Offline):
 def first_stage(folder: Path, entries: list[Entry], **train: Any) -> StageContext:
     """Stage 1 of two; all contexts of a folder share its store and its start model."""
     store = Store(folder / "store")
-    rows = {}
-    for seed, (name, count) in enumerate({"one": 50, "two": 60, "samples": 90, "answers": 70, "text": 80}.items()):
-        found = store.artefact("rows", {"test": name})
-        rows[name] = found if found.complete else kit.stored(store, name, kit.packed(seed, count))
-    start = folder / "start"
-    ref = ModelRef(str(start), model_hash(start)) if start.is_dir() else kit.model_ref(start, 0)
+    documents = {"one": 50, "two": 60, "samples": 90, "answers": 70, "text": 80}
+    rows = {
+        name: kit.stored(store, name, kit.packed(seed, count)) for seed, (name, count) in enumerate(documents.items())
+    }
     sequence = kit.sequence(folder, entries, **train)
+    start = kit.models()[0]
     return Offline(
         sequence=sequence,
         view=dataclasses.replace(stage_view(sequence, 1), steps=STEPS[1]),
         store=store,
         terminal=Terminal(folder / "log.txt", io.StringIO()),
-        start=ref,
-        stage_start=ref,
+        start=start,
+        stage_start=start,
         earlier=[],
         rows=rows["one"],
     )
@@ -155,21 +149,6 @@ def with_list(ctx: StageContext, entries: list[Entry]) -> StageContext:
     """The same stage of the same models with another list."""
     value = ctx.sequence.model_dump() | {"mitigation": entries}
     return dataclasses.replace(ctx, sequence=type(ctx.sequence).model_validate(value))
-
-
-def arrays(job: TrainJob, step: int) -> dict[str, Any]:
-    """What Ray Data delivers to the only worker in a step (0-based)."""
-    read = ReadSteps(job.streams, job.seed, 0, 1)
-    return {"step": [step], **{key: [value] for key, value in read.read(step).items()}}
-
-
-def run(job: TrainJob) -> tuple[list[dict[str, Any]], Worker]:
-    """All steps by the loop that runs in Ray Train's workers; the records as they were written, and the worker."""
-    worker = kit.worker_of(job)
-    path = job.folder / "metrics.jsonl"
-    batches = (arrays(job, step) for step in range(worker.step, job.steps))
-    run_steps(worker, batches, Records(path, worker.step), job.folder / "stop")
-    return read_lines(path), worker
 
 
 def build(ctx: StageContext, folder: Path) -> tuple[TrainJob, list[Any]]:

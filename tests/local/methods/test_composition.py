@@ -9,6 +9,7 @@ import pytest
 from continual.contract.models import ModelRef
 from continual.ledger.lines import read_lines
 from continual.models import model_hash
+from continual.testing.loop import run
 from continual.training.launch import fit
 from tests.kits import compositions as lists
 
@@ -28,13 +29,13 @@ def test_ray_train_equals_the_loop_in_process(local_ray: None, tmp_path: Path, n
     # A large epsilon: where a gradient is nothing, Adam makes a step of full size of what two workers round otherwise.
     first = lists.first_stage(tmp_path, entries, workers=2, epsilon=1e-4)
     job, _ = lists.build(first, tmp_path / "one")
-    _, worker = lists.run(job)
+    _, worker = run(job)
     worker.export(job.export)
     second = lists.next_stage(first, ModelRef(str(job.export), model_hash(job.export)))
     job, mitigations = lists.build(second, tmp_path / "two")
     fit(job, 2.0, lambda records: None)
     found = read_lines(job.folder / "metrics.jsonl")
-    expected, _ = lists.run(dataclasses.replace(job, folder=tmp_path / "in-process"))
+    expected, _ = run(dataclasses.replace(job, folder=tmp_path / "in-process"))
 
     assert len(found) == lists.STEPS[2]
     for one, other in zip(found, expected, strict=True):

@@ -12,7 +12,6 @@ from transformers import AutoModelForCausalLM
 
 from continual.contract.mitigation import Penalty
 from continual.errors import ContinualError
-from continual.training.checkpoints import newest_valid
 from continual.training.job import TrainJob
 from continual.training.losses.kinds import Nll
 from tests.kits import baselines as kit
@@ -168,15 +167,3 @@ def test_an_adapter_trains_alone_and_is_exported_merged(tmp_path: Path) -> None:
     ids = kit.batch_of(job, 0)["task"]["ids"]
     trained = worker.strategy.module.model.eval()
     torch.testing.assert_close(after(ids).logits, trained(ids).logits, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", ["lora", "task_replay", "l2_start", "ewc"])
-def test_a_resumed_run_equals_an_undisturbed_one(tmp_path: Path, kind: str) -> None:
-    job = kit.job_of(kit.context(tmp_path, [{"type": kind}]))
-    whole, _ = kit.train(job, 10)
-    _, worker = kit.train(job, 5)
-    worker.checkpoint()
-    assert newest_valid(job.checkpoints)[0] == 5
-    resumed = kit.worker_of(job)
-    rest = [resumed.train_step(kit.batch_of(job, step), stop=False)[0] for step in range(5, 10)]
-    assert rest == whole[5:]

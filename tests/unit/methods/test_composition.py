@@ -15,6 +15,7 @@ from continual.errors import ConfigurationError
 from continual.models import model_hash
 from continual.preflight.check_methods import check_methods
 from continual.run.services import StageContext
+from continual.testing.loop import run
 from continual.training.job import TrainJob
 from continual.training.order import shuffled, step_positions
 from tests.kits import baselines as kit
@@ -72,7 +73,7 @@ def runs_whole(ctx: StageContext, entries: list[lists.Entry], folder: Path) -> M
     """Train the stage and look for every method's part in what it leaves; returns the model that continues."""
     job, mitigations = lists.build(ctx, folder)
     streams, anchors = lists.streams(entries, ctx.view.number), lists.anchors(entries, ctx.view.number)
-    records, worker = lists.run(job)
+    records, worker = run(job)
     names = ["task", *streams]
     assert [record["step"] for record in records] == list(range(1, (ctx.view.steps or 0) + 1))
     for record in records:

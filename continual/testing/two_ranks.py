@@ -1,0 +1,63 @@
+"""Jobs in a process group of two ranks, on gloo and without Ray: ddp next to ZeRO."""
+
+import gc
+import json
+import multiprocessing
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from continual.ledger.records import Records
+from continual.testing import loop
+from continual.training.job import TrainJob
+from continual.training.worker import Worker, run_steps
+
+RANKS = 2
+STEPS = 20
+"""Steps that the strategies are compared over."""
+TOLERANCE = 1e-6
+
+Losses = list[dict[str, float]]
+"""By stream, in nats per token, of every step."""
+
+
+def losses_of(jobs: dict[str, dict[str, TrainJob]], folder: Path) -> dict[str, dict[str, Losses]]:
+    """Return the losses of jobs by two names, all run in one process group, whose start costs more than the steps."""
+    multiprocessing.set_forkserver_preload([__name__])
+    mp.start_processes(_rank, (jobs, folder), nprocs=RANKS, start_method="forkserver")
+    return json.loads((folder / "losses.json").read_text())
+
+
+def _rank(rank: int, jobs: dict[str, dict[str, TrainJob]], folder: Path) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(RANKS)}
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=RANKS)
+    losses = {name: {key: _train(job, rank) for key, job in pair.items()} for name, pair in jobs.items()}
+    if rank == 0:
+        (folder / "losses.json").write_text(json.dumps(losses))
+    # DDP's reducer, freed after its process group, deadlocks with gloo's thread.
+    gc.collect()
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def _train(job: TrainJob, rank: int) -> Losses:
+    worker = Worker(job, rank, RANKS, loop.CPU)
+    batches = (loop.arrays(job, step, rank, RANKS) for step in range(job.steps))
+    records = Records(job.files.metrics, 0) if rank == 0 else None
+    run_steps(worker, batches, records, job.files.stop)
+    return [record["loss"] for record in loop.read_lines(job.files.metrics)] if rank == 0 else []
+
+
+def assert_equal(ddp: Losses, zero: Losses) -> None:
+    """Check that every loss of every step is equal, absolutely and relatively within 1e-6."""
+    assert len(ddp) == len(zero) == STEPS, "steps"
+    for step, (expected, losses) in enumerate(zip(ddp, zero, strict=True), 1):
+        assert list(losses) == list(expected), f"streams of step {step}"
+        np.testing.assert_allclose(
+            list(losses.values()), list(expected.values()), TOLERANCE, TOLERANCE, err_msg=f"losses of step {step}"
+        )
