@@ -20,6 +20,7 @@ from baselines.lora import Lora
 from baselines.task_replay import TaskReplay, reservoir
 from baselines.weight_average import average
 from continual.config.load import load_sequence
+from continual.config.schema import Sequence
 from continual.contract.context import StageRecord
 from continual.contract.models import ModelRef
 from continual.contract.registry import MITIGATIONS
@@ -366,7 +367,7 @@ def test_prompts_are_asked_for_before_anything_starts(tmp_path: Path) -> None:
 
 def test_an_adapter_on_random_weights_must_be_meant() -> None:
     value = sequence(mitigation=[], model={"type": "python", "build": "a:b", "tokenizer": "a:c"})
-    found = kit.Sequence.model_validate(value)
+    found = Sequence.model_validate(value)
     first, second = stage_view(found, 1), stage_view(found, 2)
     assert "from_stage" in str(Lora(type="lora").check(first, []))
     assert Lora(type="lora").check(second, []) is None

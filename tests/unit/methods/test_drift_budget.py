@@ -16,6 +16,7 @@ from continual.methods.context_free import ContextFree
 from continual.methods.drift_budget import LEAST, MOST, START_WEIGHT, dual_step
 from continual.preflight.check_methods import check_methods
 from continual.preflight.stages import stage_view
+from continual.testing.loop import arrays
 from continual.training.worker import run_steps
 from tests.kits import baselines as kit
 
@@ -90,16 +91,9 @@ def steps(job: Any, until: int) -> list[dict[str, Any]]:
     """The loop as the workers run it, up to a checkpoint after step `until`; all records so far."""
     job = type(job)(**{**vars(job), "steps": until})
     worker = kit.worker_of(job)
-    batches = ({**kit_arrays(job, step), "step": [step]} for step in range(worker.step, until))
+    batches = (arrays(job, step) for step in range(worker.step, until))
     run_steps(worker, batches, Records(job.folder / "metrics.jsonl", worker.step), job.folder / "stop")
     return read_lines(job.folder / "metrics.jsonl")
-
-
-def kit_arrays(job: Any, step: int) -> dict[str, Any]:
-    from continual.training.ingest import ReadSteps
-
-    read = ReadSteps(job.streams, job.seed, 0, 1)
-    return {key: [value] for key, value in read.read(step).items()}
 
 
 def without_time(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
