@@ -37,7 +37,7 @@ class Idle(Sound):
 class Forgetful(Sound):
     """Keeps its state where no checkpoint sees it."""
 
-    control_every: ClassVar[int] = 2  # type: ignore[assignment]
+    control_every: ClassVar[int] = 2
     calls: ClassVar[list[float]] = []
 
     def control(self, state: dict[str, Any], measured: dict[str, float]) -> tuple[dict[str, Any], dict[str, float]]:
