@@ -86,9 +86,9 @@ class Shifted(Loss):
     name: ClassVar[str] = "shifted"
     teacher: ClassVar[bool] = True
 
-    def sum(self, logits, weights, targets, teacher_logits, columns):
-        log_q, log_p = logits.float().log_softmax(-1), teacher_logits.float().log_softmax(-1)
-        return (weights * (1 + (log_q.exp() * (log_q - log_p)).sum(-1))).sum()
+    def sum(self, inputs):
+        log_q, log_p = (logits.float().log_softmax(-1) for logits in (inputs.logits, inputs.teacher_logits))
+        return (inputs.weights * (1 + (log_q.exp() * (log_q - log_p)).sum(-1))).sum()
 
 
 class Fading(Mitigation):

@@ -1,6 +1,7 @@
 """The manual's own method, data source and loss: written to files as the page shows them, and run as it says."""
 
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -49,3 +50,12 @@ def test_they_run(folder: Path) -> None:
     # documents of 14 tokens in each, whose first is not predicted.
     assert {record["task_tokens"] for record in records} == {8 * 4 * 5}
     assert {record["tokens"] for record in records} == {8 * 4 * 5 + 2 * 4 * 13}
+
+
+def test_it_passes_the_conformance_suite(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(ROOT)]))
+    tested = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", folder, "test_surprise.py"],
+        cwd=folder, env=command.environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert tested.returncode == 0, tested.stdout[-3000:] + tested.stderr[-3000:]
