@@ -32,7 +32,7 @@ TARGET = -0.62
 -4 ln(10) / 16 = -0.576."""
 REVERSAL = {
     "type": "python",
-    "rows": "benchmarks.arithmetic.tasks:rows",
+    "function": "benchmarks.arithmetic.tasks:rows",
     "arguments": {"task": "reversal", "digits": 4, "count": 10240, "seed": 1},
 }
 REPLAY = [{"type": "pretraining_subset", "data": REVERSAL, "loss": "kl", "weight": 10.0, "ratio": 0.25}]

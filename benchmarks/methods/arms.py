@@ -38,7 +38,7 @@ def _arithmetic() -> Sequence:
     kl = context_free(**own)
     reversal = {
         "type": "python",
-        "rows": "benchmarks.arithmetic.tasks:rows",
+        "function": "benchmarks.arithmetic.tasks:rows",
         "arguments": {"task": "reversal", "digits": 4, "count": 10240, "seed": 1},
     }
     real = {"type": "pretraining_subset", "data": reversal, "ratio": 0.5}
@@ -80,7 +80,7 @@ def _stories() -> Sequence:
     kl = context_free(**own)
 
     def text(function: str, **arguments: Any) -> dict[str, Any]:
-        source = {"type": "python", "rows": f"benchmarks.stories.texts:{function}", "arguments": arguments}
+        source = {"type": "python", "function": f"benchmarks.stories.texts:{function}", "arguments": arguments}
         return {"type": "pretraining_subset", "data": {**source, "end_token": False, "overlong": "cut"}, "ratio": 1.0}
 
     real, foreign = text("tinystories", split="train", limit=900), text("c4")

@@ -154,7 +154,7 @@ SEQUENCE = {
             "name": "reversal",
             "data": {
                 "type": "python",
-                "rows": "benchmarks.arithmetic.tasks:rows",
+                "function": "benchmarks.arithmetic.tasks:rows",
                 "arguments": {"task": "reversal", "count": 512},
             },
             "steps": 4,

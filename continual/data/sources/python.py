@@ -24,42 +24,43 @@ COUNT_SECONDS = 0.5
 class PythonSource(Source):
     """A function that yields one dict per document: `text`, `prompt` and `completion`, or `messages`."""
 
+    renamed: ClassVar[dict[str, str]] = {"rows": "function"}
     self_describing: ClassVar[bool] = True
 
     type: Literal["python"] = "python"
-    rows: str = Field(description='"module:function" that yields one dict per document')
+    function: str = Field(description='"module:function" that yields one dict per document')
     arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the function")
 
-    @field_validator("rows")
+    @field_validator("function")
     @classmethod
-    def _reference(cls, rows: str) -> str:
-        if ":" not in rows:
-            raise ValueError(f'`{rows}` does not name a function; write "module:function"')
-        return rows
+    def _reference(cls, function: str) -> str:
+        if ":" not in function:
+            raise ValueError(f'`{function}` does not name a function; write "module:function"')
+        return function
 
     @property
     def title(self) -> str:
-        return self.rows
+        return self.function
 
     def option_of(self, field: str) -> str:
-        return super().option_of(field) or "rows"
+        return super().option_of(field) or "function"
 
     def first(self, key: str, count: int) -> list[Document]:
-        key = f"{key}.rows"
-        yielded = call(key, self.rows, self.arguments)
-        documents = attempt(key, self.rows, lambda: list(itertools.islice(iter(yielded), count)))
+        key = f"{key}.function"
+        yielded = call(key, self.function, self.arguments)
+        documents = attempt(key, self.function, lambda: list(itertools.islice(iter(yielded), count)))
         if not documents:
-            raise ConfigurationError(key, f"`{self.rows}` yields nothing", "yield one dict per document")
+            raise ConfigurationError(key, f"`{self.function}` yields nothing", "yield one dict per document")
         for document in documents:
             if not isinstance(document, dict):
-                problem = f"`{self.rows}` yields a {kind_name(document)}"
+                problem = f"`{self.function}` yields a {kind_name(document)}"
                 raise ConfigurationError(key, problem, "yield one dict per document")
         return list(documents)
 
     def count(self) -> int | None:
         until = time.monotonic() + COUNT_SECONDS
         count = 0
-        for _ in itertools.islice(iter(call("data.rows", self.rows, self.arguments)), self.limit):
+        for _ in itertools.islice(iter(call("data.function", self.function, self.arguments)), self.limit):
             count += 1
             if count % 256 == 0 and time.monotonic() > until:
                 return None
@@ -68,7 +69,7 @@ class PythonSource(Source):
     def identity(self) -> dict[str, Any]:
         from continual.store import hash_file
 
-        return {**self.model_dump(), "module": hash_file(module_file(self.rows))}
+        return {**self.model_dump(), "module": hash_file(module_file(self.function))}
 
     def documents(self) -> "ray.data.Dataset":
         import ray.data
@@ -76,5 +77,5 @@ class PythonSource(Source):
         return ray.data.range(1).flat_map(self._generate, num_cpus=READ_CPUS)
 
     def _generate(self, row: dict[str, Any]) -> Iterator[dict[str, str]]:
-        for document in load_function("", self.rows)(**self.arguments):
+        for document in load_function("", self.function)(**self.arguments):
             yield {"item": json.dumps(document)}

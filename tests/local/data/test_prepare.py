@@ -44,7 +44,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Source]:
         "gzip": SOURCES.build({"type": "jsonl", "path": str(folder / "b.jsonl.gz"), "text": "body"}),
         "parquet": SOURCES.build({"type": "parquet", "path": str(folder / "part-*.parquet"), "text": "body"}),
         "hub": SOURCES.build({"type": "hub", "path": str(folder / "hub"), "text": "body"}),
-        "python": SOURCES.build({"type": "python", "rows": "tests.local.data.test_prepare:rows"}),
+        "python": SOURCES.build({"type": "python", "function": "tests.local.data.test_prepare:rows"}),
     }
 
 

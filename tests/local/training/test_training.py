@@ -33,7 +33,7 @@ def parts(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
         type="python", build="benchmarks.arithmetic.model:build", tokenizer="benchmarks.arithmetic.tokenizer:build"
     )
     model = start_model(store, source, 0)
-    rows = prepare_rows(store, PythonSource(rows="tests.local.data.mixed_rows:rows"), model.path, 40)
+    rows = prepare_rows(store, PythonSource(function="tests.local.data.mixed_rows:rows"), model.path, 40)
     return folder, model, rows
 
 

@@ -134,7 +134,7 @@ def test_hub_ids_uris_and_absolute_paths_stay(project: Path) -> None:
 
 
 def test_arguments_of_the_users_functions_are_left_alone(project: Path) -> None:
-    arguments = "{type: python, rows: 'a:b', arguments: {type: jsonl, path: x.jsonl}}"
+    arguments = "{type: python, function: 'a:b', arguments: {type: jsonl, path: x.jsonl}}"
     config = load_sequence("seq.yaml", [f"stages.0.data={arguments}"]).sequence
     assert config.stages[0].data.model_dump()["arguments"] == {"type": "jsonl", "path": "x.jsonl"}
 

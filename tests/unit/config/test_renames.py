@@ -49,6 +49,28 @@ def test_every_former_name_has_a_note_with_its_place(tmp_path: Path) -> None:
     assert "`train.clip` is now called `max_grad_norm`; the former name still works" in check(loaded)
 
 
+def python_source(folder: Path, key: str, function: str = "a:b") -> Path:
+    write_project(folder)
+    value = sequence()
+    value["stages"][0]["data"] = {"type": "python", key: function}
+    return write_yaml(folder, value)
+
+
+def test_the_function_of_a_python_source_may_be_called_rows(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "new").mkdir()
+    old, new = (
+        load_sequence(python_source(tmp_path / name, key)) for name, key in (("old", "rows"), ("new", "function"))
+    )
+    assert old.identity == new.identity
+    assert [note.split("`")[1] for note in old.notes] == ["stages.0.data.rows"]
+
+
+def test_an_override_of_rows_replaces_the_function_of_a_python_source(tmp_path: Path) -> None:
+    loaded = load_sequence(python_source(tmp_path, "function"), ["stages.0.data.rows=c:d"])
+    assert loaded.resolved["stages"][0]["data"]["function"] == "c:d"
+
+
 def test_an_override_by_a_former_name_replaces_the_value(tmp_path: Path) -> None:
     loaded = load_sequence(project(tmp_path, NEW), ["mitigation.0.share=0.25", "train.clip=2"])
     assert loaded.sequence.mitigation[0].replay_ratio() == 0.25

@@ -125,7 +125,7 @@ def test_sources_of_every_kind_are_counted(project: Path) -> None:
     assert count(type="jsonl", path="qa.jsonl", text="question", limit=7) == 7
     assert count(type="jsonl", path="b.jsonl.gz", text="t") == 50
     assert count(type="text", path="c.txt") == 1
-    assert count(type="python", rows=f"{__name__}:rows", arguments={"count": 12}) == 12
+    assert count(type="python", function=f"{__name__}:rows", arguments={"count": 12}) == 12
     assert count(type="hub", path="owner/name", text="t") is None
     text = plan("stages.0.data={type: text, path: c.txt}", "stages.1.data={type: text, path: c.txt, end_token: false}")
     assert [stage.rows for stage in text.stages] == [5, 5]

@@ -23,7 +23,7 @@ PLACES: dict[str, dict[str, Any]] = {
     "parquet": {"path": "a"},
     "text": {"path": "a"},
     "hub": {"path": "a"},
-    "python": {"rows": "module:function"},
+    "python": {"function": "module:function"},
     OUTSIDE: {"file": "a"},
 }
 OPTIONS: list[dict[str, str]] = [
@@ -111,12 +111,12 @@ def test_what_the_check_accepts_can_be_encoded_into_tokens_of_its_fields(
 def test_an_option_decides_before_the_document_does(
     options: dict[str, str], document: dict[str, Any], expected: Format
 ) -> None:
-    source = PythonSource(rows="module:function", **options)
+    source = PythonSource(function="module:function", **options)
     assert source.format_of(document) == expected
 
 
 def test_text_of_a_document_with_a_prompt_is_trained_whole() -> None:
-    source = PythonSource(rows="module:function", text="text")
+    source = PythonSource(function="module:function", text="text")
     document = {"text": "once upon a time", "prompt": "once", "completion": "upon"}
     [piece] = encode(document, source, Letters(), ROW_TOKENS)
     assert piece.ids.tolist() == [1, *map(ord, "once upon a time"), 0]

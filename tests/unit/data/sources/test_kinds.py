@@ -28,7 +28,7 @@ HEAVY = {"torch", "ray", "datasets", "pyarrow", "transformers", "numpy"}
         ({"type": "hub", "path": "a"}, "name the column"),
         ({"type": "parquet", "path": "a", "text": "t", "messages": "m"}, "choose one format"),
         ({"type": "jsonl", "path": "a", "prompt": "p"}, "go together"),
-        ({"type": "python", "rows": "function"}, 'write "module:function"'),
+        ({"type": "python", "function": "function"}, 'write "module:function"'),
     ],
 )
 def test_what_cannot_be_a_source_is_refused(source: dict[str, Any], words: str) -> None:
@@ -38,9 +38,9 @@ def test_what_cannot_be_a_source_is_refused(source: dict[str, Any], words: str) 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "text", "hub", "python"])
 def test_a_kind_has_no_options_of_another_kind(kind: str) -> None:
-    options = {"path": "a", "split": "a", "subset": "a", "rows": "a:b", "arguments": {}}
+    options = {"path": "a", "split": "a", "subset": "a", "function": "a:b", "arguments": {}}
     fields = set(SOURCES.load(kind).model_fields) - set(Source.model_fields)
-    expected = {"hub": {"path", "split", "subset"}, "python": {"rows", "arguments"}}.get(kind, {"path"})
+    expected = {"hub": {"path", "split", "subset"}, "python": {"function", "arguments"}}.get(kind, {"path"})
     assert fields == expected <= set(options)
 
 
@@ -78,7 +78,7 @@ def test_options_identify_a_source(tmp_path: Path) -> None:
 
 
 def test_a_function_is_identified_by_its_module_and_arguments() -> None:
-    source = PythonSource(rows="tests.local.data.mixed_rows:rows")
+    source = PythonSource(function="tests.local.data.mixed_rows:rows")
     assert len(source.identity()["module"]) == 64
     assert source.identity() != source.model_copy(update={"arguments": {"n": 1}}).identity()
 
