@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import zlib
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import Field, model_validator
 
 from continual.config.paths import CORRECT_PATH, is_uri
 from continual.contract.source import Document, Source
-from continual.errors import ConfigurationError
+from continual.errors import ConfigurationError, one_line
 
 if TYPE_CHECKING:
     import ray.data
@@ -53,15 +54,22 @@ class FileSource(Source):
     def first(self, key: str, count: int) -> list[Document]:
         key = f"{key}.path"
         files = self._readable_files(key)[:count]
-        each = -(-count // len(files))
-        documents = [document for file in files for document in self.read(key, file, each)]
+        documents: list[Document] = []
+        for file in files:
+            try:
+                documents += self.read(key, file, -(-count // len(files)))
+            except UnicodeDecodeError as error:
+                raise ConfigurationError(key, f"{file.name} is not UTF-8 text", "save the file as UTF-8") from error
+            except (OSError, EOFError, zlib.error) as error:
+                problem = f"{file.name} cannot be read ({one_line(error)})"
+                raise ConfigurationError(key, problem, "replace the file") from error
         if not documents:
             raise ConfigurationError(key, f"{files[0]} has no documents", "put data there")
         return documents[:count]
 
     @abstractmethod
     def read(self, key: str, file: Path, count: int) -> Iterator[Document]:
-        """Yield at most `count` documents of a file. Raises ConfigurationError, with `key`, for a damaged one."""
+        """Yield at most `count` documents of a file. Raises ConfigurationError, with `key`, for any other file."""
 
     def identity(self) -> dict[str, Any]:
         from continual.store import hash_file

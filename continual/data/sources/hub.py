@@ -47,7 +47,11 @@ class HubSource(ColumnSource):
             return []
         splits = self.folder / "dataset_dict.json"
         if splits.is_file():
-            known = _read_json(f"{key}.path", splits).get("splits", [])
+            try:
+                known = json.loads(splits.read_text(encoding="utf-8"))["splits"]
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                problem = f"{splits} is damaged ({one_line(error)})"
+                raise ConfigurationError(f"{key}.path", problem, "save the data set again") from error
             if self.split not in known:
                 near = nearest(self.split, known)
                 fix = f"did you mean `{near}`?" if near else f"it has {', '.join(known)}"
@@ -99,10 +103,3 @@ def _saved(key: str, folder: Path, count: int) -> list[Document]:
             problem = f"{file} cannot be read ({one_line(error)})"
             raise ConfigurationError(key, problem, "save the data set again") from error
     return []
-
-
-def _read_json(key: str, path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise ConfigurationError(key, f"{path} is damaged ({one_line(error)})", "save the data set again") from error

@@ -3,7 +3,6 @@
 import gzip
 import itertools
 import json
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Literal
@@ -12,7 +11,7 @@ from continual.config.problems import shown
 from continual.config.yaml_text import kind_name
 from continual.contract.source import Document
 from continual.data.sources.files import ColumnSource, TextFileSource, open_text
-from continual.errors import ConfigurationError, one_line
+from continual.errors import ConfigurationError
 
 COUNT_BYTES = 16 << 20
 """How far into a file lines are counted."""
@@ -24,17 +23,10 @@ class JsonlSource(ColumnSource, TextFileSource):
     type: Literal["jsonl"] = "jsonl"
 
     def read(self, key: str, file: Path, count: int) -> Iterator[Document]:
-        place = file.name
-        try:
-            with open_text(file) as lines:
-                numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
-                for number, line in itertools.islice(numbered, count):
-                    place = f"{file.name} line {number}"
-                    yield _object(key, place, line)
-        except UnicodeDecodeError as error:
-            raise ConfigurationError(key, f"{place} is not UTF-8 text", "save the file as UTF-8") from error
-        except (OSError, EOFError, zlib.error) as error:
-            raise ConfigurationError(key, f"{place} cannot be read ({one_line(error)})", "replace the file") from error
+        with open_text(file) as lines:
+            numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+            for number, line in itertools.islice(numbered, count):
+                yield _object(key, f"{file.name} line {number}", line)
 
     def items(self, file: IO[str]) -> Iterable[str]:
         return (line for line in file if line.strip())

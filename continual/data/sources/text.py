@@ -1,18 +1,14 @@
 """Plain text files: each is one document."""
 
-import codecs
-import gzip
 import json
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Literal
 
 from continual.contract.source import Document
-from continual.data.sources.files import TextFileSource
-from continual.errors import ConfigurationError, one_line
+from continual.data.sources.files import TextFileSource, open_text
 
-TEXT_BYTES = 1 << 20
+TEXT_CHARACTERS = 1 << 20
 """How much of a file is read before a run."""
 
 
@@ -34,14 +30,8 @@ class TextSource(TextFileSource):
         return sum(file.stat().st_size for file in self.files())
 
     def read(self, key: str, file: Path, count: int) -> Iterator[Document]:
-        try:
-            with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as data:
-                text = codecs.getincrementaldecoder("utf-8")().decode(data.read(TEXT_BYTES))
-        except UnicodeDecodeError as error:
-            raise ConfigurationError(key, f"{file.name} is not UTF-8 text", "save the file as UTF-8") from error
-        except (OSError, EOFError, zlib.error) as error:
-            problem = f"{file.name} cannot be read ({one_line(error)})"
-            raise ConfigurationError(key, problem, "replace the file") from error
+        with open_text(file) as data:
+            text = data.read(TEXT_CHARACTERS)
         if text.strip():
             yield {"text": text}
 
