@@ -1,4 +1,4 @@
-"""Ctrl-C in training and in the evaluation after it: exit code 130, a clean state, and the same command goes on."""
+"""Ctrl-C in training and in the evaluation after it: exit code 130, a clean state, and the same command resumes."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def test_ctrl_c_in_training_then_in_evaluation(tiny: Path, tmp_path: Path) -> No
     driver.wait_for(lambda: command.steps_done(tmp_path, "1-reversal") >= 5)
     assert driver.interrupt() == 130
     text = driver.output.read_text()
-    assert "the same command goes on" in text
+    assert "run the same command again to resume" in text
     assert "Traceback" not in text
     stage = tmp_path / "tiny" / "stages" / "1-reversal"
     stopped = command.steps_done(tmp_path, "1-reversal")
