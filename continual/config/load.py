@@ -17,7 +17,7 @@ from continual.config.problems import explain, with_override
 from continual.config.renames import rename_keys
 from continual.config.schema import Sequence
 from continual.config.yaml_text import read_yaml
-from continual.errors import ConfigurationError
+from continual.errors import ConfigurationError, naming_file
 
 __all__ = ["Loaded", "config_fingerprint", "differences", "load_sequence"]
 
@@ -74,22 +74,23 @@ def load_sequence(
     raw = read_yaml(full, file)
     applied: list[Override] = []
     raw.setdefault("storage", Sequence.model_fields["storage"].default)
-    notes = _renamed(raw, file)
+    with naming_file(file):
+        notes = rename_keys(raw, Sequence)
     relative = resolve_paths(raw, full.parent)
     for text, base in [*((text, Path.cwd()) for text in overrides), *((text, folder or Path.cwd()) for text in more)]:
         override = apply_override(raw, text)
-        notes += _renamed(raw, file, override.path)
+        with naming_file(file):
+            notes += rename_keys(raw, Sequence, override.path)
         relative = [place for place in relative if place[: len(override.path)] != override.path]
         relative += resolve_paths(raw, base, within=override.path)
         applied.append(override)
     typed_here = any(override.path == ("storage",) for override in applied)
-    try:
+    with naming_file(file):
         raw["storage"] = resolve_storage(raw["storage"], Path.cwd() if typed_here else full.parent)
+    try:
         sequence = Sequence.model_validate(raw)
     except ValidationError as error:
         raise explain(error, Sequence, raw, file, applied) from error
-    except ConfigurationError as error:
-        raise error.in_file(file) from error
     resolved = sequence.model_dump(mode="json")
     for place, value in _scalars(resolved):
         if isinstance(value, float) and not math.isfinite(value):
@@ -97,13 +98,6 @@ def load_sequence(
             raise ConfigurationError(dotted(place), f"{value} is out of range", "write a finite number", where)
     identity = compared(_as_given(resolved, relative, full.parent))
     return Loaded(sequence, full, file, resolved, identity, list(dict.fromkeys(notes)))
-
-
-def _renamed(raw: dict[str, Any], file: str, last: KeyPath = ()) -> list[str]:
-    try:
-        return rename_keys(raw, Sequence, last)
-    except ConfigurationError as error:
-        raise error.in_file(file) from error
 
 
 def _as_given(resolved: dict[str, Any], relative: list[KeyPath], folder: Path) -> dict[str, Any]:

@@ -45,12 +45,12 @@ def path_places(raw: Any, at: KeyPath = ()) -> Iterator[tuple[dict[str, Any], st
             yield from path_places(item, (*at, number))
     if not isinstance(raw, dict):
         return
-    kind = raw.get("type")
-    for option, hub in path_options(kind).items() if isinstance(kind, str) else ():
+    source, mitigation = SOURCES.find(raw.get("type")), MITIGATIONS.find(raw.get("type"))
+    for option, hub in source.path_options.items() if source else ():
         if isinstance(raw.get(option), str):
             yield raw, option, (*at, option), hub
-    if len(at) > 1 and at[-2] == "mitigation":
-        for mapping, key, place in mitigation_paths(kind, raw):
+    if mitigation and len(at) > 1 and at[-2] == "mitigation":
+        for mapping, key, place in mitigation.paths(raw):
             yield mapping, key, (*at, *place), True
     for section, key, hub in (
         ("model", "source", True), ("model", "tokenizer", True),
@@ -61,23 +61,6 @@ def path_places(raw: Any, at: KeyPath = ()) -> Iterator[tuple[dict[str, Any], st
     for key, value in raw.items():
         if key != "arguments":
             yield from path_places(value, (*at, key))
-
-
-def path_options(kind: str) -> dict[str, bool]:
-    """Return the options of a data source that hold paths, each with whether it may be a hub id; {} for other types."""
-    try:
-        options: dict[str, bool] = SOURCES.load(kind).path_options
-    except ValueError:
-        return {}
-    return options
-
-
-def mitigation_paths(kind: Any, raw: dict[str, Any]) -> list[tuple[dict[str, Any], str, KeyPath]]:
-    """Return the paths among the options of a mitigation; [] for an unknown type, which is refused later."""
-    try:
-        return list(MITIGATIONS.load(str(kind)).paths(raw))
-    except ValueError:
-        return []
 
 
 def resolve_paths(raw: dict[str, Any], base: Path, within: KeyPath = ()) -> list[KeyPath]:

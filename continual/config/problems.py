@@ -166,10 +166,7 @@ def model_of(annotation: Any, value: Any) -> type[BaseModel] | None:
     kind = value.get("type") if isinstance(value, dict) else None
     for base, registry in ((Mitigation, MITIGATIONS), (Source, SOURCES)):
         if base in models:
-            try:
-                loaded: type[BaseModel] = registry.load(str(kind))
-            except ValueError:
-                return None
+            loaded: type[BaseModel] | None = registry.find(kind)
             return loaded
     types = {model: model.model_fields.get("type") for model in models}
     typed = [model for model, field in types.items() if field and kind in get_args(field.annotation)]

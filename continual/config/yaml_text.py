@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from continual.errors import ConfigurationError, one_line
+from continual.errors import ConfigurationError, naming_file, one_line
 
 TAG = "tag:yaml.org,2002:"
 
@@ -43,11 +43,10 @@ for _tag, _pattern, _first in (
     ("int", r"[-+]?[0-9][0-9_]*", "-+0123456789"),
     ("float", r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+",
      "-+.0123456789"),
-    ("null", r"~|null|Null|NULL|", "~nN\0"),
+    ("null", r"~|null|Null|NULL|", ("~", "n", "N", "")),
     ("merge", r"<<", "<"),
 ):  # fmt: skip
-    characters = [*_first.replace("\0", "")] + ([""] if "\0" in _first else [])
-    _Reader.add_implicit_resolver(f"{TAG}{_tag}", re.compile(rf"^(?:{_pattern})$"), characters)
+    _Reader.add_implicit_resolver(f"{TAG}{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
 _Reader.add_constructor(f"{TAG}int", _number(int))
 _Reader.add_constructor(f"{TAG}float", _number(float))
 
@@ -73,27 +72,26 @@ def parse_yaml(text: str) -> Any:
 
 def read_yaml(path: Path, file: str) -> dict[str, Any]:
     """Return the mapping in a YAML file; `file` is its name in messages. Raise ConfigurationError if it has none."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigurationError("", "there is no such file", "give the path of a sequence's YAML", file) from None
-    except IsADirectoryError:
-        raise ConfigurationError("", "this is a folder", "give the path of a sequence's YAML in it", file) from None
-    except UnicodeDecodeError as error:
-        problem = f"the file is not UTF-8 text (byte {error.start})"
-        raise ConfigurationError("", problem, "save it as UTF-8", file) from error
-    except OSError as error:
-        problem = f"the file cannot be read ({error.strerror})"
-        raise ConfigurationError("", problem, "check its permissions", file) from error
-    try:
-        value = parse_yaml(text)
-    except ConfigurationError as error:
-        raise error.in_file(file) from error
+    with naming_file(file):
+        value = parse_yaml(_read(path))
     if not isinstance(value, dict):
         content = "is empty" if value is None else f"holds a {kind_name(value)}"
         fix = "write keys such as `name:`, `model:` and `stages:`"
         raise ConfigurationError("", f"the file {content}, not a mapping", fix, file)
     return value
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigurationError("", "there is no such file", "give the path of a sequence's YAML") from None
+    except IsADirectoryError:
+        raise ConfigurationError("", "this is a folder", "give the path of a sequence's YAML in it") from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError("", f"the file is not UTF-8 text (byte {error.start})", "save it as UTF-8") from error
+    except OSError as error:
+        raise ConfigurationError("", f"the file cannot be read ({error.strerror})", "check its permissions") from error
 
 
 def kind_name(value: Any) -> str:

@@ -55,6 +55,13 @@ class Registry:
             raise ValueError(f"`{name}` is not a subclass of continual.api.{self.base.partition(':')[2]}")
         return loaded
 
+    def find(self, name: object) -> Any:
+        """Return what `load` returns; None for anything that names nothing."""
+        try:
+            return self.load(name) if isinstance(name, str) else None
+        except ValueError:
+            return None
+
     def check(self, name: str) -> str:
         """Return `name` if it is registered or can be imported (a pydantic validator).
 
@@ -83,9 +90,8 @@ def _import(reference: str, kind: str) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"the {kind} `{reference}` cannot be imported ({error}); is its package on the path?"
-        ) from error
+        problem = f"the {kind} `{reference}` cannot be imported ({error}); is its package on the path?"
+        raise ValueError(problem) from error
 
 
 MITIGATIONS = Registry("continual.mitigations", "mitigation", "continual.contract.mitigation:Mitigation")

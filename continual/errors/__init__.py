@@ -1,6 +1,6 @@
 """Errors that a user meets, and how any exception becomes one of them."""
 
-from continual.errors.sentences import as_one_sentence, describe, one_line, unwrap
+from continual.errors.sentences import as_one_sentence, describe, naming_file, one_line, unwrap
 from continual.errors.suggest import nearest
 from continual.errors.types import ConfigurationError, ContinualError, ForgotTooMuch, Interrupted
 
@@ -11,6 +11,7 @@ __all__ = [
     "Interrupted",
     "as_one_sentence",
     "describe",
+    "naming_file",
     "nearest",
     "one_line",
     "unwrap",

@@ -30,6 +30,15 @@ def one_line(error: BaseException, longest: int = 160) -> str:
 
 
 @contextmanager
+def naming_file(file: str) -> Iterator[None]:
+    """Give a ConfigurationError from the block `file` as its file if it has none."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise error.in_file(file) from error
+
+
+@contextmanager
 def as_one_sentence(file: str) -> Iterator[None]:
     """Convert any exception from the block into a ContinualError with a one-sentence message.
 
