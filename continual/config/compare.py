@@ -28,13 +28,10 @@ NOT_COMPARED = {
 
 def compared(config: dict[str, Any]) -> dict[str, Any]:
     """Return the configuration without the keys of NOT_COMPARED."""
-    kept = {}
-    for key, value in config.items():
-        if key in NOT_COMPARED:
-            continue
-        if isinstance(value, dict):
-            value = {name: item for name, item in value.items() if f"{key}.{name}" not in NOT_COMPARED}
-        kept[key] = value
+    kept = {key: value for key, value in config.items() if key not in NOT_COMPARED}
+    for section, options in kept.items():
+        if isinstance(options, dict):
+            kept[section] = {key: value for key, value in options.items() if f"{section}.{key}" not in NOT_COMPARED}
     return kept
 
 

@@ -19,11 +19,7 @@ class Measured:
     @classmethod
     def of(cls, sequence: Sequence) -> "Measured":
         """Return what `sequence` measures."""
-        return cls(
-            [[task.name for task in stage.tasks] for stage in sequence.stages],
-            [task.name for task in sequence.evaluate.old_tasks],
-            [text.name for text in sequence.evaluate.texts],
-        )
+        return cls.of_config(sequence.model_dump(include={"stages", "evaluate"}))
 
     @classmethod
     def of_config(cls, config: Mapping[str, Any]) -> "Measured":
@@ -61,11 +57,8 @@ class Measured:
 def evaluation_tasks(sequence: Sequence) -> list[EvaluationTask]:
     """Return the lm-eval tasks of all stages and the old tasks, each once, in the order of the sequence; no texts."""
     texts = {text.name for text in sequence.evaluate.texts}
-    tasks: dict[str, EvaluationTask] = {}
-    for task in [t for stage in sequence.stages for t in stage.tasks] + list(sequence.evaluate.old_tasks):
-        if task.name not in texts:
-            tasks.setdefault(task.name, task)
-    return list(tasks.values())
+    tasks = [*(task for stage in sequence.stages for task in stage.tasks), *sequence.evaluate.old_tasks]
+    return list({task.name: task for task in tasks if task.name not in texts}.values())
 
 
 def measured_keys(sequence: Sequence) -> list[tuple[str, str]]:
