@@ -44,10 +44,8 @@ class Events:
 
     def find(self, event: str, **facts: Any) -> dict[str, Any] | None:
         """Return the newest event with these facts."""
-        for line in reversed(self.events):
-            if line["event"] == event and all(line.get(key) == value for key, value in facts.items()):
-                return line
-        return None
+        wanted = {"event": event, **facts}
+        return next((line for line in reversed(self.events) if wanted.items() <= line.items()), None)
 
     def all(self, event: str) -> list[dict[str, Any]]:
         return [line for line in self.events if line["event"] == event]

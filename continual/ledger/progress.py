@@ -32,13 +32,8 @@ def read_progress(run_folder: Path) -> Progress:
 
 def counted(store: Path, kind: str, hashes: list[str], count: str) -> int | None:
     """Return a count summed over stored artefacts; None unless all of them are complete."""
-    total = 0
-    for name in hashes:
-        counts = _read(store / kind / name / "manifest.json").get("counts", {})
-        if count not in counts:
-            return None
-        total += int(counts[count])
-    return total
+    manifests = [_read(store / kind / name / "manifest.json").get("counts", {}) for name in hashes]
+    return sum(int(counts[count]) for counts in manifests) if all(count in counts for counts in manifests) else None
 
 
 def _read(path: Path) -> dict[str, Any]:
