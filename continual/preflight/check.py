@@ -1,8 +1,7 @@
 """All checks that can be made before anything starts. Imports neither torch nor ray: it answers in a second or two."""
 
 from continual.config.load import Loaded
-from continual.config.schema import Sequence
-from continual.errors import ConfigurationError
+from continual.errors import naming_file
 from continual.preflight.check_data import check_source
 from continual.preflight.check_evaluation import check_evaluation
 from continual.preflight.check_methods import check_methods, check_start_tokens
@@ -19,23 +18,17 @@ def check(loaded: Loaded) -> list[str]:
     Raises:
         ConfigurationError: The first reason why the sequence cannot run, with the sequence's file.
     """
-    try:
-        return loaded.notes + _check(loaded.sequence)
-    except ConfigurationError as error:
-        raise error.in_file(loaded.file) from error
-
-
-def _check(sequence: Sequence) -> list[str]:
-    check_storage(sequence.storage)
-    notes = check_training(sequence)
-    machine = detect_machine()
-    check_resources(sequence, machine.cpus, machine.gpus)
-    tokenizer, model_notes = check_model(sequence)
-    notes += model_notes
-    check_start_tokens(sequence, tokenizer)
-    for number, stage in enumerate(sequence.stages):
-        chat = tokenizer.chat_template if tokenizer else None
-        notes += check_source(f"stages.{number}.data", stage.data, chat)
-    notes += check_methods(sequence, tokenizer)
-    notes += check_evaluation(sequence, tokenizer)
-    return notes
+    sequence = loaded.sequence
+    with naming_file(loaded.file):
+        check_storage(sequence.storage)
+        notes = loaded.notes + check_training(sequence)
+        machine = detect_machine()
+        check_resources(sequence, machine.cpus, machine.gpus)
+        tokenizer, model_notes = check_model(sequence)
+        notes += model_notes
+        check_start_tokens(sequence, tokenizer)
+        for number, stage in enumerate(sequence.stages):
+            chat = tokenizer.chat_template if tokenizer else None
+            notes += check_source(f"stages.{number}.data", stage.data, chat)
+        notes += check_methods(sequence, tokenizer)
+        return notes + check_evaluation(sequence, tokenizer)

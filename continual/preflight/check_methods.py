@@ -40,9 +40,8 @@ def check_methods(sequence: Sequence, tokenizer: TokenizerFacts | None) -> list[
 def _check_own(key: str, mitigation: Mitigation, view: StageView, others: list[Mitigation]) -> None:
     if reason := mitigation.check(view, others):
         problem, _, fix = " ".join(reason.split()).partition("; ")
-        raise ConfigurationError(
-            key, f"{mitigation.label} in stage {view.number}: {problem}", fix or "change its options"
-        )
+        problem = f"{mitigation.label} in stage {view.number}: {problem}"
+        raise ConfigurationError(key, problem, fix or "change its options")
 
 
 def _check_labels(listed: list[tuple[str, Mitigation]]) -> None:

@@ -16,7 +16,7 @@ def check_model(sequence: Sequence) -> tuple[TokenizerFacts | None, list[str]]:
     tokenizer = read_tokenizer(sequence.model, facts.folder)
     key = f"model.{'source' if sequence.model.type == 'pretrained' else 'arguments'}"
     if tokenizer is not None:
-        largest, size = tokenizer.largest_id, facts.vocabulary
+        largest, size = max((tokenizer.vocabulary or {}).values(), default=None), facts.vocabulary
         if largest is not None and size is not None and largest >= size:
             problem = f"the tokenizer's largest id is {largest}, but the model's vocabulary has {size} entries"
             raise ConfigurationError(key, problem, "use the model's own tokenizer, or enlarge `vocab_size`")

@@ -27,12 +27,9 @@ def stored_rows(store: Path, source: Source, row_tokens: int) -> int | None:
     manifests = list((store / "rows").glob("*/manifest.json"))
     if not manifests or sum(file.stat().st_size for file in source.files()) > HASH_BYTES:
         return None
-    identity = json.loads(json.dumps(source.identity()))
-    counts = set()
-    for path in manifests:
-        manifest = json.loads(path.read_text())
-        if manifest["inputs"].get("source") == identity and manifest["inputs"].get("row_tokens") == row_tokens:
-            counts.add(int(manifest["counts"]["rows"]))
+    wanted = json.loads(json.dumps({"source": source.identity(), "row_tokens": row_tokens}))
+    stored = [json.loads(path.read_text()) for path in manifests]
+    counts = {int(entry["counts"]["rows"]) for entry in stored if wanted.items() <= entry["inputs"].items()}
     return counts.pop() if len(counts) == 1 else None
 
 

@@ -51,19 +51,16 @@ class Plan:
 def make_plan(loaded: Loaded) -> Plan:
     """Return the plan of a sequence that has passed `continual.preflight.check.check`; write and start nothing."""
     sequence, folder = loaded.sequence, loaded.run_folder
-    store = Path(sequence.storage) / "store"
     progress = read_progress(folder)
     tokenizer = read_tokenizer(sequence.model, read_model(sequence.model)[0].folder)
     warnings: list[str] = []
-    stages = [
-        _stage(sequence, number, store, folder, progress, tokenizer, warnings)
-        for number in range(1, len(sequence.stages) + 1)
-    ]
+    numbers = range(1, len(sequence.stages) + 1)
+    stages = [_stage(loaded, number, progress, tokenizer, warnings) for number in numbers]
     status = "done" if progress.finished else "begun" if progress.begun else "new"
-    return Plan(sequence.name, loaded.file, status, _facts(sequence, folder, store), stages, warnings)
+    return Plan(sequence.name, loaded.file, status, _facts(sequence, folder), stages, warnings)
 
 
-def _facts(sequence: Sequence, folder: Path, store: Path) -> dict[str, str]:
+def _facts(sequence: Sequence, folder: Path) -> dict[str, str]:
     model, train, evaluate, track = sequence.model, sequence.train, sequence.evaluate, sequence.track
     machine = detect_machine()
     rows = f"{train.batch_rows} rows of {train.row_tokens} tokens per step"
@@ -80,21 +77,16 @@ def _facts(sequence: Sequence, folder: Path, store: Path) -> dict[str, str]:
         "evaluation": f"{', '.join(Measured.of(sequence).names) or 'nothing'}; at the start, after every stage{every}",
         "machine": here,
         "run": str(folder),
-        "store": f"{store} (shared by all runs of this storage)",
+        "store": f"{Path(sequence.storage) / 'store'} (shared by all runs of this storage)",
         "tracking": uri if track.enabled else "off",
     }
 
 
 def _stage(
-    sequence: Sequence,
-    number: int,
-    store: Path,
-    run_folder: Path,
-    progress: Progress,
-    tokenizer: TokenizerFacts | None,
-    warnings: list[str],
+    loaded: Loaded, number: int, progress: Progress, tokenizer: TokenizerFacts | None, warnings: list[str]
 ) -> StagePlan:
-    declared = sequence.stages[number - 1]
+    sequence, declared = loaded.sequence, loaded.sequence.stages[number - 1]
+    store = Path(sequence.storage) / "store"
     estimated = []
     done = progress.done.get(number)
     rows = counted(store, "rows", [done["rows"]], "rows") if done and "rows" in done else None
@@ -123,18 +115,9 @@ def _stage(
         estimated.remove("sample_tokens")
     listed = entries(sequence, number)
     labels = [m.label if (key, m) in active else f"({m.label})" for key, m in listed]
-    return StagePlan(
-        number=number,
-        name=declared.name,
-        rows=rows,
-        steps=steps,
-        train_tokens=tokens,
-        replay_tokens=None if tokens is None else round(tokens * ratio),
-        sample_tokens=sampled,
-        mitigations=labels,
-        state=_state(number, declared.name, run_folder, progress),
-        estimated=estimated,
-    )
+    replayed = None if tokens is None else round(tokens * ratio)
+    state = _state(number, declared.name, loaded.run_folder, progress)
+    return StagePlan(number, declared.name, rows, steps, tokens, replayed, sampled, labels, state, estimated)
 
 
 def _state(number: int, name: str, run_folder: Path, progress: Progress) -> str:

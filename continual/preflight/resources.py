@@ -68,12 +68,8 @@ def demands(sequence: Sequence) -> list[Demand]:
         train.workers * train.gpus_per_worker + (evaluate.gpus if evaluate.every else 0.0),
         "train.cpus_per_worker" if train.cpus_per_worker else "train.workers",
     )
-    sampling = Demand(
-        "sampling",
-        generate.replicas * generate.cpus_per_replica,
-        generate.replicas * generate.gpus_per_replica,
-        "generate.replicas",
-    )
+    count, cpus, gpus = generate.replicas, generate.cpus_per_replica, generate.gpus_per_replica
+    sampling = Demand("sampling", count * cpus, count * gpus, "generate.replicas")
     evaluation = Demand("evaluation", 0.0, evaluate.gpus, "evaluate.gpus")
     return [training] + [sampling] * uses_sampling(sequence) + [evaluation] * bool(evaluate.gpus)
 

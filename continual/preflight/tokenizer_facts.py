@@ -37,11 +37,6 @@ class TokenizerFacts:
     folder: Path | None = None
     built: Any = None
 
-    @property
-    def largest_id(self) -> int | None:
-        """The largest id of the vocabulary, or None."""
-        return max(self.vocabulary.values()) if self.vocabulary else None
-
     @cached_property
     def tokenizer(self) -> Any:
         """A `tokenizers.Tokenizer` for estimates, or None. A vocabulary with merges alone splits text as GPT-2 does."""
@@ -105,15 +100,10 @@ def folder_tokenizer(key: str, folder: Path) -> TokenizerFacts:
     special = read_json(key, folder / "special_tokens_map.json")
     settings = {**special, **read_json(key, folder / "tokenizer_config.json")}
     chat = bool(settings.get("chat_template")) or any(folder.glob("chat_template.*"))
+    bos, eos = _token(settings.get("bos_token")), _token(settings.get("eos_token"))
     generic = settings.get("tokenizer_class") in (None, *GENERIC)
-    return TokenizerFacts(
-        vocabulary=_vocabulary(key, folder, settings),
-        bos=_token(settings.get("bos_token")),
-        eos=_token(settings.get("eos_token")),
-        certain=generic or {"bos_token", "eos_token"} <= set(settings),
-        chat_template=chat,
-        folder=folder,
-    )
+    certain = generic or {"bos_token", "eos_token"} <= set(settings)
+    return TokenizerFacts(_vocabulary(key, folder, settings), bos, eos, certain, chat, folder)
 
 
 def _token(value: Any) -> str | None:
