@@ -10,17 +10,17 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from continual.config.compare import compared
-from continual.contract.mitigation import Mitigation
 from continual.contract.registry import SCHEDULES
 from continual.contract.stream import Stream
 from continual.evaluation.service import Scorer
 from continual.ledger.folder import StageFolder
 from continual.models import tokenizer_hash
-from continual.store import Artefact, Store, hash_file, hash_folder
+from continual.store import Store, hash_file, hash_folder
 from continual.store.artefact import versions
 from continual.training.job import TrainJob
 from continual.training.launch import exported
@@ -39,7 +39,7 @@ def stage_inputs(job: TrainJob, scorer: Scorer) -> dict[str, Any]:
             [p.name, p.centre.hash, p.curvature.hash if p.curvature else None, p.coefficient] for p in job.penalties
         ],
         "mitigations": [
-            _in_worker(mitigation)
+            [mitigation.model_dump(mode="json"), _source_hash(type(mitigation))]
             for mitigation in job.mitigations
             if mitigation.overrides("adapt") or mitigation.overrides("control")
         ],
@@ -63,10 +63,6 @@ def _stream(job: TrainJob, stream: Stream) -> list[Any]:
     return settings + loss + job.inputs[stream.name]
 
 
-def _in_worker(mitigation: Mitigation) -> list[Any]:
-    return [mitigation.model_dump(mode="json"), _source_hash(type(mitigation))]
-
-
 def _source_hash(definition: Any) -> str:
     """Return the hash of the file that defines a class or function, "" if there is none."""
     source = inspect.getsourcefile(definition)
@@ -86,17 +82,13 @@ def trained_once(
     artefact = store.artefact(KIND, inputs)
     with store.write(artefact, inputs, waiting) as writer:
         if writer is None and not exported(job) and not artefact.damage():
-            _take(artefact, job)
+            shutil.rmtree(job.files.evaluations, ignore_errors=True)
+            _copy(artefact.path, job.folder)
             taken(artefact.manifest()["maker"])
         yield
         if writer is not None:
             _copy(job.folder, artefact.path)
             writer.finish()
-
-
-def _take(artefact: Artefact, job: TrainJob) -> None:
-    shutil.rmtree(job.files.evaluations, ignore_errors=True)
-    _copy(artefact.path, job.folder)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -106,7 +98,8 @@ def _copy(source: Path, target: Path) -> None:
     _place(old.metrics, new.metrics, shutil.copy2)
     if old.scores.is_dir():
         _place(old.scores, new.scores, shutil.copytree)
-    _place(old.model, new.model, _linked)
+    # Hard links where the file system has them: no space is used, and nobody changes the files.
+    _place(old.model, new.model, partial(shutil.copytree, copy_function=_link))
 
 
 def _place(source: Path, target: Path, copy: Callable[[Path, Path], Any]) -> None:
@@ -118,13 +111,8 @@ def _place(source: Path, target: Path, copy: Callable[[Path, Path], Any]) -> Non
     temporary.replace(target)
 
 
-def _linked(source: Path, target: Path) -> None:
-    """Copy a folder with hard links where the file system has them: no space is used, and nobody changes the files."""
-
-    def link(file: str, copy: str) -> None:
-        try:
-            os.link(file, copy)
-        except OSError:
-            shutil.copy2(file, copy)
-
-    shutil.copytree(source, target, copy_function=link)
+def _link(file: str, copy: str) -> None:
+    try:
+        os.link(file, copy)
+    except OSError:
+        shutil.copy2(file, copy)

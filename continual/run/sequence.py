@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,13 +132,8 @@ def _rows(run: Run, stage: int, title: str, source: Any, start: ModelRef) -> Art
     name = "start" if stage == 0 else f"stage {stage} {run.sequence.stages[stage - 1].name}"
     with run.terminal.step(f"{name}: read {title}") as step:
         try:
-            rows = prepare_rows(
-                run.store,
-                source,
-                start.path,
-                run.sequence.train.row_tokens,
-                lambda n: step.update(n, None, "documents"),
-            )
+            progress = partial(step.update, extra="documents")
+            rows = prepare_rows(run.store, source, start.path, run.sequence.train.row_tokens, progress)
         except ConfigurationError as error:
             raise error.within(f"stages.{stage - 1}.data" if stage else f"evaluate.texts ({title})") from error
         manifest = rows.manifest()
@@ -170,7 +166,7 @@ def _stage(run: Run, scorer: Scorer, stage: int, start: ModelRef, stage_start: M
     ctx = StageContext(sequence, view, run.store, run.terminal, start, stage_start, list(run.earlier), rows)
     files = run.folder.stage(stage, declared.name)
     with run.phase("mitigate", stage):
-        job, mitigations, artefacts = build_job(ctx, files.path, run.threads)
+        job, mitigations, _ = build_job(ctx, files.path, run.threads)
     _refuse_other_inputs(run, stage, files, job.inputs)
     data = streams({stream.name: stream.rows for stream in job.streams})
     run.ledger.add(
@@ -184,14 +180,15 @@ def _stage(run: Run, scorer: Scorer, stage: int, start: ModelRef, stage_start: M
                 _train(run, job, stage, inside)
         inside.finish()
     trained = ModelRef(str(job.export), model_hash(job.export))
-    chosen, others = _candidates(ctx, mitigations, artefacts, trained)
+    # The first candidate continues the sequence, else the trained model; the others are only scored.
+    candidates = [candidate for mitigation in mitigations for candidate in mitigation.after_training(ctx, trained)]
+    chosen = candidates[0].model if candidates else trained
     metrics = _score(run, scorer, stage, declared.name, chosen)["metrics"]
-    for name, other in others:
-        if run.ledger.find("candidate", stage=stage, name=name, model=other.hash):
-            continue
-        with run.phase("evaluate", stage):
-            scores = scores_as_json(scorer.score(other))
-            run.ledger.add("candidate", stage=stage, name=name, model=other.hash, scores=scores)
+    for other in candidates[1:]:
+        facts = {"stage": stage, "name": other.name, "model": other.model.hash}
+        if not run.ledger.find("candidate", **facts):
+            with run.phase("evaluate", stage):
+                run.ledger.add("candidate", **facts, scores=scores_as_json(scorer.score(other.model)))
     return run.ledger.add(
         "stage_done", stage=stage, name=declared.name, model=chosen.path, hash=chosen.hash, rows=rows.hash, steps=steps,
         version=version(sequence, stage, chosen.hash, metrics, data),
@@ -230,16 +227,6 @@ def _trained_once(run: Run, stage: int, job: TrainJob, scorer: Scorer) -> Abstra
         run.terminal.line(f"{title}: taken over from a run that trained the same stage ({maker})")
 
     return trained_once(run.store, job, scorer, waiting, taken)
-
-
-def _candidates(
-    ctx: StageContext, mitigations: list[Any], artefacts: list[Any], trained: ModelRef
-) -> tuple[ModelRef, list[tuple[str, ModelRef]]]:
-    """The model that continues (the first candidate, else the trained one) and those that are only scored."""
-    found = [c for m in mitigations for c in m.after_training(ctx, trained)]
-    if not found:
-        return trained, []
-    return found[0].model, [(candidate.name, candidate.model) for candidate in found[1:]]
 
 
 def _train(run: Run, job: Any, stage: int, inside: InsideStage) -> None:

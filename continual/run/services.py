@@ -1,9 +1,7 @@
 """The services that mitigations use on the driver; what the store has is not made again."""
 
 import json
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -28,10 +26,7 @@ from continual.store import Artefact, Store
 
 @dataclass
 class StageContext(Context):
-    """The contract's Context for one stage.
-
-    `used` collects the sample sets, to count their tokens; `seconds` the time of each service.
-    """
+    """The contract's Context for one stage. `used` collects the sample sets, to count their tokens."""
 
     sequence: Sequence
     view: StageView
@@ -42,7 +37,6 @@ class StageContext(Context):
     earlier: list[StageRecord]
     rows: Artefact
     used: list[Artefact] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def task_rows(self) -> Artefact:
@@ -58,16 +52,10 @@ class StageContext(Context):
     def sample(self, request: SampleRequest) -> Artefact:
         request = request.resolved(self.view)
         settings = self._settings(request, request.max_tokens or 0, self.start)
-        with self._timed("sample"), self.step(f"sample {request.count} from {request.start}") as step:
-            rows, samples = sample_rows(
-                self.store,
-                request.model,
-                self.sequence.model.dtype,
-                settings,
-                self.sequence.generate,
-                self.view.row_tokens,
-                lambda done, total, tokens: step.update(done, total, f"{tokens} tokens"),
-            )
+        dtype, config, row_tokens = self.sequence.model.dtype, self.sequence.generate, self.view.row_tokens
+        with self.step(f"sample {request.count} from {request.start}") as step:
+            counted = _counting_tokens(step)
+            rows, samples = sample_rows(self.store, request.model, dtype, settings, config, row_tokens, counted)
         self.used.append(samples)
         return rows
 
@@ -76,21 +64,13 @@ class StageContext(Context):
         longest = max(map(len, request.prompts)) + (request.new_tokens or 0)
         positions = self.view.facts(request.model.path).positions
         if positions is not None and longest > positions:
-            problem = (
-                f"a prompt and {request.new_tokens} sampled tokens are {longest} tokens, "
-                f"and {request.model.path} holds {positions}"
-            )
+            length = f"a prompt and {request.new_tokens} sampled tokens are {longest} tokens"
+            problem = f"{length}, and {request.model.path} holds {positions}"
             raise ConfigurationError("", problem, "sample fewer tokens")
         settings = self._settings(request, longest, request.model)
-        with self._timed("sample"), self.step(title) as step:
-            samples = sample_set(
-                self.store,
-                request.model,
-                self.sequence.model.dtype,
-                settings,
-                self.sequence.generate,
-                lambda done, total, tokens: step.update(done, total, f"{tokens} tokens"),
-            )
+        dtype, config = self.sequence.model.dtype, self.sequence.generate
+        with self.step(title) as step:
+            samples = sample_set(self.store, request.model, dtype, settings, config, _counting_tokens(step))
         self.used.append(samples)
         return samples
 
@@ -108,26 +88,19 @@ class StageContext(Context):
         seed: int = 0,
     ) -> Artefact:
         generate, dtype = self.sequence.generate, self.sequence.model.dtype
-        with self._timed("score"), self.step(f"score rows, {what}") as step:
+        with self.step(f"score rows, {what}") as step:
             if what == "fisher":
                 return fisher_artefact(self.store, model, rows, generate, documents, seed)
             return score_rows(self.store, model, rows, what, dtype, generate, top_k, step.update)
 
     def read(self, source: Source) -> Artefact:
-        with self._timed("data"):
-            return prepare_rows(self.store, source, self.start.path, self.view.row_tokens)
+        return prepare_rows(self.store, source, self.start.path, self.view.row_tokens)
 
     def model(self, source: str) -> ModelRef:
         return start_model(self.store, ModelSource.model_validate({"type": "pretrained", "source": source}), 0)
 
     def step(self, title: str) -> Step:
         return self.terminal.step(f"stage {self.view.number} {self.view.name}: {title}")
-
-    @contextmanager
-    def _timed(self, service: str) -> Iterator[None]:
-        begun = time.monotonic()
-        yield
-        self.seconds[service] = self.seconds.get(service, 0.0) + time.monotonic() - begun
 
     def _settings(self, request: SampleRequest, tokens: int, tokenizer: ModelRef) -> SampleSettings:
         """Return the settings of a resolved request: its start as token ids, and the ids that end a sample."""
@@ -157,3 +130,8 @@ class StageContext(Context):
         path = Path(model.path) / "generation_config.json"
         generation = json.loads(path.read_text()) if path.is_file() else {}
         return end_tokens(load_tokenizer(model.path), generation, chat)
+
+
+def _counting_tokens(step: Step) -> Callable[[int, int, int], None]:
+    """Return a function that shows samples done, samples in all and tokens done on the step's line."""
+    return lambda done, total, tokens: step.update(done, total, f"{tokens} tokens")

@@ -16,18 +16,14 @@ from continual.store import Artefact, write_atomic
 
 def token_counts(folder: RunFolder, sequence: Sequence, ledger: Ledger, store: Path) -> dict[str, int]:
     """Return the tokens sampled by this run or found in the store, and trained on, over all resumes."""
-    run_id, made, reused = ledger.run_id(), 0, 0
     used = {name for event in ledger.all("prepared") for name in event["samples"]}
-    for name in sorted(used):
-        for shard in Artefact("samples", name, str(store)).shards():
-            made, reused = (
-                (made + shard["tokens"], reused) if shard["maker"] == run_id else (made, reused + shard["tokens"])
-            )
-    trained = task = 0
-    for number, stage in enumerate(sequence.stages, 1):
-        for record in read_lines(folder.stage(number, stage.name).metrics):
-            trained, task = trained + record["tokens"], task + record["task_tokens"]
-    return {"generated_tokens": made, "reused_tokens": reused, "trained_tokens": trained, "task_tokens": task}
+    shards = [shard for name in used for shard in Artefact("samples", name, str(store)).shards()]
+    found = sum(shard["tokens"] for shard in shards)
+    made = sum(shard["tokens"] for shard in shards if shard["maker"] == ledger.run_id())
+    files = [folder.stage(number, stage.name).metrics for number, stage in enumerate(sequence.stages, 1)]
+    records = [record for file in files for record in read_lines(file)]
+    trained, task = (sum(record[key] for record in records) for key in ("tokens", "task_tokens"))
+    return {"generated_tokens": made, "reused_tokens": found - made, "trained_tokens": trained, "task_tokens": task}
 
 
 def summarise(
