@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence as Arguments
 from typing import NoReturn
 
-from continual import __version__
+from continual.cli.parsing import new_parser
 from continual.errors.process import leave
 
 COMMANDS = {  # each is a module of this package, imported only when it is called
@@ -18,15 +18,11 @@ COMMANDS = {  # each is a module of this package, imported only when it is calle
 
 
 def parser() -> argparse.ArgumentParser:
-    command = argparse.ArgumentParser(
-        prog="continual",
-        description="Fine-tune a language model on task after task, and measure and prevent forgetting.",
-        epilog="\n".join(["commands:", *(f"  {name:<8} {text}" for name, text in COMMANDS.items())]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    description = "Fine-tune a language model on task after task, and measure and prevent forgetting."
+    epilog = "\n".join(["commands:", *(f"  {name:<8} {text}" for name, text in COMMANDS.items())])
+    command = new_parser("continual", description, epilog)
     command.add_argument("command", choices=COMMANDS, help="`continual COMMAND --help` describes its arguments")
     command.add_argument("arguments", nargs=argparse.REMAINDER, help="the command's own arguments")
-    command.add_argument("--version", action="version", version=__version__)
     return command
 
 

@@ -3,8 +3,8 @@
 import argparse
 from collections.abc import Sequence as Arguments
 
-from continual import __version__
 from continual.cli import list as lists
+from continual.cli.parsing import new_parser
 from continual.errors.process import exit_code_of
 
 EPILOG = """The same command again resumes a run; a finished run prints its result.
@@ -18,25 +18,17 @@ exit codes:
 
 
 def parser(prog: str = "python -m continual.run") -> argparse.ArgumentParser:
-    command = argparse.ArgumentParser(
-        prog=prog,
-        description="Fine-tune a model on task after task, and measure and prevent forgetting.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    command = new_parser(prog, "Fine-tune a model on task after task, and measure and prevent forgetting.", EPILOG)
     command.add_argument("sequence", nargs="?", help="the sequence's YAML")
     example = "train.learning_rate=1e-5 or mitigation=[]"
-    command.add_argument(
-        "overrides", nargs="*", metavar="key=value", help=f"replaces a value of the YAML, e.g. {example}"
-    )
+    overrides = f"replaces a value of the YAML, e.g. {example}"
+    command.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
     command.add_argument("--plan", action="store_true", help="print what would run and start nothing")
-    command.add_argument(
-        "--fresh", action="store_true", help="delete the run of this name and begin again; the store is kept"
-    )
+    fresh = "delete the run of this name and begin again; the store is kept"
+    command.add_argument("--fresh", action="store_true", help=fresh)
     gate = "exit with code 3 if `forgetting` or `forgetting_old` is above X"
     command.add_argument("--max-forgetting", type=float, metavar="X", help=gate)
     command.add_argument("--list", choices=lists.LISTS, help="print all of these with their options")
-    command.add_argument("--version", action="version", version=__version__)
     return command
 
 
@@ -60,9 +52,7 @@ def _run(options: argparse.Namespace) -> None:
         from continual.preflight.plan import make_plan
         from continual.preflight.render import render
 
-        print(render(make_plan(loaded)))
-        for note in notes:
-            print(f"note: {note}")
+        print(render(make_plan(loaded)), *(f"note: {note}" for note in notes), sep="\n")
         return
     from continual.run.execute import execute
     from continual.run.summary import gate

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence as Arguments
 
-from continual import __version__
+from continual.cli.parsing import new_parser
 from continual.errors.process import exit_code_of
 from continual.sweep.execute import run_sweep
 from continual.sweep.spec import load_ablation
@@ -19,22 +19,12 @@ exit codes:
 
 
 def parser(prog: str = "python -m continual.tune") -> argparse.ArgumentParser:
-    command = argparse.ArgumentParser(
-        prog=prog,
-        description="Run a sequence under many settings and seeds, and compare the results.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    command = new_parser(prog, "Run a sequence under many settings and seeds, and compare the results.", EPILOG)
     command.add_argument("ablation", help="the sweep's YAML")
-    command.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="keys of the sweep (concurrency=2) or of all sequences",
-    )
+    overrides = "keys of the sweep (concurrency=2) or of all sequences"
+    command.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
     command.add_argument("--plan", action="store_true", help="print what would run and what is shared; start nothing")
     command.add_argument("--fresh", action="store_true", help="forget earlier trials of this sweep (the store stays)")
-    command.add_argument("--version", action="version", version=__version__)
     return command
 
 
