@@ -7,15 +7,11 @@ from collections.abc import Sequence as Arguments
 LISTS = ("mitigations",)
 
 
-def parser(prog: str = "continual list") -> argparse.ArgumentParser:
-    command = argparse.ArgumentParser(prog=prog, description="Print all of these with their options.")
-    command.add_argument("list", choices=LISTS)
-    return command
-
-
 def main(arguments: Arguments[str] | None = None, prog: str = "continual list") -> int:
     """Run the command line; return the exit code."""
-    parser(prog).parse_args(arguments)
+    parser = argparse.ArgumentParser(prog=prog, description="Print all of these with their options.")
+    parser.add_argument("list", choices=LISTS)
+    parser.parse_args(arguments)
     print(list_mitigations())
     return 0
 

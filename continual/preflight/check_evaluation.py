@@ -31,7 +31,10 @@ def check_evaluation(sequence: Sequence, tokenizer: TokenizerFacts | None) -> li
         notes += check_source(f"evaluate.texts.{number}.data", text.data, chat)
     if evaluate.include_path is not None and not Path(evaluate.include_path).is_dir():
         raise ConfigurationError("evaluate.include_path", f"there is no folder {evaluate.include_path}", CORRECT_PATH)
-    _check_names([name for name in places if name not in texts], places, evaluate.include_path)
+    for name, near in unknown_tasks([name for name in places if name not in texts], evaluate.include_path):
+        other = "name one of lm-eval's tasks, or give your task's folder as `evaluate.include_path`"
+        fix = f"did you mean `{near}`?" if near else other
+        raise ConfigurationError(places[name], f"there is no evaluation task `{name}`", fix)
     return notes
 
 
@@ -71,11 +74,3 @@ def _places(sequence: Sequence) -> dict[str, str]:
             problem = f"`{name}` is measured at {first} already{how}, and a name has one column of scores"
             raise ConfigurationError(key, problem, "remove one of them")
     return places
-
-
-def _check_names(names: list[str], places: dict[str, str], include_path: str | None) -> None:
-    """Raise ConfigurationError for a task that is neither one of lm-eval's nor in `include_path`."""
-    for name, near in unknown_tasks(names, include_path):
-        other = "name one of lm-eval's tasks, or give your task's folder as `evaluate.include_path`"
-        fix = f"did you mean `{near}`?" if near else other
-        raise ConfigurationError(places[name], f"there is no evaluation task `{name}`", fix)

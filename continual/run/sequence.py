@@ -84,7 +84,9 @@ def run_sequence(run: Run) -> dict[str, Any]:
         for text in sequence.evaluate.texts:
             run.texts[text.name] = _rows(run, 0, f"text {text.name}", text.data, start)
     scorer = Scorer(run.store, sequence, run.texts, threads=_cores())
-    _record_start(run, start)
+    facts = {"versions": versions(PACKAGES), "git": git_state(Path.cwd())}
+    write_atomic(run.folder.versions, json.dumps(facts, indent=1))
+    ledger.add("started", **started(sequence, run.resolved, start, facts["git"], run.folder))
     _score(run, scorer, 0, "start", start)
     current = start
     for stage in range(1, len(sequence.stages) + 1):
@@ -108,13 +110,6 @@ def _cores() -> int:
     """Cores for one process at a time. Whoever runs several drivers side by side says OMP_NUM_THREADS=1."""
     told = os.environ.get("OMP_NUM_THREADS", "")
     return int(told) if told.isdecimal() and int(told) else os.cpu_count() or 1
-
-
-def _record_start(run: Run, start: ModelRef) -> None:
-    """Record which code and versions this driver runs, and what the tracker calls the run."""
-    facts = {"versions": versions(PACKAGES), "git": git_state(Path.cwd())}
-    write_atomic(run.folder.versions, json.dumps(facts, indent=1))
-    run.ledger.add("started", **started(run.sequence, run.resolved, start, facts["git"], run.folder))
 
 
 def _start(run: Run) -> ModelRef:
