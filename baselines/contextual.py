@@ -18,7 +18,7 @@ from continual.api import (
 
 
 def task_prompts(rows: Artefact) -> list[list[int]]:
-    """The distinct prompts of a rows artefact as token ids, in its order: what stands before the first trained token.
+    """Return the distinct prompts of a rows artefact as token ids, in its order: the ids before the first trained one.
 
     A document without a prompt begins to be trained at its second token, and gives nothing.
     """

@@ -22,7 +22,7 @@ class EasySamples(Mitigation):
 
     f is a document's mean nats per trained token under the stage-start model (`per: sample`), or each token's own
     (`per: token`). The weights are made once and never change. The component stays sum(w x nll) / tokens, as
-    published, so `normalise: none` shrinks the task's loss by about e: with clipping or beside a replay `mean` keeps
+    published, so `normalise: none` shrinks the task's loss by about e: with clipping or replay, `mean` keeps
     the balance. Other methods' weights on the same rows multiply.
     """
 
@@ -54,7 +54,7 @@ class EasySamples(Mitigation):
         return artefacts["weights"]
 
     def _tau(self, rows: Artefact, nll: Artefact) -> tuple[float, float]:
-        """The exact median in nats, and what the weights are multiplied by.
+        """Return the exact median in nats, and what the weights are multiplied by.
 
         Raises ConfigurationError when the median is 0: every weight would be 0 or undefined.
         """
@@ -69,9 +69,9 @@ class EasySamples(Mitigation):
         return tau, 1.0 / mean if self.normalise == "mean" else 1.0
 
     def _losses(self, rows: pa.Table, columns: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Of a shard: losses [n] in nats, tokens behind each [n], each trained token's place in them, the trained mask.
+        """Return a shard's losses [n] in nats, their tokens [n], the place of each trained token in them, and the mask.
 
-        A document stands in one row whole, so a shard knows its documents' losses.
+        A document lies in one row whole, so a shard knows its documents' losses.
         """
         arrays: Arrays = {name: column(rows, name) for name in ROW_COLUMNS}
         trained = arrays["weights"] > 0

@@ -22,7 +22,7 @@ SHARD_ROWS = 2048
 
 
 def reservoir(total: int, size: int, seed: int) -> np.ndarray:
-    """Numbers of the rows that a reservoir of `size` holds after `total` rows went by, in random order; int64.
+    """Return the numbers of the rows that a reservoir of `size` holds after `total` rows, in random order; int64.
 
     Vitter's algorithm R: every row is kept with the same probability, and what is kept of the first n rows was kept
     when only n had gone by.
@@ -74,7 +74,7 @@ class TaskReplay(Replay):
 
 
 def _take(readers: list[RowReader], numbers: np.ndarray) -> Arrays:
-    """Rows by their number in all readers' rows one after another."""
+    """Return rows by their number in the concatenation of all readers' rows."""
     ends = np.cumsum([len(reader) for reader in readers])
     owner = np.searchsorted(ends, numbers, side="right")
     found: Arrays = {}
@@ -87,7 +87,7 @@ def _take(readers: list[RowReader], numbers: np.ndarray) -> Arrays:
 
 
 def _renumbered(rows: Arrays, first: int) -> tuple[Arrays, int]:
-    """The rows with their documents numbered from `first` on, and the next number: stages share numbers."""
+    """Return the rows with their documents numbered from `first` on, and the next number: stages repeat numbers."""
     real = rows["documents"] >= 0
     begins = (real & (rows["positions"] == 0)).reshape(-1)
     numbers = (first - 1 + np.cumsum(begins)).reshape(real.shape)

@@ -20,7 +20,7 @@ Made = tuple[Reply | None, int, str]
 
 
 def client(generator: Generator) -> Any:
-    """An `openai.OpenAI` that tries again, with growing pauses, what is lost on the way or refused for a time."""
+    """Return an `openai.OpenAI` that retries requests that are lost or refused for a time, with growing pauses."""
     import openai
 
     key = os.environ.get(generator.api_key_env or "", "") or "no key"
@@ -39,7 +39,7 @@ def check_endpoint(generator: Generator) -> None:
 
 
 def explain(error: Exception, generator: Generator) -> tuple[str, str]:
-    """What is wrong with an endpoint, and what to do."""
+    """Return what is wrong with an endpoint, and what to do."""
     import openai
 
     said = " ".join(str(getattr(error, "message", error)).split())[:200]
@@ -53,7 +53,7 @@ def explain(error: Exception, generator: Generator) -> tuple[str, str]:
         return f"{generator.url} cannot be reached ({said})", "start the server or correct `url`"
     if isinstance(error, openai.BadRequestError | openai.UnprocessableEntityError):
         return f"{generator.url} refuses a request to `{generator.model}` ({said})", "choose a model that it serves"
-    return f"{generator.url} does not answer ({said})", "try again later; the same command goes on where it stopped"
+    return f"{generator.url} does not answer ({said})", "try again later: the same command resumes"
 
 
 def ask_endpoint(ctx: Context, generator: Generator, texts: list[str], ask: Ask) -> Replies:

@@ -1,4 +1,4 @@
-"""Where relative paths of a sequence lie: beside its YAML, or for the command line in the current folder."""
+"""Where relative paths of a sequence start: at its YAML, or for the command line in the current folder."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ CORRECT_PATH = "correct the path (relative ones start at the YAML's folder)"
 
 
 def in_job() -> bool:
-    """Whether this process is the driver of a `ray job submit`."""
+    """Return whether this process is the driver of a `ray job submit`."""
     return JOB_VARIABLE in os.environ
 
 
@@ -25,7 +25,7 @@ def is_uri(path: str) -> bool:
 
 
 def looks_like_path(name: str) -> bool:
-    """Whether a model or data set is certainly no hub id (`name` or `owner/name`)."""
+    """Return whether a name cannot be a hub id (`name` or `owner/name`)."""
     return name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
 
 
@@ -35,7 +35,7 @@ def offline() -> bool:
 
 
 def path_places(raw: Any, at: KeyPath = ()) -> Iterator[tuple[dict[str, Any], str, KeyPath, bool]]:
-    """Every path in a configuration: (mapping, key, place, whether it may be a hub id instead).
+    """Yield every path in a configuration: (mapping, key, place, whether it may be a hub id instead).
 
     Data sources and local models are found wherever they stand, among a mitigation's options too. `arguments` belong to
     the user's functions and are left alone, as is `storage`, which has its own rule.
@@ -64,7 +64,7 @@ def path_places(raw: Any, at: KeyPath = ()) -> Iterator[tuple[dict[str, Any], st
 
 
 def resolve_paths(raw: dict[str, Any], base: Path, within: KeyPath = ()) -> list[KeyPath]:
-    """Makes relative paths absolute, in place; returns their places. `within`: only at or below this place.
+    """Make relative paths absolute, in place; return their places. `within`: only at or below this place.
 
     What may be a hub id is a path if it looks like one or is there.
     """
@@ -85,7 +85,7 @@ def resolve_paths(raw: dict[str, Any], base: Path, within: KeyPath = ()) -> list
 
 
 def resolve_storage(storage: Any, base: Path) -> Any:
-    """The storage as an absolute path: beside the YAML, or inside a Ray job below $CONTINUAL_STORAGE.
+    """Return the storage as an absolute path: next to the YAML, or in a Ray job below $CONTINUAL_STORAGE.
 
     A job runs in a copied folder whose name changes with its content: what is stored there would be lost.
     Raises ConfigurationError for a relative storage inside a job without that variable.

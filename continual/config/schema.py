@@ -188,6 +188,6 @@ class Sequence(Strict):
         return stages
 
     def mitigations(self, stage: int) -> list[Mitigation]:
-        """The mitigations of stage `stage` (1-based): its own list if it has one, else the sequence's."""
+        """Return the mitigations of stage `stage` (1-based): its own list if it has one, else the sequence's."""
         own = self.stages[stage - 1].mitigation
         return list(self.mitigation if own is None else own)

@@ -52,7 +52,7 @@ class Tail:
             self.offset += len(line)
 
     def _changed(self, file: IO[bytes]) -> bool:
-        """Whether the name now means another file, or the same one after it was cut.
+        """Return whether the name now means another file, or the same one after it was cut.
 
         The open file keeps its inode from being given to another one.
         """

@@ -4,12 +4,12 @@ import math
 
 START_WEIGHT = 1.0
 LEAST, MOST = 1e-3, 1e3
-"""Bounds of the weight: below, a budget that nothing exceeds would drive it out of reach; above, training stops."""
+"""Bounds of the weight: below it, a budget that nothing exceeds would drive it out of reach; above, training stops."""
 LARGEST_STEP = math.log(2.0)
 
 
 def dual_step(weight: float, drift: float, budget: float, rate: float) -> float:
-    """The next weight of the replay component: weight x (drift / budget)^rate, at most doubled or halved.
+    """Return the next weight of the replay component: weight x (drift / budget)^rate, at most doubled or halved.
 
     Minimising the task's loss subject to drift <= budget has the Lagrangian loss + weight x (drift - budget); its
     multiplier rises while the constraint is violated and falls while there is room. The step is multiplicative, an

@@ -18,9 +18,9 @@ from continual.training.resources import worker_cpus
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage. Numbers are None where they cannot be told yet; those named in `estimated` are estimates.
+    """One stage. Numbers are None where they are not known yet; those named in `estimated` are estimates.
 
-    `train_tokens` are the task's, `replay_tokens` those of the streams beside it, `sample_tokens` those sampled for it
+    `train_tokens` are the task's, `replay_tokens` those of the other streams, `sample_tokens` those sampled for it
     (at most, if not yet made). `state`: `done`, `step N` (of a checkpoint), `begun` or "" (nothing of it is there).
     """
 

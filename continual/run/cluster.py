@@ -19,7 +19,7 @@ every task that reads some steps' rows would then begin with starting a process,
 
 @contextmanager
 def connected() -> Iterator[dict[str, float]]:
-    """The cluster's resources while connected.
+    """Connect to the cluster and yield its resources; disconnect at the end.
 
     Raises ContinualError when RAY_ADDRESS names a cluster that does not answer.
     """

@@ -107,9 +107,9 @@ def run_sequence(run: Run) -> dict[str, Any]:
 
 
 def _cores() -> int:
-    """Cores for one process at a time. Whoever runs several drivers side by side says OMP_NUM_THREADS=1."""
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    return int(told) if told.isdecimal() and int(told) else os.cpu_count() or 1
+    """Return the cores for one process at a time. Set OMP_NUM_THREADS=1 to run several drivers at once."""
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return int(threads) if threads.isdecimal() and int(threads) else os.cpu_count() or 1
 
 
 def _start(run: Run) -> ModelRef:
@@ -151,7 +151,7 @@ def _score(run: Run, scorer: Scorer, stage: int, name: str, model: ModelRef) -> 
 
 
 def _stage(run: Run, scorer: Scorer, stage: int, start: ModelRef, stage_start: ModelRef) -> dict[str, Any]:
-    """One stage as a transaction: everything before the `stage_done` line can be repeated."""
+    """Run one stage as a transaction: everything before the `stage_done` line can be repeated."""
     sequence, declared = run.sequence, run.sequence.stages[stage - 1]
     with run.phase("data", stage):
         rows = _rows(run, stage, "task", declared.data, start)

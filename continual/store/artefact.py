@@ -38,7 +38,7 @@ def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Artefact:
-    """A place in the store. Small and picklable: workers receive it and read from `path`."""
+    """A place in the store. It is small and picklable: workers receive it and read from `path`."""
 
     kind: str
     hash: str
@@ -53,14 +53,14 @@ class Artefact:
         return (self.path / "manifest.json").is_file()
 
     def manifest(self) -> dict[str, Any]:
-        """What was stored, from what, how much. Raises FileNotFoundError while incomplete."""
+        """Return what was stored, from what, how much. Raises FileNotFoundError while incomplete."""
         return json.loads((self.path / "manifest.json").read_text())
 
     def shard(self, index: int) -> Path:
         return self.path / f"shard-{index:06d}.arrow"
 
     def shard_facts(self, index: int) -> dict[str, Any] | None:
-        """The side file of a published shard, or None if the shard is missing or has another size than published."""
+        """Return the side file of a published shard; None if the shard is missing or its size differs."""
         path = self.shard(index)
         with suppress(OSError, ValueError, KeyError):
             facts: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
@@ -83,7 +83,7 @@ class Artefact:
         return asdict(self)
 
     def table(self, index: int) -> pa.Table:
-        """A shard as a memory-mapped table."""
+        """Return a shard as a memory-mapped table."""
         with pa.memory_map(str(self.shard(index))) as source:
             return pa.ipc.open_file(source).read_all()
 
@@ -92,12 +92,12 @@ class Artefact:
             yield self.table(index)
 
     def failure(self) -> str | None:
-        """Why the maker gave up, so that waiting readers can stop."""
+        """Return why the maker gave up, so that waiting readers can stop; None if it has not."""
         path = self.path / "failed.txt"
         return path.read_text() if path.is_file() else None
 
     def damage(self) -> list[str]:
-        """Names of files that differ from what the manifest recorded."""
+        """Return the names of files that differ from what the manifest recorded."""
         manifest = self.manifest()
         hashes = {facts["file"]: facts["sha256"] for facts in manifest["shards"]} | manifest["files"]
         return [
@@ -177,14 +177,14 @@ class Store:
         self.root, self.maker = Path(root).resolve(), maker
 
     def artefact(self, kind: str, inputs: dict[str, Any]) -> Artefact:
-        """The place of what `inputs` (JSON-able: everything that decides the content) produce."""
+        """Return the artefact addressed by `inputs` (JSON-able: everything that determines its content)."""
         return Artefact(kind, digest({"kind": kind, "format": FORMAT, "inputs": inputs}), str(self.root))
 
     @contextmanager
     def write(
         self, artefact: Artefact, inputs: dict[str, Any], waiting: Callable[[str], None] | None = None
     ) -> Iterator[Writer | None]:
-        """A writer under the artefact's lock, or None if it is complete (made meanwhile by another run).
+        """Hold the artefact's lock and yield a writer, or None if it is complete (also if another run completes it).
 
         `waiting(owner)` is called if another process is making it.
         """

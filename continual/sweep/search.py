@@ -69,7 +69,7 @@ class StageHalving(NotPickled, FIFOScheduler):
 class SeededOptuna(NotPickled, Searcher):
     """Suggests every point that Optuna asks for once under each seed, and tells Optuna the mean over the seeds.
 
-    Of the points of earlier starts Optuna is told what is done, and what is missing is suggested first. `config`
+    Optuna learns the results of earlier starts, and their missing points are suggested first. `config`
     returns a trial's configuration for Ray Tune; `say` prints a line.
     """
 

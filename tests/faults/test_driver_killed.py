@@ -7,6 +7,9 @@ import pytest
 
 from tests.e2e import command
 
+SEED = 20261128
+"""Decides after which step the kill at a random moment comes."""
+
 
 def resumed(tiny: Path, storage: Path) -> None:
     """Resume and compare with the undisturbed run; no token may have been sampled twice."""
@@ -50,7 +53,7 @@ def test_killed_in_every_phase(tiny: Path, tmp_path: Path) -> None:
     assert 1 <= made <= 4, "some shards are there, and the missing ones alone are sampled"
 
     again = command.start(tmp_path)
-    again.wait_for(lambda: command.steps_done(tmp_path, "2-sort") >= random.randint(1, 12))
+    again.wait_for(lambda: command.steps_done(tmp_path, "2-sort") >= random.Random(SEED).randint(1, 12))
     again.kill()
     # Out of the second stage's evaluation: its model is there, its scores are not.
     export = tmp_path / "tiny" / "stages" / "2-sort" / "model"

@@ -41,7 +41,7 @@ def clean(name: str) -> str:
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """A nested configuration as parameters, by the dotted keys that overrides use: `mitigation.0.weight` -> `1.0`.
+    """Return a nested configuration as parameters, by the dotted keys of overrides: `mitigation.0.weight` -> `1.0`.
 
     None is `null` and booleans are `true` and `false`, as in YAML; lists of plain values stay one JSON value.
     """
@@ -73,7 +73,7 @@ def run_tags(kind: Literal["sequence", "stage"], sequence: "Sequence", mitigatio
 
 
 def stage_metrics(record: Mapping[str, Any]) -> dict[str, float]:
-    """A line of a stage's metrics.jsonl as the metrics of its run at step `record["step"]`.
+    """Return the metrics of a stage's run at step `record["step"]`, from a line of its metrics.jsonl.
 
     Losses and drift are in nats per token, `learning_rate` and `gradient_norm` as trained with, and
     `tokens_per_second` counts the tokens of all streams and workers.
@@ -91,7 +91,7 @@ def stage_metrics(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def sequence_metrics(figures: Mapping[str, Any], scores: Mapping[str, Score]) -> dict[str, float]:
-    """The parent run's metrics after a stage; the step is the stage's number.
+    """Return the parent run's metrics after a stage; the step is the stage's number.
 
     `figures` is the stage's entry of the history, e.g. {"forgetting": 0.1, "forgetting_by_task": {"sort": 0.1},
     "stderr": {"forgetting": 0.02}}, and gives `forgetting`, `forgetting/sort` and `stderr/forgetting`. `scores` is its
@@ -104,7 +104,7 @@ def sequence_metrics(figures: Mapping[str, Any], scores: Mapping[str, Score]) ->
 
 
 def _numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
-    """The numbers in a nested mapping, by the path to them; `_by_task` is no part of a name."""
+    """Return the numbers in a nested mapping, by the path to them, without `_by_task` in the names."""
     numbers: dict[str, float] = {}
     for key, value in values.items():
         name = prefix + key.removesuffix("_by_task")

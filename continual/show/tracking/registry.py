@@ -15,7 +15,7 @@ MEASURES = ("forgetting", "forgetting_old")
 
 
 def register(client: Any, run_id: str, name: str, folder: Path, tags: Mapping[str, str], version_key: str) -> None:
-    """A version of the registered model `name` with these tags, made once per `version_key`, then the alias anew.
+    """Make a version of the registered model `name`, once per `version_key`, and set the alias again.
 
     `models:/<name>/<version>` gives the model folder, for `from_pretrained`. A tracker in a file refers to the folder
     where it lies; a server may not read this machine's files, so there it is uploaded to the run's artifacts.
@@ -42,7 +42,7 @@ def register(client: Any, run_id: str, name: str, folder: Path, tags: Mapping[st
 
 
 def least_forgetting(versions: Mapping[int, Mapping[str, str]]) -> int | None:
-    """The version that forgot least, from the tags of all; None while no version has anything to forget.
+    """Return the version that forgot least, by the tags of all; None while no version has anything to forget.
 
     Versions after fewer stages had less to forget, so only those after most stages are compared: by `forgetting`, or
     where none has it by `forgetting_old`; among equals by the higher `average_score`, then the newest.
