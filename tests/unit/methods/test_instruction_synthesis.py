@@ -593,7 +593,7 @@ def test_a_server_that_stays_away_ends_the_run_and_what_it_said_stays(
     monkeypatch.setattr(endpoints, "SHARD", 4)
     with serving(lambda body, number: obliging(body, number) if number < 5 else 500) as server:
         ctx = context(folders, tmp_path, generators=[remote(server.url, retries=0, concurrency=1)])
-        with pytest.raises(ContinualError, match=r"does not answer.*goes on where it stopped"):
+        with pytest.raises(ContinualError, match=r"does not answer.*the same command resumes"):
             prepared(ctx)
         server.answer = obliging
         before = len(server.requests)
