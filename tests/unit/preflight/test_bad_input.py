@@ -2,9 +2,6 @@
 
 import gzip
 import json
-import resource
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +15,7 @@ from continual.contract.source import Source, SourceItem
 from continual.contract.view import StageView
 from continual.errors import ConfigurationError
 from continual.preflight.check import check
-from tests.kits.project import write_lines, write_model, write_project, write_yaml
+from tests.kits.project import write_lines, write_model, write_yaml
 
 HERE = __name__
 
@@ -268,19 +265,6 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A good project in the current folder, on a machine of two cores without GPU or network."""
-    for name in ("RAY_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
-    monkeypatch.chdir(tmp_path)
-    write_project(tmp_path)
-    return tmp_path
-
-
 def test_the_good_project_passes(project: Path) -> None:
     notes = check(load_sequence("seq.yaml"))
     assert notes == ["nothing is measured: no stage has `tasks`, and there are no `evaluate.old_tasks` or `texts`"]
@@ -363,41 +347,3 @@ def test_a_third_party_ratio_is_checked_too(project: Path, ratio: str) -> None:
 def test_resources_of_a_cluster_are_left_to_the_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     check(load_sequence("seq.yaml", ["train.workers=8", "train.cpus_per_worker=16", "train.gpus_per_worker=1"]))
-
-
-SCRIPT = """
-import sys
-from continual.preflight.check import check
-from continual.config.load import load_sequence
-from continual.errors import ConfigurationError
-try:
-    check(load_sequence(sys.argv[1], sys.argv[2:]))
-    message = "fine"
-except ConfigurationError as error:
-    message = str(error)
-print(message)
-print(sorted({"torch", "ray", "transformers", "lm_eval"} & set(sys.modules)))
-"""
-
-
-@pytest.mark.parametrize(
-    ("override", "words"),
-    [
-        ("train.learnin_rate=1", "did you mean `learning_rate`?"),
-        ("stages.0.data.path=nothing.jsonl", "there is no file"),
-        ("evaluate.old_tasks=[arc_esay]", "did you mean `arc_easy`?"),
-    ],
-)
-def test_answers_at_once_without_torch_or_ray(project: Path, override: str, words: str) -> None:
-    root = Path(__file__).resolve().parents[3]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    ran = subprocess.run(
-        [sys.executable, "-c", SCRIPT, "seq.yaml", override],
-        capture_output=True, text=True, env={"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin"}, check=True,
-    )  # fmt: skip
-    message, loaded = ran.stdout.strip().splitlines()
-    assert words in message
-    assert loaded == "[]"
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    # Processor time: other tests on the machine do not count.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3.0
