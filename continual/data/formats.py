@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from continual.contract.source import Document, Source
+from continual.data.chat import encode_chat
 from continual.errors import ConfigurationError
 
 WHOLE, CUT, DROPPED, EMPTY, PROBLEM = range(5)
@@ -50,7 +51,7 @@ def encode(document: Document, source: Source, tokenizer: Any, row_tokens: int) 
     values = [_field(document, name) for name in form.fields]
     end = [tokenizer.eos_token_id] if source.end_token and tokenizer.eos_token_id is not None else []
     if form.kind == "messages":
-        ids, weights = _chat(values[0], tokenizer)
+        ids, weights = encode_chat(values[0], tokenizer)
     else:
         *prompt, body = (_plain(tokenizer, str(value)) for value in values)
         before, after = sum(prompt, special_prefix(tokenizer)), body + end
@@ -70,30 +71,3 @@ def _piece(ids: list[int], weights: list[float], outcome: int) -> Piece:
     piece = Piece(np.asarray(ids, np.int32), np.asarray(weights, np.float32), outcome)
     piece.weights[:1] = 0.0
     return piece
-
-
-def _chat(messages: Any, tokenizer: Any) -> tuple[list[int], list[float]]:
-    """Return a conversation through the chat template; weight 1 on assistant turns up to their end-of-turn token.
-
-    A turn's characters are what the template adds to the conversation before it, so any template whose rendering grows
-    by appending works, with or without generation markers.
-    """
-    turns = [dict(turn) for turn in messages]
-    full = tokenizer.apply_chat_template(turns, tokenize=False)
-    spans = []
-    for number, turn in enumerate(turns):
-        if turn["role"] != "assistant":
-            continue
-        before = tokenizer.apply_chat_template(turns[:number], tokenize=False, add_generation_prompt=True)
-        until = tokenizer.apply_chat_template(turns[: number + 1], tokenize=False).rstrip()
-        if not (full.startswith(before) and full.startswith(until)):
-            raise ConfigurationError(
-                "messages", "the chat template rewrites earlier turns", "use `prompt`/`completion`"
-            )
-        spans.append((len(before), len(until)))
-    encoded = tokenizer(full, add_special_tokens=False, return_offsets_mapping=True)
-    weights = [
-        float(any(start < end and first <= start and end <= last for first, last in spans))
-        for start, end in encoded["offset_mapping"]
-    ]
-    return list(encoded["input_ids"]), weights

@@ -1,4 +1,4 @@
-"""Checks of training options and of the storage for which the schema is not enough."""
+"""Check what the schema cannot check of the training options and the storage."""
 
 import importlib.util
 import os

@@ -1,4 +1,4 @@
-"""A plan: what would run, what it costs, what is there already."""
+"""A plan: what would run, what it would cost, and what exists already."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +38,7 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole run; JSON-able with `dataclasses.asdict`. `facts` are what the run uses, in words, by title."""
+    """A whole run; JSON-able with `dataclasses.asdict`. `facts` says in words what the run uses, under a title each."""
 
     name: str
     file: str

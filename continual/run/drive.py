@@ -53,7 +53,7 @@ def add_report(run: Run) -> None:
     except Exception as error:
         traceback.print_exc()
         again = f"python -m continual.report {run.folder.path}"
-        run.terminal.line(f"  the run is done, its report failed: {describe(error)}; try again: {again}")
+        run.terminal.line(f"  the run is done, but its report failed: {describe(error)}; try again: {again}")
 
 
 def drive(
@@ -77,7 +77,7 @@ def drive(
             run = Run(sequence, loaded.resolved, files, store, ledger, terminal, tracker, cpus or 1.0, after_stage)
             summary = run_sequence(run)
             add_report(run)
-        # Only now is nothing left to do: a kill before this line, or Ctrl-C, leaves the runs of MLflow to be closed.
+        # Everything is done only here: after a kill or Ctrl-C before this line, MLflow's runs must still be closed.
         ledger.find("closed") or ledger.add("closed")
         terminal.line(closing(summary, folder, terminal.colors))
     return summary

@@ -62,7 +62,7 @@ class Run:
 
     @contextmanager
     def phase(self, name: str, stage: int) -> Iterator[None]:
-        """Book the time of a phase, also when it is interrupted."""
+        """Record how long a phase takes, even when it is interrupted."""
         begun = time.monotonic()
         try:
             yield
@@ -76,7 +76,7 @@ class Run:
 
 
 def run_sequence(run: Run) -> dict[str, Any]:
-    """Do what is missing of the sequence, stage by stage; return the summary (see `continual.run.summary`)."""
+    """Run what is left of the sequence, stage by stage, and return the summary (see `continual.run.summary`)."""
     sequence, ledger = run.sequence, run.ledger
     with run.phase("start", 0):
         start = _start(run)
@@ -175,7 +175,7 @@ def _stage(run: Run, scorer: Scorer, stage: int, start: ModelRef, stage_start: M
                 _train(run, job, stage, inside)
         inside.finish()
     trained = ModelRef(str(job.export), model_hash(job.export))
-    # The first candidate continues the sequence, else the trained model; the others are only scored.
+    # The first candidate, or else the trained model, goes into the next stage; the other candidates are only scored.
     candidates = [candidate for mitigation in mitigations for candidate in mitigation.after_training(ctx, trained)]
     chosen = candidates[0].model if candidates else trained
     metrics = _score(run, scorer, stage, declared.name, chosen)["metrics"]
@@ -206,7 +206,7 @@ def _refuse_other_inputs(run: Run, stage: int, files: StageFolder, inputs: dict[
     if changed and any(path.is_dir() for path in (files.checkpoints, files.model, files.evaluations, files.scores)):
         raise ConfigurationError(
             f"stages.{stage - 1}",
-            f"its training was begun with another content of {', '.join(changed)} (files, code or versions changed)",
+            f"its training began with different contents of {', '.join(changed)} (files, code or versions changed)",
             "put that back, choose a new `name`, or give --fresh to begin the run again",
         )
 

@@ -62,7 +62,7 @@ class Worker:
             if not stream.loss.measures_drift or stream.held_out == 0:
                 continue
             own = np.arange(stream.held_out)[self.rank :: self.world_size]
-            # A rank without a row reads one of padding.
+            # A rank that has no rows reads one row of padding.
             numbers = own if len(own) else np.array([-1])
             rows = RowReader(stream.rows).take(numbers)
             if stream.columns is not None:
