@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from continual.contract.base import Strict
+from continual.contract.example import Example
 from continual.contract.registry import SOURCES
+from continual.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import ray.data
@@ -79,6 +81,25 @@ class Source(Strict):
         if self.prompt or (free and "prompt" in document):
             return Format("prompt", (self.prompt or "prompt", self.completion or "completion"))
         return Format("text", (self.text or "text",))
+
+    def example(self, document: Document) -> Example:
+        """Return what is learned of a document; the check, the estimate and the run all read it here.
+
+        Raises:
+            ConfigurationError: The document lacks a field that an option names.
+        """
+        form = self.format_of(document)
+        values = []
+        for name in form.fields:
+            if name not in document:
+                has = f"it has {', '.join(sorted(document))}"
+                raise ConfigurationError(name, f"a document has no field `{name}`", has)
+            values.append(document[name])
+        if form.kind == "messages":
+            return Example("messages", messages=values[0])
+        if form.kind == "prompt":
+            return Example("prompt", prompt=str(values[0]), completion=str(values[1]))
+        return Example("text", text=str(values[0]))
 
     @property
     def has_prompts(self) -> bool:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from continual.contract.source import Document, Source
+from continual.contract.example import Example
+from continual.contract.source import Source
 from continual.data.chat import encode_chat
-from continual.errors import ConfigurationError
 
 WHOLE, CUT, DROPPED, EMPTY, PROBLEM = range(5)
 
@@ -35,31 +35,24 @@ def _plain(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _field(document: Document, key: str) -> Any:
-    if key not in document:
-        raise ConfigurationError(key, f"a document has no field `{key}`", f"it has {', '.join(sorted(document))}")
-    return document[key]
-
-
-def encode(document: Document, source: Source, tokenizer: Any, row_tokens: int) -> list[Piece]:
+def encode(example: Example, source: Source, tokenizer: Any, row_tokens: int) -> list[Piece]:
     """Return the pieces of one document, none longer than `row_tokens` tokens.
 
     Running text that is too long and may be cut becomes consecutive pieces, each after the tokenizer's own BOS; other
     formats keep their beginning. A cut piece gets no end token: the text did not end there.
     """
-    form = source.format_of(document)
-    values = [_field(document, name) for name in form.fields]
     end = [tokenizer.eos_token_id] if source.end_token and tokenizer.eos_token_id is not None else []
-    if form.kind == "messages":
-        ids, weights = encode_chat(values[0], tokenizer)
+    if example.kind == "messages":
+        ids, weights = encode_chat(example.messages, tokenizer)
     else:
-        *prompt, body = (_plain(tokenizer, str(value)) for value in values)
-        before, after = sum(prompt, special_prefix(tokenizer)), body + end
+        prompt = _plain(tokenizer, example.prompt) if example.kind == "prompt" else []
+        body = _plain(tokenizer, example.completion if example.kind == "prompt" else example.text)
+        before, after = special_prefix(tokenizer) + prompt, body + end
         room = row_tokens - len(before)
-        if form.kind == "text" and source.cuts and len(after) > room:
+        if example.kind == "text" and source.cuts and len(after) > room:
             cut = [before + after[start : start + room] for start in range(0, len(after), room)]
             return [_piece(ids, [1.0] * len(ids), CUT) for ids in cut]
-        ids, weights = before + after, [0.0 if prompt else 1.0] * len(before) + [1.0] * len(after)
+        ids, weights = before + after, [0.0 if example.kind == "prompt" else 1.0] * len(before) + [1.0] * len(after)
     if len(ids) < 2:
         return [_piece([], [], EMPTY)]
     if len(ids) > row_tokens:

@@ -23,7 +23,8 @@ class Tokenize:
         problem: ConfigurationError | None = None
         for item in batch["item"]:
             try:
-                pieces += formats.encode(json.loads(item), self.source, tokenizer, self.row_tokens)
+                example = self.source.example(json.loads(item))
+                pieces += formats.encode(example, self.source, tokenizer, self.row_tokens)
             except ConfigurationError as error:
                 problem = problem or error
             except ValueError as error:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from continual.contract.source import Source
-from continual.data.formats import CUT, DROPPED, EMPTY, WHOLE, Piece, encode, special_prefix
+from continual.data import formats
+from continual.data.formats import CUT, DROPPED, EMPTY, WHOLE, Piece, special_prefix
 from continual.data.sources.jsonl import JsonlSource
 from continual.errors import ConfigurationError
 
@@ -36,6 +37,10 @@ class Letters:
 def source(**keys: Any) -> Source:
     formats = {} if {"prompt", "messages"} & set(keys) else {"text": "text"}
     return JsonlSource(path="x.jsonl", **formats, **keys)
+
+
+def encode(document: dict[str, Any], source: Source, tokenizer: Any, row_tokens: int) -> list[Piece]:
+    return formats.encode(source.example(document), source, tokenizer, row_tokens)
 
 
 def trained(piece: Piece) -> str:

@@ -75,7 +75,7 @@ def test_check_estimate_and_run_read_the_same_fields(source: Source, document: d
         if refused(source, checked, monkeypatch):
             return
     _texts(source, estimated)
-    encode(encoded, source, Letters(), ROW_TOKENS)
+    encode(source.example(encoded), source, Letters(), ROW_TOKENS)
     assert checked.read == set(source.format_of(document).fields)
     assert encoded.read == checked.read
     assert estimated.read == checked.read
@@ -89,7 +89,7 @@ def test_what_the_check_accepts_can_be_encoded_into_tokens_of_its_fields(
         if refused(source, Seen(document), monkeypatch):
             return
     form = source.format_of(document)
-    [piece] = encode(document, source, Letters(), ROW_TOKENS)
+    [piece] = encode(source.example(document), source, Letters(), ROW_TOKENS)
     text = "".join(chr(token) for token in piece.ids if token > 1)
     if form.kind == "messages":
         assert text == Letters().apply_chat_template(TURNS)
@@ -118,7 +118,7 @@ def test_an_option_decides_before_the_document_does(
 def test_text_of_a_document_with_a_prompt_is_trained_whole() -> None:
     source = PythonSource(function="module:function", text="text")
     document = {"text": "once upon a time", "prompt": "once", "completion": "upon"}
-    [piece] = encode(document, source, Letters(), ROW_TOKENS)
+    [piece] = encode(source.example(document), source, Letters(), ROW_TOKENS)
     assert piece.ids.tolist() == [1, *map(ord, "once upon a time"), 0]
     assert piece.weights.tolist() == [0.0] + [1.0] * 17
 
