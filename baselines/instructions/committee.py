@@ -3,6 +3,8 @@
 import re
 from collections.abc import Sequence
 
+from continual.api import digest
+
 RUBRIC = """Below are a request that somebody made to an assistant, and one answer to it. Rate the answer from 1 to 5:
 
 1: it misses the request, breaks off, or advertises something.
@@ -41,12 +43,18 @@ def parse_score(text: str) -> int | None:
 
 
 def mean_score(scores: Sequence[int | None]) -> float | None:
-    """Return the mean over the judges whose score could be read; None where there is no such judge."""
+    """Return the mean over the judges whose score could be read; None if no score could be read."""
     given = [score for score in scores if score is not None]
     return sum(given) / len(given) if given else None
 
 
-def best(means: Sequence[float | None]) -> int | None:
-    """Return the place of the highest mean, the first of equal ones; None where no candidate has one."""
-    known = [(-mean, place) for place, mean in enumerate(means) if mean is not None]
-    return min(known)[1] if known else None
+def best(means: Sequence[float | None], seed: int, instruction: str) -> int | None:
+    """Return the place of the highest mean; None where no candidate has one.
+
+    Equal ones are drawn from by the seed and the instruction: the first one would always be the first generator's.
+    """
+    known = [mean for mean in means if mean is not None]
+    if not known:
+        return None
+    places = [place for place, mean in enumerate(means) if mean == max(known)]
+    return places[int(digest([seed, instruction]), 16) % len(places)]

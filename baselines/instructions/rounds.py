@@ -142,8 +142,9 @@ class Rounds:
         for mean, candidate in zip(means, candidates, strict=True):
             answers[candidate.place].append((mean, candidate))
         pairs = []
+        seed = self.options.seed_of(self.ctx)
         for instruction, scored in zip(part, answers, strict=True):
-            chosen = best([mean for mean, _ in scored])
+            chosen = best([mean for mean, _ in scored], seed, instruction)
             if chosen is None:
                 self.counts["unanswered"] += 1
                 continue

@@ -79,13 +79,18 @@ def _number(value: float | None, error: float | None) -> str:
 
 
 def _fell(matrix: Matrix, row: int, task: str) -> bool:
-    """Return whether the score in `row` is below the best before it by more than SURE errors of the difference."""
+    """Return whether the score in `row` is below the best before it by more than SURE errors of the difference.
+
+    A score whose error is unknown cannot be told from a lucky one, so it is never marked.
+    """
     now = matrix[row].scores.get(task)
     before = [entry.scores[task] for entry in matrix[:row] if task in entry.scores]
     if now is None or not before:
         return False
     best = max(before, key=lambda score: score.score)
-    return best.score - now.score > SURE * hypot(now.stderr or 0.0, best.stderr or 0.0)
+    if now.stderr is None or best.stderr is None:
+        return False
+    return best.score - now.score > SURE * hypot(now.stderr, best.stderr)
 
 
 def figures_lines(summary: dict[str, Any]) -> list[str]:

@@ -11,9 +11,9 @@ from continual.config.schema import Track
 from continual.show import plots
 from continual.store.files import write_atomic
 from continual.sweep.points import described, label, short_keys
-from continual.sweep.results import NEW, OLD, Outcome, PointResult, best_of, point_results
+from continual.sweep.results import Outcome, PointResult, best_of, point_results
 from continual.sweep.spec import Ablation, LoadedAblation
-from continual.sweep.trials import higher_is_better
+from continual.sweep.trials import NEW, OLD, higher_is_better
 
 TITLES = {OLD: "old score", NEW: "new score"}
 FRONT = "*"

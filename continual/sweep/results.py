@@ -14,9 +14,7 @@ from continual.run.resume import finished
 from continual.store.files import digest
 from continual.sweep.points import Point
 from continual.sweep.state import Stopped
-from continual.sweep.trials import Trial, higher_is_better
-
-OLD, NEW = "old", "new"
+from continual.sweep.trials import NEW, OLD, Trial, higher_is_better
 
 
 @dataclass(frozen=True)

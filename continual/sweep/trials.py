@@ -22,6 +22,8 @@ from continual.training.resources import FREE_CPUS
 
 LOWER = ("forgetting", "forgetting_old")
 """Figures of which less is better; of all others, and of every task's score, more is."""
+OLD, NEW = "old", "new"
+"""Names under which a sweep compares its points by the mean score of old and of new tasks."""
 LEAST_CPUS = 0.05
 """CPUs that a worker reserves at least where trials divide the CPUs among them."""
 
@@ -128,9 +130,13 @@ def refuse_changed(trials: Iterable[Trial]) -> None:
 
 
 def _check_metrics(sequence: Sequence, source: LoadedAblation) -> None:
-    """Raise ConfigurationError for a metric that the sequence does not have, or a scheduler without a score."""
+    """Raise ConfigurationError for a metric or a score that is missing, or for two numbers of one name."""
     measured = Measured.of(sequence)
     names = measured.names
+    for name in names:
+        if name in (OLD, NEW, *FIGURES):
+            problem = f"the base sequence measures a task or text named `{name}`, and a sweep has a number of that name"
+            raise ConfigurationError("sequence", problem, "give the text, or your own task, another name")
     # The figures if every score were 0: None where there is nothing to average.
     scores = {name: Score(0.0, unit="any") for name in names}
     values = figures_of(sequence, [StageScores(stage, "", scores) for stage in range(len(sequence.stages) + 1)])

@@ -79,7 +79,7 @@ def test_one_answer_is_kept_per_instruction_and_all_is_counted(folders: Path, tm
         # Four instructions are left, so answer i is for instruction i mod 4; `other` alone is read.
         scores = {f"{name} {n}": n % 5 + 1 for name in ("base", "other") for n in (place, place + 4)}
         assert pair["score"] == max(scores.values())
-        assert pair["messages"][1]["content"] == next(a for a, s in scores.items() if s == pair["score"])
+        assert scores[pair["messages"][1]["content"]] == pair["score"]
     expected = {"sampled": 6, "failed": 0, "cut": 0, "empty": 0, "duplicates": 1, "near_duplicates": 1,
                 "instructions": 4, "candidates": 16, "judgements": 32, "failed_judgements": 0, "unparsable": 16,
                 "unscored": 0, "unanswered": 0, "kept": 4, "unparsable_by": [16, 0]}  # fmt: skip

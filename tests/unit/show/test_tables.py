@@ -7,9 +7,9 @@ from continual.forgetting import Score, StageScores, matrix_as_json
 from continual.show.tables import closing, figures_lines, matrix_text
 
 MATRIX = [
-    StageScores(0, "start", {"a": Score(0.0, 0.001), "b": Score(-1.3)}),
-    StageScores(1, "first", {"a": Score(0.99, 0.01), "b": Score(-1.3)}),
-    StageScores(2, "second", {"a": Score(0.97, 0.01), "b": Score(-2.25)}),
+    StageScores(0, "start", {"a": Score(0.0, 0.001), "b": Score(-1.3, 0.0)}),
+    StageScores(1, "first", {"a": Score(0.99, 0.01), "b": Score(-1.3, 0.0)}),
+    StageScores(2, "second", {"a": Score(0.97, 0.01), "b": Score(-2.25, 0.0)}),
 ]
 SUMMARY: dict[str, Any] = {
     "name": "demo", "status": "done", "stages": ["first", "second"], "tasks": ["a", "b"],
@@ -24,15 +24,21 @@ SUMMARY: dict[str, Any] = {
 def test_the_matrix_as_a_table() -> None:
     assert matrix_text(MATRIX, ["a", "b"]).splitlines() == [
         "  stage     a             b",
-        "  0 start   0.000 ±0.001  -1.300",
-        "  1 first   0.990 ±0.010  -1.300",
-        "  2 second  0.970 ±0.010  -2.250 ↓",
+        "  0 start   0.000 ±0.001  -1.300 ±0.000",
+        "  1 first   0.990 ±0.010  -1.300 ±0.000",
+        "  2 second  0.970 ±0.010  -2.250 ±0.000 ↓",
     ]
     colored = matrix_text(MATRIX, ["a", "b"], color=True)
     assert colored.count("\x1b[31m") == 1
-    assert "\x1b[31m-2.250 ↓\x1b[0m" in colored
+    assert "\x1b[31m-2.250 ±0.000 ↓\x1b[0m" in colored
     missing = [StageScores(0, "start", {})]
     assert matrix_text(missing, ["a"]).splitlines()[1].split() == ["0", "start", "-"]
+
+
+def test_a_score_with_an_unknown_error_is_not_said_to_have_fallen() -> None:
+    for before, after in [(Score(0.5), Score(0.1)), (Score(0.5, 0.01), Score(0.1)), (Score(0.5), Score(0.1, 0.01))]:
+        matrix = [StageScores(0, "start", {"a": before}), StageScores(1, "first", {"a": after})]
+        assert "↓" not in matrix_text(matrix, ["a"])
 
 
 def test_the_figures() -> None:

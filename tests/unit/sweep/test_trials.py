@@ -19,7 +19,7 @@ from continual.sweep.trials import (
     make_trials,
     refuse_changed,
 )
-from tests.kits.sweep import base_sequence, load, swept, write
+from tests.kits.sweep import TASKS, base_sequence, load, swept, write
 
 
 def test_the_name_of_a_run_is_refused(project: Path) -> None:
@@ -27,6 +27,14 @@ def test_the_name_of_a_run_is_refused(project: Path) -> None:
     (project / "runs" / "ab" / "ledger.jsonl").touch()
     with pytest.raises(ConfigurationError, match="is the name of a run"):
         make_trials(load(project))
+
+
+@pytest.mark.parametrize("name", ["old", "new", "forgetting"])
+def test_a_text_named_like_a_number_of_the_sweep_is_refused(project: Path, name: str) -> None:
+    more = {"name": name, "data": {"type": "jsonl", "path": "qa.jsonl", "text": "question"}}
+    source = load(project, f"evaluate.texts={json.dumps([*TASKS['texts'], more])}")
+    with pytest.raises(ConfigurationError, match=f"named `{name}`, and a sweep has a number of that name"):
+        make_trials(source)
 
 
 def test_a_grid_is_every_combination_with_its_own_runs(project: Path) -> None:
