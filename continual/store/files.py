@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,16 @@ def hash_folder(folder: str | Path, suffixes: tuple[str, ...] = ("",)) -> str:
     return hash_files(folder, sorted(path for path in files if not path.name.startswith(".")))
 
 
+def temporary_name(path: Path) -> Path:
+    """Return a hidden name next to `path` that no other writer uses; processes of two containers have equal ids."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
+
+
 def write_atomic(path: str | Path, content: str | bytes) -> None:
     """Write a file so that a reader, or a kill at any moment, sees the old content or the new, never a part."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(path)
     with temporary.open("wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()

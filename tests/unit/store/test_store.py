@@ -14,7 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from continual.store import Artefact, FileLock, Locked, Store, digest, hash_folder, write_atomic
+from continual.errors import ContinualError
+from continual.store import Artefact, FileLock, Locked, Store, digest, hash_file, hash_folder, write_atomic
+from continual.store.files import temporary_name
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
@@ -113,6 +115,48 @@ def test_damage_is_named(tmp_path: Path) -> None:
     content[50] ^= 1
     artefact.shard(1).write_bytes(content)
     assert artefact.damage() == ["shard-000001.arrow"]
+
+
+def test_flipped_bytes_are_noticed_before_a_table_is_used(tmp_path: Path) -> None:
+    artefact = filled(Store(tmp_path), {"a": 1})
+    whole = artefact.shard(1).read_bytes()
+    for place in (whole.index(b"\x01"), len(whole) // 2):
+        content = bytearray(whole)
+        content[place] ^= 4
+        artefact.shard(1).write_bytes(content)
+        assert [t["x"][0].as_py() for t in [artefact.table(0)]] == [0]
+        with pytest.raises(ContinualError, match=r"shard-000001\.arrow: the stored file is missing or damaged; delete"):
+            artefact.table(1)
+    artefact.shard(1).write_bytes(whole)
+    assert artefact.table(1)["x"][0].as_py() == 1
+
+
+def test_a_shard_is_verified_once_per_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artefact = filled(Store(tmp_path), {"a": 1})
+    hashed: list[str] = []
+
+    def counting(path: Path) -> str:
+        hashed.append(path.name)
+        return hash_file(path)
+
+    monkeypatch.setattr("continual.store.artefact.hash_file", counting)
+    for index in (0, 1, 0):
+        pickle.loads(pickle.dumps(artefact)).table(index)
+    assert hashed == ["shard-000000.arrow", "shard-000001.arrow"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"kind": "rows"}', "\x00\xff"])
+def test_a_half_written_manifest_is_a_sentence(tmp_path: Path, content: str) -> None:
+    artefact = filled(Store(tmp_path), {"a": 1})
+    (artefact.path / "manifest.json").write_text(content, encoding="latin-1")
+    with pytest.raises(ContinualError, match=r"manifest\.json: the stored file is missing or damaged; delete"):
+        artefact.manifest()
+
+
+def test_two_writers_never_share_a_temporary_name(tmp_path: Path) -> None:
+    names = {temporary_name(tmp_path / "a.json") for _ in range(1000)}
+    assert len(names) == 1000
+    assert all(name.parent == tmp_path and name.name.startswith(".a.json.") for name in names)
 
 
 def _hold(path: str) -> None:
