@@ -23,11 +23,16 @@ class Events:
     def __init__(self, path: Path):
         self.path = path
         self.events: list[dict[str, Any]] = []
+        self.damaged = 0
 
     def open(self) -> Self:
-        """Read the file in order to append to it: a line that a kill left unfinished is cut off."""
+        """Read the file in order to append to it: a line that a kill left unfinished is cut off.
+
+        `damaged` counts the lines that are not JSON; they stay in the file, and their events are lost.
+        """
         tail = Tail(self.path)
         self.events = list(tail.read())
+        self.damaged = tail.damaged
         tail.close()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab") as file:

@@ -25,12 +25,12 @@ def read_lines(path: Path) -> list[Any]:
 class Tail:
     """Reads the lines that a file has gained since the last call; the cost of a call is its new lines.
 
-    A line without its end is left for a later call, and reading stops at a line that is not JSON. A file that was
-    replaced or became shorter is read again from its beginning.
+    A line without its end is left for a later call. A line that is not JSON is left out and counted in `damaged`: what
+    stands behind it is still good. A file that was replaced or became shorter is read again from its beginning.
     """
 
     def __init__(self, path: Path):
-        self.path, self.offset = path, 0
+        self.path, self.offset, self.damaged = path, 0, 0
         self._file: IO[bytes] | None = None
 
     def read(self) -> Iterator[Any]:
@@ -39,7 +39,7 @@ class Tail:
             return
         if self._file is None or self._changed(self._file):
             self.close()
-            self._file, self.offset = self.path.open("rb"), 0
+            self._file, self.offset, self.damaged = self.path.open("rb"), 0, 0
         self._file.seek(self.offset)
         for line in self._file:
             if not line.endswith(b"\n"):
@@ -47,7 +47,9 @@ class Tail:
             try:
                 value = json.loads(line)
             except ValueError:
-                return
+                self.offset += len(line)
+                self.damaged += 1
+                continue
             yield value
             self.offset += len(line)
 

@@ -3,6 +3,7 @@
 "Everything else" is the output of Ray and vLLM, and of all their processes.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -57,7 +58,8 @@ class Terminal:
             self._out.close()
             self._out = sys.stdout
         if self._log:
-            self._log.close()
+            with contextlib.suppress(OSError):  # a full disk must not hide the error that ended the run
+                self._log.close()
             self._log = None
 
     @property
@@ -106,8 +108,9 @@ class Terminal:
 
     def _to_log(self, text: str) -> None:
         if self._log is not None:
-            self._log.write(f"[continual {time.strftime('%H:%M:%S')}] {ESCAPES.sub('', text)}\n")
-            self._log.flush()
+            with contextlib.suppress(OSError):  # nor a line that the disk has no room for
+                self._log.write(f"[continual {time.strftime('%H:%M:%S')}] {ESCAPES.sub('', text)}\n")
+                self._log.flush()
 
 
 def colors(stream: TextIO) -> bool:

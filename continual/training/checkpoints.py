@@ -3,12 +3,17 @@
 Ray Train's own checkpoints are not used: it would give a damaged one to every restart until its failures run out.
 """
 
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
 
+from continual.errors import ContinualError
 from continual.ledger.folder import step_name, steps_in
 from continual.store import folder_damage
+
+NUMPY_KINDS = ("uint32", "int64", "int32", "float64", "float32", "bool")
+"""Types of the arrays that a checkpoint may hold: those of NumPy's generator, and of what a method keeps."""
 
 
 def step_folder(folder: Path, step: int) -> Path:
@@ -44,7 +49,19 @@ def prune(folder: Path, keep: int, newest: int | None = None) -> None:
 
 
 def read_states(path: Path) -> Any:
-    """Return the Python objects that `torch.save` wrote into a checkpoint. Unpickling runs code: trust the folder."""
-    import torch
+    """Return what `torch.save` wrote into a checkpoint: tensors, NumPy arrays, and plain values.
 
-    return torch.load(path, weights_only=False)
+    Nothing else is unpickled, so a file that somebody planted runs no code. Raises ContinualError for such a file.
+    """
+    import numpy as np
+    import torch
+    from numpy._core import multiarray
+
+    kinds = [type(np.dtype(kind)) for kind in NUMPY_KINDS]
+    arrays: list[Any] = [multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype, *kinds]
+    try:
+        with torch.serialization.safe_globals(arrays):
+            return torch.load(path, weights_only=True)
+    except pickle.UnpicklingError as error:
+        problem = f"{path} holds more than tensors, arrays and plain values, and is not read"
+        raise ContinualError(f"{problem}; delete its folder to resume from an earlier checkpoint") from error

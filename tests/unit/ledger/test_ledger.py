@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from continual.errors import ContinualError
-from continual.ledger.ledger import Ledger
+from continual.ledger.ledger import Ledger, read_events
 
 
 def test_events_survive_a_resume_and_a_torn_line(tmp_path: Path) -> None:
@@ -23,6 +23,22 @@ def test_events_survive_a_resume_and_a_torn_line(tmp_path: Path) -> None:
         assert ledger.seconds() == {"train": 3.5}
     lines = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
     assert [line["event"] for line in lines] == ["run", "stage_done", "phase", "phase"]
+
+
+@pytest.mark.parametrize("damage", [b"\x00\x00\x00\x00", b'{"event": "stage_do', b"\xff\xfe not JSON"])
+def test_a_damaged_line_in_the_middle_costs_its_own_event_alone(tmp_path: Path, damage: bytes) -> None:
+    with Ledger(tmp_path) as ledger:
+        for stage in (1, 2, 3):
+            ledger.add("stage_done", stage=stage)
+    path = tmp_path / "ledger.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + damage + b"\n" + lines[2])
+    for start in range(2):
+        with Ledger(tmp_path) as ledger:
+            assert ledger.damaged == 1
+            assert [event["stage"] for event in ledger.all("stage_done")] == [1, 3, *[4] * start]
+            ledger.add("stage_done", stage=4)
+    assert [event["stage"] for event in read_events(tmp_path, "stage_done")] == [1, 3, 4, 4]
 
 
 def test_the_newest_event_counts(tmp_path: Path) -> None:

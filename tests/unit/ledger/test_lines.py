@@ -23,10 +23,13 @@ def test_only_new_whole_lines_are_read(tmp_path: Path) -> None:
     assert read_lines(tail.path) == [{"a": 1}, {"a": 2}, {"a": 3}]
 
 
-def test_reading_stops_at_a_damaged_line(tmp_path: Path) -> None:
+def test_a_damaged_line_is_left_out_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     path.write_text("1\nx\n2\n")
-    assert read_lines(path) == [1]
+    assert read_lines(path) == [1, 2]
+    tail = Tail(path)
+    assert list(tail.read()) == [1, 2]
+    assert (tail.damaged, tail.offset) == (1, 6)
 
 
 def test_a_line_counts_as_read_when_the_next_is_asked_for(tmp_path: Path) -> None:

@@ -100,3 +100,15 @@ def test_color_is_for_terminals_and_can_be_refused(monkeypatch: pytest.MonkeyPat
     assert not colors(io.StringIO())
     monkeypatch.setenv("NO_COLOR", "1")
     assert not colors(Screen())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+def test_a_full_disk_does_not_hide_the_error_that_ended_the_run() -> None:
+    screen = io.StringIO()
+    with (
+        pytest.raises(RuntimeError, match="no space left for the checkpoint"),
+        Terminal("/dev/full", screen) as terminal,
+    ):
+        terminal.line("before")
+        raise RuntimeError("no space left for the checkpoint")
+    assert screen.getvalue() == "before\n"

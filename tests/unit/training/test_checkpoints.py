@@ -1,11 +1,17 @@
 """A damaged checkpoint is noticed, whatever the damage, and the newest valid one is used."""
 
+import random
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
+from continual.errors import ContinualError
 from continual.store import folder_damage, publish_folder
-from continual.training.checkpoints import newest_valid, prune, step_folder, steps_found
+from continual.training.checkpoints import newest_valid, prune, read_states, step_folder, steps_found
+from continual.training.random_state import random_state, set_random_state
 
 
 def put(folder: Path, step: int) -> Path:
@@ -66,3 +72,31 @@ def test_publishing_again_replaces_and_pruning_keeps_the_newest(tmp_path: Path) 
         put(tmp_path, step)
     prune(tmp_path, 2)
     assert steps_found(tmp_path) == [3, 2]
+
+
+class Planted:
+    """Unpickled, it creates a file: what a stranger could put into a checkpoint."""
+
+    def __init__(self, mark: Path):
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("wrap", [lambda value: value, lambda value: {"control": {"0": [value]}}])
+def test_a_planted_pickle_is_not_run(tmp_path: Path, wrap: Callable[[object], object]) -> None:
+    torch.save(wrap(Planted(tmp_path / "ran")), tmp_path / "control.pt")
+    with pytest.raises(ContinualError, match=r"control\.pt holds more than tensors, arrays and plain values"):
+        read_states(tmp_path / "control.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_states_come_back_as_they_were(tmp_path: Path) -> None:
+    torch.save(random_state(), tmp_path / "random.pt")
+    drawn = (torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random())
+    set_random_state(read_states(tmp_path / "random.pt"))
+    assert (torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()) == drawn
+    control = {"coefficients": {"a": 0.5}, "control": {"0": {"n": np.float64(2.0), "seen": [1, (2, "x")], "on": True}}}
+    torch.save(control, tmp_path / "control.pt")
+    assert read_states(tmp_path / "control.pt") == control
