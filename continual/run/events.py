@@ -5,11 +5,12 @@ from typing import Any, Literal
 
 from continual.config.measured import figures_of
 from continual.config.schema import Sequence
+from continual.config.yaml_text import read_yaml
 from continual.contract.models import ModelRef
 from continual.forgetting import Matrix, read_matrix
 from continual.ledger.folder import RunFolder
 from continual.preflight.stages import acting
-from continual.show.plots import matrix_figure
+from continual.show.heat_map import ScoreMatrix, matrix_figure
 from continual.show.tracking import flatten, run_tags, sequence_metrics
 from continual.store import Artefact
 
@@ -81,7 +82,8 @@ def ended(status: Status, open_stages: set[int], folder: RunFolder) -> dict[str,
     summary = json.loads(folder.summary.read_text()) if status == "FINISHED" else {}
     matrix = summary["matrix"] if summary.get("tasks") else None
     if matrix:
-        matrix_figure(read_matrix(matrix), folder.matrix)
+        config = read_yaml(folder.config, str(folder.config))
+        matrix_figure(ScoreMatrix.of(read_matrix(matrix), config, summary["unit"]), folder.matrix)
     files = [folder.matrix, folder.summary, folder.report, folder.figures] if summary else []
     names = [path.name for path in files if path.exists()]
     return {"status": status, "open": sorted(open_stages), "matrix": matrix, "files": names}

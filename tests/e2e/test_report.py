@@ -107,9 +107,11 @@ def test_samples_are_browsed_ten_by_ten(pages: dict[str, Path], browser: Any) ->
     browser.get(pages["one"].as_uri())
 
     def seen() -> list[str]:
-        rows = "return [...document.querySelectorAll('.samples tbody tr')].filter((r) => r.offsetParent)"
+        rows = "return [...document.querySelectorAll('.samples tbody tr')].filter((r) => r.checkVisibility())"
         return list(browser.execute_script(rows + ".map((r) => r.cells[1].textContent)"))
 
+    assert seen() == []
+    browser.find_element("css selector", "details:has(.samples) > summary").click()
     previous, following = browser.find_elements("css selector", ".pager button")
     assert seen()[0] == f"<reversal>{HOSTILE}"
     assert seen()[1:] == [f"<reversal>text {n}" for n in range(1, 10)]

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from continual.forgetting import tasks_of
-from continual.show.plots import borders, draw_matrix, marker, matrix_size, style
+from continual.show.heat_map import ScoreMatrix, draw_matrix, largest_changes, matrix_size
+from continual.show.plots import borders, marker, style
 from continual.show.report.draw import Plot, extra_height, legend, save, thin, wrapped
 from continual.show.report.gather import RunData, by_stream, over_steps
 from continual.show.report.trade_off import TradeOff
@@ -28,6 +29,7 @@ class Figures:
         self.runs, self.labels, self.folder = runs, labels, folder
         self.several = len(runs) > 1
         self._names: set[str] = set()
+        self.matrices = [ScoreMatrix.of(run.matrix, run.config, run.summary.get("unit", {})) for run in runs]
 
     def name(self, *parts: str) -> str:
         """Return a file name that no other figure has."""
@@ -45,8 +47,12 @@ class Figures:
             return None
         width, height = matrix_size(run.matrix)
         name, title = self.name("matrix", label if self.several else ""), label if self.several else "Heat map"
-        alt = f"Heat map of the scores of {label}: a row per stage, a column per task. The table below has the numbers."
-        return save(self.folder, name, title, alt, lambda axes: draw_matrix(run.matrix, axes), height, width)
+        alt = (
+            f"Heat map of the scores of {label}: a row per stage, a column per task, red where a score fell since its "
+            "task was learned. The table below has the numbers."
+        )
+        matrix, largest = self.matrices[number], largest_changes(self.matrices)
+        return save(self.folder, name, title, alt, lambda axes: draw_matrix(matrix, largest, axes), height, width)
 
     def over_stages(self) -> list[Plot]:
         """Draw the score of every task over the stages, with standard errors."""

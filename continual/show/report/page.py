@@ -31,9 +31,15 @@ def render(runs: Sequence[RunData], labels: Sequence[str], **content: Any) -> st
         shown=shown,
         figures=FIGURES,
         token_keys=TOKENS | {"task_tokens": "of these, the tasks' own"},
+        forgotten=dict.fromkeys(task for run in runs for task, lost in _lost(run).items() if lost is not None),
+        units={task: unit for run in runs for task, unit in run.summary.get("unit", {}).items()},
         phases=dict.fromkeys(phase for run in runs for phase in run.summary["seconds"]),
         **content,
     )
+
+
+def _lost(run: RunData) -> dict[str, float | None]:
+    return run.summary.get("forgetting_by_task") or {}
 
 
 def number(run: RunData, *path: str | int, form: str = ".3f") -> Markup:

@@ -17,7 +17,7 @@ import pytest
 from continual.forgetting import Score, StageScores, matrix_as_json
 from continual.ledger.folder import RunFolder
 from continual.ledger.lines import write_line
-from continual.show.plots import matrix_figure
+from continual.show.heat_map import ScoreMatrix, matrix_figure
 from continual.show.tracking import (
     Tracker,
     sequence_metrics,
@@ -114,8 +114,8 @@ def test_a_whole_sequence_arrives_in_order(uri: str, tmp_path: Path) -> None:
     run.score(1, **sequence_metrics({"forgetting": None}, MATRIX[1].scores))
     run.done()
     (run.files.figures / "deep").mkdir(parents=True)
-    matrix_figure(MATRIX, run.files.matrix)
-    matrix_figure(MATRIX, run.files.figures / "deep" / "matrix.png")
+    matrix_figure(ScoreMatrix(MATRIX, {}, {}), run.files.matrix)
+    matrix_figure(ScoreMatrix(MATRIX, {}, {}), run.files.figures / "deep" / "matrix.png")
     run.end("FAILED", "matrix.png", "report", "never written", matrix=matrix_as_json(MATRIX))
     assert tracker.wait_for("stage-1", 30) is not None
     assert tracker.close(30) == 0
