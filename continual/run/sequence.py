@@ -141,7 +141,7 @@ def _rows(run: Run, stage: int, title: str, source: Any, start: ModelRef) -> Art
 def _score(run: Run, scorer: Scorer, stage: int, name: str, model: ModelRef) -> dict[str, Any]:
     known = run.ledger.find("scored", stage=stage, model=model.hash)
     if known is None:
-        with run.phase("evaluate", stage), run.terminal.step(f"stage {stage} {name}: evaluate") as step:
+        with run.phase("evaluate", stage), run.terminal.step(f"stage {stage} {name}: evaluate", "scoring") as step:
             scores = scorer.score(model)
             step.note(", ".join(f"{task} {score.score:.3f}" for task, score in scores.items()))
         scored = {"stage": stage, "name": name, "model": model.hash, "scores": scores_as_json(scores)}
@@ -226,7 +226,7 @@ def _trained_once(run: Run, stage: int, job: TrainJob, scorer: Scorer) -> Abstra
 
 def _train(run: Run, job: Any, stage: int, inside: InsideStage) -> None:
     title = f"stage {stage} {run.sequence.stages[stage - 1].name}: train"
-    with run.terminal.step(title) as step:
+    with run.terminal.step(title, "starting the workers") as step:
 
         def watch(records: list[dict[str, Any]]) -> None:
             if records:

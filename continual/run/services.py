@@ -53,7 +53,7 @@ class StageContext(Context):
         request = request.resolved(self.view)
         settings = self._settings(request, request.max_tokens or 0, self.start)
         dtype, config, row_tokens = self.sequence.model.dtype, self.sequence.generate, self.view.row_tokens
-        with self.step(f"sample {request.count} from {request.start}") as step:
+        with self.step(f"sample {request.count} from {request.start}", "starting the engine") as step:
             counted = _counting_tokens(step)
             rows, samples = sample_rows(self.store, request.model, dtype, settings, config, row_tokens, counted)
         self.used.append(samples)
@@ -69,7 +69,7 @@ class StageContext(Context):
             raise ConfigurationError("", problem, "sample fewer tokens")
         settings = self._settings(request, longest, request.model)
         dtype, config = self.sequence.model.dtype, self.sequence.generate
-        with self.step(title) as step:
+        with self.step(title, "starting the engine") as step:
             samples = sample_set(self.store, request.model, dtype, settings, config, _counting_tokens(step))
         self.used.append(samples)
         return samples
@@ -88,7 +88,7 @@ class StageContext(Context):
         seed: int = 0,
     ) -> Artefact:
         generate, dtype = self.sequence.generate, self.sequence.model.dtype
-        with self.step(f"score rows, {what}") as step:
+        with self.step(f"score rows, {what}", "loading the model") as step:
             if what == "fisher":
                 return fisher_artefact(self.store, model, rows, generate, documents, seed)
             return score_rows(self.store, model, rows, what, dtype, generate, top_k, step.update)
@@ -99,8 +99,8 @@ class StageContext(Context):
     def model(self, source: str) -> ModelRef:
         return start_model(self.store, ModelSource.model_validate({"type": "pretrained", "source": source}), 0)
 
-    def step(self, title: str) -> Step:
-        return self.terminal.step(f"stage {self.view.number} {self.view.name}: {title}")
+    def step(self, title: str, waits_for: str = "") -> Step:
+        return self.terminal.step(f"stage {self.view.number} {self.view.name}: {title}", waits_for)
 
     def _settings(self, request: SampleRequest, tokens: int, tokenizer: ModelRef) -> SampleSettings:
         """Return the settings of a resolved request: its start as token ids, and the ids that end a sample."""

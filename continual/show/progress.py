@@ -1,5 +1,6 @@
-"""The progress of a long step: one line with what is done, the rate and the remaining time."""
+"""The progress of a long step: one line with what is done, the rate and the remaining time, or how long it waits."""
 
+import threading
 import time
 from collections.abc import Callable
 
@@ -7,18 +8,26 @@ REWRITE_SECONDS = 0.2
 """On a terminal, a step's line is rewritten at most this often."""
 PLAIN_SECONDS = 10.0
 """Elsewhere a step prints a line at most this often, and one when it ends."""
+TICK_SECONDS = 1.0
+"""How often a step that reports nothing looks whether its line should count the seconds."""
+STILL_SECONDS = 5.0
+"""A step that has reported nothing for so long says for how long."""
 
 
 class Step:
     """A long step of a run, as a context manager.
 
-    `show(text, last)` displays its line; `rewrites` says whether that overwrites the previous one.
+    `show(text, last)` displays its line; `rewrites` says whether that overwrites the previous one. `waits_for` is what
+    the step waits for before it can report anything, such as `the engine`. While nothing is reported, a thread counts
+    the seconds in the line.
     """
 
-    def __init__(self, title: str, show: Callable[[str, bool], None], rewrites: bool):
-        self.title, self._show, self._rewrites = title, show, rewrites
+    def __init__(self, title: str, show: Callable[[str, bool], None], rewrites: bool, waits_for: str = ""):
+        self.title, self._show, self._rewrites, self._waits_for = title, show, rewrites, waits_for
         self._begun = time.monotonic()
         self._shown = self._begun - PLAIN_SECONDS if rewrites else self._begun
+        self._reported = self._begun
+        self._ended, self._lock = threading.Event(), threading.RLock()
         self._first: tuple[float, float] | None = None
         self._done: float = 0
         self._total: float | None = None
@@ -27,20 +36,40 @@ class Step:
     def __enter__(self) -> "Step":
         if self._rewrites:
             self._show(self.text(), False)
+        threading.Thread(target=self._tick, daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._show(self._end(kind), True)
+        with self._lock:
+            self._ended.set()
+            self._show(self._end(kind), True)
+
+    def _tick(self) -> None:
+        while not self._ended.wait(TICK_SECONDS):
+            self.count_seconds()
+
+    def count_seconds(self) -> None:
+        """Show the line again if nothing was reported for a while."""
+        with self._lock:
+            now = time.monotonic()
+            if self._ended.is_set() or now - self._shown < (TICK_SECONDS if self._rewrites else PLAIN_SECONDS):
+                return
+            if self._first is None or now - self._reported >= STILL_SECONDS:
+                self._shown = now
+                self._show(self.text(), False)
 
     def update(self, done: float, total: float | None = None, extra: str = "") -> None:
         """Report `done` of `total` units (None: unknown), and `extra` text after them. Cheap enough for every unit."""
-        now = time.monotonic()
-        if self._first is None:
-            self._first = (now, done)
-        self._done, self._total, self._extra = done, total, extra
-        if now - self._shown >= (REWRITE_SECONDS if self._rewrites else PLAIN_SECONDS):
-            self._shown = now
-            self._show(self.text(), False)
+        with self._lock:
+            now = time.monotonic()
+            if self._first is None:
+                self._first = (now, done)
+            if (done, total, extra) != (self._done, self._total, self._extra):
+                self._reported = now
+            self._done, self._total, self._extra = done, total, extra
+            if now - self._shown >= (REWRITE_SECONDS if self._rewrites else PLAIN_SECONDS):
+                self._shown = now
+                self._show(self.text(), False)
 
     def note(self, text: str) -> None:
         """Set what the step's last line says about its result."""
@@ -48,8 +77,10 @@ class Step:
 
     def text(self) -> str:
         """Return the line of the running step."""
+        now = time.monotonic()
         if self._first is None:
-            return f"{self.title} ..."
+            waited = f" {duration(now - self._begun)}" if now - self._begun >= TICK_SECONDS else ""
+            return f"{self.title}: {self._waits_for} ...{waited}" if self._waits_for else f"{self.title} ...{waited}"
         parts = [self._counts()]
         extra = [self._extra] if self._extra else []
         if self._total is None and extra:
@@ -59,6 +90,8 @@ class Step:
             parts.append(f"{_short(rate)}/s")
             if self._total and self._total > self._done:
                 parts.append(f"{duration((self._total - self._done) / rate)} left")
+        if now - self._reported >= STILL_SECONDS:
+            extra.append(f"nothing new for {duration(now - self._reported)}")
         return f"{self.title}: {', '.join([*parts, *extra])}"
 
     def _counts(self) -> str:

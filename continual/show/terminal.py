@@ -82,15 +82,18 @@ class Terminal:
             if self._running is not None:
                 self._write(self._running)
 
-    def step(self, title: str) -> Step:
-        """Return the display of a long step: `with terminal.step("train") as step: step.update(done, total, extra)`."""
-        return Step(title, self.show, self.rewrites)
+    def step(self, title: str, waits_for: str = "") -> Step:
+        """Return the display of a long step: `with terminal.step("train") as step: step.update(done, total, extra)`.
+
+        `waits_for` says what it waits for before its first update.
+        """
+        return Step(title, self.show, self.rewrites, waits_for)
 
     def show(self, text: str, last: bool) -> None:
         """Show the line of a step, over its previous one where possible; `last` ends it."""
         with self._lock:
             if self.rewrites:
-                width = shutil.get_terminal_size().columns
+                width = self._columns()
                 shown = text if last or len(text) < width else text[: width - 2] + "…"
                 self._running = None if last else shown
                 self._write(f"\r\x1b[K{shown}" + "\n" * last)
@@ -98,6 +101,13 @@ class Terminal:
                 self._write(f"{text}\n")
             if last or not self.rewrites:
                 self._to_log(text)
+
+    def _columns(self) -> int:
+        """Return the width of the user's terminal; descriptor 1, which Python would ask, is the log by now."""
+        try:
+            return os.get_terminal_size(self._out.fileno()).columns or 80
+        except OSError:
+            return shutil.get_terminal_size().columns
 
     def _write(self, text: str) -> None:
         try:

@@ -1,6 +1,13 @@
 """The line of a running step: how often it is shown, what it says, how it ends."""
 
+import fcntl
 import io
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -8,6 +15,7 @@ import pytest
 from continual.show import progress
 from continual.show.progress import duration
 from continual.show.terminal import Terminal
+from tests.conftest import ROOT
 
 
 class Clock:
@@ -89,3 +97,65 @@ def test_counts_without_a_total(tmp_path: Path, clock: Clock) -> None:
 def test_durations() -> None:
     spans = {0.04: "0.0 s", 9.94: "9.9 s", 9.96: "10 s", 59.4: "59 s", 59.6: "1 min 0 s", 3700: "1 h 1 min"}
     assert {seconds: duration(seconds) for seconds in spans} == spans
+
+
+def test_a_step_that_waits_says_for_what_and_counts_the_seconds(tmp_path: Path, clock: Clock) -> None:
+    stream = io.StringIO()
+    with Terminal(tmp_path / "log.txt", stream) as terminal, terminal.step("sample 28", "starting the engine") as step:
+        for _ in range(31):
+            clock.now += 1
+            step.count_seconds()
+        step.update(4, 28)
+        for _ in range(12):
+            clock.now += 1
+            step.count_seconds()
+    assert stream.getvalue().splitlines() == [
+        "sample 28: starting the engine ... 10 s",
+        "sample 28: starting the engine ... 20 s",
+        "sample 28: starting the engine ... 30 s",
+        "sample 28: 4 of 28 (14 %), nothing new for 9.0 s",
+        "sample 28: 4, 43 s",
+    ]
+
+
+def test_on_a_terminal_every_second_of_a_wait_is_counted(tmp_path: Path, clock: Clock) -> None:
+    screen = Screen()
+    with Terminal(tmp_path / "log.txt", screen) as terminal, terminal.step("evaluate") as step:
+        for _ in range(3):
+            clock.now += 1
+            step.count_seconds()
+    shown = [part.removeprefix("\x1b[K") for part in screen.getvalue().split("\r")]
+    assert shown == ["", "evaluate ...", "evaluate ... 1.0 s", "evaluate ... 2.0 s", "evaluate ... 3.0 s",
+                     "evaluate: 3.0 s\n"]  # fmt: skip
+
+
+def test_a_waiting_step_counts_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "TICK_SECONDS", 0.05)
+    screen = Screen()
+    with Terminal(tmp_path / "log.txt", screen) as terminal, terminal.step("train", "starting the workers"):
+        until = progress.time.monotonic() + 10
+        while "starting the workers ... 0." not in screen.getvalue() and progress.time.monotonic() < until:
+            progress.time.sleep(0.01)
+    assert "starting the workers ... 0." in screen.getvalue()
+    ended = screen.getvalue()
+    progress.time.sleep(0.2)
+    assert screen.getvalue() == ended
+
+
+def test_a_steps_line_uses_the_terminals_own_width(tmp_path: Path) -> None:
+    script = (
+        "from continual.show.terminal import Terminal\n"
+        f"with Terminal({str(tmp_path / 'log.txt')!r}) as terminal, terminal.step('x' * 100) as step:\n"
+        "    step.update(1, 2)\n"
+    )
+    seen = {}
+    for columns in (90, 130):
+        main, end = pty.openpty()
+        fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
+        subprocess.run([sys.executable, "-c", script], stdout=end, check=True, cwd=ROOT, env=environment)
+        os.close(end)
+        seen[columns] = os.read(main, 10000).decode()
+        os.close(main)
+    assert "x" * 100 + ": 1 of 2 (50 %)" in seen[130]
+    assert "x" * 88 + "…" in seen[90]
