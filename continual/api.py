@@ -11,7 +11,7 @@ from continual.contract.models import ModelFacts, ModelRef
 from continual.contract.registry import LOSSES, SOURCES
 from continual.contract.replay import Replay, TeacherReplay
 from continual.contract.requests import SampleRequest
-from continual.contract.source import Document, Format, Source, SourceItem
+from continual.contract.source import Document, Source, SourceItem
 from continual.contract.stream import Stream
 from continual.contract.view import StageView
 from continual.data.packing import Arrays
@@ -23,7 +23,7 @@ from continual.store import Artefact, Store, digest, versions, write_atomic
 
 __all__ = [
     "LOSSES", "ROW_COLUMNS", "SOURCES", "Arrays", "Artefact", "Candidate", "ConfigurationError", "Context",
-    "ContinualError", "Document", "Format", "Loss", "LossInputs", "LossName", "Mitigation", "ModelFacts", "ModelRef",
+    "ContinualError", "Document", "Loss", "LossInputs", "LossName", "Mitigation", "ModelFacts", "ModelRef",
     "Penalty", "Replay", "RowReader", "SampleRequest", "Source", "SourceItem", "StageRecord", "StageView", "Step",
     "Store", "Stream", "Strict", "TeacherReplay", "column", "copy_settings", "digest", "fixed_column", "load_model",
     "load_tokenizer", "model_hash", "row_facts", "rows_table", "sample_seed", "template_start", "versions",

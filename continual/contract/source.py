@@ -1,53 +1,57 @@
-"""Where documents come from, and which of three formats a document has. Imports neither torch nor ray."""
+"""Where documents come from, and what is learned of each. Imports neither torch nor ray."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from continual.contract.base import Strict
+from continual.contract.columns import columns_of, template, text_of, value_of
+from continual.contract.conversation import is_conversation, tools_of, turns_of
 from continual.contract.example import Example
+from continual.contract.reading import Beginning, beginning
 from continual.contract.registry import SOURCES
+from continual.contract.selection import Selection
 from continual.errors import ConfigurationError
 
-if TYPE_CHECKING:
-    import ray.data
-
-Document = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Format:
-    """What is learned of a document, and the fields that hold it.
-
-    `text`: one field, learned whole. `prompt`: two fields, of which the second is learned. `messages`: one field with
-    a list of turns, of which the assistant's are learned.
-    """
-
-    kind: Literal["text", "prompt", "messages"]
-    fields: tuple[str, ...]
+Document = Mapping[str, Any]
+Value = str | int | float | bool | None
+FORMATS = ("messages", "prompt", "text")
+"""What decides the format of a document that describes itself, the first one first."""
+MOST_LOOKED_AT = 20_000
+"""Documents of each file that are looked at before a run for those that are asked for."""
 
 
 class Source(Strict):
     """Where documents come from, and what is learned of them.
 
     Formats: `text` (loss on everything), `prompt` + `completion` (loss on the completion), `messages` (the
-    tokenizer's chat template; loss on assistant turns). The keys name the fields of a document; those of a `python`
-    source need no names if they are called `text`, `prompt` and `completion`, or `messages`.
+    tokenizer's chat template; loss on assistant turns). The keys name the columns of a document, or hold a template
+    over columns, `prompt: "{instruction} {input}"`; those of a `python` source need no names if they are called
+    `text`, `prompt` and `completion`, or `messages`. [data.md](data.md) has examples and what is counted.
     """
 
     path_options: ClassVar[dict[str, bool]] = {}
     """Options that hold a path, each with whether it may be a hub id instead; relative ones start at the YAML."""
     self_describing: ClassVar[bool] = False
     """Whether the fields of each document tell its format where no option does."""
+    documents_key: ClassVar[str] = ""
+    """The option that decides the documents, for messages about them."""
 
     type: str = Field(description="the kind of source, or the class of another package as `module:Class`")
-    text: str | None = Field(None, description="column with running text")
-    prompt: str | None = Field(None, description="column with the prompt (no loss)")
-    completion: str | None = Field(None, description="column with the completion (loss)")
-    messages: str | None = Field(None, description="column with a list of {role, content}")
+    text: str | None = Field(None, description="column with running text, or a template")
+    prompt: str | None = Field(None, description="column with the prompt (no loss), or a template")
+    completion: str | None = Field(None, description="column with the completion (loss), or a template")
+    messages: str | None = Field(None, description="column with a list of {role, content} or {from, value}")
+    tools: str | None = Field(None, description="column with the tools of a conversation; null: `tools`, if there")
+    where: dict[str, Value | list[Value]] = Field(
+        default_factory=dict, description="use only the documents whose columns hold these values"
+    )
+    on_bad: Literal["refuse", "skip"] = Field(
+        "refuse", description="a document that cannot be used ends the run before it starts, or is left out and counted"
+    )
     limit: int | None = Field(None, ge=1, description="use only the first so many documents")
     overlong: Literal["drop", "cut"] | None = Field(
         None, description="documents longer than `train.row_tokens`; null: cut for type text, else drop"
@@ -61,6 +65,12 @@ class Source(Strict):
         given = [key for key in ("text", "prompt", "messages") if getattr(self, key)]
         if len(given) > 1:
             raise ValueError(f"choose one format: {' or '.join(given)}")
+        for written in (self.text, self.prompt, self.completion):
+            template(written or "")
+        if self.messages and template(self.messages):
+            raise ValueError("`messages` is the name of a column, not a template; use `prompt` and `completion`")
+        if any(values == [] for values in self.where.values()):
+            raise ValueError("`where` needs a value, or a list of values, for each column")
         return self
 
     @property
@@ -73,43 +83,57 @@ class Source(Strict):
         """Whether documents that are longer than a row are cut, not dropped."""
         return self.overlong == "cut"
 
-    def format_of(self, document: Document) -> Format:
-        """Return the format of a document; the check, the estimate and the run all ask here."""
-        free = self.self_describing and not (self.text or self.prompt or self.messages)
-        if self.messages or (free and "messages" in document):
-            return Format("messages", (self.messages or "messages",))
-        if self.prompt or (free and "prompt" in document):
-            return Format("prompt", (self.prompt or "prompt", self.completion or "completion"))
-        return Format("text", (self.text or "text",))
-
     def example(self, document: Document) -> Example:
         """Return what is learned of a document; the check, the estimate and the run all read it here.
 
         Raises:
-            ConfigurationError: The document lacks a field that an option names.
+            ConfigurationError: A column is missing, or does not hold what its option asks for; the key is the option.
         """
-        form = self.format_of(document)
-        values = []
-        for name in form.fields:
-            if name not in document:
-                has = f"it has {', '.join(sorted(document))}"
-                raise ConfigurationError(name, f"a document has no field `{name}`", has)
-            values.append(document[name])
-        if form.kind == "messages":
-            return Example("messages", messages=values[0])
-        if form.kind == "prompt":
-            return Example("prompt", prompt=str(values[0]), completion=str(values[1]))
-        return Example("text", text=str(values[0]))
+        kind = self._kind(document)
+        if kind == "messages":
+            column = self.messages or "messages"
+            turns = turns_of(self._key("messages"), column, value_of(self._key("messages"), column, document))
+            return Example("messages", messages=turns, tools=self._tools(document))
+        if kind == "text":
+            return Example("text", text=text_of(self._key("text"), self.text or "text", document))
+        prompt, completion = self.prompt or "prompt", self.completion or "completion"
+        if is_conversation(document.get(prompt)) and is_conversation(document.get(completion)):
+            before = turns_of(self._key("prompt"), prompt, document[prompt])
+            turns = turns_of(self._key("completion"), completion, document[completion])
+            tools = self._tools(document)
+            return Example("messages", messages=before + turns, tools=tools, learned_from=len(before))
+        texts = [text_of(self._key("prompt"), prompt, document), text_of(self._key("completion"), completion, document)]
+        return Example("prompt", prompt=texts[0], completion=texts[1])
+
+    def _kind(self, document: Document) -> str:
+        given = next((kind for kind in FORMATS if getattr(self, kind)), None)
+        if given is None and self.self_describing:
+            given = next((kind for kind in FORMATS if kind in document), None)
+        return given or "text"
+
+    def _key(self, option: str) -> str:
+        return option if getattr(self, option) else self.documents_key
+
+    def _tools(self, document: Document) -> list[Any] | None:
+        if self.tools is not None:
+            return tools_of("tools", self.tools, value_of("tools", self.tools, document))
+        return tools_of(self._key("messages"), "tools", document.get("tools"))
+
+    def columns(self) -> list[str]:
+        """Return the columns that options name, `where` included; a document needs no others."""
+        written = [self.text, self.prompt, self.completion, self.messages, self.tools]
+        named = [column for option in written if option for column in columns_of(option)]
+        return list(dict.fromkeys([*named, *self.where]))
+
+    def selection(self) -> Selection:
+        """Return which documents are asked for, with nothing met yet."""
+        wanted = {column: values if isinstance(values, list) else [values] for column, values in self.where.items()}
+        return Selection(wanted, dict.fromkeys(wanted, "where"))
 
     @property
     def has_prompts(self) -> bool:
         """Whether documents may have prompts; False for running text."""
         return not self.text
-
-    def option_of(self, field: str) -> str:
-        """Return the option that asks for a field of the documents, for messages; "" if there is none."""
-        options = ("text", "prompt", "completion", "messages")
-        return next((option for option in options if getattr(self, option) == field), "")
 
     @property
     def text_bytes(self) -> int | None:
@@ -120,32 +144,65 @@ class Source(Strict):
         """Return the local files that are read, in their order; [] for a source without files."""
         return []
 
-    @abstractmethod
-    def first(self, key: str, count: int) -> list[Document]:
-        """Return at most `count` documents from the beginning of the source, without Ray.
+    def notes(self) -> list[str]:
+        """Return what the user should know of the source before a run, each one sentence."""
+        return []
+
+    def first(self, key: str, count: int) -> Beginning:
+        """Return at most `count` documents from the beginning of the source, without Ray, read as the run reads them.
 
         Args:
             key: The source's key in the YAML, for messages.
             count: Most documents to read.
 
         Returns:
-            Documents, spread over the first files; [] if they can be read only while the sequence runs.
+            Documents, spread over the first files; none if they can be read only while the sequence runs.
 
         Raises:
             ConfigurationError: The source is missing, empty, or damaged in what was read.
         """
+        try:
+            first = beginning(self, count, MOST_LOOKED_AT)
+            if first.whole:
+                first.selection.check(len(first.found))
+            if first.whole and first.skipped and not first.found:
+                raise first.skipped[0]
+            if first.whole and not first.found:
+                raise ConfigurationError(self.documents_key, f"`{self.title}` has no documents", "put data there")
+        except ConfigurationError as error:
+            raise error.within(key) from error
+        return first
+
+    @abstractmethod
+    def parts(self) -> list[str]:
+        """Return what is read at a time, in a fixed order: the files, or [""] for a source that is read as a whole.
+
+        Raises:
+            ConfigurationError: The source is missing or empty; the key is an option of the source.
+        """
+
+    @abstractmethod
+    def read(self, part: str) -> Iterator[tuple[str, Document | ConfigurationError]]:
+        """Yield all documents of a part (`limit` and `where` aside) in a fixed order; runs in tasks of the cluster.
+
+        Args:
+            part: One of `parts()`.
+
+        Yields:
+            The place of a document for messages, such as `train.jsonl line 30`, and the document; or in its stead why
+            it cannot be read, without its place.
+
+        Raises:
+            ConfigurationError: The part cannot be read on.
+        """
 
     @abstractmethod
     def count(self) -> int | None:
-        """Return about how many documents there are, `limit` aside; None if that takes too long to tell."""
+        """Return about how many documents there are, `limit` and `where` aside; None if it takes too long to tell."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
         """Return what decides the documents and their format, JSON-able: files by content, functions by their code."""
-
-    @abstractmethod
-    def documents(self) -> "ray.data.Dataset":
-        """Return all documents (`limit` aside) in a fixed order: column `item`, one JSON object per document."""
 
 
 SourceItem = Annotated[SerializeAsAny[Source], BeforeValidator(SOURCES.build)]

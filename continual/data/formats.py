@@ -13,12 +13,12 @@ from continual.contract.example import Example
 from continual.contract.source import Source
 from continual.data.chat import encode_chat
 
-WHOLE, CUT, DROPPED, EMPTY, PROBLEM = range(5)
+WHOLE, CUT, DROPPED, EMPTY, LOST, UNLEARNABLE, PROBLEM = range(7)
 
 
 @dataclass
 class Piece:
-    """Token ids (int32) and loss weights (float32) of equal length; `outcome` is WHOLE, CUT, DROPPED or EMPTY."""
+    """Token ids (int32) and loss weights (float32) of equal length; only WHOLE and CUT pieces are trained."""
 
     ids: np.ndarray
     weights: np.ndarray

@@ -1,17 +1,18 @@
 """Read, tokenize and pack a data source with Ray Data; publish the rows shard by shard."""
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from continual.contract.source import Source
-from continual.data import formats
+from continual.data.formats import CUT
 from continual.data.packing import Arrays, concatenate, pack_rows
+from continual.data.read import read_all
 from continual.data.remote import in_cluster
 from continual.data.rows import row_facts, rows_table
+from continual.data.tally import Pieces, Tally
 from continual.data.tokenize import Tokenize
-from continual.errors import ConfigurationError
 from continual.models.files import tokenizer_hash
 from continual.store import Artefact, Store
 from continual.store.artefact import Writer
@@ -19,6 +20,8 @@ from continual.store.artefact import Writer
 WINDOW = 1024
 """Pieces packed together; larger wastes less room, smaller answers sooner."""
 SHARD_ROWS = 2048
+RULES = 2
+"""Raised when the same document gives other tokens or weights than before: stored rows are then made anew."""
 
 
 def prepare_rows(
@@ -26,69 +29,80 @@ def prepare_rows(
 ) -> Artefact:
     """Return packed rows of a source under the tokenizer of the model folder `model`; cached in the store.
 
-    Raises ConfigurationError when no document is left, or a field is missing.
+    The manifest counts what became of the documents (see `Tally.facts`).
+
+    Raises:
+        ConfigurationError: The source or a document of it cannot be used, or no document is left.
     """
     inputs = {
         "source": source.identity(),
         "tokenizer": tokenizer_hash(model),
         "row_tokens": row_tokens,
         "window": WINDOW,
+        "rules": RULES,
     }
     artefact = store.artefact("rows", inputs)
     with store.write(artefact, inputs) as writer:
         if writer is not None:
-            counts = [0, 0, 0, 0]
-            for counts in in_cluster(write_rows, writer, source, model, row_tokens):
+            facts: dict[str, Any] = {}
+            for facts in in_cluster(write_rows, writer, source, model, row_tokens):
                 if progress:
-                    progress(sum(counts))
-            whole, cut, dropped, empty = counts
-            if whole + cut == 0:
-                why = f"{dropped} too long for {row_tokens} tokens, {empty} empty"
-                fix = "raise `train.row_tokens` or set `overlong: cut`" if dropped else "check the source"
-                raise ConfigurationError("", f"the source has no usable document ({why})", fix)
-            writer.finish(documents=whole + cut, cut=cut, dropped=dropped, empty=empty, source=source.model_dump())
+                    progress(facts["read"])
+            writer.finish(**facts, source=source.model_dump())
     return artefact
 
 
-def write_rows(writer: Writer, source: Source, model: str, row_tokens: int) -> Iterator[list[int]]:
-    """Publish the rows of a source; yield the pieces so far, by outcome, after every shard and at the end."""
-    counts = np.zeros(4, np.int64)
-    for shard, rows in enumerate(_shards(_pieces(source, model, row_tokens), counts, row_tokens)):
+def write_rows(writer: Writer, source: Source, model: str, row_tokens: int) -> Iterator[dict[str, Any]]:
+    """Publish the rows of a source; yield what became of the documents, after every shard and at the end.
+
+    Raises:
+        ConfigurationError: As `prepare_rows`.
+    """
+    tally = Tally(source)
+    pieces = tally.pieces(_tokenized(source, model, row_tokens))
+    for shard, rows in enumerate(_shards(pieces, row_tokens)):
         writer.put(shard, rows_table(rows), **row_facts(rows))
-        yield counts.tolist()
-    yield counts.tolist()
+        yield tally.facts()
+    tally.check(row_tokens)
+    yield tally.facts()
 
 
-def _pieces(source: Source, model: str, row_tokens: int) -> Iterator[dict[str, np.ndarray]]:
-    """Yield the pieces of all documents, in their order, in windows. Raises the first document's ConfigurationError."""
+def _tokenized(source: Source, model: str, row_tokens: int) -> Iterator[Mapping[str, np.ndarray]]:
+    """Yield the pieces of all documents, in their order, with the problems of those that cannot be used."""
     import ray.data
 
     ray.data.DataContext.get_current().execution_options.preserve_order = True
-    documents = source.documents()
-    tokenized = (documents.limit(source.limit) if source.limit else documents).map_batches(
+    tokenized = read_all(source).map_batches(
         Tokenize(model, source, row_tokens), batch_size=WINDOW, num_cpus=1, zero_copy_batch=False
     )
-    for batch in tokenized.iter_batches(batch_size=WINDOW, batch_format="numpy"):
-        for problem in batch["problem"]:
-            if problem:
-                raise ConfigurationError(*json.loads(problem))
-        yield batch
+    yield from tokenized.iter_batches(batch_size=WINDOW, batch_format="numpy")
 
 
-def _shards(batches: Iterator[dict[str, np.ndarray]], counts: np.ndarray, row_tokens: int) -> Iterator[Arrays]:
-    """Yield rows in shards of about SHARD_ROWS, and add each batch's outcomes to `counts`."""
+def _shards(batches: Iterator[Pieces], row_tokens: int) -> Iterator[Arrays]:
+    """Yield rows in shards of about SHARD_ROWS."""
     waiting: list[Arrays] = []
     document = 0
-    for batch in batches:
-        outcome = np.asarray(batch["outcome"])
-        counts += np.bincount(outcome, minlength=4)
-        keep = np.flatnonzero(outcome <= formats.CUT)
-        if len(keep):
-            ids, weights = batch["ids"], batch["weights"]
-            waiting.append(pack_rows([ids[i] for i in keep], [weights[i] for i in keep], document, row_tokens))
+    for pieces in _windows(batches):
+        keep = [number for number, outcome in enumerate(pieces.outcome) if outcome <= CUT]
+        if keep:
+            ids, weights = [pieces.ids[number] for number in keep], [pieces.weights[number] for number in keep]
+            waiting.append(pack_rows(ids, weights, document, row_tokens))
             document += len(keep)
         if sum(len(part["ids"]) for part in waiting) >= SHARD_ROWS:
             yield concatenate(waiting)
             waiting = []
     if waiting:
         yield concatenate(waiting)
+
+
+def _windows(batches: Iterator[Pieces]) -> Iterator[Pieces]:
+    """Yield the pieces in windows of WINDOW, whatever the batches are."""
+    waiting = Pieces()
+    for pieces in batches:
+        waiting.ids += pieces.ids
+        waiting.weights += pieces.weights
+        waiting.outcome += pieces.outcome
+        while len(waiting.outcome) >= WINDOW:
+            yield waiting.take(WINDOW)
+    if waiting.outcome:
+        yield waiting

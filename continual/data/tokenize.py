@@ -1,41 +1,62 @@
-"""From JSON documents to pieces of token ids and weights, in Ray Data tasks."""
+"""From documents to pieces of token ids and weights, in Ray Data tasks."""
 
 import json
 from typing import Any
 
 import numpy as np
 
+from continual.contract.example import Example
 from continual.contract.source import Source
 from continual.data import formats
+from continual.data.read import as_text
 from continual.errors import ConfigurationError
 from continual.models.load import load_tokenizer
 
 
 class Tokenize:
-    """Batches of JSON documents to batches of pieces; runs in Ray Data tasks."""
+    """Batches of documents (see `read_all`) to batches of pieces; runs in Ray Data tasks.
+
+    Columns: `ids`, `weights` and `outcome` of a piece; `first`, whether it is the first one of its document; `problem`
+    and `end` as in `read_all`.
+    """
 
     def __init__(self, model: str, source: Source, row_tokens: int):
         self.model, self.source, self.row_tokens = model, source, row_tokens
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         tokenizer = load_tokenizer(self.model)
-        pieces: list[formats.Piece] = []
-        problem: ConfigurationError | None = None
-        for item in batch["item"]:
-            try:
-                example = self.source.example(json.loads(item))
-                pieces += formats.encode(example, self.source, tokenizer, self.row_tokens)
-            except ConfigurationError as error:
-                problem = problem or error
-            except ValueError as error:
-                sentence = f"{self.source.title}: a line is not JSON ({error}): {str(item).strip()[:60]!r}"
-                problem = problem or ConfigurationError("", sentence)
-        # An exception raised here would leave the task without its type: Ray Data keeps only its text.
-        if problem is not None:
-            pieces = [formats.Piece(np.zeros(0, np.int32), np.zeros(0, np.float32), formats.PROBLEM)]
-        return {
-            "ids": [piece.ids for piece in pieces],
-            "weights": [piece.weights for piece in pieces],
-            "outcome": [piece.outcome for piece in pieces],
-            "problem": [json.dumps([problem.key, problem.problem, problem.fix]) if problem else ""] * len(pieces),
-        }
+        made: dict[str, list[Any]] = {key: [] for key in ("ids", "weights", "outcome", "first", "problem", "end")}
+        for place, item, problem, end in zip(*(batch[key] for key in ("place", "item", "problem", "end")), strict=True):
+            pieces = [NOTHING]
+            if item:
+                try:
+                    pieces = document_pieces(Example(**json.loads(item)), self.source, tokenizer, self.row_tokens)
+                except ConfigurationError as error:
+                    problem = as_text(error.at(str(place)))
+            for number, piece in enumerate(pieces):
+                made["ids"].append(piece.ids)
+                made["weights"].append(piece.weights)
+                made["outcome"].append(formats.PROBLEM if problem or end else piece.outcome)
+                made["first"].append(number == 0)
+                made["problem"].append(str(problem))
+                made["end"].append(str(end))
+        return made
+
+
+NOTHING = formats.Piece(np.zeros(0, np.int32), np.zeros(0, np.float32), formats.PROBLEM)
+
+
+def document_pieces(example: Example, source: Source, tokenizer: Any, row_tokens: int) -> list[formats.Piece]:
+    """Return the pieces of a document; those without a position to learn from are UNLEARNABLE.
+
+    Raises:
+        ConfigurationError: The document cannot be turned into tokens.
+    """
+    answers = [turn for turn in example.messages[example.learned_from :] if turn["role"] == "assistant"]
+    if example.kind == "messages" and not answers:
+        return [formats.Piece(NOTHING.ids, NOTHING.weights, formats.UNLEARNABLE)]
+    pieces = formats.encode(example, source, tokenizer, row_tokens)
+    for piece in pieces:
+        if piece.outcome in (formats.WHOLE, formats.CUT) and not (piece.weights[1:] > 0).any():
+            piece.outcome = formats.UNLEARNABLE
+    return pieces

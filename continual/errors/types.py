@@ -30,6 +30,10 @@ class ConfigurationError(ContinualError):
         key = f"{prefix}.{self.key}" if self.key else prefix
         return ConfigurationError(key, self.problem, self.fix, self.file)
 
+    def at(self, place: str) -> "ConfigurationError":
+        """Return the same error with the place of a document, e.g. `train.jsonl line 30`, before its problem."""
+        return ConfigurationError(self.key, f"{place}: {self.problem}", self.fix, self.file)
+
     def in_file(self, file: str) -> "ConfigurationError":
         """Return the same error with `file` as its file; an error that has a file keeps it."""
         return ConfigurationError(self.key, self.problem, self.fix, self.file or file)

@@ -1,9 +1,10 @@
-"""Checks of data sources: they exist, they can be read, and their first documents have the fields asked for."""
+"""Checks of data sources: they exist, they can be read, and their first documents hold what is asked for."""
 
-from typing import Any
-
-from continual.contract.source import Document, Source
-from continual.errors import ConfigurationError, nearest
+from continual.contract.columns import columns_of
+from continual.contract.reading import Beginning, Found
+from continual.contract.source import Source
+from continual.data.tally import MOST_REASONS
+from continual.errors import ConfigurationError
 
 FIRST = 20
 """Documents that are checked."""
@@ -14,46 +15,43 @@ def check_source(key: str, source: Source, chat_template: bool | None) -> list[s
 
     Raises ConfigurationError for a source that cannot be used.
     """
-    documents = source.first(key, min(FIRST, source.limit or FIRST))
-    for number, document in enumerate(documents, 1):
-        _check_document(key, source, document, number)
-    chats = [document for document in documents if source.format_of(document).kind == "messages"]
+    first = source.first(key, FIRST)
+    notes = source.notes()
+    chats = [found for found in first.found if found.example and found.example.kind == "messages"]
     if (source.messages or chats) and chat_template is False:
         problem = "`messages` need a chat template, and the model's tokenizer has none"
         raise ConfigurationError(key, problem, "add one to tokenizer_config.json, or use `prompt` and `completion`")
-    if chats and not any(_has_answer(source, document) for document in chats):
+    if chats and not any(_has_answer(found) for found in chats):
         problem = f"none of the first {len(chats)} conversations has an assistant's turn to learn from"
-        raise ConfigurationError(key, problem, "use the roles `user` and `assistant`")
-    if not documents:
-        return [f"`{source.title}` is not read before the run: the fields of its documents are checked then"]
-    return []
+        if first.whole:
+            raise ConfigurationError(key, problem, "use the roles `user` and `assistant`")
+        notes.append(f"{key}: {problem}")
+    if not first.found and not first.whole:
+        notes.append(_not_seen(source, first))
+    notes += [f"{key}: a document is skipped: {problem.problem}" for problem in first.skipped[:MOST_REASONS]]
+    return notes + _unused_input(key, source, first)
 
 
-def _check_document(key: str, source: Source, document: Document, number: int) -> None:
-    form = source.format_of(document)
-    for field in form.fields:
-        place = f"{key}.{source.option_of(field)}".rstrip(".")
-        if field not in document:
-            known = sorted(str(name) for name in document)
-            near = nearest(field, known)
-            fix = f"did you mean `{near}`?" if near else f"its fields are: {', '.join(known) or 'none'}"
-            raise ConfigurationError(place, f"document {number} has no field `{field}`", fix)
-        value = document[field]
-        if form.kind == "messages":
-            _check_messages(place, value, number)
-        elif value is None or isinstance(value, dict | list | tuple):
-            kind = "null" if value is None else f"a {type(value).__name__}"
-            problem = f"document {number} has {kind} in `{field}`, not text"
-            raise ConfigurationError(place, problem, "name a column with text")
+def _not_seen(source: Source, first: Beginning) -> str:
+    if first.selection.left_out:
+        return (
+            f"`{source.title}`: none of the first {first.selection.left_out} documents is asked for; the run reads all"
+        )
+    return f"`{source.title}` is not read before the run: the fields of its documents are checked then"
 
 
-def _check_messages(key: str, value: Any, number: int) -> None:
-    turns = value if isinstance(value, list | tuple) else [None]
-    if not all(isinstance(turn, dict) and {"role", "content"} <= set(turn) for turn in turns):
-        problem = f"document {number} has no list of turns with `role` and `content`"
-        raise ConfigurationError(key, problem, "write [{role: user, content: ...}, {role: assistant, content: ...}]")
+def _has_answer(found: Found) -> bool:
+    example = found.example
+    return example is not None and any(turn["role"] == "assistant" for turn in example.messages[example.learned_from :])
 
 
-def _has_answer(source: Source, document: Document) -> bool:
-    [field] = source.format_of(document).fields
-    return any(turn["role"] == "assistant" for turn in document[field] or [])
+def _unused_input(key: str, source: Source, first: Beginning) -> list[str]:
+    """Return a note if `instruction` is used and a filled `input` beside it is not, as in Alpaca's files."""
+    used = {
+        column for written in (source.text, source.prompt, source.completion) for column in columns_of(written or "")
+    }
+    if "instruction" not in used or "input" in used or not any(found.document.get("input") for found in first.found):
+        return []
+    return [
+        f'{key}: the column `input` is filled and not used; `prompt: "{{instruction}}\\n\\n{{input}}"` would use it'
+    ]

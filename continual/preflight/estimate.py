@@ -4,9 +4,9 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from continual.contract.source import Document, Source
+from continual.contract.example import Example
+from continual.contract.source import Source
 from continual.data.packing import best_fit
 from continual.preflight.tokenizer_facts import TokenizerFacts
 
@@ -35,13 +35,14 @@ def stored_rows(store: Path, source: Source, row_tokens: int) -> int | None:
 
 def estimated_rows(source: Source, tokenizer: TokenizerFacts | None, row_tokens: int) -> tuple[int | None, str]:
     """Return about how many rows the source makes, None if that is unknown, and a warning or ""."""
-    documents = source.first("data", min(SAMPLE, source.limit or SAMPLE))
-    total = count_documents(source)
+    first = source.first("data", SAMPLE)
+    others = first.selection.left_out + len(first.skipped)
+    total = count_documents(source, len(first.found) / max(1, len(first.found) + others))
     encoder = tokenizer.tokenizer if tokenizer else None
-    if encoder is None or not documents or total is None:
+    if encoder is None or not first.found or total is None:
         return None, ""
     sample, characters = [], 0
-    for parts in (_texts(source, document) for document in documents):
+    for parts in (_texts(found.example) for found in first.found if found.example):
         sample.append([part[:SAMPLE_CHARACTERS] for part in parts])
         characters += sum(map(len, sample[-1]))
         if characters >= SAMPLE_CHARACTERS:
@@ -62,10 +63,10 @@ def estimated_rows(source: Source, tokenizer: TokenizerFacts | None, row_tokens:
     return max(1, math.ceil(rows)) if kept else 0, warning
 
 
-def count_documents(source: Source) -> int | None:
-    """Return about how many documents are used, None if counting them takes too long."""
+def count_documents(source: Source, share: float = 1.0) -> int | None:
+    """Return about how many documents are used, None if counting them takes too long; of a sample it was `share`."""
     count = source.count()
-    return count if count is None else min(count, source.limit or count)
+    return count if count is None else min(round(count * share), source.limit or count)
 
 
 def _fitting(lengths: Sequence[int], row_tokens: int, cut: bool) -> tuple[list[int], int]:
@@ -76,13 +77,11 @@ def _fitting(lengths: Sequence[int], row_tokens: int, cut: bool) -> tuple[list[i
     return kept, len(lengths) - len(kept)
 
 
-def _texts(source: Source, document: Document) -> list[str]:
+def _texts(example: Example) -> list[str]:
     """Return a document's parts, which are tokenized one by one.
 
     A chat's turns come without the template, which is taken to add three tokens to role and content.
     """
-    form = source.format_of(document)
-    values: list[Any] = [document[field] for field in form.fields]
-    if form.kind == "messages":
-        return [f"{turn['role']}\n{turn['content']}. . ." for turn in values[0]]
-    return [str(value) for value in values]
+    if example.kind == "messages":
+        return [f"{turn['role']}\n{turn['content'] or ''}. . ." for turn in example.messages]
+    return [example.prompt, example.completion] if example.kind == "prompt" else [example.text]

@@ -38,7 +38,6 @@ py-modules = ["fading"]
 """
 
 MODULE = '''
-import json
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -60,24 +59,20 @@ class Lines(Source):
     def files(self):
         return [Path(self.path)]
 
-    def first(self, key, count):
+    def parts(self):
         if not Path(self.path).is_file():
-            raise ConfigurationError(f"{key}.path", f"there is no file {self.path}", "correct the path")
-        return self.read()[:count]
+            raise ConfigurationError("path", f"there is no file {self.path}", "correct the path")
+        return [self.path]
+
+    def read(self, part):
+        for number, line in enumerate(Path(part).read_text().splitlines(), 1):
+            yield f"line {number}", {"text": line}
 
     def count(self):
-        return len(self.read())
+        return sum(1 for _ in self.read(self.path))
 
     def identity(self):
         return {**self.model_dump(exclude={"path"}), "content": digest(Path(self.path).read_text())}
-
-    def documents(self):
-        import ray.data
-
-        return ray.data.from_items([{"item": json.dumps(document)} for document in self.read()])
-
-    def read(self):
-        return [{"text": line} for line in Path(self.path).read_text().splitlines()]
 
 
 class Shifted(Loss):

@@ -1,6 +1,5 @@
 """The manual's own method, data source and loss: written to files as the page shows them, and run as it says."""
 
-import csv
 import os
 import subprocess
 import sys
@@ -20,13 +19,14 @@ PAGE = ROOT / "docs/your-own-method.md"
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the page's modules, its sequence and the CSV file that the sequence names."""
+    """A folder with the page's modules, its sequence and the file that the sequence names."""
     for block in blocks(PAGE, "python"):
         (tmp_path / block.text.splitlines()[0].removeprefix("# ")).write_text(block.text)
     [sequence] = blocks(PAGE, "yaml")
     (tmp_path / "own.yaml").write_text(sequence.text)
-    with (tmp_path / "sort.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("question", "answer"), *(document("sort", number, 3) for number in range(256))])
+    pairs = [document("sort", number, 3) for number in range(256)]
+    records = [f"question: {question}\nanswer: {answer}" for question, answer in pairs]
+    (tmp_path / "sort.txt").write_text("\n\n".join(records))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return tmp_path
 

@@ -1,11 +1,14 @@
 """A data source from outside the project, as another package would write it; and work that stays in this process."""
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from continual.contract.source import Document, Source
+from continual.data.read import rows
+from continual.data.tokenize import Tokenize
 
 
 class Numbered(Source):
@@ -15,8 +18,12 @@ class Numbered(Source):
 
     file: str
 
-    def first(self, key: str, count: int) -> list[Document]:
-        return [self._document(number) for number in range(min(count, self.count()))]
+    def parts(self) -> list[str]:
+        return [f"{start}" for start in range(0, self.count(), 32)]
+
+    def read(self, part: str) -> Iterator[tuple[str, Document]]:
+        for number in range(int(part), min(int(part) + 32, self.count())):
+            yield f"number {number}", self._document(number)
 
     def count(self) -> int:
         return int(Path(self.file).read_text())
@@ -24,17 +31,20 @@ class Numbered(Source):
     def identity(self) -> dict[str, Any]:
         return {**self.model_dump(exclude={"file"}), "count": self.count()}
 
-    def documents(self) -> Any:
-        import ray.data
-
-        return ray.data.range(self.count()).map(lambda row: {"item": json.dumps(self._document(row["id"]))})
-
     @staticmethod
     def _document(number: int) -> Document:
         return {"text": f"w{number % 60} w{(number + 1) % 60}"}
 
 
 OUTSIDE = f"{__name__}:Numbered"
+
+
+def tokenized(source: Source, model: str, row_tokens: int) -> Iterator[dict[str, Any]]:
+    """In place of the tasks of Ray Data: what they do, part by part, in this process."""
+    for part in source.parts():
+        batch = list(rows(source, {"part": part}))
+        columns = {key: np.array([row[key] for row in batch], dtype=object) for key in batch[0]}
+        yield Tokenize(model, source, row_tokens)(columns)
 
 
 def in_process(work: Callable[..., Iterator[Any]], *arguments: Any) -> Iterator[Any]:

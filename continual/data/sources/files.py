@@ -1,25 +1,33 @@
-"""What the sources of local files, and those with named columns, have in common."""
+"""What the sources of local files have in common: which files are read, and which splits they have."""
 
-import gzip
-import json
+import glob
 import os
-import zlib
+import re
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, ClassVar
+from typing import IO, Any, ClassVar
 
 from pydantic import Field, model_validator
 
 from continual.config.paths import CORRECT_PATH, is_uri
+from continual.contract.selection import Selection
 from continual.contract.source import Document, Source
-from continual.errors import ConfigurationError, one_line
+from continual.data.sources.bytes import COMPRESSED, opened
+from continual.errors import ConfigurationError, nearest
 
-if TYPE_CHECKING:
-    import ray.data
-
-READ_CPUS = 0.5
-"""CPUs of a Ray task that reads documents."""
+BESIDE_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "croissant.json"}
+"""Files that tools leave beside data, and that look like data."""
+ABOUT_DATA = re.compile(r"(readme|licen[cs]e|notice|changelog|citation|contributing|copying)\b", re.IGNORECASE)
+SPLITS = (
+    {"train", "training"},
+    {"test", "testing"},
+    {"validation", "valid", "val", "dev", "eval", "evaluation"},
+)
+"""Words in the names of files and folders that say of which split they are; those of a set mean the same."""
+MOST_NAMED = 3
+COUNT_BYTES = 16 << 20
+"""How far into a file documents are counted."""
 
 
 class ColumnSource(Source):
@@ -36,89 +44,171 @@ class FileSource(Source):
     """Base of the sources that read local files one by one."""
 
     path_options: ClassVar[dict[str, bool]] = {"path": False}
+    documents_key: ClassVar[str] = "path"
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    """How names of such files end, in small letters, compression aside; of a folder no other files are read."""
 
-    path: str = Field(description="file, folder or glob")
+    path: str = Field(description="file, folder or glob; of the last two the files of this type")
+    split: str | None = Field(
+        None, description="use only this split: by the names of files and folders, or by the column `split`"
+    )
 
     @property
     def title(self) -> str:
         return self.path
 
     def files(self) -> list[Path]:
-        path = Path(self.path)
-        if path.is_dir():
-            return sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-        if path.is_file():
-            return [path]
-        return sorted(p for p in path.parent.glob(path.name) if p.is_file()) if path.parent.is_dir() else []
+        files = [file for file in self._candidates() if self._has_type(file)]
+        return [file for file in files if self._is_of_split(file)] or files
 
-    def first(self, key: str, count: int) -> list[Document]:
-        key = f"{key}.path"
-        files = self._readable_files(key)[:count]
-        documents: list[Document] = []
-        for file in files:
-            try:
-                documents += self.read(key, file, -(-count // len(files)))
-            except UnicodeDecodeError as error:
-                raise ConfigurationError(key, f"{file.name} is not UTF-8 text", "save the file as UTF-8") from error
-            except (OSError, EOFError, zlib.error) as error:
-                problem = f"{file.name} cannot be read ({one_line(error)})"
-                raise ConfigurationError(key, problem, "replace the file") from error
-        if not documents:
-            raise ConfigurationError(key, f"{files[0]} has no documents", "put data there")
-        return documents[:count]
+    def parts(self) -> list[str]:
+        return [str(file) for file in self._checked_files()]
+
+    def read(self, part: str) -> Iterator[tuple[str, Document | ConfigurationError]]:
+        file = Path(part)
+        return ((f"{file.name} {place}".rstrip(), document) for place, document in self.documents(file))
 
     @abstractmethod
-    def read(self, key: str, file: Path, count: int) -> Iterator[Document]:
-        """Yield at most `count` documents of a file. Raises ConfigurationError, with `key`, for any other file."""
+    def documents(self, file: Path) -> Iterator[tuple[str, Document | ConfigurationError]]:
+        """Yield the documents of a file, each with its place in it (see `Source.read`)."""
 
     def identity(self) -> dict[str, Any]:
         from continual.store import hash_file
 
         return {**self.model_dump(exclude={"path"}), "content": [hash_file(path) for path in self.files()]}
 
-    def _readable_files(self, key: str) -> list[Path]:
+    def selection(self) -> Selection:
+        selection = super().selection()
+        if self.split is not None and "split" not in selection.wanted:
+            selection.wanted["split"] = [self.split]
+            selection.options["split"] = "split"
+            if any(self._is_of_split(file) for file in self.files()):
+                selection.optional = frozenset(["split"])
+        return selection
+
+    def notes(self) -> list[str]:
+        every = self._candidates()
+        files = [file for file in every if self._has_type(file)]
+        left_out = [file for file in every if file not in files]
+        notes = []
+        if left_out:
+            named = ", ".join(file.name for file in left_out[:MOST_NAMED])
+            more = f" and {len(left_out) - MOST_NAMED} more" if len(left_out) > MOST_NAMED else ""
+            notes.append(f"`{self.path}`: not read, since it is no data of `type: {self.type}`: {named}{more}")
+        splits = sorted({split for file in files if (split := self.split_of(file))})
+        if self.split is None and len(splits) > 1:
+            of = f"files of the splits {', '.join(splits)}"
+            notes.append(f"`{self.path}` has {of}, and all are used; `split: {splits[-1]}` would choose")
+        return notes
+
+    def split_of(self, file: Path) -> str | None:
+        """Return the word in the name of a file, or of a folder that holds it, that says its split; None without."""
+        below = file.relative_to(self._root) if file.is_relative_to(self._root) else Path(file.name)
+        words = [word for part in reversed(below.parts) for word in re.split(r"[^a-z]+", part.lower())]
+        return next((word for word in words if any(word in names for names in SPLITS)), None)
+
+    @property
+    def _root(self) -> Path:
+        """The folder below which names may say a split."""
+        path = Path(self.path)
+        if path.is_dir():
+            return path
+        if path.is_file():
+            return path.parent.parent
+        fixed = [part for part in path.parts if not glob.has_magic(part)]
+        return Path(*path.parts[: next((n for n, part in enumerate(path.parts) if glob.has_magic(part)), len(fixed))])
+
+    def _is_of_split(self, file: Path) -> bool:
+        if self.split is None:
+            return False
+        wanted = self.split.lower()
+        same = next((names for names in SPLITS if wanted in names), {wanted})
+        below = file.relative_to(self._root) if file.is_relative_to(self._root) else Path(file.name)
+        return self.split_of(file) in same or wanted in (part.lower() for part in below.parts[:-1])
+
+    def _candidates(self) -> list[Path]:
+        """Return all files that the path names, of any type; of a folder those that are not hidden."""
+        path = Path(self.path)
+        if path.is_dir():
+            return sorted(file for file in path.rglob("*") if file.is_file() and not _hidden(file.relative_to(path)))
+        if path.is_file():
+            return [path]
+        return sorted(file for name in glob.glob(self.path, recursive=True) if (file := Path(name)).is_file())  # noqa: PTH207
+
+    def _has_type(self, file: Path) -> bool:
+        """Return whether a file is data of this type: by its name, if it was not named by the user."""
+        path = Path(self.path)
+        named = path.is_file() or (not path.is_dir() and bool(path.suffix) and not glob.has_magic(path.suffix))
+        if named:
+            return True
+        name = file.name.lower()
+        if file.name.lower() in BESIDE_DATA or ABOUT_DATA.match(name):
+            return False
+        for compressed in COMPRESSED:
+            name = name.removesuffix(compressed)
+        return name.endswith(self.suffixes)
+
+    def _checked_files(self) -> list[Path]:
         """Return the files. Raises ConfigurationError if there are none, or if one cannot be read or is empty."""
         if is_uri(self.path):
             fix = "object storage is not supported yet; use a path on a shared file system"
-            raise ConfigurationError(key, f"`{self.path}` is not a local path", fix)
+            raise ConfigurationError("path", f"`{self.path}` is not a local path", fix)
         files = self.files()
-        if not files and Path(self.path).is_dir():
-            raise ConfigurationError(key, f"the folder {self.path} has no files", "put data there")
         if not files:
-            raise ConfigurationError(key, f"there is no file {self.path}", CORRECT_PATH)
+            raise self._no_files()
         for file in files:
             if not os.access(file, os.R_OK):
-                raise ConfigurationError(key, f"{file} cannot be read", "change its permissions")
+                raise ConfigurationError("path", f"{file} cannot be read", "change its permissions")
             if file.stat().st_size == 0:
-                raise ConfigurationError(key, f"{file} is empty", "remove it or put data there")
+                raise ConfigurationError("path", f"{file} is empty", "remove it or put data there")
+        self._check_split(files)
         return files
 
+    def _no_files(self) -> ConfigurationError:
+        every = self._candidates()
+        if every or Path(self.path).is_dir():
+            there = f" (there is {', '.join(file.name for file in every[:MOST_NAMED])})" if every else ""
+            kinds = " or ".join(self.suffixes)
+            fix = f"put data there{', or correct `type`' if every else ''}"
+            return ConfigurationError("path", f"{self.path} has no files that end in {kinds}{there}", fix)
+        return ConfigurationError("path", f"there is no file {self.path}", CORRECT_PATH)
 
-class TextFileSource(FileSource):
-    """Base of the sources whose files are UTF-8 text, plain or gzip."""
+    def _check_split(self, files: list[Path]) -> None:
+        """Check that a split that only the names of files can tell is there; a column tells while it is read."""
+        if self.split is None or any(self._is_of_split(file) for file in files):
+            return
+        first = next((doc for _, doc in self.documents(files[0]) if not isinstance(doc, ConfigurationError)), {})
+        if "split" not in first:
+            known = sorted({split for file in files if (split := self.split_of(file))})
+            near = nearest(self.split, known)
+            there = f"there is {', '.join(known)}" if known else "leave `split` out, or choose rows by `where`"
+            problem = f"neither a column `split` nor the name of a file or folder has the split `{self.split}`"
+            raise ConfigurationError("split", problem, f"did you mean `{near}`?" if near else there)
+
+
+class StreamSource(FileSource):
+    """Base of the sources whose files are read from their beginning to their end, compressed or not."""
+
+    def documents(self, file: Path) -> Iterator[tuple[str, Document | ConfigurationError]]:
+        with opened(file) as (data, _):
+            yield from self.parse(data, file)
 
     @abstractmethod
-    def items(self, file: IO[str]) -> Iterable[str]:
-        """Yield the JSON text of every document of an open file."""
+    def parse(self, data: IO[bytes], file: Path) -> Iterator[tuple[str, Document | ConfigurationError]]:
+        """Yield the documents of an open file, each with its place in it (see `Source.read`)."""
 
-    def documents(self) -> "ray.data.Dataset":
-        import ray.data
+    def count(self) -> int | None:
+        return round(sum(self._count(file) for file in self.files()))
 
-        paths = [{"path": str(path)} for path in self.files()]
-        return ray.data.from_items(paths, override_num_blocks=len(paths)).flat_map(self._rows, num_cpus=READ_CPUS)
-
-    def _rows(self, row: dict[str, Any]) -> Iterator[dict[str, str]]:
-        with open_text(Path(row["path"])) as file:
-            yield from ({"item": item} for item in self.items(file))
-
-
-def open_text(file: Path) -> IO[str]:
-    """Open a UTF-8 file, plain or gzip, for reading."""
-    if file.suffix == ".gz":
-        return gzip.open(file, "rt", encoding="utf-8")
-    return file.open(encoding="utf-8")
+    def _count(self, file: Path) -> float:
+        """Return the documents of a file: counted in its beginning and scaled by the file's size."""
+        with opened(file) as (data, raw):
+            count = 0
+            for count, _ in enumerate(self.parse(data, file), 1):
+                if count % 256 == 0 and raw.tell() > COUNT_BYTES:
+                    return count * file.stat().st_size / raw.tell()
+        return count
 
 
-def as_json(row: dict[str, Any]) -> dict[str, str]:
-    """Return a row of a typed data set as the JSON text of one document; runs in Ray tasks."""
-    return {"item": json.dumps(row, default=lambda value: value.tolist() if hasattr(value, "tolist") else str(value))}
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)

@@ -1,24 +1,36 @@
-"""Hugging Face data sets."""
+"""Hugging Face data sets: from the hub, or from a local folder, which is read without any request."""
 
 import json
+import re
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from continual.config.paths import CORRECT_PATH, looks_like_path, offline
+from continual.contract.reading import Beginning
 from continual.contract.source import Document
-from continual.data.sources.files import READ_CPUS, ColumnSource, as_json
+from continual.data.sources.bytes import COMPRESSED, opened
+from continual.data.sources.csv_text import csv_documents, delimiter_of
+from continual.data.sources.files import ColumnSource
+from continual.data.sources.json_text import json_documents
+from continual.data.sources.parquet import needed, parquet_documents, without_absent
 from continual.errors import ConfigurationError, nearest, one_line
 
-if TYPE_CHECKING:
-    import ray.data
+ROWS = 50_000
+"""Rows of a loaded data set that one task reads."""
+BATCH = 1000
+READABLE = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+"""Files of a folder that are read here; those of other kinds are read by `datasets`."""
 
 
 class HubSource(ColumnSource):
     """A Hugging Face data set: a hub id, a folder written by `save_to_disk`, or a folder of files."""
 
     path_options: ClassVar[dict[str, bool]] = {"path": True}
+    documents_key: ClassVar[str] = "path"
 
     type: Literal["hub"] = "hub"
     path: str = Field(description="hub id or local folder")
@@ -37,37 +49,33 @@ class HubSource(ColumnSource):
     def files(self) -> list[Path]:
         return sorted(path for path in self.folder.rglob("*") if path.is_file()) if self.folder else []
 
-    def first(self, key: str, count: int) -> list[Document]:
-        if self.folder is None:
-            if looks_like_path(self.path):
-                raise ConfigurationError(f"{key}.path", f"there is no folder {self.path}", CORRECT_PATH)
-            if offline():
-                problem = f"`{self.path}` is not a local folder, and HF_HUB_OFFLINE forbids to fetch it"
-                raise ConfigurationError(f"{key}.path", problem, "give a local folder or unset HF_HUB_OFFLINE")
-            return []
-        splits = self.folder / "dataset_dict.json"
-        if splits.is_file():
-            try:
-                known = json.loads(splits.read_text(encoding="utf-8"))["splits"]
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                problem = f"{splits} is damaged ({one_line(error)})"
-                raise ConfigurationError(f"{key}.path", problem, "save the data set again") from error
-            if self.split not in known:
-                near = nearest(self.split, known)
-                fix = f"did you mean `{near}`?" if near else f"it has {', '.join(known)}"
-                raise ConfigurationError(f"{key}.split", f"{self.folder} has no split `{self.split}`", fix)
-        elif not any(self.folder.iterdir()):
-            raise ConfigurationError(f"{key}.path", f"the folder {self.folder} is empty", "put the data set there")
-        return _saved(f"{key}.path", self.folder / self.split if splits.is_file() else self.folder, count)
+    def first(self, key: str, count: int) -> Beginning:
+        if self.folder is not None and (self._is_saved or (self._is_plain and self._readable())):
+            return super().first(key, count)
+        try:
+            self._check_name()
+        except ConfigurationError as error:
+            raise error.within(key) from error
+        return Beginning([], [], self.selection(), whole=False)
+
+    def parts(self) -> list[str]:
+        self._check_name()
+        if self.folder is not None and not self._is_saved and self._is_plain and (files := self._readable()):
+            return files
+        rows = len(self._loaded())
+        return [f"{start}" for start in range(0, rows, ROWS)]
+
+    def read(self, part: str) -> Iterator[tuple[str, Document | ConfigurationError]]:
+        if not part.isdecimal():
+            file = Path(part)
+            return ((f"{file.name} {place}", document) for place, document in self._documents(file))
+        return self._rows(int(part))
 
     def count(self) -> int | None:
-        folder = self.folder
-        for path in (folder / "dataset_info.json", folder / self.split / "dataset_info.json") if folder else ():
-            if path.is_file():
-                splits = json.loads(path.read_text()).get("splits") or {}
-                count = splits.get(self.split, {}).get("num_examples")
-                if isinstance(count, int):
-                    return count
+        if self.folder is None:
+            return None
+        if self._is_saved:
+            return len(self._loaded())
         return None
 
     def identity(self) -> dict[str, Any]:
@@ -76,30 +84,99 @@ class HubSource(ColumnSource):
         content = hash_folder(self.folder) if self.folder else [self.path, self.subset]
         return {**self.model_dump(exclude={"path", "subset"}), "content": content}
 
-    def documents(self) -> "ray.data.Dataset":
-        import ray.data
+    @property
+    def _is_saved(self) -> bool:
+        """Whether the folder was written by `save_to_disk`."""
+        return self.folder is not None and any((self.folder / name).is_file() for name in SAVED)
 
-        return ray.data.from_huggingface(self._load()).map(as_json, num_cpus=READ_CPUS)
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the split is a name, and not a slice or a sum of splits."""
+        return re.fullmatch(r"[\w.-]+", self.split) is not None
 
-    def _load(self) -> Any:
+    def _check_name(self) -> None:
+        if self.folder is None and looks_like_path(self.path):
+            raise ConfigurationError("path", f"there is no folder {self.path}", CORRECT_PATH)
+        if self.folder is None and offline():
+            problem = f"`{self.path}` is not a local folder, and HF_HUB_OFFLINE forbids to fetch it"
+            raise ConfigurationError("path", problem, "give a local folder or unset HF_HUB_OFFLINE")
+        if self.folder is not None and not any(self.folder.iterdir()):
+            raise ConfigurationError("path", f"the folder {self.folder} is empty", "put the data set there")
+
+    def _loaded(self) -> Any:
+        """Return the data set as `datasets` loads it, in columns of Arrow."""
         import datasets
 
-        if self.folder and (self.folder / "state.json").is_file():
-            return datasets.load_from_disk(self.path)
-        if self.folder and (self.folder / "dataset_dict.json").is_file():
-            return datasets.load_from_disk(self.path)[self.split]
-        return datasets.load_dataset(self.path, self.subset, split=self.split)
-
-
-def _saved(key: str, folder: Path, count: int) -> list[Document]:
-    """Return the first documents of a data set written by `save_to_disk`; [] for a folder of other files."""
-    import pyarrow as pa
-
-    for file in sorted(folder.glob("*.arrow")):
+        if not self._is_saved:
+            return datasets.load_dataset(self.path, self.subset, split=self.split).with_format("arrow")
+        self._check_saved_split()
         try:
-            with pa.memory_map(str(file)) as data, pa.ipc.open_stream(data) as batches:
-                return list(batches.read_next_batch().slice(0, count).to_pylist())
-        except (pa.ArrowException, OSError, StopIteration) as error:
-            problem = f"{file} cannot be read ({one_line(error)})"
-            raise ConfigurationError(key, problem, "save the data set again") from error
-    return []
+            loaded = datasets.load_from_disk(self.path)
+        except Exception as error:  # of many libraries
+            problem = f"{self.path} is damaged ({one_line(error)})"
+            raise ConfigurationError("path", problem, "save the data set again") from error
+        if isinstance(loaded, datasets.DatasetDict):
+            loaded = loaded[self.split]
+        return loaded.with_format("arrow")
+
+    def _check_saved_split(self) -> None:
+        splits = Path(self.path) / "dataset_dict.json"
+        if not splits.is_file():
+            return
+        try:
+            known = list(json.loads(splits.read_text(encoding="utf-8"))["splits"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            problem = f"{splits} is damaged ({one_line(error)})"
+            raise ConfigurationError("path", problem, "save the data set again") from error
+        self._check_split(known)
+
+    def _check_split(self, known: list[str]) -> None:
+        if self.split not in known:
+            near = nearest(self.split, known)
+            fix = f"did you mean `{near}`?" if near else f"it has {', '.join(known)}"
+            raise ConfigurationError("split", f"{self.path} has no split `{self.split}`", fix)
+
+    def _rows(self, start: int) -> Iterator[tuple[str, Document]]:
+        loaded = self._loaded()
+        names = needed(self.columns(), loaded.column_names)
+        loaded = loaded.select_columns(names) if names is not None else loaded
+        loaded = loaded.select(range(start, min(start + ROWS, len(loaded))))
+        number = start
+        for table in loaded.iter(batch_size=BATCH):
+            for number, row in enumerate(table.to_pylist(), number + 1):  # noqa: B020  numbers go on
+                yield f"row {number}", {name: without_absent(value) for name, value in row.items()}
+
+    def _readable(self) -> list[str]:
+        """Return the files of the split if they can be read here, else []. `datasets` decides which they are."""
+        import datasets
+
+        with tempfile.TemporaryDirectory() as cache:
+            try:
+                builder = datasets.load_dataset_builder(self.path, self.subset, cache_dir=cache)
+            except Exception as error:  # of many libraries
+                problem = f"{self.path} is not a data set ({one_line(error)})"
+                raise ConfigurationError("path", problem, "correct its files, or use another `type`") from error
+        found = builder.config.data_files or {}
+        splits = {str(split): [str(file) for file in files] for split, files in found.items()}
+        self._check_split(list(splits))
+        files = splits[self.split]
+        return files if all(_suffix(Path(file)) in READABLE for file in files) else []
+
+    def _documents(self, file: Path) -> Iterator[tuple[str, Document | ConfigurationError]]:
+        suffix = _suffix(file)
+        if suffix == ".parquet":
+            yield from parquet_documents(file, self.columns())
+            return
+        with opened(file) as (data, _):
+            tables = suffix in (".csv", ".tsv")
+            yield from csv_documents(data, delimiter_of(file.name)) if tables else json_documents(data)
+
+
+SAVED = ("dataset_dict.json", "state.json")
+
+
+def _suffix(file: Path) -> str:
+    name = file.name.lower()
+    for compressed in COMPRESSED:
+        name = name.removesuffix(compressed)
+    return Path(name).suffix

@@ -2,38 +2,62 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any, ClassVar, Literal
 
 from continual.contract.source import Document
-from continual.data.sources.files import READ_CPUS, ColumnSource, FileSource, as_json
+from continual.data.sources.files import ColumnSource, FileSource
 from continual.errors import ConfigurationError, one_line
 
-if TYPE_CHECKING:
-    import ray.data
+BATCH = 1024
+"""Rows that are read at a time."""
+OPTIONAL = ("tools", "split", "input")
+"""Columns that are read where they are there: two mean something, and the last one is missed where it is not used."""
 
 
 class ParquetSource(ColumnSource, FileSource):
     """Parquet files: one document per row."""
 
+    suffixes: ClassVar[tuple[str, ...]] = (".parquet", ".pq")
+
     type: Literal["parquet"] = "parquet"
 
-    def read(self, key: str, file: Path, count: int) -> Iterator[Document]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            with pq.ParquetFile(file) as table:
-                yield from next(table.iter_batches(batch_size=count), pa.RecordBatch.from_pylist([])).to_pylist()
-        except (pa.ArrowException, OSError) as error:
-            problem = f"{file.name} is not a parquet file ({one_line(error)})"
-            raise ConfigurationError(key, problem, "write it again or correct `type`") from error
+    def documents(self, file: Path) -> Iterator[tuple[str, Document | ConfigurationError]]:
+        return parquet_documents(file, self.columns())
 
     def count(self) -> int | None:
         import pyarrow.parquet as pq
 
         return sum(pq.read_metadata(file).num_rows for file in self.files())
 
-    def documents(self) -> "ray.data.Dataset":
-        import ray.data
 
-        return ray.data.read_parquet([str(path) for path in self.files()]).map(as_json, num_cpus=READ_CPUS)
+def parquet_documents(file: Path, columns: list[str]) -> Iterator[tuple[str, Document]]:
+    """Yield the rows of a file with their places, with the columns that are needed, and all if one is missing."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(file)
+    except (pa.ArrowException, OSError) as error:
+        problem = f"{file.name} is not a parquet file ({one_line(error)})"
+        raise ConfigurationError("path", problem, "write it again or correct `type`") from error
+    with table:
+        names = needed(columns, table.schema_arrow.names)
+        number = 0
+        for batch in table.iter_batches(batch_size=BATCH, columns=names):
+            for number, row in enumerate(batch.to_pylist(), number + 1):  # noqa: B020  numbers go on
+                yield f"row {number}", {name: without_absent(value) for name, value in row.items()}
+
+
+def needed(columns: list[str], there: list[str]) -> list[str] | None:
+    """Return the columns of a table to read; None: all, if one is missing and the message must name those there are."""
+    wanted = [name for name in there if name in {*columns, *OPTIONAL}]
+    return wanted if set(columns) <= set(wanted) else None
+
+
+def without_absent(value: Any) -> Any:
+    """Return a nested value without the keys that Arrow gives to every struct, None where one had none."""
+    if isinstance(value, dict):
+        return {key: without_absent(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [without_absent(item) for item in value]
+    return value

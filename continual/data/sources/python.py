@@ -1,24 +1,20 @@
 """A function of the user's that yields documents."""
 
 import itertools
-import json
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from continual.config.references import attempt, call, load_function, module_file
-from continual.config.yaml_text import kind_name
+from continual.config.references import attempt, call, module_file
+from continual.contract.columns import kind_of
 from continual.contract.source import Document, Source
-from continual.data.sources.files import READ_CPUS
 from continual.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    import ray.data
 
 COUNT_SECONDS = 0.5
 """How long the function is run to count what it yields."""
+ONE_DICT = "yield one dict per document"
 
 
 class PythonSource(Source):
@@ -26,6 +22,7 @@ class PythonSource(Source):
 
     renamed: ClassVar[dict[str, str]] = {"rows": "function"}
     self_describing: ClassVar[bool] = True
+    documents_key: ClassVar[str] = "function"
 
     type: Literal["python"] = "python"
     function: str = Field(description='"module:function" that yields one dict per document')
@@ -42,20 +39,26 @@ class PythonSource(Source):
     def title(self) -> str:
         return self.function
 
-    def option_of(self, field: str) -> str:
-        return super().option_of(field) or "function"
+    def parts(self) -> list[str]:
+        return [""]
 
-    def first(self, key: str, count: int) -> list[Document]:
-        key = f"{key}.function"
-        yielded = call(key, self.function, self.arguments)
-        documents = attempt(key, self.function, lambda: list(itertools.islice(iter(yielded), count)))
-        if not documents:
-            raise ConfigurationError(key, f"`{self.function}` yields nothing", "yield one dict per document")
-        for document in documents:
-            if not isinstance(document, dict):
-                problem = f"`{self.function}` yields a {kind_name(document)}"
-                raise ConfigurationError(key, problem, "yield one dict per document")
-        return list(documents)
+    def read(self, part: str) -> Iterator[tuple[str, Document | ConfigurationError]]:
+        yielded = call("function", self.function, self.arguments)
+        documents = attempt("function", self.function, lambda: iter(yielded))
+        end = object()
+        for number in itertools.count(1):
+            try:
+                document = attempt("function", self.function, lambda: next(documents, end))
+            except ConfigurationError as error:
+                raise error.at(f"document {number}") from error
+            if document is end and number == 1:
+                raise ConfigurationError("function", f"`{self.function}` yields nothing", ONE_DICT)
+            if document is end:
+                return
+            if not isinstance(document, Mapping):
+                problem = f"`{self.function}` yields {kind_of(document)}"
+                document = ConfigurationError("function", problem, ONE_DICT)
+            yield f"document {number}", document
 
     def count(self) -> int | None:
         until = time.monotonic() + COUNT_SECONDS
@@ -70,12 +73,3 @@ class PythonSource(Source):
         from continual.store import hash_file
 
         return {**self.model_dump(), "module": hash_file(module_file(self.function))}
-
-    def documents(self) -> "ray.data.Dataset":
-        import ray.data
-
-        return ray.data.range(1).flat_map(self._generate, num_cpus=READ_CPUS)
-
-    def _generate(self, row: dict[str, Any]) -> Iterator[dict[str, str]]:
-        for document in load_function("", self.function)(**self.arguments):
-            yield {"item": json.dumps(document)}

@@ -1,21 +1,29 @@
 """Plain text files: each is one document."""
 
-import json
-from collections.abc import Iterable, Iterator
+import codecs
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, ClassVar, Literal
 
+from pydantic import PrivateAttr
+
+from continual.contract.reading import Beginning
 from continual.contract.source import Document
-from continual.data.sources.files import TextFileSource, open_text
+from continual.data.sources.bytes import BOM
+from continual.data.sources.files import StreamSource
+from continual.errors import ConfigurationError
 
-TEXT_CHARACTERS = 1 << 20
+TEXT_BYTES = 1 << 20
 """How much of a file is read before a run."""
 
 
-class TextSource(TextFileSource):
+class TextSource(StreamSource):
     """Plain text, UTF-8: each file is one document of running text, cut into rows."""
 
+    suffixes: ClassVar[tuple[str, ...]] = (".txt", ".text")
+
     type: Literal["text"] = "text"
+    _most: int = PrivateAttr(-1)
 
     @property
     def cuts(self) -> bool:
@@ -29,14 +37,22 @@ class TextSource(TextFileSource):
     def text_bytes(self) -> int | None:
         return sum(file.stat().st_size for file in self.files())
 
-    def read(self, key: str, file: Path, count: int) -> Iterator[Document]:
-        with open_text(file) as data:
-            text = data.read(TEXT_CHARACTERS)
-        if text.strip():
-            yield {"text": text}
+    def parse(self, data: IO[bytes], file: Path) -> Iterator[tuple[str, Document | ConfigurationError]]:
+        return iter([text_document(data.read(self._most), final=self._most < 0)])
 
-    def items(self, file: IO[str]) -> Iterable[str]:
-        return [json.dumps({"text": file.read()})]
+    def first(self, key: str, count: int) -> Beginning:
+        bounded = self.model_copy()
+        bounded._most = TEXT_BYTES
+        return super(TextSource, bounded).first(key, count)
 
     def count(self) -> int | None:
         return len(self.files())
+
+
+def text_document(written: bytes, final: bool = True) -> tuple[str, Document | ConfigurationError]:
+    """Return the place and the document of a file of plain text, or of its beginning if it is not `final`."""
+    try:
+        return "", {"text": codecs.getincrementaldecoder("utf-8")().decode(written.removeprefix(BOM), final)}
+    except UnicodeDecodeError as error:
+        line = written.count(b"\n", 0, error.start) + 1
+        return f"line {line}", ConfigurationError("path", "not UTF-8 text", "save the file as UTF-8")

@@ -1,5 +1,6 @@
 """Every kind of source gives the same documents in the same order, and losses of documents are reported."""
 
+import bz2
 import gzip
 import json
 from collections.abc import Iterator
@@ -36,12 +37,22 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Source]:
     (folder / "a.jsonl").write_text(lines)
     with gzip.open(folder / "b.jsonl.gz", "wt") as file:
         file.write(lines)
+    with bz2.open(folder / "c.jsonl.bz2", "wt") as file:
+        file.write(lines)
+    (folder / "d.json").write_text(json.dumps([{"body": text} for text in TEXTS], indent=1))
+    (folder / "e.csv").write_text("body,n\n" + "".join(f'"{text}",{n}\n' for n, text in enumerate(TEXTS)))
+    (folder / "plain").mkdir()
+    (folder / "plain" / "train.csv").write_text((folder / "e.csv").read_text())
     pq.write_table(pa.table({"body": TEXTS[:30]}), folder / "part-0.parquet")
     pq.write_table(pa.table({"body": TEXTS[30:]}), folder / "part-1.parquet")
     datasets.Dataset.from_dict({"body": TEXTS}).save_to_disk(str(folder / "hub"))
     return {
         "jsonl": SOURCES.build({"type": "jsonl", "path": str(folder / "a.jsonl"), "text": "body"}),
         "gzip": SOURCES.build({"type": "jsonl", "path": str(folder / "b.jsonl.gz"), "text": "body"}),
+        "bzip2": SOURCES.build({"type": "jsonl", "path": str(folder / "c.jsonl.bz2"), "text": "body"}),
+        "array": SOURCES.build({"type": "jsonl", "path": str(folder / "d.json"), "text": "body"}),
+        "csv": SOURCES.build({"type": "csv", "path": str(folder / "e.csv"), "text": "body"}),
+        "hub of csv": SOURCES.build({"type": "hub", "path": str(folder / "plain"), "text": "body"}),
         "parquet": SOURCES.build({"type": "parquet", "path": str(folder / "part-*.parquet"), "text": "body"}),
         "hub": SOURCES.build({"type": "hub", "path": str(folder / "hub"), "text": "body"}),
         "python": SOURCES.build({"type": "python", "function": "tests.local.data.test_prepare:rows"}),
@@ -86,7 +97,10 @@ def test_the_same_content_is_tokenised_once(
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"text": "boddy"}, "no field `boddy`; it has body, n"), ({"limit": 3, "overlong": "drop"}, "no usable document")],
+    [
+        ({"text": "boddy"}, "a.jsonl line 1: no field `boddy`; did you mean `body`. it has body, n"),
+        ({"limit": 3, "overlong": "drop"}, "no usable document"),
+    ],
 )
 def test_unusable_sources_say_why(
     local_ray: None, sources: dict[str, Source], stories: Path, tmp_path: Path, change: dict[str, Any], message: str

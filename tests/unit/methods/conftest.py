@@ -1,16 +1,13 @@
 """Tiny chat models, and sampling in this process."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from continual.contract.registry import ENGINES
-from continual.data.tokenize import Tokenize
 from tests.kits.instructions import chat_folder
-from tests.kits.sources import in_process
+from tests.kits.sources import in_process, tokenized
 from tests.kits.synthesis import Engine, Script
 
 
@@ -30,12 +27,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> Callable[[Script], Engine]:
     """Sampling and tokenising in this process."""
-
-    def pieces(source: Any, model: str, row_tokens: int) -> Iterator[dict[str, Any]]:
-        lines = np.array(Path(source.path).read_text().splitlines(), dtype=object)
-        yield Tokenize(model, source, row_tokens)({"item": lines})
-
-    monkeypatch.setattr("continual.data.prepare._pieces", pieces)
+    monkeypatch.setattr("continual.data.prepare._tokenized", tokenized)
     monkeypatch.setattr("continual.data.prepare.in_cluster", in_process)
     monkeypatch.setattr("continual.sampling.sample.in_cluster", in_process)
 

@@ -132,7 +132,7 @@ def test_sources_of_every_kind_are_counted(project: Path) -> None:
 
 
 def test_large_files_are_scaled_from_their_beginning(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("continual.data.sources.jsonl.COUNT_BYTES", 1 << 20)
+    monkeypatch.setattr("continual.data.sources.files.COUNT_BYTES", 1 << 20)
     line = b'{"t": "' + b"w1 " * 30 + b'"}\n'
     (project / "big.jsonl").write_bytes(line * 40_000)
     found = count_documents(SOURCES.build({"type": "jsonl", "path": "big.jsonl", "text": "t"}))
@@ -206,7 +206,9 @@ def test_an_outside_source_is_checked_and_planned(project: Path) -> None:
 def test_an_outside_source_with_a_wrong_field_is_refused(project: Path) -> None:
     (project / "count.txt").write_text("40")
     loaded = load_sequence("seq.yaml", [f"stages.0.data={{type: '{OUTSIDE}', file: count.txt, text: txt}}"])
-    with pytest.raises(ConfigurationError, match=r"stages.0.data.text: document 1 has no field `txt`"):
+    with pytest.raises(
+        ConfigurationError, match=r"stages.0.data.text: number 0: no field `txt`; did you mean `text`\?"
+    ):
         check(loaded)
 
 

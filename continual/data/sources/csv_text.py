@@ -1,0 +1,65 @@
+"""Documents written as tables of text: csv and tsv."""
+
+import csv
+import sys
+from collections.abc import Iterator, Sequence
+from typing import IO
+
+from continual.contract.columns import EmptyCell
+from continual.contract.source import Document
+from continual.data.sources.bytes import text
+from continual.errors import ConfigurationError, one_line
+
+EMPTY = EmptyCell()
+
+
+def csv_documents(
+    data: IO[bytes], delimiter: str, columns: Sequence[str] | None = None, quoted: bool = True
+) -> Iterator[tuple[str, Document | ConfigurationError]]:
+    """Yield the rows of an open table with their lines; a row that is broken does not end them.
+
+    Args:
+        data: The file.
+        delimiter: The sign between cells.
+        columns: The names of the columns; None: the first row has them.
+        quoted: Whether cells may stand in double quotes.
+
+    Raises:
+        ConfigurationError: The header is broken.
+    """
+    csv.field_size_limit(min(sys.maxsize, 1 << 31))
+    rows = csv.reader(
+        text(data), delimiter=delimiter, strict=True, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    )
+    names = list(columns or ())
+    while True:
+        line = rows.line_num + 1
+        try:
+            cells = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            fix = "write a quote within a cell twice, or set `quoted: false`"
+            yield f"line {line}", ConfigurationError("path", f"no row of a table ({one_line(error)})", fix)
+            continue
+        if not cells:
+            continue
+        if not names:
+            names = _header(cells)
+        elif len(cells) != len(names):
+            problem = f"{len(cells)} cells, and {len(names)} columns"
+            yield f"line {line}", ConfigurationError("path", problem, "correct the row, or set `delimiter`")
+        else:
+            yield f"line {line}", {name: cell or EMPTY for name, cell in zip(names, cells, strict=True)}
+
+
+def _header(names: list[str]) -> list[str]:
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigurationError("path", f"the header has the column `{twice}` twice", "rename one")
+    return names
+
+
+def delimiter_of(name: str) -> str:
+    """Return the delimiter that the name of a file stands for: a tab for .tsv and .tab, else a comma."""
+    return "\t" if {".tsv", ".tab"} & {f".{part}" for part in name.lower().split(".")[1:]} else ","
