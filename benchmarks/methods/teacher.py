@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM
 
 from benchmarks import record
 from benchmarks.methods.arms import SEQUENCES
@@ -18,6 +17,7 @@ from benchmarks.methods.runs import ROOT, Arm, read
 from benchmarks.record import cell
 from continual.data.rows import RowReader
 from continual.ledger.ledger import read_events
+from continual.models import load_model
 from continual.store import Artefact
 from continual.sweep.results import mean_error
 from continual.training.losses.sums import kl_sum, kl_topk_sum
@@ -35,7 +35,7 @@ def arm(name: str, seed: int) -> Arm:
 
 def logits(folder: str, rows: dict[str, np.ndarray]) -> torch.Tensor:
     """Logits [positions, V] of all positions that predict a trained token."""
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = load_model(folder, "float32")
     ids, positions = (torch.from_numpy(rows[name].astype(np.int64)) for name in ("ids", "positions"))
     with torch.inference_mode():
         found = model(input_ids=ids, position_ids=positions, attention_mask=None, use_cache=False).logits

@@ -2,6 +2,14 @@
 
 from continual.models.files import copy_settings, model_hash, tokenizer_hash
 from continual.models.load import load_model, load_tokenizer
-from continual.models.start import start_model
+from continual.models.start import check_start, start_model
 
-__all__ = ["copy_settings", "load_model", "load_tokenizer", "model_hash", "start_model", "tokenizer_hash"]
+__all__ = [
+    "check_start",
+    "copy_settings",
+    "load_model",
+    "load_tokenizer",
+    "model_hash",
+    "start_model",
+    "tokenizer_hash",
+]

@@ -1,15 +1,18 @@
 """A trained state as a folder that transformers and vLLM load."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from continual.models.files import TOKENIZER, copy_files
+from continual.models.dtypes import restore_dtypes
+from continual.models.files import PROCESSOR, TOKENIZER, copy_files
 from continual.models.load import load_model
 from continual.store import empty_folder, publish_folder
 
 Adapt = Callable[[Any], Callable[[Any], Any] | None]
 """Changes a loaded model in place, and returns what turns it back into a plain one, or None if it did nothing."""
+GENERATION = "generation_config.json"
 
 
 def export_model(
@@ -19,20 +22,47 @@ def export_model(
     target: Path,
     adapt: Iterable[Adapt] = (),
     facts: Mapping[str, Any] | None = None,
+    ends: tuple[int, ...] = (),
 ) -> None:
-    """Publish `state` (full weights by name, float32) as the model folder `target`.
+    """Publish `state` as the model folder `target`.
 
-    `source` is the folder of the model that was trained, `tokenizer` a folder with its tokenizer. A fresh copy of the
-    model is adapted as the trained one was, gets the state, and is turned back into a plain model. `facts` go into the
-    folder's manifest.
+    A fresh copy of the model is adapted as the trained one was, gets the state, is turned back into a plain model, and
+    is written in the dtype of the model that was trained.
+
+    Args:
+        source: The folder of the model that was trained.
+        tokenizer: A folder with its tokenizer, and with its processor if it has one.
+        state: The full weights by name, float32.
+        target: The new folder.
+        adapt: What was done to the model before its training, in order.
+        facts: What goes into the folder's manifest.
+        ends: Ids of the tokens that were trained to end an answer. Generation ends at them as well as at those that
+            `source` lists.
     """
     model = load_model(source, "float32")
     undo = [restore for change in adapt if (restore := change(model)) is not None]
     model.load_state_dict(state, strict=True)
     for restore in reversed(undo):
         model = restore(model)
+    restore_dtypes(source, model)
     temporary = empty_folder(target.with_name(f".{target.name}.tmp"))
     model.save_pretrained(temporary, safe_serialization=True)
-    copy_files(tokenizer, temporary, TOKENIZER)
-    copy_files(source, temporary, ("generation_config.json",))
+    copy_files(tokenizer, temporary, (*TOKENIZER, *PROCESSOR))
+    copy_files(source, temporary, (GENERATION,))
+    _end_at(temporary / GENERATION, model.config, ends)
     publish_folder(temporary, target, facts or {})
+
+
+def _end_at(file: Path, config: Any, ends: Iterable[int]) -> None:
+    """Add `ends` to the end tokens of a generation config, and make one of `config` if there is none."""
+    text = config.get_text_config()
+    ids = {key: getattr(text, key, None) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    made = {key: value for key, value in ids.items() if value is not None}
+    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else made
+    listed = settings.get("eos_token_id")
+    known = [] if listed is None else listed if isinstance(listed, list) else [listed]
+    added = [number for number in dict.fromkeys(ends) if number not in known]
+    if added:
+        settings["eos_token_id"] = [*known, *added] if len(known) + len(added) > 1 else added[0]
+    if added or not file.is_file():
+        file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")

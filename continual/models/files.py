@@ -1,19 +1,28 @@
 """The files of a model folder: one list for the checks, the hashes, the export and the copies. Imports no torch."""
 
+import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from continual.store.files import hash_files
 
-VOCABULARY = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
-"""Any one of these holds a vocabulary."""
-TOKENIZER = (
-    *VOCABULARY, "*.model", "merges.txt", "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json",
-    "chat_template.*", "*.jinja", "additional_chat_templates/*.jinja",
+VOCABULARY = (
+    "tokenizer.json", "*.model", "*.model.v[0-9]*", "*.tiktoken", "tekken.json", "vocab.json", "vocab.txt", "vocab.bpe",
+    "encoder.json",
 )  # fmt: skip
+"""A file that matches any of these holds a vocabulary."""
+TOKENIZER = (
+    *VOCABULARY, "vocab.*", "vocab-*.json", "*_vocab.json", "*.spm", "*.tokenizer", "merges.txt", "bpe.codes",
+    "dict.txt", "byte_maps.json", "emoji.json", "normalizer.json", "word_*.json", "added_tokens.json",
+    "tokenizer_config.json", "special_tokens_map.json", "chat_template.*", "*.jinja",
+    "additional_chat_templates/*.jinja",
+)  # fmt: skip
+PROCESSOR = ("*processor_config.json", "audio_tokenizer_config.json")
+"""What prepares images, video and sound for a model that has more than text."""
 CONFIGURATION = ("config.json", "generation_config.json")
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "model*.bin")
+ADAPTER = "adapter_config.json"
 WITH_WEIGHTS = ("*.index.json", "adapter_*")
 """transformers loads an adapter that lies next to the weights on top of them."""
 
@@ -24,8 +33,25 @@ def matching(folder: str | Path, patterns: Iterable[str]) -> list[Path]:
     return sorted(path for path in paths if path.is_file() and not path.name.startswith("."))
 
 
+def has_vocabulary(folder: str | Path) -> bool:
+    """Return whether a folder holds the vocabulary of a tokenizer."""
+    return bool(matching(folder, VOCABULARY))
+
+
 def tokenizer_files(folder: str | Path) -> list[Path]:
     return matching(folder, TOKENIZER)
+
+
+def loaded_files(folder: str | Path) -> list[Path]:
+    """Return the files with weights that transformers loads: the first of its four layouts that is there."""
+    folder = Path(folder)
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            return [folder / part for part in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    return []
 
 
 def weight_files(folder: str | Path) -> list[Path]:
@@ -34,8 +60,8 @@ def weight_files(folder: str | Path) -> list[Path]:
 
 
 def model_files(folder: str | Path) -> list[Path]:
-    """Return everything that decides what a model folder computes: weights, configuration and tokenizer."""
-    return matching(folder, (*WEIGHTS, *WITH_WEIGHTS, *CONFIGURATION, *TOKENIZER))
+    """Return everything that decides what a model folder computes: weights, configuration, tokenizer and processor."""
+    return matching(folder, (*WEIGHTS, *WITH_WEIGHTS, *CONFIGURATION, *TOKENIZER, *PROCESSOR))
 
 
 def tokenizer_hash(folder: str | Path) -> str:
@@ -43,13 +69,13 @@ def tokenizer_hash(folder: str | Path) -> str:
 
 
 def model_hash(folder: str | Path) -> str:
-    """Return the address of a model folder's content: its weights, configuration and tokenizer."""
+    """Return the address of a model folder's content: its weights, configuration, tokenizer and processor."""
     return hash_files(folder, model_files(folder))
 
 
 def copy_settings(source: str | Path, target: Path) -> None:
-    """Copy everything but the weights: configuration, generation settings and tokenizer."""
-    copy_files(source, target, (*CONFIGURATION, *TOKENIZER))
+    """Copy everything but the weights: configuration, generation settings, tokenizer and processor."""
+    copy_files(source, target, (*CONFIGURATION, *TOKENIZER, *PROCESSOR))
 
 
 def copy_files(source: str | Path, target: Path, patterns: Iterable[str]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from continual.errors import ContinualError
+from continual.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -79,35 +79,55 @@ def token_losses(model: Any, rows: Mapping[str, np.ndarray]) -> np.ndarray:
     return losses
 
 
-def check_head(model: "PreTrainedModel") -> None:
-    """Compare `logits_of(hidden_states)` with the model's own logits on 8 tokens; raise ContinualError if they differ.
+def check_split(model: Any) -> None:
+    """Raise ConfigurationError unless the class tells its body from its head, and its body takes position ids.
 
-    This finds heads that do more than one projection (scaled logits, extra layers), and models whose packed documents
-    see each other (in transformers 5.24 OPT, GPT-OSS and every model with a recurrent state, among others). Call it
-    before a strategy shards the parameters.
+    Needs no weights: the model may be on the meta device.
     """
     name = type(model).__name__
     decoder = model.get_decoder()
-    if decoder is model or model.get_output_embeddings() is None:
-        raise ContinualError(f"{name} does not tell its body from its head; it cannot be trained")
+    if decoder is None or decoder is model or model.get_output_embeddings() is None:
+        raise ConfigurationError("", f"{name} does not tell its body from its head; it cannot be trained")
     if "position_ids" not in inspect.signature(decoder.forward).parameters:
-        raise ContinualError(f"{name} takes no position ids, so documents packed in one row would see each other")
+        problem = f"{name} takes no position ids, so documents packed in one row would see each other"
+        raise ConfigurationError("", f"{problem}; it cannot be trained")
+
+
+def check_head(model: "PreTrainedModel", tokens: int = 2) -> None:
+    """Compare `logits_of(hidden_states)` with the model's own logits; raise ConfigurationError if they differ.
+
+    This finds heads that do more than one projection (scaled logits, extra layers), models whose packed documents see
+    each other (in transformers 5.24 OPT, GPT-OSS and every model with a recurrent state, among others), and models
+    whose tokens see the tokens after them. Call it before a strategy shards the parameters. Four documents of `tokens`
+    tokens are run: what acts over some distance only, such as blocks of attention, shows in longer ones.
+    """
+    check_split(model)
+    name = type(model).__name__
     embedding: Any = model.get_input_embeddings().weight
     device = embedding.device
-    ids = (torch.arange(8, device=device) * 7 + 1) % len(embedding)
-    apart, packed = ids.view(4, 2), ids.view(2, 4)
-    positions = torch.arange(2, device=device)
+    ids = (torch.arange(4 * tokens, device=device) * 7 + 1) % len(embedding)
+    apart, packed = ids.view(4, tokens), ids.view(2, 2 * tokens)
+    positions = torch.arange(tokens, device=device)
     training = model.training
     model.eval()
     with torch.no_grad():
         expected = model(input_ids=apart, use_cache=False).logits.flatten(0, 1).float()
-        own = logits_of(model, hidden_states(model, apart, positions.expand(4, 2))).float()
+        begun = model(input_ids=apart[:, : tokens // 2], use_cache=False).logits.float()
+        own = logits_of(model, hidden_states(model, apart, positions.expand(4, tokens))).float()
         together = logits_of(model, hidden_states(model, packed, positions.repeat(2, 2))).float()
     model.train(training)
+    if not bool(expected.isfinite().all()):
+        raise ConfigurationError("", f"{name} computes logits that are not finite; it cannot be trained")
     # A low-precision model rounds differently in another shape; documents that see each other differ by far more.
     tolerance = max(1e-4, 8 * torch.finfo(model.dtype).eps) * float(expected.abs().max())
     if float((own - expected).abs().max()) > tolerance:
-        raise ContinualError(f"the head of {name} does more than project the hidden states; it cannot be trained")
+        problem = f"the head of {name} does more than project the hidden states; it cannot be trained"
+        raise ConfigurationError("", problem)
+    if float((begun - expected.view(4, tokens, -1)[:, : tokens // 2]).abs().max()) > tolerance:
+        raise ConfigurationError(
+            "", f"{name} lets a token see those after it; it is no causal model as it is configured"
+        )
     if float((together - expected).abs().max()) > tolerance:
         problem = f"{name} lets documents that are packed in one row see each other"
-        raise ContinualError(f"{problem} (attention `{model.config._attn_implementation}`); it cannot be trained")
+        attention = model.config._attn_implementation
+        raise ConfigurationError("", f"{problem} (attention `{attention}`); it cannot be trained")

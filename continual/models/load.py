@@ -1,14 +1,107 @@
 """The only place that loads models and tokenizers. Imports torch and transformers when called."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
+
+from continual.errors import ConfigurationError, one_line
+from continual.models.architecture import model_class, read_config
+from continual.models.dtypes import refuse_quantized
+from continual.models.files import ADAPTER, loaded_files
+from continual.models.misfit import misfit_error, misfit_of
 
 
 def load_model(folder: str, dtype: str, device: Any = "cpu") -> Any:
-    """Load a causal language model in eval mode with its parameters in `dtype`, "auto" for the dtype of its files."""
-    from transformers import AutoModelForCausalLM
+    """Load a causal language model in eval mode, with exactly the tensors of its files.
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device)
+    Args:
+        folder: The model's folder.
+        dtype: The dtype of its parameters, "auto" for that of its files.
+        device: Where to put it. "meta": read only the headers of the files, for a check of names and shapes.
+
+    Raises:
+        ConfigurationError: The class cannot be trained here, or the files lack a tensor of it, or hold one that it does
+            not have or that has another shape (as transformers judges it).
+    """
+    import torch
+
+    config = read_config(folder)
+    found = model_class(folder, config)
+    if (Path(folder) / ADAPTER).is_file():
+        problem = f"an adapter ({ADAPTER}) lies beside the weights in {folder}, and would be loaded on top of them"
+        raise ConfigurationError("", problem, "merge it into the weights, or move it to another folder")
+    if not loaded_files(folder):
+        problem = (
+            f"{folder} has no weights that transformers finds (model.safetensors, pytorch_model.bin or their index)"
+        )
+        raise ConfigurationError("", problem, "save them there with `model.save_pretrained`")
+    with quiet(), torch.random.fork_rng(devices=[]):
+        # A tensor that a class lets be absent is set at random: equally in every process.
+        torch.manual_seed(0)
+        try:
+            model, info = found.from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype,
+                device_map="meta" if str(device) == "meta" else None,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:
+            raise _unloadable(folder, found.__name__, error) from error
+    text = config.get_text_config()
+    if misfit := misfit_of(info):
+        raise misfit_error(folder, found.__name__, misfit, text, _head_name(model))
+    refuse_quantized(folder, model)
+    if str(device) == "meta":
+        return model
+    _refuse_two_heads(folder, model, config)
+    return model.to(device)
+
+
+def _unloadable(folder: str, architecture: str, error: Exception) -> ConfigurationError:
+    import pickle
+
+    if isinstance(error, pickle.UnpicklingError):
+        problem = f"the weights in {folder} are a pickle that holds more than tensors, which could run code"
+        return ConfigurationError("", problem, "save them as *.safetensors with `model.save_pretrained`")
+    problem = f"{folder} cannot be loaded as a {architecture} ({type(error).__name__}: {one_line(error)})"
+    return ConfigurationError("", problem, "correct its config.json, or copy the folder again")
+
+
+def _head_name(model: Any) -> str | None:
+    head = model.get_output_embeddings()
+    weight = getattr(head, "weight", None)
+    return next((name for name, value in model.named_parameters(remove_duplicate=False) if value is weight), None)
+
+
+def _refuse_two_heads(folder: str, model: Any, config: Any) -> None:
+    """Refuse a head apart from the embedding that it is tied to: other libraries take the embedding for it."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if not getattr(config, "tie_word_embeddings", False) or head is None or head.weight is embedding.weight:
+        return
+    problem = f"config.json in {folder} ties the head to the embedding, but the weights hold a head of their own"
+    raise ConfigurationError("", problem, "write `tie_word_embeddings: false` in config.json, or remove that tensor")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' bars and reports off the terminal: what they tell is an error here."""
+    from transformers.utils import logging
+
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
 
 
 @lru_cache(maxsize=4)

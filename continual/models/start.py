@@ -8,10 +8,12 @@ from typing import Any
 from continual.config.references import load_function, module_file
 from continual.config.schema import ModelSource
 from continual.contract.models import ModelRef
-from continual.errors import ConfigurationError
+from continual.errors import ConfigurationError, unwrap
+from continual.models.check import check_weights
 from continual.models.files import model_files, model_hash, tokenizer_hash
 from continual.models.load import load_tokenizer
-from continual.store import Store, hash_file, write_atomic
+from continual.store import Store, hash_file, hash_folder, write_atomic
+from continual.store.artefact import versions
 
 HASHES = ".hashes.json"
 
@@ -35,6 +37,27 @@ def start_model(store: Store, source: ModelSource, seed: int) -> ModelRef:
     elif not (folder := Path(str(source.source)).resolve()).is_dir():
         folder = Path(_in_cluster(_snapshot, str(source.source))).resolve()
     return ModelRef(str(folder), cached_hash(store, folder))
+
+
+def check_start(store: Store, source: ModelSource, model: ModelRef) -> list[str]:
+    """Check once per store, in the cluster, what the start model computes (see `continual.models.check`).
+
+    Returns notes that the check before the start could not give, because the model was not there yet.
+    """
+    inputs: dict[str, Any] = {"model": model.hash, "code": hash_folder(Path(__file__).parent, (".py",))}
+    inputs["versions"] = versions(("torch", "transformers"))
+    artefact = store.artefact("checks", inputs)
+    with store.write(artefact, inputs) as writer:
+        if writer is not None:
+            try:
+                notes = _in_cluster(check_weights, model.path)
+            except Exception as error:
+                if isinstance(inner := unwrap(error), ConfigurationError):
+                    raise inner.within("model.source" if source.type == "pretrained" else "model.build") from error
+                raise
+            writer.finish(notes=notes)
+    local = source.type == "pretrained" and Path(str(source.source)).is_dir()
+    return [] if local else list(artefact.manifest()["notes"])
 
 
 def _in_cluster(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -1,11 +1,11 @@
-"""All checks that can be made before anything starts. Imports neither torch nor ray: it answers in a second or two."""
+"""All checks that can be made before anything starts. What is wrong in the file is answered in a second or two."""
 
 from continual.config.load import Loaded
 from continual.errors import naming_file
 from continual.preflight.check_data import check_source
 from continual.preflight.check_evaluation import check_evaluation
 from continual.preflight.check_methods import check_methods, check_start_tokens
-from continual.preflight.check_model import check_model
+from continual.preflight.check_model import check_loading, check_model
 from continual.preflight.check_training import check_storage, check_training
 from continual.preflight.resources import check_resources, detect_machine
 
@@ -13,7 +13,8 @@ from continual.preflight.resources import check_resources, detect_machine
 def check(loaded: Loaded) -> list[str]:
     """Check that a sequence can run, and return notes for the user, each one sentence.
 
-    Opens files and calls the user's `rows` and `tokenizer` functions. Writes and downloads nothing.
+    Opens files and calls the user's `rows` and `tokenizer` functions. Writes and downloads nothing. Imports torch and
+    transformers only if nothing is wrong without them.
 
     Raises:
         ConfigurationError: The first reason why the sequence cannot run, with the sequence's file.
@@ -31,4 +32,5 @@ def check(loaded: Loaded) -> list[str]:
             chat = tokenizer.chat_template if tokenizer else None
             notes += check_source(f"stages.{number}.data", stage.data, chat)
         notes += check_methods(sequence, tokenizer)
-        return notes + check_evaluation(sequence, tokenizer)
+        notes += check_evaluation(sequence, tokenizer)
+        return notes + check_loading(sequence)

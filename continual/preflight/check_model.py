@@ -1,8 +1,8 @@
-"""Checks that the model can do what the sequence asks: its tokenizer, context length, engine."""
+"""Checks that the models can do what the sequence asks: tokenizer, context length, engine; class and weights."""
 
 from continual.config.schema import Sequence
 from continual.errors import ConfigurationError
-from continual.preflight.model_facts import cannot_sample, read_model
+from continual.preflight.model_facts import KEY, cannot_sample, read_model
 from continual.preflight.stages import uses_sampling
 from continual.preflight.tokenizer_facts import TokenizerFacts, read_tokenizer
 
@@ -35,3 +35,19 @@ def check_model(sequence: Sequence) -> tuple[TokenizerFacts | None, list[str]]:
         problem, _, fix = reason.partition("; ")
         raise ConfigurationError("generate.engine", problem, fix)
     return tokenizer, notes
+
+
+def check_loading(sequence: Sequence) -> list[str]:
+    """Return notes about the start model. Raise ConfigurationError if its weights do not fit or it cannot be trained.
+
+    Imports torch and transformers. A model that is built or downloaded by the run is checked when it exists.
+    """
+    facts, _ = read_model(sequence.model)
+    if facts.folder is None:
+        return []
+    from continual.models.check import check_files
+
+    try:
+        return check_files(str(facts.folder))
+    except ConfigurationError as error:
+        raise error.within(KEY) from error

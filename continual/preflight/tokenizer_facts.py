@@ -9,7 +9,7 @@ from typing import Any
 from continual.config.references import call
 from continual.config.schema import ModelSource
 from continual.errors import ConfigurationError, one_line
-from continual.models.files import VOCABULARY
+from continual.models.files import has_vocabulary
 
 GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
 """Tokenizer classes that have no special tokens except those in their configuration."""
@@ -94,7 +94,7 @@ def _built(key: str, reference: str) -> TokenizerFacts:
 
 def folder_tokenizer(key: str, folder: Path) -> TokenizerFacts:
     """Return the facts of the tokenizer in a folder. Raise ConfigurationError if it has none or a file is damaged."""
-    if not any((folder / name).is_file() for name in VOCABULARY):
+    if not has_vocabulary(folder):
         fix = "save one there with `tokenizer.save_pretrained`"
         raise ConfigurationError(key, f"{folder} has no tokenizer (tokenizer.json, tokenizer.model, vocab.json)", fix)
     special = read_json(key, folder / "special_tokens_map.json")

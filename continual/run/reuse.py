@@ -48,6 +48,7 @@ def stage_inputs(job: TrainJob, scorer: Scorer) -> dict[str, Any]:
         "steps": job.steps,
         "seed": job.seed,
         "threads": job.threads,
+        "ends": job.ends,
         "evaluate_every": job.evaluate_every,
         "scores": scorer.shared if job.evaluate_every else None,
         # A mitigation may use other files of its room in the workers.

@@ -19,7 +19,7 @@ from continual.evaluation.service import InsideStage, Scorer
 from continual.forgetting import Scores, read_matrix, scores_as_json
 from continual.ledger.folder import RunFolder, StageFolder
 from continual.ledger.ledger import Ledger
-from continual.models import model_hash, start_model
+from continual.models import check_start, model_hash, start_model
 from continual.preflight.estimate import epoch_steps
 from continual.preflight.stages import stage_view
 from continual.run.events import stage_numbers, stage_tags, started, streams, version
@@ -117,6 +117,8 @@ def _start(run: Run) -> ModelRef:
     if known is not None:
         return ModelRef(known["path"], known["hash"])
     start = start_model(run.store, run.sequence.model, run.sequence.seed)
+    for note in check_start(run.store, run.sequence.model, start):
+        run.terminal.line(f"note: {note}")
     run.ledger.add("start_model", path=start.path, hash=start.hash)
     return start
 

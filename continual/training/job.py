@@ -17,7 +17,8 @@ TASK = "task"
 class TrainJob:
     """Everything that the workers need for one stage. The loss is the sum over its streams.
 
-    `folder` is the stage's folder; `files` names what is in it.
+    `folder` is the stage's folder; `files` names what is in it. `ends` are the ids of the tokens that its data teach to
+    end an answer: the exported model ends its generation at them.
     """
 
     folder: Path
@@ -31,6 +32,7 @@ class TrainJob:
     penalties: tuple[Penalty, ...] = ()
     mitigations: tuple[Mitigation, ...] = ()
     threads: int = 1
+    ends: tuple[int, ...] = ()
 
     @property
     def inputs(self) -> dict[str, list[str]]:

@@ -15,6 +15,7 @@ from continual.ledger.records import Records
 from continual.models import load_model
 from continual.models.export import export_model
 from continual.models.forward import check_head
+from continual.models.trainable import freeze_unreached
 from continual.store import empty_folder, folder_damage, publish_folder, write_atomic
 from continual.training import checkpoints
 from continual.training.batch import Batch, rows_hash, to_batch, to_tensors
@@ -36,6 +37,7 @@ class Worker:
         check_head(model)
         for mitigation in job.mitigations:
             mitigation.adapt(model)
+        freeze_unreached(model)
         autocast = torch.bfloat16 if job.train.precision == "bfloat16" else None
         module = LossModule(model.to(device).train(), job.train.loss_chunk_tokens, autocast)
         teachers = load_teachers(job, device)
@@ -123,7 +125,8 @@ class Worker:
         state = self.strategy.full_state()
         if self.rank == 0 and state is not None:
             adapt = [mitigation.adapt for mitigation in self.job.mitigations]
-            export_model(self.job.model.path, self.job.tokenizer, state, folder, adapt, {"steps": self.job.steps})
+            facts = {"steps": self.job.steps}
+            export_model(self.job.model.path, self.job.tokenizer, state, folder, adapt, facts, self.job.ends)
         self.barrier()
 
     def agreed(self, value: bool) -> bool:

@@ -1,29 +1,40 @@
 """A tiny project on disk for the tests of configuration and plan: model folder, data, sequence YAML."""
 
 import json
-import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 WORDS = ["<unk>", "<s>", "</s>", "<sort>", *(f"w{number}" for number in range(60))]
 
 
 def write_model(folder: Path, vocabulary: int = 64, **special: Any) -> Path:
-    """Write a folder like that of a model with `vocabulary` entries and a word tokenizer of 64 words."""
+    """Write a random Llama of one layer with `vocabulary` entries, and a word tokenizer of 64 words, without torch."""
     folder.mkdir(parents=True, exist_ok=True)
+    width = 64
     config = {
         "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
         "vocab_size": vocabulary,
-        "hidden_size": 64,
+        "hidden_size": width,
+        "intermediate_size": width,
+        "num_hidden_layers": 1,
         "num_attention_heads": 2,
         "max_position_embeddings": 128,
     }
     (folder / "config.json").write_text(json.dumps(config))
-    header = json.dumps({"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    random = np.random.default_rng(0)
+    shapes = {"model.embed_tokens": [vocabulary, width], "lm_head": [vocabulary, width], "model.norm": [width]}
+    parts = ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
+    parts += ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
+    shapes |= {f"model.layers.0.{part}": [width, width] for part in parts}
+    shapes |= {f"model.layers.0.{part}_layernorm": [width] for part in ("input", "post_attention")}
+    tensors = {f"{name}.weight": random.normal(0, 0.1, shape).astype(np.float32) for name, shape in shapes.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.save(str(folder / "tokenizer.json"))

@@ -39,12 +39,10 @@ def make_shown(samples: Artefact, model: str, dtype: str) -> None:
         if writer is None:
             return
         import torch
-        from transformers.utils import logging
 
         from continual.models import load_model, load_tokenizer
         from continual.models.forward import token_losses
 
-        logging.disable_progress_bar()  # the command would print nothing else about this work
         tables = (table for table in samples.tables() if table.num_rows)
         table = pa.concat_tables(islice(tables, SHOWN)).slice(0, SHOWN)
         starts, bodies = table["start"].to_pylist(), table["tokens"].to_pylist()

@@ -1,5 +1,7 @@
 """The files of a model and of a tokenizer: what is accepted is copied and hashed, and nothing else is."""
 
+import contextlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from continual.models.files import (
+    PROCESSOR,
     TOKENIZER,
     VOCABULARY,
     copy_files,
     copy_settings,
+    loaded_files,
     model_files,
     model_hash,
     tokenizer_files,
@@ -19,6 +23,12 @@ from continual.models.files import (
 )
 from continual.preflight.tokenizer_facts import folder_tokenizer
 
+KINDS = {
+    "tokenizer.json": "tokenizer.json", "*.model": "spiece.model", "*.model.v[0-9]*": "tokenizer.model.v3",
+    "*.tiktoken": "qwen.tiktoken", "tekken.json": "tekken.json", "vocab.json": "vocab.json", "vocab.txt": "vocab.txt",
+    "vocab.bpe": "vocab.bpe", "encoder.json": "encoder.json",
+}  # fmt: skip
+"""A file of every kind of vocabulary that is accepted."""
 OTHERS = (
     "merges.txt", "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
     "additional_chat_templates/tools.jinja",
@@ -45,7 +55,13 @@ def names(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("vocabulary", VOCABULARY)
+def test_there_is_an_example_of_every_kind() -> None:
+    assert tuple(KINDS) == VOCABULARY
+
+
+@pytest.mark.parametrize(
+    "vocabulary", [*KINDS.values(), "tokenizer.model", "sentencepiece.bpe.model", "tiktoken.model"]
+)
 def test_every_tokenizer_that_the_check_accepts_is_carried_whole(tmp_path: Path, vocabulary: str) -> None:
     source = fill(tmp_path / "source", vocabulary, *OTHERS, *NEITHER, "config.json", "model.safetensors")
     assert folder_tokenizer("model.source", source).folder == source
@@ -56,9 +72,9 @@ def test_every_tokenizer_that_the_check_accepts_is_carried_whole(tmp_path: Path,
     assert folder_tokenizer("model.source", target).folder == target
 
 
-@pytest.mark.parametrize("name", [*VOCABULARY, *OTHERS])
+@pytest.mark.parametrize("name", [*KINDS.values(), *OTHERS])
 def test_a_tokenizer_file_decides_both_hashes(tmp_path: Path, name: str) -> None:
-    folder = fill(tmp_path, *VOCABULARY, *OTHERS, "config.json")
+    folder = fill(tmp_path, *KINDS.values(), *OTHERS, "config.json")
     tokenizer, model = tokenizer_hash(folder), model_hash(folder)
     (folder / name).write_text("[]")
     assert tokenizer_hash(folder) != tokenizer
@@ -67,7 +83,8 @@ def test_a_tokenizer_file_decides_both_hashes(tmp_path: Path, name: str) -> None
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "model.safetensors.index.json",
                                   "adapter_config.json", "adapter_model.safetensors", "config.json",
-                                  "generation_config.json"])  # fmt: skip
+                                  "generation_config.json", "processor_config.json", "preprocessor_config.json",
+                                  "video_preprocessor_config.json"])  # fmt: skip
 def test_weights_and_configuration_decide_the_hash_of_the_model_alone(tmp_path: Path, name: str) -> None:
     folder = fill(tmp_path, "tokenizer.json", name)
     tokenizer, model = tokenizer_hash(folder), model_hash(folder)
@@ -90,7 +107,8 @@ def test_other_files_decide_nothing(tmp_path: Path) -> None:
 
 def test_settings_are_all_but_the_weights(tmp_path: Path) -> None:
     weights = ("model-00001-of-00002.safetensors", "model.safetensors.index.json", "adapter_config.json")
-    settings = ("config.json", "generation_config.json", "tokenizer.json", *OTHERS)
+    processor = ("processor_config.json", "preprocessor_config.json")
+    settings = ("config.json", "generation_config.json", "tokenizer.json", *processor, *OTHERS)
     source = fill(tmp_path / "source", *weights, *settings, *NEITHER)
     copy_settings(source, tmp_path / "target")
     assert names(tmp_path / "target") == set(settings)
@@ -101,7 +119,50 @@ def test_a_missing_folder_has_no_files(tmp_path: Path) -> None:
     assert tokenizer_files(tmp_path / "absent") == []
 
 
+def test_every_file_that_a_tokenizer_of_transformers_names_is_carried(tmp_path: Path) -> None:
+    """The library's own list, from the classes of all tokenizers that it has."""
+    import transformers
+    from transformers import utils
+    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
+
+    named: set[str] = {utils.CHAT_TEMPLATE_FILE, utils.LEGACY_PROCESSOR_CHAT_TEMPLATE_FILE}
+    for name in {name for name in TOKENIZER_MAPPING_NAMES.values() if name}:
+        with contextlib.suppress(ImportError, ModuleNotFoundError):
+            listed = (getattr(getattr(transformers, name), "vocab_files_names", None) or {}).values()
+            named |= {file for one in listed for file in ([one] if isinstance(one, str) else one)}
+    assert {"tokenizer.json", "tokenizer.model", "merges.txt"} < named
+    assert {path.name for path in tokenizer_files(fill(tmp_path, *named))} == named
+
+
+def test_every_processor_file_of_transformers_is_carried(tmp_path: Path) -> None:
+    from transformers import utils
+
+    named = {utils.PROCESSOR_NAME, utils.IMAGE_PROCESSOR_NAME, utils.FEATURE_EXTRACTOR_NAME, utils.VIDEO_PROCESSOR_NAME}
+    copy_settings(fill(tmp_path / "source", *named, utils.AUDIO_TOKENIZER_NAME), tmp_path / "target")
+    assert names(tmp_path / "target") == {*named, utils.AUDIO_TOKENIZER_NAME}
+
+
+@pytest.mark.parametrize(
+    ("there", "loaded"),
+    [
+        (["model.safetensors", "pytorch_model.bin"], ["model.safetensors"]),
+        (["pytorch_model.bin", "consolidated.safetensors"], ["pytorch_model.bin"]),
+        (["consolidated.safetensors"], []),
+    ],
+)
+def test_the_files_that_are_loaded_are_those_of_transformers(
+    tmp_path: Path, there: list[str], loaded: list[str]
+) -> None:
+    assert loaded_files(fill(tmp_path, *there)) == [tmp_path / name for name in loaded]
+
+
+def test_an_index_names_the_files_that_are_loaded(tmp_path: Path) -> None:
+    index = {"weight_map": {"a": "model-2.safetensors", "b": "model-1.safetensors", "c": "model-2.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert [path.name for path in loaded_files(tmp_path)] == ["model-1.safetensors", "model-2.safetensors"]
+
+
 def test_the_list_has_no_doubles_and_imports_no_torch() -> None:
-    assert len(set(TOKENIZER)) == len(TOKENIZER)
+    assert len({*TOKENIZER, *PROCESSOR}) == len(TOKENIZER) + len(PROCESSOR)
     code = "import sys, continual.models.files; assert not {'torch', 'transformers', 'ray'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -180,17 +180,18 @@ def test_a_hub_model_leaves_estimates_open(project: Path, monkeypatch: pytest.Mo
     assert " ? " in render(found)
 
 
-def test_the_plan_loads_neither_torch_nor_ray(project: Path) -> None:
+def test_the_plan_loads_neither_torch_nor_ray_and_the_whole_check_no_ray(project: Path) -> None:
     script = (
         "import sys; from continual.config.load import load_sequence; from continual.preflight.check import check\n"
         "from continual.preflight.plan import make_plan\n"
         "from continual.preflight.render import render\n"
-        "loaded = load_sequence('seq.yaml'); check(loaded); print(render(make_plan(loaded)))\n"
-        "print(sorted({'torch', 'ray', 'transformers'} & set(sys.modules)))"
+        "loaded = load_sequence('seq.yaml'); print(render(make_plan(loaded)))\n"
+        "print(sorted({'torch', 'ray', 'transformers'} & set(sys.modules)))\n"
+        "check(loaded); print(sorted({'ray', 'vllm', 'deepspeed'} & set(sys.modules)))"
     )
     env = {"PYTHONPATH": str(Path(__file__).resolve().parents[3]), "PATH": "/usr/bin:/bin"}
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=env)
-    assert ran.stdout.splitlines()[-1] == "[]"
+    assert ran.stdout.splitlines()[-2:] == ["[]", "[]"]
     assert "context_free" in ran.stdout
 
 
