@@ -237,4 +237,9 @@ def _train(run: Run, job: Any, stage: int, inside: InsideStage) -> None:
                 step.update(last["step"], job.steps, f"loss {losses}")
             inside.poll()
 
-        fit(job, run.cluster_cpus, watch)
+        def stopping() -> None:
+            run.terminal.line(
+                "interrupted: the workers finish their step and write a checkpoint; Ctrl-C again skips it"
+            )
+
+        fit(job, run.cluster_cpus, watch, stopping)

@@ -2,8 +2,10 @@
 
 import contextlib
 import threading
+import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from continual.errors import ContinualError
@@ -14,8 +16,8 @@ from continual.training.job import TrainJob
 from continual.training.resources import worker_cpus
 
 POLL_SECONDS = 0.5
-STOP_SECONDS = 60.0
-"""How long Ctrl-C waits for the workers to write a checkpoint."""
+STILL_SECONDS = 180.0
+"""Ctrl-C waits for the workers while their checkpoint grows, and this long while it does not: it is hashed, too."""
 
 
 def exported(job: TrainJob) -> bool:
@@ -23,11 +25,13 @@ def exported(job: TrainJob) -> bool:
     return job.export.is_dir() and folder_damage(job.export) is None
 
 
-def fit(job: TrainJob, cluster_cpus: float, watch: Callable[[list[dict[str, Any]]], None]) -> None:
+def fit(
+    job: TrainJob, cluster_cpus: float, watch: Callable[[list[dict[str, Any]]], None], stopping: Callable[[], None]
+) -> None:
     """Train until `job.export` exists. `watch` gets the records that are new, about twice a second.
 
-    On KeyboardInterrupt the workers finish their step and publish a checkpoint before the caller gets it. Raises
-    ContinualError with the workers' own sentence if they had one.
+    On KeyboardInterrupt `stopping` is called at once, and the workers finish their step and publish a checkpoint before
+    the caller gets it; a second one ends the wait. Raises ContinualError with the workers' sentence if they had one.
     """
     files = job.files
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -44,8 +48,9 @@ def fit(job: TrainJob, cluster_cpus: float, watch: Callable[[list[dict[str, Any]
                 watch(list(records.read()))
         except KeyboardInterrupt:
             files.stop.touch()
+            stopping()
             with contextlib.suppress(KeyboardInterrupt):
-                ended.wait(STOP_SECONDS)
+                wait_for_checkpoint(job.checkpoints, ended)
             raise
         watch(list(records.read()))
     if error := outcome.get("error"):
@@ -54,6 +59,26 @@ def fit(job: TrainJob, cluster_cpus: float, watch: Callable[[list[dict[str, Any]
         raise ContinualError(f"training failed after step {step}: {text}") from error
     if not exported(job):
         raise ContinualError(f"training ended without a whole model in {job.export}; run the same command again")
+
+
+def wait_for_checkpoint(folder: Path, ended: threading.Event) -> None:
+    """Wait until the workers have ended, or their checkpoint has not grown for STILL_SECONDS."""
+    size, since = -1, time.monotonic()
+    while not ended.wait(POLL_SECONDS):
+        now = _size(folder)
+        if now != size:
+            size, since = now, time.monotonic()
+        elif time.monotonic() - since > STILL_SECONDS:
+            return
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes below a folder; a file that is renamed meanwhile may count or not."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            total += path.stat().st_size
+    return total
 
 
 def _sentence(error: BaseException) -> str:
