@@ -26,7 +26,10 @@ def exported(job: TrainJob) -> bool:
 
 
 def fit(
-    job: TrainJob, cluster_cpus: float, watch: Callable[[list[dict[str, Any]]], None], stopping: Callable[[], None]
+    job: TrainJob,
+    cluster_cpus: float,
+    watch: Callable[[list[dict[str, Any]]], None],
+    stopping: Callable[[], None] = lambda: None,
 ) -> None:
     """Train until `job.export` exists. `watch` gets the records that are new, about twice a second.
 
