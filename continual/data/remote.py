@@ -43,4 +43,5 @@ def in_cluster(work: Callable[P, Iterator[T]], *arguments: P.args, **options: P.
 def _run(work: Callable[..., Iterator[T]], arguments: tuple[Any, ...], options: dict[str, Any]) -> Iterator[T]:
     # Read when ray.data is imported: on a cluster, processes do not have the driver's variables.
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_DATA_RAISE_ORIGINAL_MAP_EXCEPTION", "1")
     yield from work(*arguments, **options)

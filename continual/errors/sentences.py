@@ -4,23 +4,36 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from continual.errors.foreign import causes, ours_in_text, own_line
 from continual.errors.types import ConfigurationError, ContinualError
 
 
 def unwrap(error: BaseException) -> BaseException:
-    """Return the exception that a Ray task raised, if Ray kept it: the text of Ray's own error is a whole traceback."""
-    while isinstance(cause := getattr(error, "cause", None), BaseException):
-        error = cause
-    return error
+    """Return the exception that tells most: the outermost of ours, else the innermost of another library.
+
+    Ray carries exceptions of its tasks as causes, or as a traceback's text: the text of its own is not for users.
+    """
+    chain = causes(error)
+    for known in chain:
+        if isinstance(known, ContinualError):
+            return known
+    for known in chain:
+        if ours := ours_in_text(known):
+            return ours
+    return chain[-1]
 
 
 def describe(error: BaseException) -> str:
-    """Return the last line of an error's text, with the error's type; "" if the text is empty."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return ""
-    # A text of several lines is a traceback that Ray kept as text: its last line names the type already.
-    return lines[-1] if len(lines) > 1 else f"{type(error).__name__}: {lines[0]}"
+    """Return what an exception says in one line: our sentence, or type and first line of the innermost one.
+
+    What libraries write below their first line are hints, e.g. how to try again. An exception without a text leaves
+    the word to the one that was raised from it.
+    """
+    inner = unwrap(error)
+    if isinstance(inner, ContinualError):
+        return str(inner)
+    lines = (own_line(known) for known in reversed(causes(error)))
+    return next((line for line in lines if line), type(inner).__name__)
 
 
 def one_line(error: BaseException, longest: int = 160) -> str:
@@ -57,4 +70,4 @@ def as_one_sentence(file: str) -> Iterator[None]:
             raise
         if isinstance(inner, ContinualError):
             raise inner from error
-        raise ContinualError(f"{describe(inner) or describe(error)}; the run's log.txt has the traceback") from error
+        raise ContinualError(f"{describe(error)}; the run's log.txt has the traceback") from error

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from continual.errors import ContinualError
+from continual.errors import ContinualError, describe
 from continual.evaluation import names
 from continual.evaluation.check import own_names
 from continual.forgetting import Score, Scores
@@ -77,7 +77,7 @@ class Harness:
                 )
         except Exception as error:
             listed = ", ".join(task["name"] for task in self.tasks)
-            raise ContinualError(f"lm-eval failed on {listed}: {type(error).__name__}: {error}") from error
+            raise ContinualError(f"lm-eval failed on {listed}: {describe(error)}") from error
         scores = {task["name"]: self.score(task, results) for task in self.tasks}
         records = [record(name, sample) for name, samples in results["samples"].items() for sample in samples]
         return scores, records, {"task_versions": results["versions"], "num_fewshot": results["n-shot"]}

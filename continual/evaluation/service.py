@@ -87,10 +87,7 @@ class Scorer:
 def _failed(problem: str, error: Exception) -> ContinualError:
     """Return the actor's own error if it is about the configuration, else one sentence about the failure."""
     inner = unwrap(error)
-    if isinstance(inner, ConfigurationError):
-        return inner
-    sentence = str(inner) if isinstance(inner, ContinualError) else describe(inner)
-    return ContinualError(f"{problem}: {sentence or type(inner).__name__}")
+    return inner if isinstance(inner, ConfigurationError) else ContinualError(f"{problem}: {describe(error)}")
 
 
 def read_scores(path: Path) -> Scores:

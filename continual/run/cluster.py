@@ -26,6 +26,8 @@ def connected() -> Iterator[dict[str, float]]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray Data's progress bars would fill the log file.
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    # Ray Data hides the user's exceptions in one of its own, which keeps a text alone.
+    os.environ.setdefault("RAY_DATA_RAISE_ORIGINAL_MAP_EXCEPTION", "1")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
     import ray
 

@@ -15,7 +15,7 @@ import ray
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from continual.errors import ContinualError, describe, unwrap
+from continual.errors import ContinualError, describe
 from continual.preflight.resources import check_resources
 from continual.run.cluster import connected
 from continual.show.terminal import Terminal
@@ -80,7 +80,7 @@ class Watch(NotPickled, tune.Callback, tune.Stopper):
         if self.stopping and name not in self.sweep.failed:
             self.running.discard(name)
             return
-        why = describe(unwrap(error)) if error else "it exited without an error message"
+        why = describe(error) if error else "it exited without an error message"
         self.sweep.failed.setdefault(name, why)
         self._end(name)
 

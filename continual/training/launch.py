@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from continual.errors import ContinualError
+from continual.errors import ContinualError, describe
 from continual.ledger.lines import Tail
 from continual.store import folder_damage
 from continual.training.checkpoints import newest_valid
@@ -57,7 +57,7 @@ def fit(
             raise
         watch(list(records.read()))
     if error := outcome.get("error"):
-        text = files.failed.read_text() if files.failed.is_file() else _sentence(error)
+        text = files.failed.read_text() if files.failed.is_file() else describe(error)
         step, _ = newest_valid(job.checkpoints)
         raise ContinualError(f"training failed after step {step}: {text}") from error
     if not exported(job):
@@ -82,14 +82,6 @@ def _size(folder: Path) -> int:
         with contextlib.suppress(OSError):
             total += path.stat().st_size
     return total
-
-
-def _sentence(error: BaseException) -> str:
-    """Return the last line of the first failure of a worker."""
-    failures = getattr(error, "worker_failures", None) or {}
-    first = next(iter(failures.values()), error)
-    lines = [line for line in str(first).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
 
 
 def _fit(job: TrainJob, cluster_cpus: float, outcome: dict[str, BaseException], ended: threading.Event) -> None:

@@ -52,13 +52,13 @@ def test_an_error_of_ours_leaves_as_it_is(capsys: pytest.CaptureFixture[str]) ->
 def test_any_other_exception_becomes_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     error = raised_by(FromTask(ValueError("no\nluck")))
     assert type(error) is ContinualError
-    assert str(error) == "luck; the run's log.txt has the traceback"
+    assert str(error) == "ValueError: no; the run's log.txt has the traceback"
     assert "ValueError: no" in capsys.readouterr().err
 
 
 def test_an_error_without_text_is_described_by_what_wraps_it() -> None:
-    assert describe(ValueError()) == ""
-    assert str(raised_by(FromTask(ValueError()))).startswith("ValueError:")
+    assert describe(ValueError()) == "ValueError"
+    assert str(raised_by(FromTask(ValueError()))).startswith("ValueError;")
     assert unwrap(FromTask(error := ValueError())) is error
 
 

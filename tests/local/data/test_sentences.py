@@ -1,0 +1,110 @@
+"""What is told of exceptions that the real Ray carries: tasks, actors, Ray Data, Ray Train."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from continual.data.remote import in_cluster
+from continual.errors import ConfigurationError, describe, unwrap
+
+pytestmark = pytest.mark.slow
+
+
+def failing(batch: Any) -> Any:
+    raise ValueError("first own line\nTo see more, read on")
+
+
+def chained(batch: Any) -> Any:
+    try:
+        Path("/nowhere").read_text()
+    except OSError as error:
+        raise RuntimeError("wrapping") from error
+
+
+def refusing(batch: Any) -> Any:
+    raise ConfigurationError("stages.0.data", "qa.jsonl line 30: `answer` is null", "put text there")
+
+
+def undecodable(batch: Any) -> Any:
+    return b"a\xff".decode()
+
+
+class Unborn:
+    def __init__(self) -> None:
+        raise RuntimeError("constructor\nCheck out the docs")
+
+    def __call__(self, batch: Any) -> Any:
+        return batch
+
+
+def mapped(function: Callable[[Any], Any]) -> None:
+    import ray.data
+
+    ray.data.range(4).map_batches(function).materialize()
+
+
+def mapped_inside(function: Callable[[Any], Any]) -> Iterator[int]:
+    mapped(function)
+    yield 1
+
+
+def raised_by(action: Callable[[], Any]) -> BaseException:
+    with pytest.raises(Exception) as raised:
+        action()
+    return raised.value
+
+
+EXPECTED = [
+    (failing, "ValueError: first own line"),
+    (chained, "FileNotFoundError: [Errno 2] No such file or directory: '/nowhere'"),
+    (refusing, "stages.0.data: qa.jsonl line 30: `answer` is null; put text there"),
+    (undecodable, "UnicodeDecodeError: 'utf-8' codec can't decode byte 0xff in position 1: invalid start byte"),
+]
+
+
+@pytest.mark.parametrize(("function", "sentence"), EXPECTED)
+def test_ray_data(local_ray: None, function: Callable[[Any], Any], sentence: str) -> None:
+    error = raised_by(lambda: mapped(function))
+    assert describe(error) == sentence
+    assert isinstance(unwrap(error), ConfigurationError) == (function is refusing)
+    assert describe(raised_by(lambda: list(in_cluster(mapped_inside, function)))) == sentence
+
+
+def test_an_actor_that_is_not_born(local_ray: None) -> None:
+    import ray
+
+    assert describe(raised_by(lambda: ray.get(ray.remote(Unborn).remote().__call__.remote(1)))) == (
+        "RuntimeError: constructor"
+    )
+
+
+def test_a_killed_actor(local_ray: None) -> None:
+    import ray
+
+    class Killed:
+        def die(self) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    told = describe(raised_by(lambda: ray.get(ray.remote(Killed).remote().die.remote())))
+    assert told.startswith("a process of the run (Killed, process ")
+    assert told.endswith(") was killed, or the machine ran out of memory")
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_ray_train(local_ray: None, tmp_path: Path, killed: bool) -> None:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    def loop() -> None:
+        if killed:
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ValueError("in the loop\nTo fix it, do this")
+
+    config = RunConfig(storage_path=str(tmp_path), failure_config=FailureConfig(max_failures=0))
+    trainer = TorchTrainer(loop, scaling_config=ScalingConfig(num_workers=1), run_config=config)
+    told = describe(raised_by(trainer.fit))
+    assert ("process " in told and told.endswith("ran out of memory")) if killed else told == "ValueError: in the loop"
