@@ -23,6 +23,12 @@ def dotted(path: KeyPath) -> str:
     return ".".join(str(part) for part in path)
 
 
+def shortened(text: str) -> str:
+    """Return an override for a message: on one line, its beginning where it is long."""
+    text = " ".join(text.split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def apply_override(raw: dict[str, Any], text: str) -> Override:
     """Set one value in `raw`, creating sections that are missing.
 
@@ -81,4 +87,4 @@ def _step(text: str, container: Any, path: list[str | int], name: str) -> str | 
 
 
 def _error(text: str, key: str, problem: str, fix: str) -> ConfigurationError:
-    return ConfigurationError(key, problem, fix, f"override `{text}`")
+    return ConfigurationError(key, problem, fix, f"override `{shortened(text)}`")

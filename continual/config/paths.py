@@ -1,6 +1,7 @@
 """Where relative paths of a sequence start: at its YAML, or for the command line in the current folder."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ from continual.errors import ConfigurationError
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set by Ray's job supervisor for the driver of a submitted job, and by nothing else (ray 2.60, job_supervisor.py)."""
 STORAGE_VARIABLE = "CONTINUAL_STORAGE"
-CORRECT_PATH = "correct the path (relative ones start at the YAML's folder)"
+CORRECT_PATH = "correct the path (relative ones start at the YAML's folder, on the command line in the current one)"
+HUB_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
+HUB_ID = re.compile(rf"(?!.*(?:--|\.\.)){HUB_NAME}(?:/{HUB_NAME})?")
+LONGEST_HUB_ID = 96
 
 
 def in_job() -> bool:
@@ -26,7 +30,36 @@ def is_uri(path: str) -> bool:
 
 def looks_like_path(name: str) -> bool:
     """Return whether a name cannot be a hub id (`name` or `owner/name`)."""
-    return name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
+    return len(name) > LONGEST_HUB_ID or not HUB_ID.fullmatch(name)
+
+
+def hub_folder(kind: str, name: str) -> Path:
+    """Return the folder of a hub id in the local Hugging Face cache; `kind`: `models` or `datasets`."""
+    home = os.environ.get("HF_HOME") or str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface")
+    root = Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
+    return root / f"{kind}--{name.replace('/', '--')}"
+
+
+def _is_path(name: str, full: Path) -> bool:
+    """Return whether a name that may be a hub id, too, is meant as the path `full`.
+
+    It is if something is there, or at least the folder that would hold it: `models/x` beside a folder `models` is a
+    mistyped path, unless the cache has the hub's `models/x`.
+    """
+    if looks_like_path(name) or full.exists():
+        return True
+    cached = any(hub_folder(kind, name).is_dir() for kind in ("models", "datasets"))
+    return "/" in name and full.parent.is_dir() and not cached
+
+
+def missing_folder(path: str) -> tuple[str, str]:
+    """Return problem and fix for a model or data set that is neither a folder here nor a hub id."""
+    folder = Path(path)
+    reading = "/".join(folder.parts[-2:])
+    if folder.is_absolute() and folder.parent.is_dir() and not looks_like_path(reading):
+        hub = f"if you mean `{reading}` of the hub, fetch it first: hf download {reading}"
+        return f"there is no `{folder.name}` in the folder {folder.parent}", f"{CORRECT_PATH}; {hub}"
+    return f"there is no folder {path}", f"{CORRECT_PATH}; a hub id is `name` or `owner/name`"
 
 
 def offline() -> bool:
@@ -76,7 +109,7 @@ def resolve_paths(raw: dict[str, Any], base: Path, within: KeyPath = ()) -> list
         if is_uri(path) or not path:
             continue
         full = Path(os.path.abspath(base / Path(path).expanduser()))  # noqa: PTH100  `..` without following links
-        if hub and not looks_like_path(path) and not full.exists():
+        if hub and not _is_path(path, full):
             continue
         if not Path(path).is_absolute():
             changed.append(place)

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from continual.config.overrides import KeyPath, Override, dotted
+from continual.config.overrides import KeyPath, Override, dotted, shortened
+from continual.contract.base import Strict
 from continual.contract.mitigation import Mitigation
 from continual.contract.registry import MITIGATIONS, SOURCES
 from continual.contract.source import Source
@@ -51,7 +52,8 @@ def explain(
     path, finding = order[0], findings[order[0]]
     problem, fix = _sentence(finding, path, root, raw)
     if len(findings) > 1:
-        fix = f"{fix} (and {len(findings) - 1} more)" if fix else f"(and {len(findings) - 1} more)"
+        more = f"(and {len(findings) - 1} more error{'s' * (len(findings) > 2)})"
+        fix = f"{fix} {more}" if fix else more
     return ConfigurationError(dotted(path), problem, fix, with_override(file, path, overrides))
 
 
@@ -60,8 +62,7 @@ def with_override(file: str, path: KeyPath, overrides: list[Override]) -> str:
     for override in reversed(overrides):
         shared = min(len(path), len(override.path))
         if path and path[:shared] == override.path[:shared]:
-            text = override.text if len(override.text) <= 60 else f"{override.text[:57]}..."
-            return f"{file} with override `{text}`"
+            return f"{file} with override `{shortened(override.text)}`"
     return file
 
 
@@ -108,9 +109,12 @@ def _sentence(finding: Any, path: KeyPath, root: type[BaseModel], raw: Any) -> t
         return f"{value} is not allowed", f"did you mean `{near}`?" if near else f"write one of {', '.join(choices)}"
     if kind in LIMITS:
         name, words = LIMITS[kind]
-        return f"{value} is out of range", f"write a number that is {words} {context[name]}"
+        return f"{value} is out of range", f"write a number that is {words} {context[name]:.12g}"
     if kind == "string_pattern_mismatch":
-        return f"{value} is not a valid name", "use letters, digits, `.`, `-` and `_`; begin with a letter or digit"
+        fix = "use letters, digits, `.`, `-` and `_`; begin with a letter or digit and end without a dot"
+        return f"{value} is not a valid name", fix
+    if kind == "string_too_long":
+        return f"{value} has {len(finding['input'])} characters", f"write at most {context['max_length']}"
     if kind == "too_short":
         return "the list is too short", f"give at least {context['min_length']}"
     expected = EXPECTED.get(kind.split("_")[0])
@@ -123,18 +127,25 @@ def _unknown(path: KeyPath, root: type[BaseModel], raw: Any) -> tuple[str, str]:
     model = _model_at(path[:-1], root, raw)
     known = list(model.model_fields) if model else []
     word = str(path[-1])
-    if near := nearest(word, known):
+    if near := _usual(model, word) or nearest(word, known):
         return "there is no such key", f"did you mean `{near}`?"
-    elsewhere = [f"{name}.{word}" for name, section in _sections(root).items() if word in section.model_fields]
+    sections = _sections(root).items()
+    elsewhere = [f"{name}.{word}" for name, section in sections if word in section.model_fields]
+    elsewhere += [f"{name}.{key}" for name, section in sections if (key := _usual(section, word))]
     if elsewhere:
         return "there is no such key here", f"did you mean `{elsewhere[0]}`?"
     return "there is no such key", f"known here: {', '.join(sorted(known))}"
 
 
+def _usual(model: type[BaseModel] | None, word: str) -> str | None:
+    """Return the key that other tools call `word`, None if there is none."""
+    return model.usual.get(word.lower()) if model and issubclass(model, Strict) else None
+
+
 def _meaning(path: KeyPath, root: type[BaseModel], raw: Any) -> str:
     model = _model_at(path[:-1], root, raw)
     field = model.model_fields.get(str(path[-1])) if model else None
-    return f", the {field.description}" if field and field.description else ""
+    return f" ({field.description})" if field and field.description else ""
 
 
 def _sections(root: type[BaseModel]) -> dict[str, type[BaseModel]]:

@@ -26,7 +26,7 @@ def load_function(key: str, reference: str) -> Callable[..., Any]:
         loaded = importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise _no_module(key, module, str(error.name)) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         problem = f"importing `{module}` failed ({type(error).__name__}: {one_line(error)})"
         raise ConfigurationError(key, problem, "correct that module") from error
     function = getattr(loaded, name, None)
@@ -46,7 +46,7 @@ def find_function(key: str, reference: str) -> None:
         return
     try:
         tree = ast.parse(Path(file).read_text(encoding="utf-8"))
-    except (SyntaxError, OSError) as error:
+    except (SyntaxError, ValueError, OSError) as error:
         problem = f"`{module}` cannot be read ({one_line(error)})"
         raise ConfigurationError(key, problem, "correct that module") from error
     names = _names(tree)
@@ -64,7 +64,7 @@ def module_file(reference: str, key: str = "") -> str:
         spec = importlib.util.find_spec(module)
     except ModuleNotFoundError as error:
         raise _no_module(key, module, str(error.name)) from error
-    except Exception as error:  # of the packages, or of a name that Python cannot import
+    except (Exception, SystemExit) as error:  # of the packages, or of a name that Python cannot import
         problem = f"`{module}` cannot be imported ({one_line(error)})"
         raise ConfigurationError(key, problem, "correct its name, or the package that holds it") from error
     if spec is None or spec.origin is None:
@@ -94,7 +94,7 @@ def attempt(key: str, reference: str, action: Callable[[], Any]) -> Any:
     """Run `action`, a part of the user's code. Convert any exception from it into a ConfigurationError."""
     try:
         return action()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         problem = f"`{reference}` failed ({type(error).__name__}: {one_line(error)})"
         raise ConfigurationError(key, problem, "correct the function or its arguments") from error
 

@@ -10,11 +10,35 @@ from continual.contract.mitigation import Mitigation
 from continual.contract.registry import ENGINES, MITIGATIONS, SCHEDULES
 from continual.contract.source import SourceItem
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+NAME = r"^[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9_-])?$"
+LONGEST_NAME = 128
+"""Characters of a name: with what is put around it, it must remain a file name (255 bytes)."""
+TAKEN = ("store", "mlartifacts")
+"""Folders of a storage that are no runs."""
+LEAST_PART = 0.0001
+"""The smallest part of a CPU or GPU that Ray reserves."""
+
+Name = Annotated[str, Field(pattern=NAME, max_length=LONGEST_NAME)]
+
+
+def _reservable(gpus: float) -> float:
+    if gpus > 1 and gpus != int(gpus):
+        raise ValueError(f"Ray reserves a part of one GPU or whole ones, not {gpus:g}; write a whole number")
+    if 0 < gpus < LEAST_PART:
+        raise ValueError(f"Ray reserves no less than {LEAST_PART:g} of a GPU; write 0 for none")
+    return gpus
+
+
+Gpus = Annotated[float, AfterValidator(_reservable)]
 
 
 class ModelSource(Strict):
     """`pretrained`: a local folder or hub id. `python`: a function that builds a randomly initialized model."""
+
+    usual: ClassVar[dict[str, str]] = {
+        "path": "source", "name": "source", "name_or_path": "source", "model_name_or_path": "source", "id": "source",
+        "torch_dtype": "dtype", "precision": "dtype", "function": "build", "kwargs": "arguments",
+    }  # fmt: skip
 
     type: Literal["pretrained", "python"] = Field(description="a model that exists, or one with random weights")
     source: str | None = Field(None, description="pretrained: folder or hub id")
@@ -33,29 +57,50 @@ class ModelSource(Strict):
 
 
 class EvaluationTask(Strict):
-    """One lm-eval task, as a mapping or as its name alone."""
+    """One lm-eval task, as a mapping or as its name alone.
+
+    A metric is also taken as lm-eval prints it: `acc,none` is the metric `acc` with the filter `none`.
+    """
 
     name: str = Field(description="as lm-eval lists it")
     metric: str | None = Field(None, description="null: its only metric, or the usual one of several")
     filter: str | None = Field(None, description="null: `none`, or the first filter that lm-eval reports")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_printed(cls, value: Any) -> Any:
+        metric = value.get("metric") if isinstance(value, dict) else None
+        if not isinstance(metric, str) or "," not in metric:
+            return value
+        name, _, printed = (part.strip() for part in metric.partition(","))
+        if not name or not printed or value.get("filter") not in (None, printed):
+            problem = f"`{metric}` names a metric and a filter, and `filter` is {value.get('filter')}"
+            raise ValueError(f"{problem}; write the metric alone")
+        return {**value, "metric": name, "filter": printed}
 
 
 def _as_task(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
 Task = Annotated[EvaluationTask, BeforeValidator(_as_task)]
 EngineName = Annotated[str, AfterValidator(ENGINES.check)]
 MitigationItem = Annotated[SerializeAsAny[Mitigation], BeforeValidator(MITIGATIONS.build)]
 
 
 class Stage(Strict):
-    name: str = Field(pattern=NAME, description="names the stage and its folder")
+    usual: ClassVar[dict[str, str]] = {
+        "dataset": "data", "max_steps": "steps", "num_train_epochs": "epochs", "num_epochs": "epochs",
+        "mitigations": "mitigation",
+    }  # fmt: skip
+
+    name: Name = Field(description="names the stage and its folder")
     data: SourceItem = Field(description="what the stage trains on")
     tasks: list[Task] = Field(default_factory=list, description="tasks or texts that this stage is to learn")
     start_token: str | None = Field(None, description="what an unconditional sample of this task begins with")
     steps: int | None = Field(None, ge=1, description="optimizer steps")
-    epochs: float | None = Field(None, gt=0, description="passes over the data, instead of steps")
+    epochs: float | None = Field(None, gt=0, le=1_000_000, description="passes over the data, instead of steps")
     mitigation: list[MitigationItem] | None = Field(None, description="replaces the sequence's list in this stage")
 
     @model_validator(mode="after")
@@ -67,6 +112,20 @@ class Stage(Strict):
 
 class Train(Strict):
     renamed: ClassVar[dict[str, str]] = {"clip": "max_grad_norm"}
+    usual: ClassVar[dict[str, str]] = {
+        "lr": "learning_rate", "peak_lr": "learning_rate", "wd": "weight_decay", "eps": "epsilon",
+        "adam_epsilon": "epsilon", "adam_betas": "betas", "grad_clip": "max_grad_norm",
+        "gradient_clipping": "max_grad_norm", "grad_norm": "max_grad_norm", "scheduler": "schedule",
+        "lr_schedule": "schedule", "lr_scheduler": "schedule", "lr_scheduler_type": "schedule",
+        "warmup": "warmup_steps", "num_warmup_steps": "warmup_steps", "batch_size": "batch_tokens",
+        "train_batch_size": "batch_tokens", "per_device_train_batch_size": "micro_rows",
+        "micro_batch_size": "micro_rows", "gradient_accumulation_steps": "micro_rows", "max_seq_length": "row_tokens",
+        "max_seq_len": "row_tokens", "max_length": "row_tokens", "seq_length": "row_tokens", "seq_len": "row_tokens",
+        "block_size": "row_tokens", "cutoff_len": "row_tokens", "sequence_len": "row_tokens", "bf16": "precision",
+        "fp16": "precision", "mixed_precision": "precision", "dtype": "precision", "num_workers": "workers",
+        "world_size": "workers", "num_gpus": "workers", "save_steps": "checkpoint_every",
+        "save_total_limit": "keep_checkpoints", "zero": "zero_stage",
+    }  # fmt: skip
 
     workers: int = Field(1, ge=1, description="Ray Train workers")
     strategy: Literal["ddp", "deepspeed"] = Field("ddp", description="how a step is spread over the workers")
@@ -81,7 +140,7 @@ class Train(Strict):
     )
     warmup_steps: int = Field(0, ge=0, description="steps in which the rate rises linearly to `learning_rate`")
     weight_decay: float = Field(0.0, ge=0, description="of AdamW")
-    betas: tuple[float, float] = Field((0.9, 0.999), description="of AdamW")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="of AdamW")
     epsilon: float = Field(1e-8, gt=0, description="of AdamW")
     max_grad_norm: float | None = Field(1.0, gt=0, description="largest gradient norm; null: no clipping")
     batch_tokens: int = Field(16384, ge=1, description="the task's tokens per optimizer step, over all workers")
@@ -91,9 +150,11 @@ class Train(Strict):
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints inside a stage")
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept inside a stage")
     max_failures: int = Field(2, ge=0, description="worker failures survived within a stage")
-    gpus_per_worker: float = Field(0.0, ge=0, description="GPUs that a worker reserves; 0: it trains on CPUs")
+    gpus_per_worker: Gpus = Field(0.0, ge=0, description="GPUs that a worker reserves; 0: it trains on CPUs")
     cpus_per_worker: float | None = Field(
-        None, gt=0, description="CPUs that a worker reserves; null: an equal part of what the cluster has, less one"
+        None,
+        ge=LEAST_PART,
+        description="CPUs that a worker reserves; null: an equal part of what the cluster has, less one",
     )
 
     @model_validator(mode="after")
@@ -113,8 +174,8 @@ class Train(Strict):
 class Generate(Strict):
     engine: EngineName = Field("vllm", description="what samples the models: vllm, transformers, or `module:Class`")
     replicas: int = Field(1, ge=1, description="engines that sample at the same time")
-    gpus_per_replica: float = Field(0.0, ge=0, description="GPUs that an engine reserves; 0: it samples on CPUs")
-    cpus_per_replica: float = Field(1.0, gt=0, description="CPUs that an engine reserves")
+    gpus_per_replica: Gpus = Field(0.0, ge=0, description="GPUs that an engine reserves; 0: it samples on CPUs")
+    cpus_per_replica: float = Field(1.0, ge=LEAST_PART, description="CPUs that an engine reserves")
     shard_samples: int = Field(512, ge=1, description="samples per stored shard, the unit of resume")
     batch_size: int = Field(64, ge=1, description="requests handed to an engine at a time")
     max_failed: float = Field(0.01, ge=0, le=1, description="largest tolerated share of failed requests")
@@ -124,11 +185,16 @@ class Generate(Strict):
 class Text(Strict):
     """A text whose loss in nats per token is measured; its score is the negated loss."""
 
-    name: str = Field(pattern=NAME, description="names the score")
+    name: Name = Field(description="names the score")
     data: SourceItem = Field(description="where the text is")
 
 
 class Evaluate(Strict):
+    usual: ClassVar[dict[str, str]] = {
+        "tasks": "old_tasks", "fewshot": "num_fewshot", "shots": "num_fewshot", "eval_steps": "every",
+        "chat_template": "apply_chat_template", "eval_batch_size": "batch_size",
+    }  # fmt: skip
+
     old_tasks: list[Task] = Field(default_factory=list, description="abilities that the start model has")
     texts: list[Text] = Field(default_factory=list, description="texts that the start model knows, in nats per token")
     every: int | None = Field(None, ge=1, description="also every so many steps inside a stage")
@@ -137,8 +203,8 @@ class Evaluate(Strict):
     num_fewshot: int | None = Field(None, ge=0, description="examples before each question; null: as the task says")
     apply_chat_template: bool = Field(False, description="ask through the model's chat template")
     batch_size: int = Field(64, ge=1, description="documents at a time")
-    seed: int = Field(1234, description="of lm-eval, e.g. for the choice of examples")
-    gpus: float = Field(0.0, ge=0, description="GPUs that the evaluating process reserves; 0: it runs on CPUs")
+    seed: int = Field(1234, ge=0, description="of lm-eval, e.g. for the choice of examples")
+    gpus: Gpus = Field(0.0, ge=0, description="GPUs that the evaluating process reserves; 0: it runs on CPUs")
 
 
 with warnings.catch_warnings():
@@ -146,18 +212,30 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", 'Field name "register"', UserWarning)
 
     class Track(Strict):
+        usual: ClassVar[dict[str, str]] = {
+            "tracking_uri": "uri", "url": "uri", "experiment_name": "experiment", "project": "experiment",
+        }  # fmt: skip
+
         enabled: bool = Field(True, description="false: nothing goes to MLflow")
         uri: str | None = Field(None, description="MLflow tracking URI; null: sqlite:///<storage>/mlflow.db")
         experiment: str | None = Field(None, description="null: the sequence's name")
         tags: dict[str, str] = Field(default_factory=dict, description="further tags of the run")
         params: dict[str, str] = Field(default_factory=dict, description="further parameters of the run")
         register: str | None = Field(
-            None, pattern=NAME, description="registered model that gets every stage's model as a version; null: none"
+            None,
+            pattern=NAME,
+            max_length=LONGEST_NAME,
+            description="registered model that gets every stage's model as a version; null: none",
         )
 
 
 class Sequence(Strict):
-    name: str = Field(pattern=NAME, description="names the run and its folder, <storage>/<name>")
+    usual: ClassVar[dict[str, str]] = {
+        "output_dir": "storage", "methods": "mitigation", "evaluation": "evaluate", "training": "train",
+        "sampling": "generate", "tracking": "track", "mlflow": "track",
+    }  # fmt: skip
+
+    name: Name = Field(description="names the run and its folder, <storage>/<name>")
     seed: int = Field(0, ge=0, description="decides random weights, samples, and the order of rows")
     storage: str = Field("runs", description="where runs and the shared store live")
     model: ModelSource = Field(description="the start model")
@@ -173,8 +251,9 @@ class Sequence(Strict):
     @field_validator("name")
     @classmethod
     def _free(cls, name: str) -> str:
-        if name in ("store", "mlartifacts"):
-            raise ValueError(f"`{name}` is a folder of the storage itself; choose another name")
+        if name in TAKEN or name.startswith("mlflow.db"):
+            what = "a folder" if name in TAKEN else "a file"
+            raise ValueError(f"`{name}` is {what} of the storage itself; choose another name")
         return name
 
     @field_validator("stages")

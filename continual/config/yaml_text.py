@@ -14,6 +14,10 @@ import yaml
 from continual.errors import ConfigurationError, naming_file, one_line
 
 TAG = "tag:yaml.org,2002:"
+MOST_VALUES = 200_000
+"""Values of a file with every use of an anchor counted: a few hundred bytes of nested ones would fill any memory."""
+MOST_DIGITS = 400
+"""Digits of a number: more than any number that is used, fewer than Python's own limit."""
 
 
 class _Reader(yaml.SafeLoader):
@@ -34,8 +38,18 @@ class _Reader(yaml.SafeLoader):
         return node
 
 
+TOO_MUCH = f"the anchors expand to more than {MOST_VALUES:,} values; write fewer"
+
+
 def _number(kind: type) -> Any:
-    return lambda loader, node: kind(loader.construct_scalar(node).replace("_", ""))
+    def construct(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
+        text = str(loader.construct_scalar(node)).replace("_", "")
+        if len(text) > MOST_DIGITS:
+            problem = f"a number of {len(text):,} characters; write a shorter one, or quote it if it is text"
+            raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark)
+        return kind(text)
+
+    return construct
 
 
 for _tag, _pattern, _first in (
@@ -58,7 +72,7 @@ def parse_yaml(text: str) -> Any:
         ConfigurationError: The text cannot be read; the error's key is the line and column.
     """
     try:
-        return _plain(yaml.load(text, _Reader))  # a SafeLoader
+        return _plain(yaml.load(text, _Reader), [MOST_VALUES])  # a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -66,8 +80,8 @@ def parse_yaml(text: str) -> Any:
         raise ConfigurationError(place, problem, fix or "correct the YAML there or just before") from error
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigurationError("", f"this is not valid YAML ({one_line(error)})", "correct the text") from error
-    except RecursionError as error:
-        raise ConfigurationError("", "the YAML contains itself or is nested too deep", "remove the alias") from error
+    except RecursionError:
+        raise ConfigurationError("", "the YAML contains itself or is nested too deep", "remove the alias") from None
 
 
 def read_yaml(path: Path, file: str) -> dict[str, Any]:
@@ -100,12 +114,19 @@ def kind_name(value: Any) -> str:
     return names.get(type(value), "null" if value is None else type(value).__name__)
 
 
-def _plain(value: Any) -> Any:
-    """Return a deep copy without shared parts: an override of one use of an anchor must not change the other."""
+def _plain(value: Any, left: list[int]) -> Any:
+    """Return a deep copy without shared parts: an override of one use of an anchor must not change the other.
+
+    `left` holds how many values may still come.
+    """
+    left[0] -= 1
+    if left[0] < 0:
+        problem, _, fix = TOO_MUCH.partition("; ")
+        raise ConfigurationError("", problem, fix)
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _plain(item, left) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [_plain(item, left) for item in value]
     if value is None or isinstance(value, str | int | float):
         return value
     raise ConfigurationError("", f"a value of type {type(value).__name__} is not supported", "write it as text")

@@ -22,6 +22,11 @@ def exit_code_of(action: Callable[[], None], report: Callable[[BaseException], N
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         action()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output, e.g. `head`, has enough. Nothing is left to be written when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except ContinualError as error:
         # An error from a Ray task comes wrapped, with the task's traceback as its text.
         report(unwrap(error))

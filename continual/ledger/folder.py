@@ -16,7 +16,9 @@ def steps_in(folder: Path, suffix: str = "") -> dict[int, Path]:
 
 def default_tracking_uri(storage: Path) -> str:
     """Return the MLflow URI that a run uses without `track.uri`: a SQLite file in the storage."""
-    return f"sqlite:///{storage / 'mlflow.db'}"
+    # In a URI, `%` begins an escape and `?` the options.
+    path = str(storage / "mlflow.db").replace("%", "%25").replace("?", "%3F")
+    return f"sqlite:///{path}"
 
 
 class StageFolder:

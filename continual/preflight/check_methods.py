@@ -3,7 +3,7 @@
 import math
 import re
 
-from continual.config.schema import NAME, Sequence
+from continual.config.schema import LONGEST_NAME, NAME, Sequence
 from continual.contract.mitigation import Mitigation
 from continual.contract.view import StageView
 from continual.errors import ConfigurationError
@@ -51,7 +51,7 @@ def _check_labels(listed: list[tuple[str, Mitigation]]) -> None:
         if label in taken:
             problem = f"`{label}` occurs twice in the list (also at {taken[label]})"
             raise ConfigurationError(key, problem, "give one of them another `name:`")
-        if label == TASK or not re.match(NAME, label):
+        if label == TASK or not re.fullmatch(NAME, label) or len(label) > LONGEST_NAME:
             why = "is the task's own stream" if label == TASK else "is not a valid name"
             raise ConfigurationError(f"{key}.name", f"`{label}` {why}", "write another `name:`")
         taken[label] = key

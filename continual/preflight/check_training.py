@@ -3,11 +3,29 @@
 import importlib.util
 import os
 import tempfile
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from continual.config.paths import is_uri
-from continual.config.schema import Sequence, Train
-from continual.errors import ConfigurationError
+from continual.config.schema import Sequence, Track, Train
+from continual.errors import ConfigurationError, nearest
+
+LONGEST_PATH = 3000
+"""Bytes of the storage's path: file systems take 4,096, and a run has folders and files below it."""
+OURS_BY = {
+    "model": "by `model` and the stages",
+    "tokenizer": "samples are token ids, and the model's own tokenizer reads them",
+    "dtype": "by `model.dtype`",
+    "max_model_len": "by the longest sample",
+    "seed": "every sample has its own seed",
+    "skip_tokenizer_init": "samples are token ids",
+}
+"""vLLM's engine arguments that follow from other keys, with the reason."""
+OURS = frozenset(OURS_BY)
+SCHEMES = frozenset(
+    {"", "file", "sqlite", "mysql", "postgresql", "mssql", "http", "https", "databricks", "databricks-uc", "uc"}
+)
+"""Schemes of MLflow's tracking stores; packages add others by the entry point `mlflow.tracking_store`."""
 
 
 def check_training(sequence: Sequence) -> list[str]:
@@ -18,6 +36,10 @@ def check_training(sequence: Sequence) -> list[str]:
         raise ConfigurationError("train.workers", problem, f"write at most {train.batch_rows} or raise `batch_tokens`")
     if train.strategy == "deepspeed":
         _check_deepspeed(train)
+    if sequence.generate.engine == "vllm" and (taken := sorted(OURS & set(sequence.generate.engine_arguments))):
+        problem = f"`{taken[0]}` is decided by the configuration: {OURS_BY[taken[0]]}"
+        raise ConfigurationError(f"generate.engine_arguments.{taken[0]}", problem, "remove it")
+    _check_tracking(sequence.track)
     notes = []
     for stage in sequence.stages:
         if stage.steps is None:
@@ -38,12 +60,27 @@ def _check_deepspeed(train: Train) -> None:
         read_json(train.deepspeed)
 
 
+def _check_tracking(track: Track) -> None:
+    """Raise ConfigurationError for a tracking URI of a kind that MLflow does not know."""
+    scheme, separator, _ = (track.uri or "").partition(":")
+    known = SCHEMES | {point.name for point in entry_points(group="mlflow.tracking_store")}
+    if track.enabled and separator and scheme.partition("+")[0] not in known and not Path(str(track.uri)).exists():
+        near = nearest(scheme, known)
+        fix = f"did you mean `{near}:`?" if near else "write e.g. sqlite:///<file> or http://<host>:<port>"
+        raise ConfigurationError("track.uri", f"MLflow has no tracking store of the kind `{scheme}:`", fix)
+
+
 def check_storage(storage: str) -> None:
     """Raise ConfigurationError unless the storage is a local path that can be written to. Leave no file behind."""
+    if "\0" in storage:
+        raise ConfigurationError("storage", "the path holds a NUL character", "write a path without it")
     if is_uri(storage):
         fix = "object storage is not supported yet; use a path on a shared file system"
         raise ConfigurationError("storage", f"`{storage}` is not a local path", fix)
     folder = Path(storage)
+    if len(os.fsencode(storage)) > LONGEST_PATH or any(len(os.fsencode(part)) > 255 for part in folder.parts):
+        problem = f"the path has {len(storage):,} characters"
+        raise ConfigurationError("storage", problem, f"write at most {LONGEST_PATH:,}, and 255 per folder")
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir():

@@ -1,13 +1,12 @@
 """Facts about a model, read from its files without torch: its configuration and the headers of its weights."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from continual.config.paths import CORRECT_PATH, looks_like_path, offline
+from continual.config.paths import hub_folder, looks_like_path, missing_folder, offline
 from continual.config.references import find_function
 from continual.config.schema import Generate, ModelSource
 from continual.contract.registry import ENGINES
@@ -40,13 +39,16 @@ def read_model(model: ModelSource) -> tuple[ModelFacts, list[str]]:
             problem, fix = f"{folder} is a file, not a model folder", "give the folder that holds config.json"
             raise ConfigurationError(KEY, problem, fix)
         if looks_like_path(source):
-            raise ConfigurationError(KEY, f"there is no folder {folder}", CORRECT_PATH)
+            raise ConfigurationError(KEY, *missing_folder(source))
         cached = cached_model(source)
         if cached is None:
             if offline():
                 problem = f"`{source}` is not a local folder, and HF_HUB_OFFLINE forbids its download"
                 raise ConfigurationError(KEY, problem, "give a local folder or unset HF_HUB_OFFLINE")
-            return ModelFacts(None), [f"model `{source}` comes from the hub: it is checked when it is downloaded"]
+            where = f"there is no folder {Path.cwd() / source}, so "
+            return ModelFacts(None), [
+                f"{where}model `{source}` comes from the hub: it is checked when it is downloaded"
+            ]
         folder = cached
     if not (folder / "config.json").is_file():
         adapter = (folder / "adapter_config.json").is_file()
@@ -58,9 +60,7 @@ def read_model(model: ModelSource) -> tuple[ModelFacts, list[str]]:
 
 def cached_model(source: str) -> Path | None:
     """Return the snapshot of a hub model in the local Hugging Face cache, or None."""
-    home = os.environ.get("HF_HOME") or str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface")
-    root = Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
-    folder = root / f"models--{source.replace('/', '--')}"
+    folder = hub_folder("models", source)
     head = folder / "refs" / "main"
     snapshot = folder / "snapshots" / head.read_text().strip() if head.is_file() else None
     return snapshot if snapshot and (snapshot / "config.json").is_file() else None

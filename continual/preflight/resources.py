@@ -76,6 +76,12 @@ def demands(sequence: Sequence) -> list[Demand]:
 
 def check_resources(sequence: Sequence, cpus: float | None, gpus: float | None) -> None:
     """Raise ConfigurationError for a phase that needs more CPUs or GPUs than there are (None: unknown)."""
+    train = sequence.train
+    if cpus is not None and train.workers > cpus and train.cpus_per_worker is None and not train.gpus_per_worker:
+        part = math.floor(100 * max(cpus - FREE_CPUS, 0.5) / train.workers) / 100
+        share = f", or `train.cpus_per_worker: {part:g}` to share the CPUs" if part else ""
+        problem = f"{train.workers} workers train on CPUs, and there are {cpus:g}"
+        raise ConfigurationError("train.workers", problem, f"write at most {cpus:g}{share}")
     for demand in demands(sequence):
         if cpus is not None and demand.cpus + FREE_CPUS > cpus:
             problem = f"{demand.phase} takes {demand.cpus:g} CPUs and reading its data 1, but there are {cpus:g}"

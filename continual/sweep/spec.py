@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from continual.config.overrides import apply_override
 from continual.config.problems import explain
-from continual.config.schema import NAME, Strict
+from continual.config.schema import LONGEST_NAME, NAME, Strict
 from continual.config.yaml_text import read_yaml
 
 FIXED = ("name", "seed", "storage", "track")
@@ -63,7 +63,7 @@ def _as_list(value: Any) -> Any:
 class Ablation(Strict):
     """A base sequence, the keys that are changed in it, and the way through their values."""
 
-    name: str = Field(pattern=NAME, description="names the sweep, its folder, and its trials")
+    name: str = Field(pattern=NAME, max_length=LONGEST_NAME, description="names the sweep, its folder, and its trials")
     sequence: str = Field(description="YAML of the base sequence, relative to this file")
     space: dict[str, Dimension] = Field(default_factory=dict, description="swept keys of the sequence, dotted")
     seeds: list[Annotated[int, Field(ge=0)]] | None = Field(
@@ -76,7 +76,7 @@ class Ablation(Strict):
     reduction_factor: float = Field(2.0, gt=1, description="asha: the best 1 / reduction_factor of a rung continue")
     search: Literal["grid", "random", "optuna"] = Field("grid", description="how points of the space are chosen")
     trials: int | None = Field(None, ge=1, description="random, optuna: points to draw, each run under every seed")
-    search_seed: int = Field(0, ge=0, description="random, optuna: decides the points")
+    search_seed: int = Field(0, ge=0, le=4_000_000, description="random, optuna: decides the points")
     concurrency: int = Field(1, ge=1, description="trials at the same time")
     fail_fast: bool = Field(False, description="end the sweep when a trial fails")
 

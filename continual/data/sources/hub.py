@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from continual.config.paths import CORRECT_PATH, looks_like_path, offline
+from continual.config.paths import looks_like_path, missing_folder, offline
 from continual.contract.reading import Beginning
 from continual.contract.source import Document
 from continual.data.sources.bytes import COMPRESSED, opened
@@ -96,7 +96,7 @@ class HubSource(ColumnSource):
 
     def _check_name(self) -> None:
         if self.folder is None and looks_like_path(self.path):
-            raise ConfigurationError("path", f"there is no folder {self.path}", CORRECT_PATH)
+            raise ConfigurationError("path", *missing_folder(self.path))
         if self.folder is None and offline():
             problem = f"`{self.path}` is not a local folder, and HF_HUB_OFFLINE forbids to fetch it"
             raise ConfigurationError("path", problem, "give a local folder or unset HF_HUB_OFFLINE")

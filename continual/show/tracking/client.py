@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec
+from urllib.parse import unquote
 
 from continual.show.tracking.names import PARAM_CHARACTERS, TAG_CHARACTERS, clean, shorten
 from continual.show.tracking.registry import register
@@ -231,6 +232,6 @@ def _sqlite_file(uri: str) -> Path | None:
     """Return the absolute file of a `sqlite:///...` URI, with its folder made; None for any other tracker."""
     if not uri.startswith("sqlite:///"):
         return None
-    path = Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute()
+    path = Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     return path

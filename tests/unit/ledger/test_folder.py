@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
-from continual.ledger.folder import RunFolder, step_name, steps_in
+import pytest
+import sqlalchemy
+
+from continual.ledger.folder import RunFolder, default_tracking_uri, step_name, steps_in
+from continual.show.tracking.client import _sqlite_file
 
 
 def test_a_stage_lies_below_its_run() -> None:
@@ -18,3 +22,15 @@ def test_entries_are_found_by_step_whatever_else_is_there(tmp_path: Path) -> Non
     (tmp_path / step_name(3)).mkdir()
     assert list(steps_in(tmp_path, ".json")) == [9, 12]
     assert list(steps_in(tmp_path)) == [3]
+
+
+@pytest.mark.parametrize("name", ["a b", "a%20b", "a?b", "a#b", "100%", "ä"])
+def test_the_default_tracker_is_in_the_storage_whatever_its_name(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    engine = sqlalchemy.create_engine(default_tracking_uri(folder))
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text("create table t (x int)"))
+    engine.dispose()
+    assert (folder / "mlflow.db").is_file()
+    assert _sqlite_file(default_tracking_uri(folder)) == folder / "mlflow.db"
