@@ -47,7 +47,7 @@ def _check_number(name: str, number: Any, kinds: set[Any], bounded: bool) -> Non
     if isinstance(number, bool):
         raise PydanticCustomError("float_bool" if float in kinds else "int_bool", "a truth value is not a number")
     if isinstance(number, int | float) and not bounded:
-        largest = LARGEST_SEED if name.endswith(("seed", "seeds")) else LARGEST
+        largest: float = LARGEST_SEED if name.endswith(("seed", "seeds")) else LARGEST
         largest = LARGEST_FLOAT if float in kinds else largest
         if abs(number) > largest and abs(number) != float("inf"):
             raise PydanticCustomError("less_than_equal", "too large", {"le": largest})

@@ -77,9 +77,8 @@ def test_ray_data(local_ray: None, function: Callable[[Any], Any], sentence: str
 def test_an_actor_that_is_not_born(local_ray: None) -> None:
     import ray
 
-    assert describe(raised_by(lambda: ray.get(ray.remote(Unborn).remote().__call__.remote(1)))) == (
-        "RuntimeError: constructor"
-    )
+    unborn: Any = ray.remote(Unborn).remote()
+    assert describe(raised_by(lambda: ray.get(unborn.__call__.remote(1)))) == "RuntimeError: constructor"
 
 
 def test_a_killed_actor(local_ray: None) -> None:
@@ -89,7 +88,8 @@ def test_a_killed_actor(local_ray: None) -> None:
         def die(self) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    told = describe(raised_by(lambda: ray.get(ray.remote(Killed).remote().die.remote())))
+    killed: Any = ray.remote(Killed).remote()
+    told = describe(raised_by(lambda: ray.get(killed.die.remote())))
     assert told.startswith("a process of the run (Killed, process ")
     assert told.endswith(") was killed, or the machine ran out of memory")
 
