@@ -20,6 +20,7 @@ class StageView:
         batch_rows: Rows of the task in every optimizer step, over all workers.
         row_tokens: Tokens in a packed row.
         strategy: How a step is spread over the workers (`train.strategy`).
+        precision: In which the workers compute (`train.precision`).
         seed: The sequence's seed.
         random_start: Whether the sequence begins with random weights.
         has_prompts: Whether the stage's own documents may have prompts.
@@ -34,6 +35,7 @@ class StageView:
     batch_rows: int
     row_tokens: int
     strategy: str
+    precision: str
     seed: int
     random_start: bool
     has_prompts: bool

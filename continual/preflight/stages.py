@@ -18,6 +18,7 @@ def stage_view(sequence: Sequence, number: int, steps: int | None = None) -> Sta
         batch_rows=sequence.train.batch_rows,
         row_tokens=sequence.train.row_tokens,
         strategy=sequence.train.strategy,
+        precision=sequence.train.precision,
         seed=sequence.seed,
         random_start=sequence.model.type == "python",
         has_prompts=stage.data.has_prompts,

@@ -1,6 +1,7 @@
 """`weight: auto`: the dual step, its refusals, and the weight's way through training and resume."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,18 @@ AUTO = {"type": "context_free", "weight": "auto", "drift_budget": 0.1}
 def test_what_cannot_be_followed_is_refused(tmp_path: Path, mitigation: list[dict[str, Any]], reason: str) -> None:
     with pytest.raises(ConfigurationError, match=reason):
         check_methods(kit.sequence(tmp_path, mitigation), None)
+
+
+@pytest.mark.parametrize(("budget", "precision", "refused"), [
+    (1e-6, "bfloat16", True), (9e-4, "bfloat16", True), (1e-3, "bfloat16", False), (1e-6, "float32", False),
+])  # fmt: skip
+def test_a_budget_that_bfloat16_cannot_resolve_is_refused(
+    tmp_path: Path, budget: float, precision: str, refused: bool
+) -> None:
+    view = stage_view(kit.sequence(tmp_path, [AUTO]), 1)
+    mitigation = ContextFree.model_validate({**AUTO, "drift_budget": budget})
+    reason = mitigation.check(replace(view, precision=precision), [])
+    assert ("below what bfloat16 resolves" in (reason or "")) == refused
 
 
 def test_it_measures_on_8192_tokens_unless_told(tmp_path: Path) -> None:
