@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from continual.api import Mitigation, StageView
+from continual.api import Mitigation, StageView, digest
 
 
 class Lora(Mitigation):
@@ -23,7 +23,9 @@ class Lora(Mitigation):
     targets: list[str] | None = Field(
         None, min_length=1, description="endings of the names of the layers; null: every linear one but the head"
     )
-    seed: int = Field(0, ge=0, description="of the adapter's first values")
+    seed: int = Field(
+        0, ge=0, description="of the adapter's first values, together with the stage and the sequence's seed"
+    )
     from_stage: int | None = Field(None, ge=1, description="first stage; null: 1, refused there on random weights")
 
     def active(self, view: StageView) -> bool:
@@ -40,7 +42,7 @@ class Lora(Mitigation):
             )
         return None
 
-    def adapt(self, model: Any) -> Callable[[Any], Any]:
+    def adapt(self, model: Any, seed: int) -> Callable[[Any], Any]:
         import torch
         from peft import LoraConfig, LoraModel
 
@@ -52,6 +54,6 @@ class Lora(Mitigation):
         )
         # Equal first values on every rank and at every start, and the trainer's random numbers as they were.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+            torch.manual_seed(int(digest([seed, self.seed])[:12], 16))
             adapted = LoraModel(model, {"default": config}, "default")
         return lambda _: adapted.merge_and_unload()

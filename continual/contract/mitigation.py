@@ -127,8 +127,13 @@ class Mitigation(Strict):
 
     # In the workers -------------------------------------------------------------------------------------------------
 
-    def adapt(self, model: Any) -> Callable[[Any], Any] | None:
-        """Change the model in place; return how to undo that for the export (e.g. merge an adapter)."""
+    def adapt(self, model: Any, seed: int) -> Callable[[Any], Any] | None:
+        """Change the model in place; return how to undo that for the export (e.g. merge an adapter).
+
+        Args:
+            model: The loaded transformers model.
+            seed: Of this stage and sequence, equal on all ranks and at every start; for whatever is drawn.
+        """
         return None
 
     @property

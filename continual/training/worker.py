@@ -2,6 +2,7 @@
 
 import gc
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class Worker:
         model = load_model(job.model.path, "float32")
         check_head(model)
         for mitigation in job.mitigations:
-            mitigation.adapt(model)
+            mitigation.adapt(model, job.seed)
         freeze_unreached(model)
         autocast = torch.bfloat16 if job.train.precision == "bfloat16" else None
         module = LossModule(model.to(device).train(), job.train.loss_chunk_tokens, autocast)
@@ -124,7 +125,7 @@ class Worker:
         """Write the model as a folder for `from_pretrained`; called by all ranks."""
         state = self.strategy.full_state()
         if self.rank == 0 and state is not None:
-            adapt = [mitigation.adapt for mitigation in self.job.mitigations]
+            adapt = [partial(mitigation.adapt, seed=self.job.seed) for mitigation in self.job.mitigations]
             facts = {"steps": self.job.steps}
             export_model(self.job.model.path, self.job.tokenizer, state, folder, adapt, facts, self.job.ends)
         self.barrier()

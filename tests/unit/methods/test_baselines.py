@@ -1,6 +1,7 @@
 """Methods without training: which rows they choose, how they weigh them, what they refuse."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,7 @@ def test_a_merged_adapter_is_a_plain_model(tmp_path: Path, tied: bool) -> None:
     model = AutoModelForCausalLM.from_pretrained(ref.path)
     ids = torch.arange(12)[None]
     state = torch.get_rng_state()
-    undo = Lora(type="lora", rank=4, alpha=8).adapt(model)
+    undo = Lora(type="lora", rank=4, alpha=8).adapt(model, 1)
     assert torch.equal(state, torch.get_rng_state()), "the trainer's random numbers are as they were"
     torch.testing.assert_close(model(ids).logits, plain(ids).logits, rtol=0, atol=0)  # B = 0: nothing has changed
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
@@ -208,6 +209,23 @@ def test_a_merged_adapter_is_a_plain_model(tmp_path: Path, tied: bool) -> None:
     assert float((expected - plain(ids).logits).abs().max()) > 0.1
     for one in (merged, loaded):
         torch.testing.assert_close(one(ids).logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_an_adapter_begins_anew_in_every_stage_and_for_every_seed_and_equally_on_every_rank(tmp_path: Path) -> None:
+    ref = kit.model_ref(tmp_path / "model", 0, False)
+
+    def first_values(stage_seed: int, seed: int) -> dict[str, torch.Tensor]:
+        model = AutoModelForCausalLM.from_pretrained(ref.path)
+        Lora(type="lora", rank=4, seed=seed).adapt(model, stage_seed)
+        return {name: value for name, value in model.state_dict().items() if "lora_A" in name}
+
+    values = {(stage, seed): first_values(stage, seed) for stage in (1, 2, 1001) for seed in (0, 1)}
+    again = first_values(1, 0)
+    assert len(again) > 4
+    assert all(torch.equal(again[name], value) for name, value in values[1, 0].items())
+    for name in again:
+        for one, other in itertools.combinations(values.values(), 2):
+            assert not torch.equal(one[name], other[name]), name
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 1.0])
