@@ -24,6 +24,8 @@ LOSSES = {
     "left_out": "left out, not asked for",
 }
 """What is said of documents, by the key of the manifest that counts them."""
+COUNTED = ("read", "documents", *LOSSES, "skipped_for")
+"""The keys of a manifest that say what became of the documents."""
 
 
 @dataclass

@@ -6,8 +6,8 @@ from continual.contract.source import Source
 from continual.data.tally import MOST_REASONS
 from continual.errors import ConfigurationError
 
-FIRST = 20
-"""Documents that are checked."""
+FIRST = 200
+"""Documents that are checked, and that estimates are made from."""
 
 
 def check_source(key: str, source: Source, chat_template: bool | None) -> list[str]:

@@ -8,10 +8,9 @@ from pathlib import Path
 from continual.contract.example import Example
 from continual.contract.source import Source
 from continual.data.packing import best_fit
+from continual.preflight.check_data import FIRST
 from continual.preflight.tokenizer_facts import TokenizerFacts
 
-SAMPLE = 200
-"""Documents that are tokenized for an estimate."""
 SAMPLE_CHARACTERS = 200_000
 HASH_BYTES = 256 << 20
 """Larger sources are not hashed to look for their stored rows; the run itself does."""
@@ -35,7 +34,7 @@ def stored_rows(store: Path, source: Source, row_tokens: int) -> int | None:
 
 def estimated_rows(source: Source, tokenizer: TokenizerFacts | None, row_tokens: int) -> tuple[int | None, str]:
     """Return about how many rows the source makes, None if that is unknown, and a warning or ""."""
-    first = source.first("data", SAMPLE)
+    first = source.first("data", FIRST)
     others = first.selection.left_out + len(first.skipped)
     total = count_documents(source, len(first.found) / max(1, len(first.found) + others))
     encoder = tokenizer.tokenizer if tokenizer else None

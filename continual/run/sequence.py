@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from continual.models import check_start, model_hash, start_model
 from continual.preflight.estimate import epoch_steps
 from continual.preflight.stages import stage_view
 from continual.run.events import stage_numbers, stage_tags, started, streams, version
+from continual.run.read import Data
 from continual.run.reuse import trained_once
 from continual.run.services import StageContext
 from continual.run.stage import build_job
@@ -57,7 +57,6 @@ class Run:
     tracker: Tracker
     cluster_cpus: float
     after_stage: Callable[[int], None] = lambda stage: None
-    texts: dict[str, Artefact] = field(default_factory=dict)
     earlier: list[StageRecord] = field(default_factory=list)
 
     @contextmanager
@@ -80,10 +79,10 @@ def run_sequence(run: Run) -> dict[str, Any]:
     sequence, ledger = run.sequence, run.ledger
     with run.phase("start", 0):
         start = _start(run)
+    data = Data(sequence, run.store, ledger, run.terminal, start.path)
     with run.phase("data", 0):
-        for text in sequence.evaluate.texts:
-            run.texts[text.name] = _rows(run, 0, f"text {text.name}", text.data, start)
-    scorer = Scorer(run.store, sequence, run.texts, threads=_cores())
+        data.read()
+    scorer = Scorer(run.store, sequence, data.texts, threads=_cores())
     facts = {"versions": versions(PACKAGES), "git": git_state(Path.cwd())}
     write_atomic(run.folder.versions, json.dumps(facts, indent=1))
     ledger.add("started", **started(sequence, run.resolved, start, facts["git"], run.folder))
@@ -92,7 +91,7 @@ def run_sequence(run: Run) -> dict[str, Any]:
     for stage in range(1, len(sequence.stages) + 1):
         done = ledger.find("stage_done", stage=stage)
         if done is None:
-            done = _stage(run, scorer, stage, start, current)
+            done = _stage(run, scorer, stage, start, current, data.stages[stage])
         rows = Artefact("rows", done["rows"], str(run.store.root))
         current = ModelRef(done["model"], done["hash"])
         declared = sequence.stages[stage - 1]
@@ -123,23 +122,6 @@ def _start(run: Run) -> ModelRef:
     return start
 
 
-def _rows(run: Run, stage: int, title: str, source: Any, start: ModelRef) -> Artefact:
-    from continual.data.prepare import prepare_rows
-
-    name = "start" if stage == 0 else f"stage {stage} {run.sequence.stages[stage - 1].name}"
-    with run.terminal.step(f"{name}: read {title}") as step:
-        try:
-            progress = partial(step.update, extra="documents")
-            rows = prepare_rows(run.store, source, start.path, run.sequence.train.row_tokens, progress)
-        except ConfigurationError as error:
-            raise error.within(f"stages.{stage - 1}.data" if stage else f"evaluate.texts ({title})") from error
-        manifest = rows.manifest()
-        lost = [f"{manifest[key]} documents {key}" for key in ("dropped", "cut", "empty") if manifest.get(key)]
-        counts = manifest["counts"]
-        step.note(f"{counts['rows']} rows, {counts['tokens']} tokens" + "".join(f", {text}" for text in lost))
-    return rows
-
-
 def _score(run: Run, scorer: Scorer, stage: int, name: str, model: ModelRef) -> dict[str, Any]:
     known = run.ledger.find("scored", stage=stage, model=model.hash)
     if known is None:
@@ -152,11 +134,11 @@ def _score(run: Run, scorer: Scorer, stage: int, name: str, model: ModelRef) -> 
     return known
 
 
-def _stage(run: Run, scorer: Scorer, stage: int, start: ModelRef, stage_start: ModelRef) -> dict[str, Any]:
+def _stage(
+    run: Run, scorer: Scorer, stage: int, start: ModelRef, stage_start: ModelRef, rows: Artefact
+) -> dict[str, Any]:
     """Run one stage as a transaction: everything before the `stage_done` line can be repeated."""
     sequence, declared = run.sequence, run.sequence.stages[stage - 1]
-    with run.phase("data", stage):
-        rows = _rows(run, stage, "task", declared.data, start)
     total = rows.manifest()["counts"]["rows"]
     steps = declared.steps or epoch_steps(declared.epochs or 1.0, total, sequence.train.batch_rows)
     view = stage_view(sequence, stage, steps)

@@ -26,6 +26,11 @@ def token_counts(folder: RunFolder, sequence: Sequence, ledger: Ledger, store: P
     return {"generated_tokens": made, "reused_tokens": found - made, "trained_tokens": trained, "task_tokens": task}
 
 
+def _documents(event: dict[str, Any]) -> dict[str, Any]:
+    """Return what a `read` event says of the documents of a source."""
+    return {key: value for key, value in event.items() if key not in ("event", "time", "rows")}
+
+
 def summarise(
     folder: RunFolder, sequence: Sequence, ledger: Ledger, store: Path, mlflow_run_id: str | None
 ) -> dict[str, Any]:
@@ -47,6 +52,7 @@ def summarise(
         "reused_stages": [sequence.stages[event["stage"] - 1].name for event in ledger.all("reused")],
         "samples": sorted({name for event in ledger.all("prepared") for name in event["samples"]}),
         "unit": units_of(matrix),
+        "documents": list({event["key"]: _documents(event) for event in ledger.all("read")}.values()),
         "candidates": [{key: event[key] for key in ("stage", "name", "scores")} for event in ledger.all("candidate")],
     }
     write_atomic(folder.summary, json.dumps(summary, indent=1))

@@ -37,6 +37,7 @@ class Stepper:
         """Make optimizer step `step` (0-based); return its record, and whether all ranks should stop after it."""
         train = self.job.train
         counts, tokens, stopping = self.counts(batch, stop)
+        self.check(step, counts)
         losses = self.forward_backward(batch, counts)
         if self.penalties:
             added = self.strategy.add_penalties(self.penalties)
@@ -65,6 +66,15 @@ class Stepper:
         *counts, stops = self.summed(torch.tensor([*local, float(stop)], dtype=torch.float64)).tolist()
         names = [stream.name for stream in self.job.streams]
         return dict(zip(names, counts, strict=True)), sum(counts), stops > 0
+
+    def check(self, step: int, counts: dict[str, float]) -> None:
+        """Raise ContinualError if nothing is learned in a step, or nothing of a stream whose tokens nobody weighs."""
+        for stream in self.job.streams:
+            if not counts[stream.name] and not (stream.token_weights and any(counts.values())):
+                raise ContinualError(
+                    f"`{stream.name}` has no position to learn from in step {step + 1}; "
+                    f"check its data, or what weighs its tokens"
+                )
 
     def forward_backward(self, batch: Batch, counts: dict[str, float]) -> dict[str, float]:
         """Accumulate the gradients of all streams; return each stream's global mean loss in nats per token."""

@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from continual.data.tally import LOSSES
 from continual.forgetting.figures import FIGURES
 from continual.show.progress import duration
 from continual.show.report.draw import Plot
@@ -32,6 +33,8 @@ def render(runs: Sequence[RunData], labels: Sequence[str], **content: Any) -> st
         figures=FIGURES,
         token_keys=TOKENS | {"task_tokens": "of these, the tasks' own"},
         forgotten=dict.fromkeys(task for run in runs for task, lost in _lost(run).items() if lost is not None),
+        documented=[run for run in runs if run.summary.get("documents")],
+        document_keys={"read": "read", "documents": "pieces trained", **LOSSES},
         units={task: unit for run in runs for task, unit in run.summary.get("unit", {}).items()},
         phases=dict.fromkeys(phase for run in runs for phase in run.summary["seconds"]),
         **content,
