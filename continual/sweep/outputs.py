@@ -11,12 +11,12 @@ from continual.config.schema import Track
 from continual.show import plots
 from continual.store.files import write_atomic
 from continual.sweep.points import described, label, short_keys
-from continual.sweep.results import Outcome, PointResult, best_of, point_results
+from continual.sweep.results import LEAST_GAIN, Outcome, PointResult, best_of, point_results
 from continual.sweep.spec import Ablation, LoadedAblation
 from continual.sweep.trials import NEW, OLD, higher_is_better
 
 TITLES = {OLD: "old score", NEW: "new score"}
-FRONT = "*"
+FRONT, LITTLE = "*", "learned little"
 COLOR = plots.COLORS[0]
 
 
@@ -38,6 +38,9 @@ def report(ablation: Ablation, outcomes: list[Outcome], points: list[PointResult
     lines = table(ablation, points)
     if any(point.front for point in points):
         lines += ["", f"{FRONT} no other point is better on the old score and the new one (see pareto.png)"]
+    if not all(point.learned for point in points):
+        part = f"less than {LEAST_GAIN:.0%} of what the point that learned most gained"
+        lines += ["", f"{LITTLE}: its stages' tasks gained {part}; it has little to forget, and is never the best"]
     if best := best_of(points):
         direction = "highest" if higher_is_better(ablation.metric[0]) else "lowest"
         lines += ["", f"best: the {direction} {ablation.metric[0]}, {described(best.point)}"]
@@ -59,7 +62,7 @@ def table(ablation: Ablation, points: list[PointResult]) -> list[str]:
     columns = [name for name in wanted if any(name in point.values for point in points)]
     rows = [[*short_keys(ablation.space).values(), "seeds", *(TITLES.get(name, name) for name in columns), ""]]
     for point in points:
-        marks = [FRONT] * point.front + ["best"] * point.best
+        marks = [FRONT] * point.front + ["best"] * point.best + [LITTLE] * (not point.learned)
         seeds = str(point.n) if point.n == point.of else f"{point.n} of {point.of}"
         cells = [_cell(point.values.get(name)) for name in columns]
         rows.append([*(label(value) for value in point.point.values()), seeds, *cells, " ".join(marks)])
@@ -145,6 +148,8 @@ def as_json(outcomes: list[Outcome], points: list[PointResult], metrics: list[st
                 "n": point.n,
                 "mean": {name: mean for name, (mean, _) in point.values.items()},
                 "stderr": {name: error for name, (_, error) in point.values.items()},
+                "gain": point.gain,
+                "learned": point.learned,
                 "front": point.front,
                 "best": point.best,
             }

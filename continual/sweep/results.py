@@ -16,30 +16,39 @@ from continual.sweep.points import Point
 from continual.sweep.state import Stopped
 from continual.sweep.trials import NEW, OLD, Trial, higher_is_better
 
+LEAST_GAIN = 0.5
+"""The part of the largest gain below which a point has learned little, and is never the best one."""
+
 
 @dataclass(frozen=True)
 class Outcome:
     """The state of a trial: `done`, `stopped`, `failed` or `waiting` (interrupted or not yet begun), with its reason.
 
     `values` of a trial that is done are the figures, the final score of every task by the task's name, and the old and
-    the new score; those without anything to average are left out.
+    the new score; those without anything to average are left out. `gain` is what its stages' tasks gained (`gain_of`).
     """
 
     trial: Trial
     state: str
     why: str = ""
     values: dict[str, float] = field(default_factory=dict)
+    gain: float | None = None
     summary: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class PointResult:
-    """A point with {name of a value: (mean over the `n` of its `of` seeds that are done, standard error)}."""
+    """A point with {name of a value: (mean over the `n` of its `of` seeds that are done, standard error)}.
+
+    `gain` is the mean of its trials'. `learned` is false if that is less than LEAST_GAIN of the largest one.
+    """
 
     point: Point
     n: int
     of: int
     values: dict[str, tuple[float, float | None]]
+    gain: float | None = None
+    learned: bool = True
     front: bool = False
     best: bool = False
 
@@ -48,7 +57,8 @@ def outcome(trial: Trial, stopped: Mapping[str, Stopped], failed: Mapping[str, s
     """Return the outcome of a trial from its run's folder, and from the stops and failures that are known by name."""
     summary = finished(trial.loaded.run_folder, trial.loaded)
     if summary is not None:
-        return Outcome(trial, "done", "", values_of(trial.loaded.sequence, summary), summary)
+        sequence = trial.loaded.sequence
+        return Outcome(trial, "done", "", values_of(sequence, summary), gain_of(sequence, summary), summary)
     if trial.name in stopped:
         return Outcome(trial, "stopped", str(stopped[trial.name]))
     if trial.name in failed:
@@ -62,6 +72,18 @@ def values_of(sequence: Sequence, summary: Mapping[str, Any]) -> dict[str, float
     final = {task: score.score for task, score in read_matrix(summary["matrix"])[-1].scores.items()}
     values = {**final, **{name: summary[name] for name in FIGURES}, **_old_and_new(sequence, final, summary["unit"])}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def gain_of(sequence: Sequence, summary: Mapping[str, Any]) -> float | None:
+    """Return by how much the stages raised the scores of their own tasks, each in its stage; None without tasks.
+
+    A model that learned nothing has nothing to forget: without this number, it would have the lowest forgetting.
+    """
+    rows = {row.stage: row.scores for row in read_matrix(summary["matrix"])}
+    stages = [(task, stage) for stage, tasks in enumerate(Measured.of(sequence).stage_tasks, 1) for task in tasks]
+    if not stages or any(task not in rows.get(row, {}) for task, stage in stages for row in (0, stage)):
+        return None
+    return fmean(rows[stage][task].score - rows[0][task].score for task, stage in stages)
 
 
 def _old_and_new(sequence: Sequence, final: Mapping[str, float], units: Mapping[str, str]) -> dict[str, float | None]:
@@ -120,7 +142,7 @@ def point_results(outcomes: list[Outcome], metrics: list[str]) -> list[PointResu
     """Return the points in the order of their first trial; mark the best one and the Pareto front of old and new score.
 
     Only the points with the most seeds done are compared. The best one has the best mean of the first metric; the
-    second metric decides between equals.
+    second metric decides between equals. A point that learned little is never the best one.
     """
     groups: dict[str, list[Outcome]] = {}
     for each in outcomes:
@@ -130,13 +152,18 @@ def point_results(outcomes: list[Outcome], metrics: list[str]) -> list[PointResu
         done = [each.values for each in group if each.state == "done"]
         names = [name for name in (done[0] if done else ()) if all(name in values for values in done)]
         means = {name: mean_error([values[name] for values in done]) for name in names}
-        results.append(PointResult(group[0].trial.point, len(done), len(group), means))
+        gains = [each.gain for each in group if each.gain is not None]
+        gain = fmean(gains) if gains else None
+        results.append(PointResult(group[0].trial.point, len(done), len(group), means, gain))
     most = max((point.n for point in results), default=0)
     complete = [point for point in results if point.n == most and most]
     pairs = [point for point in complete if OLD in point.values and NEW in point.values]
     for i in pareto_front([(point.values[OLD][0], point.values[NEW][0]) for point in pairs]):
         pairs[i].front = True
-    ranked = [point for point in complete if all(metric in point.values for metric in metrics)]
+    largest = max((point.gain for point in complete if point.gain is not None), default=0.0)
+    for point in complete:
+        point.learned = point.gain is None or point.gain >= LEAST_GAIN * largest
+    ranked = [point for point in complete if point.learned and all(metric in point.values for metric in metrics)]
     if ranked:
         signs = {metric: 1.0 if higher_is_better(metric) else -1.0 for metric in metrics}
         max(ranked, key=lambda point: [sign * point.values[metric][0] for metric, sign in signs.items()]).best = True

@@ -39,22 +39,29 @@ def base_sequence(project: Path, *changes: str) -> Any:
     return load_sequence(project / "seq.yaml", list(changes)).sequence
 
 
-def summary(final: dict[str, float], **figures: Any) -> dict[str, Any]:
+def summary(final: dict[str, float], earlier: list[dict[str, float]] | None = None, **figures: Any) -> dict[str, Any]:
+    """The summary of a run of two stages with these final scores; `earlier`: those of the start and of stage 1."""
     empty = dict.fromkeys(
         ["average_score", "forgetting", "forgetting_old", "backward_transfer", "forward_transfer", "learning_accuracy"]
     )
-    scores = {task: {"score": score} for task, score in final.items()}
+    rows = [*enumerate(earlier or []), (2, final)]
+    matrix = [
+        {"stage": stage, "name": "", "scores": {task: {"score": score} for task, score in row.items()}}
+        for stage, row in rows
+    ]
     return {
-        **empty, "status": "done", "matrix": [{"stage": 2, "name": "", "scores": scores}],
+        **empty, "status": "done", "matrix": matrix,
         "unit": dict.fromkeys(final, "nats"),
         "stages": ["one", "two"], "reused_stages": [], "samples": [], "mlflow_run_id": None, **figures,
     }  # fmt: skip
 
 
-def finish(trial: Trial, final: dict[str, float], **figures: Any) -> None:
+def finish(
+    trial: Trial, final: dict[str, float], earlier: list[dict[str, float]] | None = None, **figures: Any
+) -> None:
     folder = trial.loaded.run_folder
     folder.mkdir(parents=True)
-    (folder / "summary.json").write_text(json.dumps(summary(final, **figures)))
+    (folder / "summary.json").write_text(json.dumps(summary(final, earlier, **figures)))
     with Ledger(folder) as ledger:
         ledger.run_id()
         ledger.add("closed")

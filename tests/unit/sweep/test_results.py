@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from continual.errors import ConfigurationError
-from continual.sweep.outputs import table
+from continual.sweep.outputs import report, table
 from continual.sweep.results import (
     Outcome,
+    gain_of,
     history,
     mean_error,
     mean_score,
@@ -90,6 +91,33 @@ def test_equal_points_are_decided_by_the_second_metric(project: Path) -> None:
     assert [point.best for point in points] == [False, True, False]
     assert all(point.front for point in points)
     assert table(source.ablation, points)[2].split("|")[2].strip() == "1"
+
+
+def test_a_point_that_learned_nothing_is_never_the_best(project: Path) -> None:
+    """Its forgetting is the lowest because it had nothing to forget."""
+    source, _, trials = swept(project, seeds=[0], metric="forgetting")
+    start = {"a": 0.1, "b": 0.1}
+    # After stage 1, and at the end: `a` is learned in stage 1, `b` in stage 2.
+    scores = [({"a": 0.1, "b": 0.1}, {"a": 0.1, "b": 0.1}), ({"a": 0.9, "b": 0.1}, {"a": 0.7, "b": 0.8}),
+              ({"a": 0.9, "b": 0.1}, {"a": 0.2, "b": 0.9})]  # fmt: skip
+    for trial, (first, final) in zip(trials, scores, strict=True):
+        finish(trial, final, [start, first], forgetting=first["a"] - final["a"])
+    outcomes = [outcome(trial, {}, {}) for trial in trials]
+    points = point_results(outcomes, ["forgetting"])
+    assert [point.values["forgetting"][0] for point in points] == pytest.approx([0.0, 0.2, 0.7])
+    assert [point.gain for point in points] == pytest.approx([0.0, 0.75, 0.8])
+    assert [point.learned for point in points] == [False, True, True]
+    assert [point.best for point in points] == [False, True, False]
+    text = report(source.ablation, outcomes, points)
+    assert "learned little: its stages' tasks gained less than 50% of what" in text
+    assert [line.rstrip(" |").endswith("learned little") for line in text.splitlines()[2:5]] == [True, False, False]
+
+
+def test_nats_below_zero_have_a_gain(project: Path) -> None:
+    sequence = base_sequence(project)
+    final, start, first = {"a": -2.5, "b": -1.0}, {"a": -4.0, "b": -5.0}, {"a": -1.0, "b": -4.5}
+    assert gain_of(sequence, summary(final, [start, first])) == pytest.approx(((-1.0 + 4.0) + (-1.0 + 5.0)) / 2)
+    assert gain_of(sequence, summary(final)) is None
 
 
 def test_the_stages_of_an_unfinished_trial_are_read_from_its_ledger(project: Path) -> None:
