@@ -16,6 +16,7 @@ from continual.config.paths import resolve_paths, resolve_storage
 from continual.config.problems import explain, with_override
 from continual.config.renames import rename_keys
 from continual.config.schema import Sequence
+from continual.config.task_files import expand_tags
 from continual.config.yaml_text import read_yaml
 from continual.errors import ConfigurationError, naming_file
 
@@ -87,6 +88,7 @@ def load_sequence(
     typed_here = any(override.path == ("storage",) for override in applied)
     with naming_file(file):
         raw["storage"] = resolve_storage(raw["storage"], Path.cwd() if typed_here else full.parent)
+    notes += expand_tags(raw)
     try:
         sequence = Sequence.model_validate(raw)
     except ValidationError as error:

@@ -49,7 +49,7 @@ def find_function(key: str, reference: str) -> None:
     except (SyntaxError, ValueError, OSError) as error:
         problem = f"`{module}` cannot be read ({one_line(error)})"
         raise ConfigurationError(key, problem, "correct that module") from error
-    names = _names(tree)
+    names = defined_names(tree)
     if name not in names and "*" not in names:
         raise _no_function(key, module, name, names)
 
@@ -113,7 +113,7 @@ def _no_function(key: str, module: str, name: str, known: list[str]) -> Configur
     return ConfigurationError(key, f"`{module}` has no function `{name}`", fix)
 
 
-def _names(tree: ast.Module) -> list[str]:
+def defined_names(tree: ast.Module) -> list[str]:
     """Return all names that a module defines or imports at any depth; `*` if it imports all names of another one."""
     names = []
     for node in ast.walk(tree):

@@ -59,7 +59,8 @@ class ModelSource(Strict):
 class EvaluationTask(Strict):
     """One lm-eval task, as a mapping or as its name alone.
 
-    A metric is also taken as lm-eval prints it: `acc,none` is the metric `acc` with the filter `none`.
+    A tag of lm-eval (`ai2_arc`) stands for the tasks that have it. A metric is also taken as lm-eval prints it:
+    `acc,none` is the metric `acc` with the filter `none`.
     """
 
     name: str = Field(description="as lm-eval lists it")

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from continual.config.task_files import TaskFiles
 from continual.errors import ContinualError, describe
 from continual.evaluation import names
-from continual.evaluation.check import own_names
 from continual.forgetting import Score, Scores
 
 BOOTSTRAP = 1000
@@ -50,8 +50,8 @@ class Harness:
 
         self.evaluate, self.tasks = dict(evaluate), names.plan_tasks(tasks)
         folder = self.evaluate.get("include_path")
-        own = own_names(folder)
-        defaults = any(own.get(task["name"]) != "task" for task in self.tasks)
+        own = TaskFiles(folder).own
+        defaults = any(task["name"] not in own or own[task["name"]].kind != "task" for task in self.tasks)
         with quiet():
             self.manager = TaskManager(include_path=folder, include_defaults=defaults)
 
@@ -106,7 +106,9 @@ class Harness:
         """Return the score of one task or group."""
         name = task["name"]
         reported = results["results"].get(name, {})
-        choice = names.choose(name, reported, results["higher_is_better"].get(name, {}), task["metric"], task["filter"])
+        members = results["group_subtasks"]
+        higher = names.directions(name, results["higher_is_better"], members)
+        choice = names.choose(name, reported, higher, task["metric"], task["filter"], members.get(name, []))
         return names.score(name, reported, choice, documents(name, results))
 
 

@@ -6,11 +6,12 @@ Of several filters: the one asked for, else `none`, else the first that lm-eval 
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
+from continual.config.task_files import some
 from continual.errors import ConfigurationError, ContinualError
 from continual.forgetting import Score
 
@@ -67,22 +68,43 @@ def metrics(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(metric, name) for metric, name in pairs if not metric.endswith("_stderr")]
 
 
+def directions(
+    name: str, higher_is_better: Mapping[str, Mapping[str, bool | None]], members: Mapping[str, Sequence[str]]
+) -> dict[str, bool | None]:
+    """Return by metric whether more is better in a task or group, None where its members do not agree.
+
+    lm-eval says it for tasks, and for groups of tasks; for groups of groups (mmlu) it says nothing (0.4.13).
+    """
+    if name not in members:
+        return dict(higher_is_better.get(name, {}))
+    merged: dict[str, bool | None] = {}
+    for member in members[name]:
+        for metric, higher in directions(member, higher_is_better, members).items():
+            merged[metric] = higher if merged.get(metric, higher) == higher else None
+    return merged
+
+
 def choose(
     task: str,
     result: Mapping[str, Any],
     higher_is_better: Mapping[str, bool | None],
     metric: str | None = None,
     filter: str | None = None,
+    members: Sequence[str] = (),
 ) -> Choice:
     """Choose how to score `task` from its entries in lm-eval's `results` and `higher_is_better`.
 
-    `metric`, `filter`: what the configuration asks for. Raises ConfigurationError, listing what lm-eval reports, if
+    `metric`, `filter`: what the configuration asks for. `members`: of a group, for the message.
+
+    Raises ConfigurationError, listing what lm-eval reports, if
     that is not reported, if nothing decides between several metrics, or if lm-eval does not say which direction is
     better.
     """
     pairs = metrics(result)
     if not pairs:
-        raise ConfigurationError("tasks", f"lm-eval reports no metric for `{task}`", "list its members instead")
+        what = "the group" if members else "the task"
+        fix = f"list its members instead: {some(list(members))}" if members else "correct its `metric_list`"
+        raise ConfigurationError("tasks", f"lm-eval reports no metric for {what} `{task}`", fix)
     listed = "lm-eval reports " + ", ".join(f"{name} (filter {kind})" for name, kind in pairs)
     names = list(dict.fromkeys(name for name, kind in pairs if filter in (None, kind)))
     if not names:

@@ -3,7 +3,7 @@
 from continual.config.load import Loaded
 from continual.errors import naming_file
 from continual.preflight.check_data import check_source
-from continual.preflight.check_evaluation import check_evaluation
+from continual.preflight.check_evaluation import check_evaluation, check_metrics
 from continual.preflight.check_methods import check_methods, check_start_tokens
 from continual.preflight.check_model import check_loading, check_model
 from continual.preflight.check_training import check_storage, check_training
@@ -33,4 +33,4 @@ def check(loaded: Loaded) -> list[str]:
             notes += check_source(f"stages.{number}.data", stage.data, chat)
         notes += check_methods(sequence, tokenizer)
         notes += check_evaluation(sequence, tokenizer)
-        return notes + check_loading(sequence)
+        return notes + check_metrics(sequence) + check_loading(sequence)

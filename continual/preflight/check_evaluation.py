@@ -1,14 +1,15 @@
 """Checks of what is measured: every task exists, has one column of scores, and shares its mean's unit."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
-from continual.config.measured import measured_keys
+from continual.config.measured import evaluation_tasks, measured_keys
 from continual.config.paths import CORRECT_PATH
 from continual.config.schema import EvaluationTask, Sequence
+from continual.config.task_files import TaskFiles, some
 from continual.errors import ConfigurationError
-from continual.evaluation.check import unknown_tasks
-from continual.evaluation.names import TEXT_UNIT, unit
+from continual.evaluation.names import TEXT_UNIT, Choice, choose, directions, unit
 from continual.preflight.check_data import check_source
 from continual.preflight.tokenizer_facts import TokenizerFacts
 
@@ -24,31 +25,77 @@ def check_evaluation(sequence: Sequence, tokenizer: TokenizerFacts | None) -> li
             raise ConfigurationError("evaluate.every", problem, "name tasks or remove the key")
         notes.append("nothing is measured: no stage has `tasks`, and there are no `evaluate.old_tasks` or `texts`")
     texts = {text.name for text in evaluate.texts}
-    check_units([(f"stages.{n}.tasks", t) for n, stage in enumerate(sequence.stages) for t in stage.tasks], texts)
+    check_units(_of_stages(sequence), texts)
     check_units([("evaluate.old_tasks", task) for task in evaluate.old_tasks], texts)
     for number, text in enumerate(evaluate.texts):
         chat = tokenizer.chat_template if tokenizer else None
         notes += check_source(f"evaluate.texts.{number}.data", text.data, chat)
     if evaluate.include_path is not None and not Path(evaluate.include_path).is_dir():
         raise ConfigurationError("evaluate.include_path", f"there is no folder {evaluate.include_path}", CORRECT_PATH)
-    for name, near in unknown_tasks([name for name in places if name not in texts], evaluate.include_path):
-        other = "name one of lm-eval's tasks, or give your task's folder as `evaluate.include_path`"
-        fix = f"did you mean `{near}`?" if near else other
-        raise ConfigurationError(places[name], f"there is no evaluation task `{name}`", fix)
+    files = TaskFiles(evaluate.include_path)
+    for name in places:
+        if name not in texts and files.find(name) is None:
+            other = "name one of lm-eval's tasks, or give your task's folder as `evaluate.include_path`"
+            fix = f"did you mean `{near}`?" if (near := files.near(name)) else other
+            raise ConfigurationError(places[name], f"there is no evaluation task `{name}`", fix)
     return notes
 
 
-def check_units(tasks: list[tuple[str, EvaluationTask]], texts: Collection[str] = ()) -> None:
+def check_metrics(sequence: Sequence) -> list[str]:
+    """Return notes. Raise ConfigurationError for a task that lm-eval cannot load, or that has no score of its own.
+
+    Imports lm-eval, which takes about a second. What lm-eval will report is told from the YAML of the tasks, and the
+    score is chosen among that as the run chooses it.
+    """
+    tasks = evaluation_tasks(sequence)
+    if not tasks:
+        return []
+    from continual.evaluation.predict import predict
+
+    places = _places(sequence)
+    predicted = predict({task.name: places[task.name] for task in tasks}, sequence.evaluate.include_path)
+    choices = {}
+    for task in tasks:
+        if task.name in predicted.uncertain:
+            continue
+        reported = predicted.results.get(task.name, {})
+        higher = directions(task.name, predicted.higher_is_better, predicted.members)
+        try:
+            members = predicted.members.get(task.name, [])
+            choices[task.name] = choose(task.name, reported, higher, task.metric, task.filter, members)
+        except ConfigurationError as error:
+            raise ConfigurationError(places[task.name], error.problem, error.fix) from error
+    texts = {text.name for text in sequence.evaluate.texts}
+    check_units(_of_stages(sequence), texts, choices)
+    check_units([("evaluate.old_tasks", task) for task in sequence.evaluate.old_tasks], texts, choices)
+    unknown = [task.name for task in tasks if task.name in predicted.uncertain]
+    when = "it is checked when the start model is scored"
+    return [f"Python of the task decides what lm-eval reports for {some(unknown)}: {when}"] if unknown else []
+
+
+def _of_stages(sequence: Sequence) -> list[tuple[str, EvaluationTask]]:
+    return [(f"stages.{number}.tasks", task) for number, stage in enumerate(sequence.stages) for task in stage.tasks]
+
+
+def check_units(
+    tasks: list[tuple[str, EvaluationTask]],
+    texts: Collection[str] = (),
+    choices: Mapping[str, Choice] = MappingProxyType({}),
+) -> None:
     """Raise ConfigurationError if the tasks of a mean, each with its key, are scored in different units.
 
-    Only lm-eval knows the metric of a task for which the YAML names none: its unit is checked when the start model is
-    scored. `texts` are the names of tasks that are texts.
+    Args:
+        tasks: The tasks, each with its key.
+        texts: Names of tasks that are texts.
+        choices: What scores a task. One that is not there and for which the YAML names no metric is left to the
+            scores of the start model.
     """
     first: tuple[str, str] | None = None
     for key, task in tasks:
-        if task.name not in texts and task.metric is None:
+        if task.name not in texts and task.metric is None and task.name not in choices:
             continue
-        task_unit = TEXT_UNIT if task.name in texts else unit(str(task.metric))
+        chosen = choices.get(task.name)
+        task_unit = TEXT_UNIT if task.name in texts else chosen.unit if chosen else unit(str(task.metric))
         first = first or (task.name, task_unit)
         if task_unit != first[1]:
             problem = f"`{task.name}` is scored in {task_unit} and `{first[0]}` in {first[1]}: a mean would mix units"

@@ -1,15 +1,11 @@
-"""Which number of an lm-eval result is the score, and the check of task names."""
+"""Which number of an lm-eval result is the score, and which way it counts."""
 
 import math
-import subprocess
-import sys
-import time
 
 import pytest
 
 from continual.errors import ConfigurationError, ContinualError
-from continual.evaluation.check import unknown_tasks
-from continual.evaluation.names import choose, plan_tasks, score, unit
+from continual.evaluation.names import choose, directions, plan_tasks, score, unit
 from continual.forgetting import Score
 
 GSM8K = {
@@ -78,34 +74,16 @@ def test_a_task_is_planned_once_and_with_one_metric():
         plan_tasks([b, {"name": "b", "metric": "acc_norm"}])
 
 
-def test_known_and_unknown_task_names():
-    assert unknown_tasks(["arc_easy", "blimp_principle_A_case_1", "mmlu", "gsm8k"]) == []
-    assert unknown_tasks(["arc_esy", "arc_easy"]) == [("arc_esy", "arc_easy")]
-    assert unknown_tasks(["nothing like any task at all"]) == [("nothing like any task at all", None)]
-    assert [name for name, _ in unknown_tasks(["ai2_arc"])] == ["ai2_arc"]  # a tag: no score of its own
+def test_the_direction_of_a_group_of_groups_is_its_tasks():
+    higher = {"a": {"acc": True}, "b": {"acc": True, "ppl": False}, "c": {"acc": False}}
+    members = {"all": ["inner", "b"], "inner": ["a"], "odd": ["a", "c"]}
+    assert directions("all", higher, members) == {"acc": True, "ppl": False}
+    assert directions("odd", higher, members) == {"acc": None}
+    assert directions("a", higher, members) == {"acc": True}
 
 
-def test_own_task_files(tmp_path):
-    (tmp_path / "deep").mkdir()
-    (tmp_path / "deep" / "one.yaml").write_text("include: base\ntask: 'my_task'  # mine\n")
-    (tmp_path / "two.yaml").write_text('"task": "my_other"\r\noutput_type: x\n')
-    (tmp_path / "group.yaml").write_text("group: my_group\ntask:\n  - my_task\n  - task: inner\n")
-    (tmp_path / "not.txt").write_text("task: hidden\n")
-    assert unknown_tasks(["my_task", "my_other", "my_group"], str(tmp_path)) == []
-    assert unknown_tasks(["my_tusk"], str(tmp_path)) == [("my_tusk", "my_task")]
-    assert [n for n, _ in unknown_tasks(["hidden", "inner"], str(tmp_path))] == ["hidden", "inner"]
-    with pytest.raises(ConfigurationError, match=r"evaluate\.include_path"):
-        unknown_tasks(["my_task"], str(tmp_path / "absent"))
-
-
-def test_the_check_is_quick_and_loads_neither_torch_nor_lm_eval():
-    """Measured in CPU time, because the machine may be busy: 0.2 s for a name that is nowhere."""
-    unknown_tasks(["no_such_task"])
-    started = time.process_time()
-    unknown_tasks(["no_such_task"])
-    assert time.process_time() - started < 0.5
-    code = (
-        "import sys; from continual.evaluation import check, names; check.unknown_tasks(['arc_easy', 'x']);"
-        "assert not {'torch', 'ray', 'lm_eval', 'datasets', 'transformers'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_a_group_without_a_number_names_its_members():
+    with pytest.raises(ConfigurationError, match=r"for the group `g`; list its members instead: a, b$"):
+        choose("g", {"alias": "g"}, {}, members=["a", "b"])
+    with pytest.raises(ConfigurationError, match=r"for the task `t`; correct its `metric_list`$"):
+        choose("t", {"alias": "t"}, {})

@@ -1,0 +1,219 @@
+"""The files that define lm-eval tasks: found by name, read as lm-eval reads them. Imports no lm-eval.
+
+lm-eval's own index parses 14,000 YAML files in six seconds. The names are values of unindented keys, so a scan of the
+files' bytes finds them in 0.3 s, and much sooner if the folders named like the task are enough.
+"""
+
+import functools
+import io
+import os
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from continual.errors import ConfigurationError, nearest
+
+KEY = re.compile(rb"^[\"']?(task|group|tag)[\"']?:[ \t]*([^\n]*(?:\n[ \t]*-[^\n]*)*)", re.MULTILINE)
+"""A key that names a task, a group or tags, with the rest of its line and the list below it."""
+WORD = re.compile(rb"[\w.:+/@][\w.:+/@-]*")
+NO_TASKS = (".py", ".pyc", ".md", ".json", ".jsonl", ".csv", ".txt", ".sh", ".parquet", ".png", ".gz")
+IGNORED = {"__pycache__", ".ipynb_checkpoints"}
+
+
+class Function(str):
+    """A `!function` in a task's YAML, `module.name`; `folder` is where its module may lie."""
+
+    folder = ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What files say of a name: a task or group and the files that define it, or a tag and folders that may use it."""
+
+    kind: Literal["task", "group", "tag"]
+    places: tuple[str, ...]
+
+
+def scan(folder: str) -> dict[str, Found]:
+    """Return what the files below a folder define, by name; a file that cannot be read is left out."""
+    defined: dict[str, Found] = {}
+    tags: dict[str, None] = {}
+    for path, folders, files in os.walk(folder):
+        folders[:] = sorted(set(folders) - IGNORED)
+        for file in sorted(file for file in files if not file.endswith(NO_TASKS)):
+            # `Path.read_bytes` takes twice as long for 14,000 small files.
+            with suppress(OSError), io.FileIO(f"{path}/{file}") as opened:
+                for kind, value in KEY.findall(opened.readall()):
+                    if kind == b"tag":
+                        words = re.sub(rb"(^|\s)#[^\n]*", b"", value)
+                        tags |= dict.fromkeys(word.decode() for word in WORD.findall(words))
+                    elif file.endswith(".yaml") and (name := _name(value)):
+                        known = defined.get(name)
+                        places = (*(known.places if known else ()), f"{path}/{file}")
+                        defined[name] = Found("group" if kind == b"group" else "task", places)
+    return {name: Found("tag", (folder,)) for name in tags} | defined
+
+
+def _name(value: bytes) -> str:
+    """Return the name after a key; "" for a list, which holds the members of a group."""
+    name = value.partition(b"\n")[0].decode(errors="replace").split(" #")[0].strip().strip("\"'")
+    return "" if name.startswith(("[", "-", "#")) else name
+
+
+@functools.cache
+def _scan_of_lm_eval(folder: str) -> dict[str, Found]:
+    return scan(folder)
+
+
+class TaskFiles:
+    """The tasks, groups and tags of `include_path` and of lm-eval; the user's come first.
+
+    Raises ConfigurationError if the folder does not exist.
+    """
+
+    def __init__(self, include_path: str | None = None):
+        if include_path and not Path(include_path).is_dir():
+            problem = f"there is no folder {include_path}"
+            raise ConfigurationError("evaluate.include_path", problem, "name the folder with the task YAML files")
+        self.own = scan(include_path) if include_path else {}
+        self._known: dict[str, Found] = {}
+        self._scanned: set[str] = set()
+
+    def find(self, name: str) -> Found | None:
+        """Return what defines a name, None if nothing does. Raises ConfigurationError if lm-eval is not installed."""
+        if name in self.own:
+            return self.own[name]
+        folders = _folders()
+        # `arc_easy` is in `arc`: folders that the name starts with usually answer. A tag may be used in several.
+        self._scan([folder for folder in folders if name.startswith(Path(folder).name)])
+        if (found := self._known.get(name)) is None or found.kind == "tag":
+            self._scan(folders)
+        return self._known.get(name)
+
+    def near(self, name: str) -> str | None:
+        """Return the task or group whose name is nearest to an unknown one; about 12,000 are known."""
+        self._scan(_folders())
+        known = self.own | self._known
+        return nearest(name, [other for other in known if known[other].kind != "tag"], length_difference=4)
+
+    def members(self, tag: str) -> list[str]:
+        """Return the tasks with a tag, sorted as lm-eval sorts them."""
+        found = self.find(tag)
+        names = set()
+        for folder in found.places if found and found.kind == "tag" else ():
+            for path in sorted(Path(folder).glob("**/*.yaml")):
+                with suppress(ConfigurationError):  # lm-eval leaves it out, too
+                    config = read_task(str(path))
+                    tags = config.get("tag")
+                    if isinstance(config.get("task"), str) and tag in ([tags] if isinstance(tags, str) else tags or []):
+                        names.add(config["task"])
+        return sorted(names)
+
+    def _scan(self, folders: Iterable[str]) -> None:
+        for folder in folders:
+            if folder not in self._scanned:
+                self._scanned.add(folder)
+                for name, found in _scan_of_lm_eval(folder).items():
+                    known = self._known.get(name)
+                    if known and known.kind == "tag" == found.kind:
+                        found = Found("tag", (*known.places, *found.places))
+                    elif known and (found.kind == "tag" or known.kind != "tag"):
+                        continue
+                    self._known[name] = found
+
+
+def _folders() -> list[str]:
+    """Return lm-eval's folders of tasks. Raises ConfigurationError if it is not installed."""
+    package = find_spec("lm_eval")
+    if package is None or not package.submodule_search_locations:
+        raise ConfigurationError("evaluate", "lm-eval is not installed", "pip install lm-eval")
+    with os.scandir(f"{next(iter(package.submodule_search_locations))}/tasks") as entries:
+        return sorted(entry.path for entry in entries if entry.is_dir() and entry.name not in IGNORED)
+
+
+def read_task(file: str, including: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the content of a task's YAML with what it includes; its functions are not resolved.
+
+    Raises ConfigurationError, whose key is the file, for one that cannot be read.
+    """
+    path = os.path.realpath(file)
+    if path in including:
+        raise ConfigurationError(file, "the file includes itself", "remove that `include`")
+    try:
+        config = yaml.load(Path(path).read_bytes(), _reader(os.path.dirname(path)))  # a SafeLoader  # noqa: PTH120
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{file} line {mark.line + 1}" if mark else file
+        problem = " ".join(str(getattr(error, "problem", error)).split())
+        raise ConfigurationError(place, problem, "correct the YAML there or just before") from error
+    except (OSError, ValueError, RecursionError) as error:
+        by = f" ({including[-1]} includes it)" if including else ""
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise ConfigurationError(file, f"the file cannot be read: {reason}{by}", "correct its path") from error
+    if not isinstance(config, dict):
+        raise ConfigurationError(file, "the file holds no mapping", "write the keys of a task or group")
+    includes = config.pop("include", [])
+    merged: dict[str, Any] = {}
+    for include in includes if isinstance(includes, list) else [includes]:
+        included = read_task(str(Path(path).parent / str(include)), (*including, path))
+        included.pop("task_list", None)
+        merged |= included
+    return merged | config
+
+
+def _reader(folder: str) -> type[yaml.SafeLoader]:
+    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+    def construct(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Function:
+        function = Function(loader.construct_scalar(node))
+        function.folder = folder
+        return function
+
+    reader = type("_Reader", (base,), {})
+    reader.add_constructor("!function", construct)
+    return reader
+
+
+def expand_tags(raw: dict[str, Any]) -> list[str]:
+    """Replace lm-eval's tags among the tasks of a configuration by the tasks that have them, in place; return notes.
+
+    lm-eval gives a tag no score of its own; it runs its tasks.
+    """
+    evaluate = raw.get("evaluate") if isinstance(raw.get("evaluate"), dict) else {}
+    stages = raw.get("stages") if isinstance(raw.get("stages"), list) else []
+    lists = [(f"stages.{number}.tasks", stage, "tasks") for number, stage in enumerate(stages or [])]
+    lists.append(("evaluate.old_tasks", evaluate, "old_tasks"))
+    texts = evaluate.get("texts") if evaluate and isinstance(evaluate.get("texts"), list) else []
+    learned = {text.get("name") for text in texts or [] if isinstance(text, dict)}
+    folder = evaluate.get("include_path") if evaluate else None
+    files: TaskFiles | None = None
+    notes = []
+    for key, section, option in lists:
+        listed = section.get(option) if isinstance(section, dict) else None
+        if not isinstance(listed, list):
+            continue
+        expanded: list[Any] = []
+        for task in listed:
+            name = task.get("name") if isinstance(task, dict) else task
+            members: list[str] = []
+            if isinstance(name, str) and name not in learned:
+                with suppress(ConfigurationError):  # the check says it
+                    files = files or TaskFiles(folder if isinstance(folder, str) else None)
+                    members = files.members(name)
+            if members:
+                notes.append(f"`{name}` in {key} is a tag: its tasks are {some(members)}")
+            expanded += [{**task, "name": m} if isinstance(task, dict) else m for m in members] or [task]
+        section[option] = expanded
+    return notes
+
+
+def some(names: list[str]) -> str:
+    """Return names for a message, the first eight of many."""
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(names[:8]) + more

@@ -1,0 +1,89 @@
+"""Check what a task's YAML names: its functions and its data, as far as they are files here."""
+
+import ast
+import importlib.util
+from collections.abc import Iterator
+from glob import iglob
+from pathlib import Path
+from typing import Any
+
+from continual.config.paths import is_uri, looks_like_path
+from continual.config.references import defined_names
+from continual.config.task_files import Function
+from continual.errors import ConfigurationError, nearest
+
+OUTPUTS = ("loglikelihood", "multiple_choice", "loglikelihood_rolling", "generate_until")
+BUILDERS = ("json", "csv", "parquet", "text", "arrow", "pandas")
+"""Data sets that are files: kinds that `datasets` reads by `data_files`."""
+
+
+def check_functions(file: str, config: Any) -> None:
+    """Raise ConfigurationError, whose key is the file, for a `!function` that does not exist. No module is run."""
+    for function in _functions(config):
+        module, _, name = str(function).rpartition(".")
+        beside = Path(function.folder) / f"{module.replace('.', '/')}.py"
+        if not beside.is_file():
+            try:
+                installed = bool(module) and importlib.util.find_spec(module) is not None
+            except (ImportError, ValueError):
+                installed = False
+            if not installed:
+                problem = f"there is no file {beside} for `!function {function}`"
+                raise ConfigurationError(file, problem, "correct the reference, or put the file there")
+            continue
+        try:
+            known = defined_names(ast.parse(beside.read_text(encoding="utf-8")))
+        except (SyntaxError, ValueError, OSError) as error:
+            raise ConfigurationError(str(beside), f"the module cannot be read ({error})", "correct it") from error
+        if name not in known and "*" not in known:
+            near = nearest(name, known)
+            fix = f"did you mean `{module}.{near}`?" if near else "correct the reference"
+            raise ConfigurationError(file, f"{beside} has no function `{name}`", fix)
+
+
+def _functions(value: Any) -> Iterator[Function]:
+    if isinstance(value, Function):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _functions(item)
+
+
+def check_data(file: str, config: Any) -> None:
+    """Raise ConfigurationError, whose key is the file, for a task without data, or whose local data are missing.
+
+    `config`: lm-eval's `TaskConfig`.
+    """
+    if config.output_type not in OUTPUTS:
+        near = nearest(str(config.output_type), OUTPUTS)
+        fix = f"did you mean `{near}`?" if near else f"write one of {', '.join(OUTPUTS)}"
+        raise ConfigurationError(file, f"there is no `output_type: {config.output_type}`", fix)
+    if config.custom_dataset is not None:
+        return
+    if not config.dataset_path:
+        raise ConfigurationError(file, "the task names no data", "write `dataset_path`")
+    if config.test_split is None and config.validation_split is None:
+        raise ConfigurationError(file, "the task names no split to ask", "write `test_split` or `validation_split`")
+    path, options = str(config.dataset_path), config.dataset_kwargs or {}
+    files = options.get("data_files")
+    if path in BUILDERS and files is not None:
+        _check_files(file, config, files, options.get("data_dir"))
+    elif path not in BUILDERS and looks_like_path(path) and not is_uri(path) and not Path(path).expanduser().exists():
+        raise ConfigurationError(file, f"there is no folder {Path(path).absolute()} (`dataset_path`)", "correct it")
+
+
+def _check_files(file: str, config: Any, files: Any, folder: str | None) -> None:
+    splits = files if isinstance(files, dict) else {"train": files}
+    for split in (config.test_split or config.validation_split, config.fewshot_split):
+        if split is not None and str(split).partition("[")[0] not in splits:
+            fix = f"`data_files` has {', '.join(map(str, splits))}"
+            raise ConfigurationError(file, f"the task asks for a split `{split}`, which its data do not have", fix)
+    for listed in splits.values():
+        for name in listed if isinstance(listed, list) else [listed]:
+            path = str(Path(folder or "", str(name)).expanduser().absolute())
+            if is_uri(str(name)) or is_uri(str(folder or "")):
+                continue
+            found = next(iglob(path, recursive=True), None)  # noqa: PTH207  an absolute pattern
+            if found is None and not Path(path).exists():
+                fix = "correct `data_files` (relative ones start at the current folder)"
+                raise ConfigurationError(file, f"there is no file {path}", fix)
