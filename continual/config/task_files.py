@@ -167,7 +167,7 @@ def read_task(file: str, including: tuple[str, ...] = ()) -> dict[str, Any]:
     return merged | config
 
 
-def _reader(folder: str) -> type[yaml.SafeLoader]:
+def _reader(folder: str) -> Any:
     base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
     def construct(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Function:
@@ -175,7 +175,7 @@ def _reader(folder: str) -> type[yaml.SafeLoader]:
         function.folder = folder
         return function
 
-    reader = type("_Reader", (base,), {})
+    reader: Any = type("_Reader", (base,), {})
     reader.add_constructor("!function", construct)
     return reader
 
