@@ -68,6 +68,8 @@ def check_data(file: str, config: Any) -> None:
     files = options.get("data_files")
     if path in BUILDERS and files is not None:
         _check_files(file, config, files, options.get("data_dir"))
+    elif path in BUILDERS and options.get("data_dir") is None:
+        raise ConfigurationError(file, "the task names no files of data", "write `data_files` below `dataset_kwargs`")
     elif path not in BUILDERS and looks_like_path(path) and not is_uri(path) and not Path(path).expanduser().exists():
         raise ConfigurationError(file, f"there is no folder {Path(path).absolute()} (`dataset_path`)", "correct it")
 

@@ -86,7 +86,8 @@ def test_the_readmes_sequence_passes_all_checks_once_its_files_exist(folder: Pat
     pa.parquet.write_table(pa.table({"question": ["w1"], "answer": ["w2"]}), folder / "medical/part.parquet")
     (folder / "my_lm_eval_tasks").mkdir()
     for task in ("tickets", "my_medical_task"):
-        (folder / f"my_lm_eval_tasks/{task}.yaml").write_text(f"task: {task}\ndataset_path: json\n")
+        data = "dataset_path: json\ntest_split: test\ndataset_kwargs: {data_files: {test: tickets.jsonl}}\n"
+        (folder / f"my_lm_eval_tasks/{task}.yaml").write_text(f"task: {task}\n{data}")
     small = ["train.workers=1", "train.gpus_per_worker=0", "train.row_tokens=64", "train.batch_tokens=1024"]
     local = ["model.source=model", "generate.replicas=1", "generate.gpus_per_replica=0"]
     loaded = load_sequence("seq.yaml", [*small, *local])

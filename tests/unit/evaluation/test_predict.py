@@ -111,6 +111,7 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
     ("no data", {**CHOICE, "dataset_path": None}, "", "write `dataset_path`"),
     ("no split", {**CHOICE, "test_split": None}, "", "write `test_split`"),
     ("split that is not there", {**CHOICE, "test_split": "validation"}, "", "`data_files` has test"),
+    ("no files", {**CHOICE, "dataset_kwargs": None}, "", "write `data_files`"),
     ("missing file", {**CHOICE, "dataset_kwargs": {"data_files": {"test": "gone.jsonl"}}}, "", "current folder"),
     ("missing pattern", {**CHOICE, "dataset_kwargs": {"data_files": {"test": "gone/*.jsonl"}}}, "", "current folder"),
     ("missing folder", {**CHOICE, "dataset_path": "./gone", "dataset_kwargs": {}}, "", "correct it"),
