@@ -31,8 +31,25 @@ class Ddp(Strategy):
         if world_size > 1:
             # Buffers are constants of the architecture (rotary frequencies). To send them in every forward pass costs
             # time, and hangs if ranks call the module unequally often.
-            self.wrapped = DistributedDataParallel(module, forward_sync_buffers=False, gradient_as_bucket_view=True)
+            self.wrapped = DistributedDataParallel(
+                module,
+                forward_sync_buffers=False,
+                gradient_as_bucket_view=True,
+                find_unused_parameters=self._some_unused(device),
+            )
             self._settle(device)
+
+    def _some_unused(self, device: torch.device) -> bool:
+        """Return whether a row may leave a trained parameter without a gradient (experts, indexers).
+
+        DDP would wait for it, unless it looks for such parameters in every pass.
+        """
+        # Dropout must draw the numbers that it draws without this pass.
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            _dummy_pass(self.module, device)
+        unused = any(parameter.requires_grad and parameter.grad is None for parameter in self.module.parameters())
+        self.optimizer.zero_grad()
+        return unused
 
     def _settle(self, device: torch.device) -> None:
         """Run a dummy backward pass so that DDP fixes its bucket order.
@@ -41,8 +58,7 @@ class Ddp(Strategy):
         element is summed depends on its place in a bucket. Without this a resumed run's first step would differ from
         the same step of an undisturbed run in the last bit (measured with 4 ranks: 3e-8 after 10 steps).
         """
-        zeros = torch.zeros(1, 2, device=device, dtype=torch.long)
-        self.wrapped(zeros, torch.arange(2, device=device)[None], zeros.float(), Nll()).backward()
+        _dummy_pass(self.wrapped, device)
         self.optimizer.zero_grad()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -84,3 +100,9 @@ class Ddp(Strategy):
 
     def full_state(self) -> dict[str, Tensor] | None:
         return copied(self.module.model.state_dict(keep_vars=True).items()) if self.rank == 0 else None
+
+
+def _dummy_pass(module: nn.Module, device: torch.device) -> None:
+    """Add the gradients of a row without a loss: zeros, for every parameter that the row reaches."""
+    zeros = torch.zeros(1, 2, device=device, dtype=torch.long)
+    module(zeros, torch.arange(2, device=device)[None], zeros.float(), Nll()).backward()
