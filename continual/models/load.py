@@ -26,6 +26,7 @@ def load_model(folder: str, dtype: str, device: Any = "cpu") -> Any:
             not have or that has another shape (as transformers judges it).
     """
     import torch
+    from transformers import AutoModelForCausalLM
 
     config = read_config(folder)
     found = model_class(folder, config)
@@ -41,9 +42,10 @@ def load_model(folder: str, dtype: str, device: Any = "cpu") -> Any:
         # A tensor that a class lets be absent is set at random: equally in every process.
         torch.manual_seed(0)
         try:
-            model, info = found.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=config,
+                trust_remote_code=False,
                 dtype=dtype,
                 device_map="meta" if str(device) == "meta" else None,
                 output_loading_info=True,
@@ -53,6 +55,7 @@ def load_model(folder: str, dtype: str, device: Any = "cpu") -> Any:
             raise
         except Exception as error:
             raise _unloadable(folder, found.__name__, error) from error
+    model, info = loaded
     text = config.get_text_config()
     if misfit := misfit_of(info):
         raise misfit_error(folder, found.__name__, misfit, text, _head_name(model))

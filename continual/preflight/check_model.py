@@ -1,9 +1,13 @@
 """Checks that the models can do what the sequence asks: tokenizer, context length, engine; class and weights."""
 
+from functools import lru_cache
+from typing import Any
+
 from continual.config.schema import Sequence
 from continual.errors import ConfigurationError
+from continual.models.files import model_files
 from continual.preflight.model_facts import KEY, cannot_sample, read_model
-from continual.preflight.stages import uses_sampling
+from continual.preflight.stages import models_asked, pretrained, uses_sampling
 from continual.preflight.tokenizer_facts import TokenizerFacts, read_tokenizer
 
 
@@ -38,16 +42,33 @@ def check_model(sequence: Sequence) -> tuple[TokenizerFacts | None, list[str]]:
 
 
 def check_loading(sequence: Sequence) -> list[str]:
-    """Return notes about the start model. Raise ConfigurationError if its weights do not fit or it cannot be trained.
+    """Return notes about the start model. Raise ConfigurationError for a model that cannot be loaded or trained.
 
-    Imports torch and transformers. A model that is built or downloaded by the run is checked when it exists.
+    The models that mitigations name are loaded as well, to sample from. Imports torch and transformers. A model that is
+    built or downloaded by the run is checked when it exists.
     """
-    facts, _ = read_model(sequence.model)
-    if facts.folder is None:
-        return []
-    from continual.models.check import check_files
+    notes: list[str] = []
+    named = {KEY: sequence.model} | {key: pretrained(source) for source, key in models_asked(sequence).items()}
+    for key, model in named.items():
+        facts, _ = read_model(model)
+        if facts.folder is None:
+            continue
+        state = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in model_files(facts.folder))
+        try:
+            notes += _checked(str(facts.folder), model is sequence.model, state)
+        except ConfigurationError as error:
+            raise error.within(key) from error
+    return notes
 
-    try:
-        return check_files(str(facts.folder))
-    except ConfigurationError as error:
-        raise error.within(KEY) from error
+
+@lru_cache(maxsize=64)
+def _checked(folder: str, trained: bool, state: tuple[Any, ...]) -> tuple[str, ...]:
+    """Check a model once in a process as long as its files stay as they are: the trials of a sweep have the same."""
+    if trained:
+        from continual.models.check import check_files
+
+        return tuple(check_files(folder))
+    from continual.models.load import load_model
+
+    load_model(folder, "float32", "meta")
+    return ()

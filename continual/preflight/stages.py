@@ -1,5 +1,7 @@
 """The stages of a sequence as mitigations see them, and which mitigations act in each: the one rule for all rooms."""
 
+from dataclasses import replace
+
 from continual.config.schema import Generate, ModelSource, Sequence
 from continual.contract.mitigation import Mitigation
 from continual.contract.models import ModelFacts
@@ -23,7 +25,7 @@ def stage_view(sequence: Sequence, number: int, steps: int | None = None) -> Sta
         random_start=sequence.model.type == "python",
         has_prompts=stage.data.has_prompts,
         start_tokens=tuple(earlier.start_token for earlier in sequence.stages[: number - 1] if earlier.start_token),
-        facts=lambda source: model_facts(sequence.model if source is None else _pretrained(source), sequence.generate),
+        facts=lambda source: model_facts(sequence.model if source is None else pretrained(source), sequence.generate),
     )
 
 
@@ -36,7 +38,8 @@ def model_facts(model: ModelSource, generate: Generate) -> ModelFacts:
     return ModelFacts(template, facts.positions, reason.partition("; ")[0] if reason else None)
 
 
-def _pretrained(source: str) -> ModelSource:
+def pretrained(source: str) -> ModelSource:
+    """Return the model of a folder or hub id."""
     return ModelSource.model_validate({"type": "pretrained", "source": source})
 
 
@@ -51,6 +54,23 @@ def acting(sequence: Sequence, number: int) -> list[tuple[str, Mitigation]]:
     """Return the mitigations that do something in stage `number`, each with its key in the YAML."""
     view = stage_view(sequence, number)
     return [(key, mitigation) for key, mitigation in entries(sequence, number) if mitigation.active(view)]
+
+
+def models_asked(sequence: Sequence) -> dict[str, str]:
+    """Return the models whose facts mitigations ask for in their checks, each with the key of one that asks."""
+    asked: dict[str, str] = {}
+    for number in range(1, len(sequence.stages) + 1):
+        view = stage_view(sequence, number)
+        for key, mitigation in acting(sequence, number):
+            others = [other for _, other in entries(sequence, number) if other is not mitigation]
+
+            def facts(source: str | None, key: str = key, view: StageView = view) -> ModelFacts:
+                if source is not None:
+                    asked.setdefault(source, key)
+                return view.facts(source)
+
+            mitigation.check(replace(view, facts=facts), others)
+    return asked
 
 
 def uses_sampling(sequence: Sequence) -> bool:

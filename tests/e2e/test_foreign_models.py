@@ -1,4 +1,4 @@
-"""Other people's models and data through the command line, on the real small models: one run a section of the manual."""
+"""Other people's models and data through the command line, on the real small models."""
 
 import json
 import shutil
@@ -52,7 +52,9 @@ def test_a_bfloat16_model_keeps_its_dtype_and_its_files(shared: Path, tmp_path: 
         assert (exported / name).read_bytes() == (model / name).read_bytes(), name
     listed = json.loads((model / "generation_config.json").read_text())["eos_token_id"]
     assert set(listed) <= set(load_model(str(exported), "float32").generation_config.eos_token_id)
-    assert load_tokenizer(str(exported))("Once upon")["input_ids"] == load_tokenizer(str(model))("Once upon")["input_ids"]
+    assert (
+        load_tokenizer(str(exported))("Once upon")["input_ids"] == load_tokenizer(str(model))("Once upon")["input_ids"]
+    )
 
 
 def test_a_model_without_its_head_is_refused_before_ray_starts(shared: Path, tmp_path: Path) -> None:

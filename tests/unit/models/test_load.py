@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from continual.errors import ConfigurationError
@@ -25,7 +26,7 @@ def test_one_place_loads() -> None:
     call = re.compile(r"(\w+)\.from_pretrained\(")
     found = {(str(path.relative_to(ROOT)), name) for path, text in texts.items() for name in call.findall(text)}
     assert found == {
-        ("continual/models/load.py", "found"),
+        ("continual/models/load.py", "AutoModelForCausalLM"),
         ("continual/models/load.py", "AutoTokenizer"),
         ("continual/models/architecture.py", "AutoConfig"),
     }
@@ -226,6 +227,20 @@ def test_code_that_the_library_has_taken_over_is_accepted(tmp_path: Path) -> Non
     folder = saved(tmp_path / "model")
     change_config(folder, auto_map={"AutoModelForCausalLM": "modeling_llama.LlamaForCausalLM"})
     assert type(load_model(str(folder), "float32")).__name__ == "LlamaForCausalLM"
+
+
+def test_a_model_in_parts_is_loaded_whole_and_refused_without_one_of_its_tensors(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    tiny().save_pretrained(folder, max_shard_size="20KB")
+    parts = sorted(folder.glob("model-*.safetensors"))
+    assert len(parts) > 2
+    found = load_model(str(folder), "float32").state_dict()
+    assert all(torch.equal(found[name], value) for name, value in tiny().state_dict().items())
+    lost, *kept = load_file(parts[1]).items()
+    save_file(dict(kept), parts[1], {"format": "pt"})
+    for device in ("meta", "cpu"):
+        with pytest.raises(ConfigurationError, match=f"lack `{lost[0]}`"):
+            load_model(str(folder), "float32", device)
 
 
 def test_on_the_meta_device_no_weight_is_read(tmp_path: Path) -> None:

@@ -10,10 +10,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from continual.config.load import load_sequence
+from continual.contract.mitigation import Mitigation
+from continual.contract.view import StageView
 from continual.errors import ConfigurationError
 from continual.preflight.check import check
 from tests.kits.project import write_model
 
+HERE = __name__
 Change = Callable[[Path], Any]
 
 
@@ -31,6 +34,16 @@ def config(**changes: Any) -> Change:
         file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
     return make
+
+
+class Asking(Mitigation):
+    """A mitigation that samples from another model."""
+
+    type: str
+    model: str
+
+    def check(self, view: StageView, others: list[Mitigation]) -> str | None:
+        return None if view.facts(self.model).positions else "the model has no positions; take another"
 
 
 CASES = {
@@ -68,6 +81,36 @@ def test_a_cached_hub_model_is_loaded_like_a_folder(project: Path, monkeypatch: 
 def test_notes_about_the_model_are_passed_on(project: Path) -> None:
     config(architectures=["LLaMAForCausalLM"])(project / "model")
     assert any("is loaded as LlamaForCausalLM" in note for note in check(load_sequence("seq.yaml")))
+
+
+def test_the_models_of_mitigations_are_loaded_too(project: Path) -> None:
+    write_model(project / "other")
+    asking = [f'mitigation=[{{type: "{HERE}:Asking", model: other}}]']
+    check(load_sequence("seq.yaml", asking))
+    config(num_hidden_layers=2)(project / "other")
+    with pytest.raises(ConfigurationError, match="num_hidden_layers: 1") as raised:
+        check(load_sequence("seq.yaml", asking))
+    assert raised.value.key == "mitigation.0"
+
+
+def test_an_unchanged_model_is_checked_once_in_a_process(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from continual.models import check as models_check
+
+    loaded: list[str] = []
+    real = models_check.load_model
+
+    def counted(folder: str, *rest: Any) -> Any:
+        loaded.append(folder)
+        return real(folder, *rest)
+
+    monkeypatch.setattr(models_check, "load_model", counted)
+    for _ in range(3):
+        check(load_sequence("seq.yaml"))
+    times = len(loaded)
+    assert times > 0
+    config(rms_norm_eps=1e-5)(project / "model")
+    check(load_sequence("seq.yaml"))
+    assert len(loaded) == 2 * times
 
 
 def test_the_check_changes_no_file(project: Path) -> None:
