@@ -1,6 +1,7 @@
 """Hugging Face data sets: from the hub, or from a local folder, which is read without any request."""
 
 import json
+import logging
 import re
 import tempfile
 from collections.abc import Iterator
@@ -50,13 +51,12 @@ class HubSource(ColumnSource):
         return sorted(path for path in self.folder.rglob("*") if path.is_file()) if self.folder else []
 
     def first(self, key: str, count: int) -> Beginning:
-        if self.folder is not None and (self._is_saved or (self._is_plain and self._readable())):
-            return super().first(key, count)
         try:
             self._check_name()
+            here = self.folder is not None and (self._is_saved or (self._is_plain and bool(self._readable())))
         except ConfigurationError as error:
             raise error.within(key) from error
-        return Beginning([], [], self.selection(), whole=False)
+        return super().first(key, count) if here else Beginning([], [], self.selection(), whole=False)
 
     def parts(self) -> list[str]:
         self._check_name()
@@ -150,6 +150,8 @@ class HubSource(ColumnSource):
         """Return the files of the split if they can be read here, else []. `datasets` decides which they are."""
         import datasets
 
+        # It warns of every README.md that has no header for the hub.
+        logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)
         with tempfile.TemporaryDirectory() as cache:
             try:
                 builder = datasets.load_dataset_builder(self.path, self.subset, cache_dir=cache)

@@ -38,7 +38,8 @@ class TextSource(StreamSource):
         return sum(file.stat().st_size for file in self.files())
 
     def parse(self, data: IO[bytes], file: Path) -> Iterator[tuple[str, Document | ConfigurationError]]:
-        return iter([text_document(data.read(self._most), final=self._most < 0)])
+        written = data.read(self._most)
+        return iter([text_document(written, final=len(written) != self._most)])
 
     def first(self, key: str, count: int) -> Beginning:
         bounded = self.model_copy()

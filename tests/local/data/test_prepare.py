@@ -124,3 +124,48 @@ def test_an_outside_source_is_read(local_ray: None, stories: Path, tmp_path: Pat
     (tmp_path / "count.txt").write_text("70")
     source = SOURCES.build({"type": OUTSIDE, "file": str(tmp_path / "count.txt"), "limit": 65})
     assert prepare_rows(Store(tmp_path), source, str(stories), 64).manifest()["documents"] == 65
+
+
+def test_files_apart_and_together_give_the_same_rows(
+    local_ray: None, sources: dict[str, Source], stories: Path, tmp_path: Path
+) -> None:
+    lines = Path(sources["jsonl"].title).read_text().splitlines()
+    folder = tmp_path / "apart"
+    folder.mkdir()
+    for number, start in enumerate(range(0, 60, 7)):
+        (folder / f"{number}.jsonl").write_text("\n".join(lines[start : start + 7]))
+    apart = sources["jsonl"].model_copy(update={"path": str(folder)})
+    whole, parts = (prepare_rows(Store(tmp_path), made, str(stories), 64) for made in (sources["jsonl"], apart))
+    assert whole.hash != parts.hash
+    for key, rows in RowReader(whole).take(np.arange(len(RowReader(whole)))).items():
+        np.testing.assert_array_equal(rows, RowReader(parts).take(np.arange(len(RowReader(parts))))[key])
+
+
+@pytest.mark.parametrize("on_bad", ["refuse", "skip"])
+def test_bad_documents_come_out_of_the_tasks_as_data(
+    local_ray: None, stories: Path, tmp_path: Path, on_bad: str
+) -> None:
+    lines = [json.dumps({"t": text, "lang": "en"}).encode() for text in TEXTS * 10]
+    lines[400], lines[450], lines[500] = b'{"t": "\xff"}', b'{"t": "a", "lang": "de"}', b'{"t": null, "lang": "en"}'
+    (tmp_path / "x.jsonl").write_bytes(b"\n".join(lines))
+    options = {"text": "t", "on_bad": on_bad, "where": {"lang": "en"}}
+    source = SOURCES.build({"type": "jsonl", "path": str(tmp_path / "x.jsonl"), **options})
+    if on_bad == "refuse":
+        with pytest.raises(ConfigurationError) as raised:
+            prepare_rows(Store(tmp_path), source, str(stories), 64)
+        assert str(raised.value) == "path: x.jsonl line 401: not UTF-8 text (byte 8); save the file as UTF-8"
+        return
+    manifest = prepare_rows(Store(tmp_path), source, str(stories), 64).manifest()
+    assert (manifest["read"], manifest["documents"], manifest["skipped"], manifest["left_out"]) == (599, 597, 2, 1)
+    assert [reason["first"] for reason in manifest["skipped_for"]] == ["x.jsonl line 401", "x.jsonl line 501"]
+
+
+@pytest.mark.parametrize("on_bad", ["refuse", "skip"])
+def test_a_damaged_archive_is_refused_in_one_sentence(
+    local_ray: None, stories: Path, tmp_path: Path, on_bad: str
+) -> None:
+    lines = "".join(json.dumps({"t": f"{text} {n}"}) + "\n" for n, text in enumerate(TEXTS * 100))
+    (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(lines.encode())[:-500])
+    source = SOURCES.build({"type": "jsonl", "path": str(tmp_path / "x.jsonl.gz"), "text": "t", "on_bad": on_bad})
+    with pytest.raises(ConfigurationError, match=r"^path: .*x.jsonl.gz cannot be read .*Truncated"):
+        prepare_rows(Store(tmp_path), source, str(stories), 64)
