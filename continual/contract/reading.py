@@ -63,8 +63,8 @@ class Beginning:
     whole: bool
 
 
-def read_part(source: Readable, part: str, selection: Selection) -> Iterator[Found]:
-    """Yield the documents of a part that are asked for; `selection` counts the others.
+def read_part(source: Readable, part: str, selection: Selection) -> Iterator[Found | None]:
+    """Yield the documents of a part, None for one that is not asked for; `selection` counts these.
 
     Raises:
         ConfigurationError: The part cannot be read on, whatever `on_bad` says.
@@ -87,8 +87,8 @@ def read_part(source: Readable, part: str, selection: Selection) -> Iterator[Fou
         elif not isinstance(document, Mapping):
             problem = ConfigurationError(source.documents_key, f"{kind_of(document)}, not one mapping", ONE_DOCUMENT)
             yield Found(place, problem=problem.at(place))
-        elif selection.takes(document):
-            yield _found(source, place, document)
+        else:
+            yield _found(source, place, document) if selection.takes(document) else None
 
 
 def _found(source: Readable, place: str, document: Mapping[str, Any]) -> Found:
@@ -99,7 +99,7 @@ def _found(source: Readable, place: str, document: Mapping[str, Any]) -> Found:
 
 
 def beginning(source: Readable, count: int, most: int) -> Beginning:
-    """Return the first `count` usable documents, spread over the first files; look at no more than `most` in each.
+    """Return the first `count` usable documents, spread over the first files; look at no more than `most` others.
 
     With a `limit` they are not spread: the run reads no further than that.
 
@@ -123,16 +123,15 @@ def beginning(source: Readable, count: int, most: int) -> Beginning:
 
 def _read_some(source: Readable, part: str, read: Beginning, share: int, most: int) -> bool:
     """Add at most `share` documents of a part to `read`; return whether it has no more."""
-    seen = read.selection.left_out
     taken = 0
     for found in read_part(source, part, read.selection):
-        if found.problem is not None and source.on_bad == "refuse":
-            raise found.problem
-        if found.problem is not None:
+        if found is not None and found.problem is not None:
+            if source.on_bad == "refuse":
+                raise found.problem
             read.skipped.append(found.problem)
-        else:
+        elif found is not None:
             read.found.append(found)
-        taken += found.problem is None
-        if taken >= share or read.selection.left_out - seen + len(read.skipped) >= most:
+            taken += 1
+        if taken >= share or read.selection.left_out + len(read.skipped) >= most:
             return False
     return True

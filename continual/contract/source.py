@@ -21,7 +21,7 @@ Value = str | int | float | bool | None
 FORMATS = ("messages", "prompt", "text")
 """What decides the format of a document that describes itself, the first one first."""
 MOST_LOOKED_AT = 20_000
-"""Documents of each file that are looked at before a run for those that are asked for."""
+"""Documents that are passed over before a run in search of those that are asked for."""
 
 
 class Source(Strict):

@@ -36,7 +36,8 @@ def rows(source: Source, part: dict[str, Any]) -> Iterator[dict[str, str]]:
     selection = source.selection()
     fatal: ConfigurationError | None = None
     try:
-        for number, found in enumerate(read_part(source, part["part"], selection)):
+        asked_for = (found for found in read_part(source, part["part"], selection) if found is not None)
+        for number, found in enumerate(asked_for):
             if number == source.limit:
                 break
             item = json.dumps(found.example.as_json()) if found.example else ""

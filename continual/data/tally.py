@@ -126,7 +126,7 @@ class Tally:
 
     def check(self, row_tokens: int) -> None:
         """Check, after everything was read, that something is left to train on. Raises ConfigurationError."""
-        if not self.full:
+        if self.read != self.source.limit:
             self.selection.check(self.read)
         facts = self.facts()
         if facts["documents"]:

@@ -1,8 +1,8 @@
 """Checks of data sources: they exist, they can be read, and their first documents hold what is asked for."""
 
-from continual.contract.columns import columns_of
 from continual.contract.reading import Beginning, Found
 from continual.contract.source import Source
+from continual.data.sources.files import SPLITS
 from continual.data.tally import MOST_REASONS
 from continual.errors import ConfigurationError
 
@@ -29,7 +29,7 @@ def check_source(key: str, source: Source, chat_template: bool | None) -> list[s
     if not first.found and not first.whole:
         notes.append(_not_seen(source, first))
     notes += [f"{key}: a document is skipped: {problem.problem}" for problem in first.skipped[:MOST_REASONS]]
-    return notes + _unused_input(key, source, first)
+    return notes + _unused(key, source, first)
 
 
 def _not_seen(source: Source, first: Beginning) -> str:
@@ -45,13 +45,21 @@ def _has_answer(found: Found) -> bool:
     return example is not None and any(turn["role"] == "assistant" for turn in example.messages[example.learned_from :])
 
 
-def _unused_input(key: str, source: Source, first: Beginning) -> list[str]:
-    """Return a note if `instruction` is used and a filled `input` beside it is not, as in Alpaca's files."""
-    used = {
-        column for written in (source.text, source.prompt, source.completion) for column in columns_of(written or "")
+def _unused(key: str, source: Source, first: Beginning) -> list[str]:
+    """Return notes about columns that usually mean something, and that nothing asks for."""
+    used = set(source.columns())
+    filled = {name for found in first.found for name, value in found.document.items() if value and name not in used}
+    notes = []
+    if "instruction" in used and "input" in filled:
+        template = 'prompt: "{instruction}\\n\\n{input}"'
+        notes.append(f"{key}: the column `input` is filled and not used; `{template}` would use it")
+    if "system" in filled and (source.messages or "instruction" in used):
+        notes.append(f"{key}: the column `system` is filled and not used; put it into the conversation or a template")
+    chosen = source.selection().wanted
+    splits = {str(found.document.get("split")).lower() for found in first.found} & {
+        name for of in SPLITS for name in of
     }
-    if "instruction" not in used or "input" in used or not any(found.document.get("input") for found in first.found):
-        return []
-    return [
-        f'{key}: the column `input` is filled and not used; `prompt: "{{instruction}}\\n\\n{{input}}"` would use it'
-    ]
+    if "split" in filled and splits and "split" not in chosen:
+        there = ", ".join(sorted(splits))
+        notes.append(f"{key}: there is a column `split` ({there}), and all rows are used; `where` would choose")
+    return notes

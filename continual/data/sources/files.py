@@ -4,7 +4,7 @@ import glob
 import os
 import re
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, ClassVar
 
@@ -198,16 +198,17 @@ class StreamSource(FileSource):
         """Yield the documents of an open file, each with its place in it (see `Source.read`)."""
 
     def count(self) -> int | None:
-        return round(sum(self._count(file) for file in self.files()))
+        return round(sum(count_documents(file, self.parse) for file in self.files()))
 
-    def _count(self, file: Path) -> float:
-        """Return the documents of a file: counted in its beginning and scaled by the file's size."""
-        with opened(file) as (data, raw):
-            count = 0
-            for count, _ in enumerate(self.parse(data, file), 1):
-                if count % 256 == 0 and raw.tell() > COUNT_BYTES:
-                    return count * file.stat().st_size / raw.tell()
-        return count
+
+def count_documents(file: Path, parse: Callable[[IO[bytes], Path], Iterator[Any]]) -> float:
+    """Return the documents of a file: counted in its beginning and scaled by the file's size."""
+    with opened(file) as (data, raw):
+        count = 0
+        for count, _ in enumerate(parse(data, file), 1):
+            if count % 256 == 0 and raw.tell() > COUNT_BYTES:
+                return count * file.stat().st_size / raw.tell()
+    return count
 
 
 def _hidden(path: Path) -> bool:

@@ -6,7 +6,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import IO, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -15,14 +15,16 @@ from continual.contract.reading import Beginning
 from continual.contract.source import Document
 from continual.data.sources.bytes import COMPRESSED, opened
 from continual.data.sources.csv_text import csv_documents, delimiter_of
-from continual.data.sources.files import ColumnSource
+from continual.data.sources.files import ColumnSource, count_documents
 from continual.data.sources.json_text import json_documents
-from continual.data.sources.parquet import needed, parquet_documents, without_absent
+from continual.data.sources.parquet import count_rows, needed, parquet_documents, without_absent
 from continual.errors import ConfigurationError, nearest, one_line
 
 ROWS = 50_000
 """Rows of a loaded data set that one task reads."""
 BATCH = 1000
+SAVED = ("dataset_dict.json", "state.json")
+"""Files of a folder that was written by `save_to_disk`."""
 READABLE = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 """Files of a folder that are read here; those of other kinds are read by `datasets`."""
 
@@ -72,11 +74,13 @@ class HubSource(ColumnSource):
         return self._rows(int(part))
 
     def count(self) -> int | None:
-        if self.folder is None:
-            return None
         if self._is_saved:
             return len(self._loaded())
-        return None
+        files = [Path(file) for file in self._readable()] if self.folder is not None and self._is_plain else []
+        return round(sum(map(self._count, files))) if files else None
+
+    def _count(self, file: Path) -> float:
+        return count_rows(file) if _suffix(file) == ".parquet" else count_documents(file, self._parse)
 
     def identity(self) -> dict[str, Any]:
         from continual.store import hash_folder
@@ -165,16 +169,16 @@ class HubSource(ColumnSource):
         return files if all(_suffix(Path(file)) in READABLE for file in files) else []
 
     def _documents(self, file: Path) -> Iterator[tuple[str, Document | ConfigurationError]]:
-        suffix = _suffix(file)
-        if suffix == ".parquet":
+        if _suffix(file) == ".parquet":
             yield from parquet_documents(file, self.columns())
             return
         with opened(file) as (data, _):
-            tables = suffix in (".csv", ".tsv")
-            yield from csv_documents(data, delimiter_of(file.name)) if tables else json_documents(data)
+            yield from self._parse(data, file)
 
-
-SAVED = ("dataset_dict.json", "state.json")
+    @staticmethod
+    def _parse(data: IO[bytes], file: Path) -> Iterator[tuple[str, Document | ConfigurationError]]:
+        tables = _suffix(file) in (".csv", ".tsv")
+        return csv_documents(data, delimiter_of(file.name)) if tables else json_documents(data)
 
 
 def _suffix(file: Path) -> str:

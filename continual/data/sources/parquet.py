@@ -10,8 +10,8 @@ from continual.errors import ConfigurationError, one_line
 
 BATCH = 1024
 """Rows that are read at a time."""
-OPTIONAL = ("tools", "split", "input")
-"""Columns that are read where they are there: two mean something, and the last one is missed where it is not used."""
+OPTIONAL = ("tools", "split", "input", "system")
+"""Columns that are read where they are there: they mean something, or are missed where they are not used."""
 
 
 class ParquetSource(ColumnSource, FileSource):
@@ -25,9 +25,14 @@ class ParquetSource(ColumnSource, FileSource):
         return parquet_documents(file, self.columns())
 
     def count(self) -> int | None:
-        import pyarrow.parquet as pq
+        return sum(count_rows(file) for file in self.files())
 
-        return sum(pq.read_metadata(file).num_rows for file in self.files())
+
+def count_rows(file: Path) -> int:
+    """Return the rows of a parquet file."""
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(file).num_rows)
 
 
 def parquet_documents(file: Path, columns: list[str]) -> Iterator[tuple[str, Document]]:

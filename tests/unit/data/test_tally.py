@@ -91,6 +91,13 @@ def test_a_limit_counts_documents_that_are_asked_for_over_all_files(tmp_path: Pa
     assert counted(source(tmp_path, *files, limit=3))[1] == ["a", "b", "c"]
 
 
+def test_a_value_behind_the_limit_is_not_missed(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps({"t": "a", "k": n}) + "\n" for n in range(4)))
+    made = JsonlSource(path=str(tmp_path), text="t", where={"k": [0, 1, 3]}, limit=2)
+    assert len(made.first("data", 10).found) == 2
+    assert counted(made)[0]["documents"] == 2
+
+
 def test_the_first_bad_document_is_refused_with_its_place(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as raised:
         counted(source(tmp_path, ["a"], ["b", 7, None]))

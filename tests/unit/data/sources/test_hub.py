@@ -74,6 +74,7 @@ def test_files_of_a_folder_are_read_as_their_own_type_reads_them(
     (tmp_path / "README.md").write_text("# A data set")
     assert rows(source(tmp_path))[0] == (f"{file.name} {place}", ROWS[0])
     assert [document for _, document in rows(source(tmp_path, split="test"))] == ROWS
+    assert source(tmp_path).count() == 3
     for split in ("trian", "validation"):
         with pytest.raises(ConfigurationError, match=f"data.split: .* has no split `{split}`; "):
             source(tmp_path, split=split).first("data", 10)

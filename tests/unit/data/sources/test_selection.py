@@ -118,6 +118,30 @@ def test_alpacas_input_that_is_not_used_is_noted(tmp_path: Path) -> None:
     assert check_source("data", source(tmp_path / "a.json", **whole), None) == []
 
 
+def test_a_column_with_splits_is_noted_where_nothing_asks_for_one(mixed: Path) -> None:
+    [note] = check_source("data", source(mixed), None)
+    assert "a column `split` (test, train), and all rows are used" in note
+    options: list[dict[str, Any]] = [{"split": "test"}, {"where": {"split": "train"}}]
+    for chosen in options:
+        assert check_source("data", source(mixed, **chosen), None) == []
+
+
+def test_a_system_column_beside_a_conversation_is_noted(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
+    (tmp_path / "x.json").write_text(json.dumps([{"m": turns, "system": "Be kind."}]))
+    [note] = check_source("data", source(tmp_path / "x.json", messages="m"), True)
+    assert "`system` is filled and not used" in note
+
+
+def test_what_is_asked_for_may_stand_behind_many_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("continual.contract.source.MOST_LOOKED_AT", 50)
+    rows = [{"q": str(n), "a": "x", "k": n} for n in range(100)]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert taken(source(tmp_path / "x.jsonl", where={"k": [7, 40]})) == [7, 40]
+    [note] = check_source("data", source(tmp_path / "x.jsonl", where={"k": 90}), None)
+    assert "none of the first 50 documents is asked for; the run reads all" in note
+
+
 @pytest.mark.parametrize(
     ("wanted", "value", "expected"),
     [
