@@ -49,10 +49,13 @@ def _run(options: argparse.Namespace) -> None:
     loaded = load_sequence(options.sequence, options.overrides)
     notes = check(loaded)
     if options.plan:
+        from continual.ledger.changes import refuse_changes
         from continual.preflight.plan import make_plan
         from continual.preflight.render import render
 
         print(render(make_plan(loaded)), *(f"note: {note}" for note in notes), sep="\n")
+        if not options.fresh:
+            refuse_changes(loaded.run_folder, loaded)  # as the run would be
         return
     from continual.run.execute import execute
     from continual.run.summary import gate

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from continual.errors import ConfigurationError, nearest, one_line
+from continual.errors import ConfigurationError, describe, nearest, one_line
 
 
 def load_function(key: str, reference: str) -> Callable[..., Any]:
@@ -27,7 +27,7 @@ def load_function(key: str, reference: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         raise _no_module(key, module, str(error.name)) from error
     except (Exception, SystemExit) as error:
-        problem = f"importing `{module}` failed ({type(error).__name__}: {one_line(error)})"
+        problem = f"importing `{module}` failed ({describe(error)})"
         raise ConfigurationError(key, problem, "correct that module") from error
     function = getattr(loaded, name, None)
     if not callable(function):
@@ -95,7 +95,7 @@ def attempt(key: str, reference: str, action: Callable[[], Any]) -> Any:
     try:
         return action()
     except (Exception, SystemExit) as error:
-        problem = f"`{reference}` failed ({type(error).__name__}: {one_line(error)})"
+        problem = f"`{reference}` failed ({describe(error)})"
         raise ConfigurationError(key, problem, "correct the function or its arguments") from error
 
 

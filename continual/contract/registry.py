@@ -82,7 +82,11 @@ class Registry:
             return value
         if not isinstance(value, dict) or "type" not in value:
             raise ValueError(f"a {self.kind} is a mapping with a `type`, e.g. {{type: {self.names()[0]}}}")
-        return self.load(str(value["type"])).model_validate(value)
+        loaded = self.load(str(value["type"]))
+        if missing := sorted(getattr(loaded, "__abstractmethods__", ())):
+            methods = ", ".join(f"`{name}`" for name in missing)
+            raise ValueError(f"the {self.kind} `{value['type']}` lacks {methods}; write what is missing")
+        return loaded.model_validate(value)
 
 
 def _import(reference: str, kind: str) -> Any:

@@ -42,6 +42,13 @@ class StageView:
     start_tokens: tuple[str, ...]
     facts: Callable[[str | None], ModelFacts]
 
+    @property
+    def no_penalties(self) -> str | None:
+        """Why a penalty cannot be added to the loss in this stage, as "problem; fix", or None."""
+        if self.strategy == "ddp":
+            return None
+        return f"strategy `{self.strategy}` has no whole gradients to add a penalty to; write `train.strategy: ddp`"
+
     def has_reached(self, first: int | None) -> bool:
         """Return whether this is stage `first` or a later one; None: 2 after random weights, else 1."""
         return self.number >= (first or (2 if self.random_start else 1))

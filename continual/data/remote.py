@@ -1,6 +1,7 @@
 """Work that writes artefacts in the cluster, so that no data passes through the driver."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
@@ -34,6 +35,8 @@ def in_cluster(work: Callable[P, Iterator[T]], *arguments: P.args, **options: P.
         except ray.exceptions.WorkerCrashedError:
             if not restarts:
                 raise
+            again = f"the process of `{work.__name__}` was killed, or the machine ran out of memory: it begins again"
+            print(f"{again} ({RESTARTS - restarts + 1} of {RESTARTS})", file=sys.stderr)
         except BaseException:
             # Nobody waits for the rest. A polite request gets lost if the work has just begun (ray 2.60).
             ray.cancel(stream, force=True)

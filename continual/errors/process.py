@@ -3,11 +3,13 @@
 import os
 import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from continual.errors import ContinualError, Interrupted, unwrap
+from continual.errors import ContinualError, Interrupted, describe, unwrap
 
 
 def print_error(error: BaseException) -> None:
@@ -31,6 +33,12 @@ def exit_code_of(action: Callable[[], None], report: Callable[[BaseException], N
         # An error from a Ray task comes wrapped, with the task's traceback as its text.
         report(unwrap(error))
         return error.exit_code
+    except Exception as error:
+        # None is expected here; whoever meets one gets a sentence, and whoever mends it the traceback.
+        with tempfile.NamedTemporaryFile("w", prefix="continual-", suffix=".txt", delete=False) as file:
+            traceback.print_exc(file=file)
+        report(ContinualError(f"{describe(error)}; the traceback is in {file.name}"))
+        return ContinualError.exit_code
     except KeyboardInterrupt:
         stopped = Interrupted("interrupted; run the same command again to resume")
         report(stopped)

@@ -6,6 +6,8 @@ from pathlib import Path
 from continual.config.load import Loaded
 from continual.config.measured import Measured
 from continual.config.schema import Sequence
+from continual.errors import ConfigurationError
+from continual.ledger.changes import refuse_changes
 from continual.ledger.folder import RunFolder, default_tracking_uri, steps_in
 from continual.ledger.progress import Progress, counted, read_progress
 from continual.preflight.estimate import epoch_steps, estimated_rows, stored_rows
@@ -13,6 +15,7 @@ from continual.preflight.model_facts import read_model
 from continual.preflight.resources import detect_machine, local_cpus
 from continual.preflight.stages import acting, entries, stage_view, uses_sampling
 from continual.preflight.tokenizer_facts import TokenizerFacts, read_tokenizer
+from continual.store.lock import owner_of
 from continual.training.resources import worker_cpus
 
 
@@ -38,7 +41,11 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole run; JSON-able with `dataclasses.asdict`. `facts` says in words what the run uses, under a title each."""
+    """A whole run; JSON-able with `dataclasses.asdict`.
+
+    `status`: `new`, `begun`, `changed` (begun, and the run would be refused), `running` (by `driver`) or `done`.
+    `facts` says in words what the run uses, under a title each.
+    """
 
     name: str
     file: str
@@ -46,18 +53,32 @@ class Plan:
     facts: dict[str, str]
     stages: list[StagePlan]
     warnings: list[str]
+    driver: str = ""
 
 
-def make_plan(loaded: Loaded) -> Plan:
-    """Return the plan of a sequence that has passed `continual.preflight.check.check`; write and start nothing."""
+def make_plan(loaded: Loaded, held: bool = False) -> Plan:
+    """Return the plan of a sequence that has passed `continual.preflight.check.check`; write and start nothing.
+
+    `held`: this process is the driver of the run, whose lock it holds.
+    """
     sequence, folder = loaded.sequence, loaded.run_folder
     progress = read_progress(folder)
     tokenizer = read_tokenizer(sequence.model, read_model(sequence.model)[0].folder)
     warnings: list[str] = []
     numbers = range(1, len(sequence.stages) + 1)
     stages = [_stage(loaded, number, progress, tokenizer, warnings) for number in numbers]
+    driver = "" if held else owner_of(RunFolder(folder).lock) or ""
     status = "done" if progress.finished else "begun" if progress.begun else "new"
-    return Plan(sequence.name, loaded.file, status, _facts(sequence, folder), stages, warnings)
+    status = "running" if driver else "changed" if _is_changed(loaded) else status
+    return Plan(sequence.name, loaded.file, status, _facts(sequence, folder), stages, warnings, driver)
+
+
+def _is_changed(loaded: Loaded) -> bool:
+    try:
+        refuse_changes(loaded.run_folder, loaded)
+    except ConfigurationError:
+        return True
+    return False
 
 
 def _facts(sequence: Sequence, folder: Path) -> dict[str, str]:
@@ -93,7 +114,10 @@ def _stage(
     if rows is None:
         rows = stored_rows(store, declared.data, sequence.train.row_tokens)
     if rows is None:
-        rows, warning = estimated_rows(declared.data, tokenizer, sequence.train.row_tokens)
+        try:
+            rows, warning = estimated_rows(declared.data, tokenizer, sequence.train.row_tokens)
+        except ConfigurationError as error:
+            raise error.within(f"stages.{number - 1}.data").in_file(loaded.file) from error
         estimated.append("rows")
         if warning:
             warnings.append(f"stages.{number - 1}.data: {warning}")

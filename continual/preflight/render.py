@@ -8,7 +8,13 @@ TITLES = ("rows", "steps", "train tokens", "replay tokens", "to sample")
 
 def render(plan: Plan) -> str:
     """Return the plan as text without color codes."""
-    status = {"new": "new", "begun": "begun, resumes where it stopped", "done": "done, nothing is left to do"}
+    status = {
+        "new": "new",
+        "begun": "begun, resumes where it stopped",
+        "changed": "begun otherwise, cannot be resumed like this",
+        "running": f"is running ({plan.driver})",
+        "done": "done, nothing is left to do",
+    }
     lines = [f"{plan.name} ({plan.file}): {status[plan.status]}"]
     lines += [f"  {name:<11} {value}" for name, value in plan.facts.items()]
     lines += ["", *_table([*plan.stages, remaining(plan)])]

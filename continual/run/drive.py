@@ -66,7 +66,7 @@ def drive(
     sequence, files = loaded.sequence, RunFolder(folder)
     store = Store(Path(sequence.storage) / "store", maker=ledger.run_id())
     with Terminal(files.log) as terminal:
-        terminal.line(render(make_plan(loaded)))
+        terminal.line(render(make_plan(loaded, held=True)))
         for note in notes:
             terminal.line(f"note: {note}")
         terminal.line(f"log: {files.log}")

@@ -9,33 +9,15 @@ from typing import Any
 
 import yaml
 
-from continual.config.load import Loaded, differences
-from continual.errors import ConfigurationError
+from continual.config.load import Loaded
+from continual.ledger.changes import refuse_changes
 from continual.ledger.folder import RunFolder, default_tracking_uri
-from continual.ledger.ledger import FORMAT, Ledger, read_ledger
+from continual.ledger.ledger import Ledger, read_ledger
 from continual.show.tracking import SEQUENCE, Tracker
 from continual.store import write_atomic
 
 FLUSH_SECONDS = 30.0
 """How long the end of a run waits for a slow tracker; the next run sends what is left."""
-
-
-def refuse_changes(folder: Path, loaded: Loaded) -> None:
-    """Raise ConfigurationError if the run in `folder` cannot be resumed.
-
-    It was begun by another version, or with a configuration that asks for other results.
-    """
-    files = RunFolder(folder)
-    begun = read_ledger(folder).events
-    if begun and begun[0].get("format") != FORMAT:
-        problem = f"the run `{loaded.sequence.name}` in {folder} was begun by another version of continual"
-    elif files.identity.is_file() and (changed := differences(json.loads(files.identity.read_text()), loaded.identity)):
-        values = ", ".join(changed)
-        problem = f"the run `{loaded.sequence.name}` in {folder} was begun with other values of {values}"
-    else:
-        return
-    fix = "choose a new `name`, or give --fresh to begin it again"
-    raise ConfigurationError("name", problem, fix, loaded.file)
 
 
 def finished(folder: Path, loaded: Loaded) -> dict[str, Any] | None:

@@ -145,7 +145,7 @@ def _stage(
     ctx = StageContext(sequence, view, run.store, run.terminal, start, stage_start, list(run.earlier), rows)
     files = run.folder.stage(stage, declared.name)
     with run.phase("mitigate", stage):
-        job, mitigations, _ = build_job(ctx, files.path, run.threads)
+        job = build_job(ctx, files.path, run.threads)
     _refuse_other_inputs(run, stage, files, job.inputs)
     data = streams({stream.name: stream.rows for stream in job.streams})
     run.ledger.add(
@@ -160,7 +160,7 @@ def _stage(
         inside.finish()
     trained = ModelRef(str(job.export), model_hash(job.export))
     # The first candidate, or else the trained model, goes into the next stage; the other candidates are only scored.
-    candidates = [candidate for mitigation in mitigations for candidate in mitigation.after_training(ctx, trained)]
+    candidates = [candidate for mitigation in job.mitigations for candidate in mitigation.after_training(ctx, trained)]
     chosen = candidates[0].model if candidates else trained
     metrics = _score(run, scorer, stage, declared.name, chosen)["metrics"]
     for other in candidates[1:]:

@@ -2,9 +2,8 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from continual.contract.mitigation import Mitigation, Penalty
+from continual.contract.mitigation import Penalty
 from continual.contract.stream import Stream
 from continual.errors import ConfigurationError
 from continual.preflight.stages import acting
@@ -14,8 +13,8 @@ from continual.training.job import TASK, TrainJob
 from continual.training.losses.kinds import Nll
 
 
-def build_job(ctx: StageContext, folder: Path, threads: int) -> tuple[TrainJob, list[Mitigation], list[dict[str, Any]]]:
-    """Return the stage's job, its active mitigations and their artefacts.
+def build_job(ctx: StageContext, folder: Path, threads: int) -> TrainJob:
+    """Return the stage's job, with its active mitigations.
 
     Raises ConfigurationError if a stream's ratio gives no whole number of rows per step.
     """
@@ -29,11 +28,11 @@ def build_job(ctx: StageContext, folder: Path, threads: int) -> tuple[TrainJob, 
         streams += mitigation.streams(ctx, made)
         penalties += mitigation.penalties(ctx, made)
         token_weights += [w for w in [mitigation.token_weights(ctx, made)] if w is not None]
-    if penalties and sequence.train.strategy != "ddp":
-        why = f"penalty `{penalties[0].name}` needs whole gradients, which `{sequence.train.strategy}` does not keep"
-        raise ConfigurationError("train.strategy", why, "use `ddp`")
+    if penalties and (reason := ctx.view.no_penalties):
+        problem, _, fix = reason.partition("; ")
+        raise ConfigurationError("train.strategy", f"penalty `{penalties[0].name}`: {problem}", fix)
     task = Stream(TASK, ctx.task_rows, Nll(), token_weights=tuple(token_weights), shuffle=True)
-    job = TrainJob(
+    return TrainJob(
         folder=folder,
         model=ctx.stage_start,
         tokenizer=ctx.start.path,
@@ -46,7 +45,6 @@ def build_job(ctx: StageContext, folder: Path, threads: int) -> tuple[TrainJob, 
         mitigations=tuple(mitigations),
         threads=threads,
     )
-    return job, mitigations, artefacts
 
 
 def _with_rows(stream: Stream, batch_rows: int) -> Stream:
@@ -55,7 +53,7 @@ def _with_rows(stream: Stream, batch_rows: int) -> Stream:
     rows = round(exact)
     if rows < 1 or abs(exact - rows) > 1e-6:
         raise ConfigurationError(
-            f"mitigation ({stream.name}).share",
+            f"mitigation ({stream.name}).ratio",
             f"{stream.ratio} of {batch_rows} rows is {exact:g} rows per step, not a whole number",
             f"use {max(rows, 1) / batch_rows:g}, or other `train.batch_tokens`",
         )

@@ -12,10 +12,10 @@ from continual.config.measured import Measured, figures_of
 from continual.config.schema import Sequence
 from continual.errors import ConfigurationError, nearest
 from continual.forgetting import FIGURES, Score, StageScores
+from continual.ledger.changes import refuse_changes
 from continual.ledger.folder import RunFolder
 from continual.preflight.check import check
 from continual.preflight.resources import demands
-from continual.run.resume import refuse_changes
 from continual.sweep.points import Point, described, label, overrides, points, trial_name
 from continual.sweep.spec import LoadedAblation
 from continual.training.resources import FREE_CPUS

@@ -28,7 +28,7 @@ class Killed(Exception):
 
 def job_of(ctx: StageContext, folder: Path | None = None) -> TrainJob:
     """Return the job of a stage in `folder`, next to the store by default."""
-    return build_job(ctx, folder or ctx.store.root.parent / "stage", 1)[0]
+    return build_job(ctx, folder or ctx.store.root.parent / "stage", 1)
 
 
 def worker_of(job: TrainJob) -> Worker:

@@ -153,5 +153,6 @@ def with_list(ctx: StageContext, entries: list[Entry]) -> StageContext:
 
 def build(ctx: StageContext, folder: Path) -> tuple[TrainJob, list[Any]]:
     """The stage's job in `folder`, and its active mitigations."""
-    job, mitigations, _ = build_job(ctx, folder, 1)
+    job = build_job(ctx, folder, 1)
+    mitigations = list(job.mitigations)
     return job, mitigations

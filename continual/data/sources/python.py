@@ -63,7 +63,7 @@ class PythonSource(Source):
     def count(self) -> int | None:
         until = time.monotonic() + COUNT_SECONDS
         count = 0
-        for _ in itertools.islice(iter(call("data.function", self.function, self.arguments)), self.limit):
+        for _ in itertools.islice(self.read(""), self.limit):
             count += 1
             if count % 256 == 0 and time.monotonic() > until:
                 return None

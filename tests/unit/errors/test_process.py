@@ -3,6 +3,7 @@
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,15 @@ def test_an_error_of_a_ray_task_is_reported_without_its_traceback() -> None:
     errors: list[BaseException] = []
     assert exit_code_of(lambda: fail(Wrapped("a traceback")), errors.append) == 1
     assert errors == [Wrapped.cause]
+
+
+def test_an_exception_that_nobody_expects_is_told_in_a_sentence_too() -> None:
+    errors: list[BaseException] = []
+    assert exit_code_of(lambda: fail(OSError("File name too long\nmore")), errors.append) == 1
+    told, _, file = str(errors[0]).partition("; the traceback is in ")
+    assert told == "OSError: File name too long"
+    assert "Traceback" in Path(file).read_text()
+    Path(file).unlink()
 
 
 def test_ctrl_c_is_reported_as_an_interruption() -> None:

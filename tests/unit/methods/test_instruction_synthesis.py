@@ -212,7 +212,7 @@ def test_a_prompt_that_a_model_cannot_hold_is_counted(folders: Path, tmp_path: P
 def test_the_mix_honours_the_share(folders: Path, tmp_path: Path, here: Any, loss: str) -> None:
     here(usual)
     ctx = context(folders, tmp_path, loss=loss, held_out=1, weight=0.3, name="mine")
-    job, _, _ = build_job(ctx, tmp_path / "stage", 1)
+    job = build_job(ctx, tmp_path / "stage", 1)
     task, replay = job.streams
     assert replay.rows_per_step == 0.5 * task.rows_per_step
     assert replay.coefficient == 0.3

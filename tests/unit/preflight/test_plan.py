@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from continual.config.load import load_sequence
 from continual.contract.registry import SOURCES
 from continual.errors import ConfigurationError
+from continual.ledger.ledger import FORMAT
 from continual.preflight.check import check
 from continual.preflight.estimate import count_documents, epoch_steps
 from continual.preflight.plan import Plan, make_plan
@@ -95,7 +96,7 @@ def test_what_a_run_has_done_is_read_from_its_folder(project: Path) -> None:
     write_json(project / "runs/store/samples/s1/manifest.json", {"counts": {"tokens": 777}})
     write_json(
         run / "ledger.jsonl",
-        {"event": "run", "id": "x"},
+        {"event": "run", "id": "x", "format": FORMAT},
         {"event": "prepared", "stage": 1, "samples": ["s1"], "steps": 10},
         {"event": "stage_done", "stage": 1, "rows": "r1", "steps": 10},
         {"event": "prepared", "stage": 2, "samples": ["missing"], "steps": 5},

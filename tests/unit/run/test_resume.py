@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from continual.errors import ConfigurationError
+from continual.ledger.changes import refuse_changes
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import FORMAT
-from continual.run.resume import catch_up, claim, finished, refuse_changes
+from continual.run.resume import catch_up, claim, finished
 from tests.kits.runs import KEPT, loaded, make_run, publish
 
 

@@ -1,0 +1,74 @@
+"""A plan says what a run would say: of a changed configuration, of another version, of a run that is running."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from continual.cli.run import main
+from continual.config.load import load_sequence
+from continual.errors import ConfigurationError
+from continual.ledger.folder import RunFolder
+from continual.ledger.ledger import FORMAT, Ledger
+from continual.preflight.plan import make_plan
+from continual.preflight.render import render
+from continual.run.resume import claim
+from continual.store.lock import FileLock, owner_of
+
+
+@pytest.fixture
+def begun(project: Path) -> RunFolder:
+    loaded = load_sequence("seq.yaml")
+    with claim(loaded.run_folder, loaded, fresh=False) as ledger:
+        ledger.run_id()
+        ledger.add("prepared", stage=1, samples=[], steps=10)
+    return RunFolder(loaded.run_folder)
+
+
+def test_the_plan_of_a_changed_configuration_ends_as_the_run(
+    begun: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = ["seq.yaml", "train.learning_rate=1e-3"]
+    assert main([*changed, "--plan"]) == 2
+    plan = capsys.readouterr()
+    assert "begun otherwise, cannot be resumed like this" in plan.out
+    assert "1 one" in plan.out
+    loaded = load_sequence("seq.yaml", changed[1:])
+    with pytest.raises(ConfigurationError) as raised, claim(begun.path, loaded, fresh=False):
+        pass
+    assert plan.err == f"error: {raised.value}\n"
+    assert "was begun with other values of train.learning_rate" in plan.err
+
+
+def test_the_plan_of_another_versions_run_ends_as_the_run(begun: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = begun.ledger.read_text().splitlines()
+    begun.ledger.write_text("\n".join([json.dumps({**json.loads(lines[0]), "format": FORMAT + 1}), *lines[1:]]) + "\n")
+    assert main(["seq.yaml", "--plan"]) == 2
+    assert "was begun by another version" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [[], ["--fresh", "train.learning_rate=1e-3"], ["train.micro_rows=1"]])
+def test_what_would_run_is_planned(begun: RunFolder, more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(begun.path.rglob("*"))
+    assert main(["seq.yaml", "--plan", *more]) == 0
+    assert capsys.readouterr().err == ""
+    assert sorted(begun.path.rglob("*")) == before
+
+
+def test_a_run_that_is_running_is_called_so(begun: RunFolder) -> None:
+    loaded = load_sequence("seq.yaml")
+    assert make_plan(loaded).status == "begun"
+    with Ledger(begun.path):
+        assert render(make_plan(loaded)).startswith("tiny (seq.yaml): is running (process ")
+        assert make_plan(loaded, held=True).status == "begun"
+    assert make_plan(loaded).status == "begun"
+
+
+def test_who_holds_a_lock_is_found_without_a_trace(tmp_path: Path) -> None:
+    assert owner_of(tmp_path / "lock") is None
+    assert not (tmp_path / "lock").exists()
+    with FileLock(tmp_path / "lock"):
+        text = (tmp_path / "lock").read_text()
+        assert owner_of(tmp_path / "lock") == text
+        assert (tmp_path / "lock").read_text() == text
+    assert owner_of(tmp_path / "lock") is None
