@@ -35,6 +35,9 @@ class Ewc(Mitigation):
     def check(self, view: StageView, others: list[Mitigation]) -> str | None:
         return cannot_penalize(view, others)
 
+    def sample_start(self) -> str | None:
+        return "bos" if self.estimate_on == "context_free" else None
+
     def sampled_tokens(self, view: StageView) -> int:
         return self.documents * view.row_tokens if self.estimate_on == "context_free" else 0
 

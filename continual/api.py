@@ -18,6 +18,7 @@ from continual.data.packing import Arrays
 from continual.data.rows import ROW_COLUMNS, RowReader, column, fixed_column, row_facts, rows_table
 from continual.errors import ConfigurationError, ContinualError
 from continual.models import copy_settings, load_model, load_tokenizer, model_hash
+from continual.models.template import chat_template
 from continual.sampling import sample_seed, template_start
 from continual.store import Artefact, Store, digest, versions, write_atomic
 
@@ -25,7 +26,7 @@ __all__ = [
     "LOSSES", "ROW_COLUMNS", "SOURCES", "Arrays", "Artefact", "Candidate", "ConfigurationError", "Context",
     "ContinualError", "Document", "Loss", "LossInputs", "LossName", "Mitigation", "ModelFacts", "ModelRef",
     "Penalty", "Replay", "RowReader", "SampleRequest", "Source", "SourceItem", "StageRecord", "StageView", "Step",
-    "Store", "Stream", "Strict", "TeacherReplay", "column", "copy_settings", "digest", "fixed_column", "load_model",
-    "load_tokenizer", "model_hash", "row_facts", "rows_table", "sample_seed", "template_start", "versions",
-    "write_atomic",
+    "Store", "Stream", "Strict", "TeacherReplay", "chat_template", "column", "copy_settings", "digest",
+    "fixed_column", "load_model", "load_tokenizer", "model_hash", "row_facts", "rows_table", "sample_seed",
+    "template_start", "versions", "write_atomic",
 ]  # fmt: skip

@@ -6,7 +6,16 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from continual.api import ConfigurationError, Context, ModelRef, SampleRequest, StageView, Strict, load_tokenizer
+from continual.api import (
+    ConfigurationError,
+    Context,
+    ModelRef,
+    SampleRequest,
+    StageView,
+    Strict,
+    chat_template,
+    load_tokenizer,
+)
 
 SELF = "self"
 
@@ -131,6 +140,6 @@ def ask_local(ctx: Context, model: ModelRef, texts: list[str], ask: Ask) -> tupl
 
 def chat_prompt(tokenizer: Any, text: str) -> list[int]:
     """Return the token ids of a conversation in which a user has said `text` and the assistant is to speak."""
-    turns = [{"role": "user", "content": text}]
-    rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    template = chat_template(tokenizer)
+    rendered = template.render(template.turns([{"role": "user", "content": text}]), prompt=True)
     return list(tokenizer(rendered, add_special_tokens=False)["input_ids"])

@@ -1,34 +1,42 @@
 """One document to token ids and loss weights.
 
 `weights[t]` is the weight of predicting token t from the tokens before it; a document's first token has nothing before
-it, so its weight is always 0. Masks come from lengths and character spans, never from `ids != pad`.
+it, so its weight is always 0. Masks come from character spans, never from `ids != pad`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from continual.contract.example import Example
 from continual.contract.source import Source
-from continual.data.chat import encode_chat
+from continual.data.chat import scripts
+from continual.data.spans import encode_spans
+from continual.models.template import chat_template
 
 WHOLE, CUT, DROPPED, EMPTY, LOST, UNLEARNABLE, PROBLEM = range(7)
+"""What became of a document: a row's worth of tokens, a part of it, too long, without tokens; an answer too long for a
+row with anything before it; nothing in it to learn; refused."""
 
 
 @dataclass
 class Piece:
-    """Token ids (int32) and loss weights (float32) of equal length; only WHOLE and CUT pieces are trained."""
+    """Token ids (int32) and loss weights (float32) of equal length; only those of a WHOLE or CUT piece are trained."""
 
     ids: np.ndarray
     weights: np.ndarray
     outcome: int
 
 
+@lru_cache(maxsize=8)
 def special_prefix(tokenizer: Any) -> list[int]:
-    """Return what the tokenizer itself puts before every text: its BOS, or nothing."""
-    around = tokenizer("", add_special_tokens=True)["input_ids"]
-    return [token for token in around if token != tokenizer.eos_token_id or token == tokenizer.bos_token_id][:1]
+    """Return what the tokenizer itself puts before every text: its BOS, more than one token, or nothing."""
+    plain, around = _plain(tokenizer, "a"), list(tokenizer("a", add_special_tokens=True)["input_ids"])
+    places = range(len(around) - len(plain) + 1)
+    return next((around[:place] for place in places if around[place : place + len(plain)] == plain), [])
 
 
 def _plain(tokenizer: Any, text: str) -> list[int]:
@@ -38,29 +46,115 @@ def _plain(tokenizer: Any, text: str) -> list[int]:
 def encode(example: Example, source: Source, tokenizer: Any, row_tokens: int) -> list[Piece]:
     """Return the pieces of one document, none longer than `row_tokens` tokens.
 
-    Running text that is too long and may be cut becomes consecutive pieces, each after the tokenizer's own BOS; other
-    formats keep their beginning. A cut piece gets no end token: the text did not end there.
+    Running text that is too long and may be cut becomes consecutive pieces, each after the tokenizer's own prefix. Of
+    an answer that may be cut, only what stands before it is: each answer that does not end within the row becomes a
+    piece of its own, with as much before it as there is room for.
+
+    Args:
+        example: What is learned of the document.
+        source: Where it comes from: whether it may be cut, and whether it gets an end token.
+        tokenizer: The model's tokenizer.
+        row_tokens: Longest piece.
+
+    Returns:
+        At least one piece; those that are not trained are without tokens and say why.
+
+    Raises:
+        ConfigurationError: The chat template refuses the conversation, or leaves out a part of it.
     """
-    end = [tokenizer.eos_token_id] if source.end_token and tokenizer.eos_token_id is not None else []
+    prefix = special_prefix(tokenizer)
     if example.kind == "messages":
-        ids, weights = encode_chat(example.messages, tokenizer)
-    else:
-        prompt = _plain(tokenizer, example.prompt) if example.kind == "prompt" else []
-        body = _plain(tokenizer, example.completion if example.kind == "prompt" else example.text)
-        before, after = special_prefix(tokenizer) + prompt, body + end
-        room = row_tokens - len(before)
-        if example.kind == "text" and source.cuts and len(after) > room:
-            cut = [before + after[start : start + room] for start in range(0, len(after), room)]
-            return [_piece(ids, [1.0] * len(ids), CUT) for ids in cut]
-        ids, weights = before + after, [0.0 if example.kind == "prompt" else 1.0] * len(before) + [1.0] * len(after)
+        return _encode_chat(example, source, tokenizer, prefix, row_tokens)
+    text = example.text if example.kind == "text" else example.prompt + example.completion
+    learned_from = len(example.prompt) if example.kind == "prompt" else 0
+    ids, [learned] = encode_spans(tokenizer, text, [(learned_from, len(text))])
+    own = _brought(prefix, ids)
+    body, end = ids[own:], _end(source, tokenizer, text, ids)
+    if example.kind == "text":
+        return _pieces_of_text(prefix, body + end, source.cuts, row_tokens)
+    shift = len(prefix) - own
+    first = max(learned.start + shift, len(prefix)) if learned else len(prefix) + len(body)
+    whole = prefix + body + end
+    return _pieces_of_answers(whole, len(prefix), [range(first, len(whole))], source.cuts, row_tokens)
+
+
+def _brought(prefix: list[int], ids: list[int]) -> int:
+    """Return how many ids at the beginning of a text are of the tokenizer's prefix: it brings its own BOS."""
+    lengths = range(min(len(prefix), len(ids)), 0, -1)
+    return next((length for length in lengths if prefix[-length:] == ids[:length]), 0)
+
+
+def _end(source: Source, tokenizer: Any, text: str, ids: list[int]) -> list[int]:
+    """Return the end-of-text token, or nothing if the text brings its own or is to have none."""
+    end = tokenizer.eos_token_id
+    if end is None or not source.end_token:
+        return []
+    written = getattr(tokenizer, "eos_token", None)
+    own = ids[-1:] == [end] or (end in ids and bool(written) and text.rstrip().endswith(str(written)))
+    return [] if own else [end]
+
+
+def _pieces_of_text(prefix: list[int], body: list[int], cuts: bool, row_tokens: int) -> list[Piece]:
+    room, before = row_tokens - len(prefix), [0.0] * len(prefix)
+    if len(prefix) + len(body) < 2:
+        return [_none(EMPTY)]
+    if len(body) <= room:
+        return [_piece(prefix + body, before + [1.0] * len(body), WHOLE)]
+    if not cuts or room < 1:
+        return [_none(DROPPED)]
+    parts = [body[start : start + room] for start in range(0, len(body), room)]
+    return [_piece(prefix + part, before + [1.0] * len(part), CUT) for part in parts]
+
+
+def _encode_chat(example: Example, source: Source, tokenizer: Any, prefix: list[int], row_tokens: int) -> list[Piece]:
+    pieces: list[Piece] = []
+    for script in scripts(example, chat_template(tokenizer), source.end_token and tokenizer.eos_token_id is not None):
+        ids, answers = encode_spans(tokenizer, script.text, script.spans)
+        if script.ends:
+            answers[-1] = range(answers[-1].start if answers[-1] else len(ids), len(ids) + 1)
+            ids = [*ids, tokenizer.eos_token_id]
+        # A conversation has the prefix that the template writes.
+        head = len(prefix) if ids[: len(prefix)] == prefix else 0
+        pieces += _pieces_of_answers(ids, head, answers, source.cuts, row_tokens)
+    return pieces or [_none(UNLEARNABLE)]
+
+
+def _pieces_of_answers(ids: list[int], head: int, answers: Sequence[range], cuts: bool, row_tokens: int) -> list[Piece]:
+    """Return the pieces of a document with answers; its first `head` tokens stand at the beginning of every piece."""
     if len(ids) < 2:
-        return [_piece([], [], EMPTY)]
-    if len(ids) > row_tokens:
-        return [_piece(ids[:row_tokens], weights[:row_tokens], CUT) if source.cuts else _piece([], [], DROPPED)]
-    return [_piece(ids, weights, WHOLE)]
+        return [_none(EMPTY)]
+    answers = [answer for answer in answers if answer.stop > max(answer.start, 1)]
+    if not answers:
+        return [_none(UNLEARNABLE)]
+    if len(ids) <= row_tokens:
+        return [_weighted(ids, answers, WHOLE)]
+    if not cuts:
+        return [_none(DROPPED)]
+    within = [answer for answer in answers if answer.stop <= row_tokens]
+    pieces = [_weighted(ids[: within[-1].stop], within, CUT)] if within else []
+    for answer in answers[len(within) :]:
+        room = row_tokens - head - len(answer)
+        if room < (0 if head else 1):
+            pieces.append(_none(LOST))
+            continue
+        first = max(head, answer.start - room)
+        kept = ids[:head] + ids[first : answer.stop]
+        pieces.append(_weighted(kept, [range(len(kept) - len(answer), len(kept))], CUT))
+    return pieces
 
 
-def _piece(ids: list[int], weights: list[float], outcome: int) -> Piece:
+def _weighted(ids: list[int], answers: Sequence[range], outcome: int) -> Piece:
+    weights = np.zeros(len(ids), np.float32)
+    for answer in answers:
+        weights[answer.start : answer.stop] = 1.0
+    return _piece(ids, weights, outcome)
+
+
+def _none(outcome: int) -> Piece:
+    return _piece([], [], outcome)
+
+
+def _piece(ids: Sequence[int], weights: Sequence[float] | np.ndarray, outcome: int) -> Piece:
     piece = Piece(np.asarray(ids, np.int32), np.asarray(weights, np.float32), outcome)
     piece.weights[:1] = 0.0
     return piece

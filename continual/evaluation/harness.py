@@ -61,17 +61,19 @@ class Harness:
         `model`: a transformers causal model in eval mode, on its device. Raises ContinualError if lm-eval fails.
         """
         from lm_eval import evaluate
-        from lm_eval.models.huggingface import HFLM
+
+        from continual.evaluation.stopping import StoppingLM
 
         settings = self.evaluate
+        chat = settings.get("apply_chat_template", False)
         try:
             with quiet():
                 results: Any = evaluate(
-                    lm=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=settings["batch_size"]),
+                    lm=StoppingLM(model, tokenizer, settings["batch_size"], chat),
                     task_dict=self.load(),
                     limit=settings.get("limit"),
-                    apply_chat_template=settings.get("apply_chat_template", False),
-                    fewshot_as_multiturn=settings.get("apply_chat_template", False),
+                    apply_chat_template=chat,
+                    fewshot_as_multiturn=chat,
                     bootstrap_iters=BOOTSTRAP,
                     log_samples=True,
                 )

@@ -17,7 +17,7 @@ from continual.errors import ConfigurationError
 from continual.models import load_tokenizer, start_model
 from continual.sampling import SampleSettings, bos_start, sample_rows, sample_set, task_starts, template_start
 from continual.sampling.sample import sampler_identity
-from continual.sampling.start import end_tokens
+from continual.sampling.start import bos_note, end_tokens
 from continual.scoring import fisher_artefact, score_rows
 from continual.show.progress import Step
 from continual.show.terminal import Terminal
@@ -121,15 +121,20 @@ class StageContext(Context):
         tokenizer = load_tokenizer(self.start.path)
         if request.start == "tasks":
             return task_starts(tokenizer, list(request.start_tokens))
-        ids, text = template_start(tokenizer) if request.start == "template" else bos_start(tokenizer)
-        if request.start == "bos" and tokenizer.bos_token_id is None:
-            self.terminal.line(f"  the tokenizer has no BOS: samples begin with its end-of-text token {text}")
+        if request.start == "template":
+            return [template_start(tokenizer)[0]]
+        ids, text = bos_start(tokenizer, _settings_of(self.start, "config.json"))
+        for note in bos_note(tokenizer, text):
+            self.terminal.line(f"  {note}")
         return [ids]
 
     def _stop(self, model: ModelRef, chat: bool) -> tuple[int, ...]:
-        path = Path(model.path) / "generation_config.json"
-        generation = json.loads(path.read_text()) if path.is_file() else {}
-        return end_tokens(load_tokenizer(model.path), generation, chat)
+        return end_tokens(load_tokenizer(model.path), _settings_of(model, "generation_config.json"), chat)
+
+
+def _settings_of(model: ModelRef, name: str) -> dict[str, Any]:
+    path = Path(model.path) / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def _counting_tokens(step: Step) -> Callable[[int, int, int], None]:

@@ -6,6 +6,9 @@ from pathlib import Path
 from continual.contract.mitigation import Penalty
 from continual.contract.stream import Stream
 from continual.errors import ConfigurationError
+from continual.models import load_tokenizer
+from continual.models.ends import answer_ends
+from continual.models.files import tokenizer_files
 from continual.preflight.stages import acting
 from continual.run.services import StageContext
 from continual.store import Artefact
@@ -44,7 +47,20 @@ def build_job(ctx: StageContext, folder: Path, threads: int) -> TrainJob:
         penalties=tuple(penalties),
         mitigations=tuple(mitigations),
         threads=threads,
+        ends=_ends(ctx),
     )
+
+
+def _ends(ctx: StageContext) -> tuple[int, ...]:
+    """Return the tokens that end what is learned in the stage's data."""
+    source = ctx.sequence.stages[ctx.view.number - 1].data
+    if not tokenizer_files(ctx.start.path):  # rows of ids, made without a tokenizer
+        return ()
+    chat = bool(source.messages)
+    if source.self_describing and not chat:
+        documents = source.first(f"stages.{ctx.view.number - 1}.data", 20)
+        chat = any(source.format_of(document).kind == "messages" for document in documents)
+    return answer_ends(load_tokenizer(ctx.start.path), chat) if chat or source.end_token else ()
 
 
 def _with_rows(stream: Stream, batch_rows: int) -> Stream:

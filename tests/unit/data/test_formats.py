@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from continual.contract.source import Source
 from continual.data import formats
-from continual.data.formats import CUT, DROPPED, EMPTY, WHOLE, Piece, special_prefix
+from continual.data.formats import CUT, DROPPED, EMPTY, LOST, UNLEARNABLE, WHOLE, Piece, special_prefix
 from continual.data.sources.jsonl import JsonlSource
 from continual.errors import ConfigurationError
 
@@ -71,14 +71,15 @@ def test_only_assistant_turns_up_to_their_end_of_turn_have_loss() -> None:
     assert trained(piece) == "yo$no$"
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused() -> None:
+def test_a_template_that_rewrites_earlier_turns_gives_a_piece_per_answer() -> None:
     class Rewriting(Letters):
         def apply_chat_template(self, turns: Any, tokenize: bool = False, add_generation_prompt: bool = False) -> str:
             return f"{len(turns)}" + super().apply_chat_template(turns, tokenize, add_generation_prompt)
 
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    with pytest.raises(ConfigurationError, match="rewrites earlier turns"):
-        encode({"m": turns}, source(messages="m"), Rewriting(), 100)
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}] * 2
+    pieces = encode({"m": turns}, source(messages="m"), Rewriting(), 100)
+    assert [trained(piece) for piece in pieces] == ["b$", "b$"]
+    assert "".join(map(chr, pieces[0].ids)) == "2<u>a$\n<a>b$\n"
 
 
 @given(st.text(alphabet="abcdef", min_size=1, max_size=60), st.integers(3, 12))
@@ -90,11 +91,55 @@ def test_cut_text_is_whole_again_in_pieces_with_one_end_token(text: str, row_tok
     assert len(pieces) == 1 or all(piece.outcome == CUT for piece in pieces)
 
 
-def test_a_cut_completion_gets_no_invented_end() -> None:
-    [piece] = encode({"p": "q", "c": "abcdef"}, source(prompt="p", completion="c", overlong="cut"), Letters(), 5)
+def test_a_long_prompt_is_cut_on_the_left_and_its_answer_is_whole() -> None:
+    [piece] = encode({"p": "abcdef", "c": "xy"}, source(prompt="p", completion="c", overlong="cut"), Letters(), 6)
     assert piece.outcome == CUT
-    assert 0 not in piece.ids
-    assert len(piece.ids) == 5
+    np.testing.assert_array_equal(piece.ids, [1, *map(ord, "efxy"), 0])
+    np.testing.assert_array_equal(piece.weights, [0, 0, 0, 1, 1, 1])
+
+
+def test_an_answer_that_fits_no_row_is_lost_not_cut() -> None:
+    answer = source(prompt="p", completion="c", overlong="cut")
+    fits, lost = ({"p": "abc", "c": "x" * count} for count in (3, 4))
+    [piece] = encode(fits, answer, Letters(), 5)
+    np.testing.assert_array_equal(piece.ids, [1, *map(ord, "xxx"), 0])
+    assert [piece.outcome for piece in encode(lost, answer, Letters(), 5)] == [LOST]
+    bare = Letters()
+    bare.bos_token_id = None
+    # Without a BOS an answer needs a token of the prompt before it: nothing predicts a document's first token.
+    [piece] = encode(fits, answer, bare, 5)
+    np.testing.assert_array_equal(piece.ids, [*map(ord, "cxxx"), 0])
+    assert [piece.outcome for piece in encode(lost, answer, bare, 5)] == [LOST]
+
+
+def test_the_answers_of_a_long_conversation_are_cut_out_one_by_one() -> None:
+    turns = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "yo"},
+        {"role": "user", "content": "more"},
+        {"role": "assistant", "content": "no"},
+        {"role": "user", "content": "much"},
+        {"role": "assistant", "content": "x" * 30},
+        {"role": "user", "content": "end"},
+        {"role": "assistant", "content": "so"},
+    ]
+    pieces = encode({"m": turns}, source(messages="m", overlong="cut"), Letters(), 18)
+    assert [trained(piece) for piece in pieces] == ["yo$", "no$", "", "so$"]
+    assert [piece.outcome for piece in pieces] == [CUT, CUT, LOST, CUT]
+    texts = ["".join(map(chr, piece.ids)) for piece in pieces]
+    full = Letters().apply_chat_template(turns)
+    assert texts[:2] == ["<u>hi$\n<a>yo$", full[: full.index("no$") + 3][-18:]]
+    assert texts[3] == full[: full.index("so$") + 3][-18:]
+
+
+def test_documents_without_a_position_to_learn_are_no_rows() -> None:
+    user = {"role": "user", "content": "hi"}
+    answer = {"role": "assistant", "content": "yo", "weight": 0}
+    for turns in ([user], [user, answer], [user, answer, user]):
+        [piece] = encode({"m": turns}, source(messages="m"), Letters(), 100)
+        assert (piece.outcome, len(piece.ids)) == (UNLEARNABLE, 0)
+    nothing = source(prompt="p", completion="c", end_token=False)
+    assert [piece.outcome for piece in encode({"p": "ab", "c": ""}, nothing, Letters(), 10)] == [UNLEARNABLE]
 
 
 def test_too_long_and_empty_documents_are_reported() -> None:
