@@ -20,7 +20,7 @@ from continual.store.artefact import Writer
 WINDOW = 1024
 """Pieces packed together; larger wastes less room, smaller answers sooner."""
 SHARD_ROWS = 2048
-RULES = 2
+RULES = 3
 """Raised when the same document gives other tokens or weights than before: stored rows are then made anew."""
 
 

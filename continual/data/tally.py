@@ -55,6 +55,8 @@ class Tally:
         self.selection = source.selection()
         self.outcomes = np.zeros(PROBLEM + 1, np.int64)
         self.read = 0
+        self.chat = False
+        """Whether a document was a conversation."""
         self.full = False
         """Whether `limit` was reached."""
         self._reasons: dict[str, dict[str, Any]] = {}
@@ -75,6 +77,7 @@ class Tally:
                 pieces.ids.append(batch["ids"][number])
                 pieces.weights.append(batch["weights"][number])
                 pieces.outcome.append(int(batch["outcome"][number]))
+            self.chat = self.chat or bool(np.any(batch["chat"]))
             self.outcomes += np.bincount(np.asarray(pieces.outcome, np.int64), minlength=PROBLEM + 1)
             yield pieces
             if self.full:
@@ -117,6 +120,7 @@ class Tally:
             "dropped": outcomes[DROPPED],
             "empty": outcomes[EMPTY],
             "read": self.read,
+            "conversations": self.chat,
             "lost_answers": outcomes[LOST],
             "nothing_to_learn": outcomes[UNLEARNABLE],
             "skipped": outcomes[PROBLEM],

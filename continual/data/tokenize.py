@@ -16,8 +16,8 @@ from continual.models.load import load_tokenizer
 class Tokenize:
     """Batches of documents (see `read_all`) to batches of pieces; runs in Ray Data tasks.
 
-    Columns: `ids`, `weights` and `outcome` of a piece; `first`, whether it is the first one of its document; `problem`
-    and `end` as in `read_all`.
+    Columns: `ids`, `weights` and `outcome` of a piece; `first`, whether it is the first one of its document; `chat`,
+    whether that is a conversation; `problem` and `end` as in `read_all`.
     """
 
     def __init__(self, model: str, source: Source, row_tokens: int):
@@ -25,12 +25,16 @@ class Tokenize:
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         tokenizer = load_tokenizer(self.model)
-        made: dict[str, list[Any]] = {key: [] for key in ("ids", "weights", "outcome", "first", "problem", "end")}
+        made: dict[str, list[Any]] = {
+            key: [] for key in ("ids", "weights", "outcome", "first", "chat", "problem", "end")
+        }
         for place, item, problem, end in zip(*(batch[key] for key in ("place", "item", "problem", "end")), strict=True):
-            pieces = [NOTHING]
+            pieces, chat = [NOTHING], False
             if item:
+                example = Example(**json.loads(item))
+                chat = example.kind == "messages"
                 try:
-                    pieces = document_pieces(Example(**json.loads(item)), self.source, tokenizer, self.row_tokens)
+                    pieces = document_pieces(example, self.source, tokenizer, self.row_tokens)
                 except ConfigurationError as error:
                     problem = as_text(error.at(str(place)))
             for number, piece in enumerate(pieces):
@@ -38,6 +42,7 @@ class Tokenize:
                 made["weights"].append(piece.weights)
                 made["outcome"].append(formats.PROBLEM if problem or end else piece.outcome)
                 made["first"].append(number == 0)
+                made["chat"].append(chat)
                 made["problem"].append(str(problem))
                 made["end"].append(str(end))
         return made

@@ -53,14 +53,11 @@ def build_job(ctx: StageContext, folder: Path, threads: int) -> TrainJob:
 
 def _ends(ctx: StageContext) -> tuple[int, ...]:
     """Return the tokens that end what is learned in the stage's data."""
+    chat = bool(ctx.task_rows.manifest().get("conversations"))
     source = ctx.sequence.stages[ctx.view.number - 1].data
-    if not tokenizer_files(ctx.start.path):  # rows of ids, made without a tokenizer
+    if not (chat or source.end_token) or not tokenizer_files(ctx.start.path):  # rows of ids need no tokenizer
         return ()
-    chat = bool(source.messages)
-    if source.self_describing and not chat:
-        documents = source.first(f"stages.{ctx.view.number - 1}.data", 20)
-        chat = any(source.format_of(document).kind == "messages" for document in documents)
-    return answer_ends(load_tokenizer(ctx.start.path), chat) if chat or source.end_token else ()
+    return answer_ends(load_tokenizer(ctx.start.path), chat)
 
 
 def _with_rows(stream: Stream, batch_rows: int) -> Stream:
