@@ -6,6 +6,7 @@ from continual.preflight.check_data import check_source
 from continual.preflight.check_evaluation import check_evaluation, check_metrics
 from continual.preflight.check_methods import check_methods, check_start_tokens
 from continual.preflight.check_model import check_loading, check_model
+from continual.preflight.check_tokenizer import check_tokenizer
 from continual.preflight.check_training import check_storage, check_training
 from continual.preflight.resources import check_resources, detect_machine
 
@@ -33,4 +34,4 @@ def check(loaded: Loaded) -> list[str]:
             notes += check_source(f"stages.{number}.data", stage.data, chat)
         notes += check_methods(sequence, tokenizer)
         notes += check_evaluation(sequence, tokenizer)
-        return notes + check_metrics(sequence) + check_loading(sequence)
+        return notes + check_metrics(sequence) + check_loading(sequence) + check_tokenizer(sequence)

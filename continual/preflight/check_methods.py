@@ -29,7 +29,7 @@ def check_methods(sequence: Sequence, tokenizer: TokenizerFacts | None) -> list[
             others = [other for _, other in entries(sequence, stage) if other is not mitigation]
             _check_own(key, mitigation, view, others)
             _check_ratio(key, mitigation.replay_ratio(), view.batch_rows)
-            notes += [note for note in _check_start(key, mitigation, tokenizer) if note not in notes]
+            _check_start(key, mitigation, tokenizer)
             for name, source in mitigation.data_sources().items():
                 if (key, name) not in checked_sources:
                     checked_sources.add((key, name))
@@ -79,20 +79,11 @@ def _check_ratio(key: str, ratio: float, batch_rows: int) -> None:
         raise ConfigurationError(f"{key}.ratio", problem, fix)
 
 
-def _check_start(key: str, mitigation: Mitigation, tokenizer: TokenizerFacts | None) -> list[str]:
-    start = mitigation.sample_start()
-    if tokenizer is None:
-        return []
-    if start == "template" and not tokenizer.chat_template:
+def _check_start(key: str, mitigation: Mitigation, tokenizer: TokenizerFacts | None) -> None:
+    """Check that there is a template to start with; `check_tokenizer` looks at the token of `bos`."""
+    if tokenizer is not None and mitigation.sample_start() == "template" and not tokenizer.chat_template:
         problem = "`template` needs a chat template, and the model's tokenizer has none"
         raise ConfigurationError(f"{key}.start", problem, "write `start: bos`")
-    if start != "bos" or tokenizer.bos is not None or not tokenizer.certain:
-        return []
-    if tokenizer.eos is None:
-        problem = "the model's tokenizer has neither a BOS nor an end-of-text token to start a sample with"
-        fix = "add `bos_token` to tokenizer_config.json, or write `start: tasks` or `start: template`"
-        raise ConfigurationError(f"{key}.start", problem, fix)
-    return [f"the tokenizer has no BOS: samples start with its end-of-text token `{tokenizer.eos}`"]
 
 
 def _idle(sequence: Sequence) -> list[str]:

@@ -103,7 +103,16 @@ def folder_tokenizer(key: str, folder: Path) -> TokenizerFacts:
     bos, eos = _token(settings.get("bos_token")), _token(settings.get("eos_token"))
     generic = settings.get("tokenizer_class") in (None, *GENERIC)
     certain = generic or {"bos_token", "eos_token"} <= set(settings)
-    return TokenizerFacts(_vocabulary(key, folder, settings), bos, eos, certain, chat, folder)
+    try:
+        vocabulary = _vocabulary(key, folder, settings)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        problem = f"the tokenizer files in {folder} are damaged ({type(error).__name__}: {one_line(error)})"
+        raise ConfigurationError(key, problem, "copy them again") from error
+    for name, token in (("bos_token", bos), ("eos_token", eos)):
+        if vocabulary is not None and isinstance(token, str) and token not in vocabulary:
+            problem = f"{folder / 'tokenizer_config.json'} names {name} `{token}`, which is not in its vocabulary"
+            raise ConfigurationError(key, problem, "correct it, or copy the file again")
+    return TokenizerFacts(vocabulary, bos, eos, certain, chat, folder)
 
 
 def _token(value: Any) -> str | None:
@@ -124,6 +133,8 @@ def _vocabulary(key: str, folder: Path, settings: dict[str, Any]) -> dict[str, i
     ids |= {str(token["content"]): int(token["id"]) for token in tokenizer.get("added_tokens", [])}
     ids |= read_json(key, folder / "added_tokens.json")
     ids |= {str(_token(token)): int(number) for number, token in settings.get("added_tokens_decoder", {}).items()}
+    if wrong := next((token for token, number in ids.items() if type(number) is not int), None):
+        raise ValueError(f"the id of `{wrong}` is no number")
     return ids
 
 

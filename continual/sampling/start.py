@@ -29,7 +29,8 @@ def bos_start(tokenizer: Any, config: dict[str, Any] | None = None) -> tuple[lis
             return _start(tokenizer, named)
     if tokenizer.eos_token_id is None:
         problem = "the tokenizer has neither BOS nor end-of-text"
-        raise ConfigurationError("start", problem, "use `start: template` or `tasks`")
+        fix = "add `bos_token` to tokenizer_config.json, or write `start: tasks` or `start: template`"
+        raise ConfigurationError("start", problem, fix)
     if getattr(tokenizer, "chat_template", None) and tokenizer.eos_token in chat_template(tokenizer).end_tokens:
         problem = f"the tokenizer has no BOS, and its end-of-text token `{tokenizer.eos_token}` ends a turn"
         raise ConfigurationError("start", problem, "use `start: template`, or write `bos_token_id` into config.json")
@@ -42,7 +43,10 @@ def _start(tokenizer: Any, token: int) -> tuple[list[int], str]:
 
 def bos_note(tokenizer: Any, start: str) -> list[str]:
     """Return a sentence if samples begin with another token than the tokenizer's BOS."""
-    return [] if tokenizer.bos_token_id is not None else [f"the tokenizer has no BOS: samples start with `{start}`"]
+    if tokenizer.bos_token_id is not None:
+        return []
+    what = "its end-of-text token" if start == tokenizer.eos_token else "the token that config.json names as BOS,"
+    return [f"the tokenizer has no BOS: samples start with {what} `{start}`"]
 
 
 def template_start(tokenizer: Any) -> tuple[list[int], str]:
