@@ -120,10 +120,10 @@ def _check_documents(key: str, source: Source, first: Beginning, tokenizer: Any,
         try:
             pieces = document_pieces(found.example, source, tokenizer, row_tokens)
         except ConfigurationError as error:
-            problem = error.at(found.place).within(key)
+            refused = error.at(found.place).within(key)
             if source.on_bad == "refuse":
-                raise problem from error
-            notes.append(f"{key}: a document is skipped: {problem.problem}")
+                raise refused from error
+            notes.append(f"{key}: a document is skipped: {refused.problem}")
             continue
         usable += any(piece.outcome <= CUT for piece in pieces)
     if first.whole and first.found and not usable:
