@@ -10,6 +10,8 @@ from typing import Any
 from continual.errors import ConfigurationError, nearest
 
 COLUMN_WITH_TEXT = "name a column with text"
+LONGEST = 40
+"""Characters of a value in a message."""
 
 
 class EmptyCell(str):
@@ -46,7 +48,7 @@ def value_of(option: str, column: str, document: Mapping[str, Any]) -> Any:
     """Return a value of a document. Raises ConfigurationError with the columns there are for one that is missing."""
     if column in document:
         return document[column]
-    known = sorted(str(name) for name in document)
+    known = sorted(readable(name) for name in document)
     near = nearest(column, known)
     has = f"it has {', '.join(known[:20])}" if known else "it has no fields at all"
     raise ConfigurationError(option, f"no field `{column}`", f"did you mean `{near}`? {has}" if near else has)
@@ -92,6 +94,12 @@ def unicode_text(option: str, column: str, value: str) -> str:
         problem = f"`{column}` is not UTF-8 text (character {error.start + 1})"
         raise ConfigurationError(option, problem, "save it as UTF-8") from None
     return str(value)
+
+
+def readable(value: Any) -> str:
+    """Return a value for a message: short, on one line, in letters that can be written."""
+    text = " ".join(str(value).split()).encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def is_number(value: Any) -> bool:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from continual.contract.columns import EmptyCell, kind_of, unicode_text
+from continual.contract.columns import EmptyCell, kind_of, readable, unicode_text
 from continual.contract.example import Turn
 from continual.errors import ConfigurationError
 
@@ -89,7 +89,7 @@ def _turn(option: str, place: str, turn: Any) -> Turn:
     if names is None and "role" in turn and turn.get("tool_calls"):
         names = NAMES[0]
     if names is None:
-        problem = f"{place} has no `role` and `content` (its keys: {', '.join(map(str, turn)) or 'none'})"
+        problem = f"{place} has no `role` and `content` (its keys: {', '.join(map(readable, turn)) or 'none'})"
         raise ConfigurationError(option, problem, WRITE_TURNS)
     written, content = turn[names[0]], turn.get(names[1])
     role = written.lower() if isinstance(written, str) else written
@@ -97,7 +97,7 @@ def _turn(option: str, place: str, turn: Any) -> Turn:
         return {"role": "assistant", "content": None, "tool_calls": [_call(option, place, content)]}
     if not isinstance(role, str) or role not in ROLES:
         known = ", ".join(dict.fromkeys(ROLES.values()))
-        shown = f"`{written}`" if isinstance(written, str) else kind_of(written)
+        shown = f"`{readable(written)}`" if isinstance(written, str) else kind_of(written)
         raise ConfigurationError(option, f"{place} has the role {shown}, which is unknown", f"use {known}")
     others = {str(key): value for key, value in turn.items() if key not in names and value is not None}
     return {"role": ROLES[role], "content": _content(option, place, content, turn), **_usable(others)}
@@ -118,7 +118,7 @@ def _part(option: str, place: str, part: Any) -> dict[str, str]:
     kind = part.get("type") if isinstance(part, Mapping) else kind_of(part)
     if kind == "text" and isinstance(part, Mapping) and isinstance(part.get("text"), str):
         return {"type": "text", "text": unicode_text(option, place, part["text"])}
-    problem = f"{place} has a part that is not text (`{kind}`)"
+    problem = f"{place} has a part that is not text (`{readable(kind)}`)"
     raise ConfigurationError(option, problem, "keep parts of `type: text` alone: a language model reads nothing else")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from continual.contract.columns import EmptyCell, is_number
+from continual.contract.columns import EmptyCell, is_number, readable
 from continual.errors import ConfigurationError, nearest
 
 MOST_VALUES = 8
@@ -44,7 +44,7 @@ class Selection:
                 taken = False
                 others = self.others.setdefault(column, set())
                 if len(others) < MOST_VALUES:
-                    others.add(str(document[column])[:40])
+                    others.add(readable(document[column]))
             else:
                 met.add(place)
         self.left_out += not taken

@@ -1,11 +1,13 @@
 """Read all documents of a source in Ray tasks, in their order, with the code that the check before a run uses."""
 
+import copy
 import json
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from continual.contract.reading import read_part
+from continual.contract.selection import Selection
 from continual.contract.source import Source
 from continual.errors import ConfigurationError
 
@@ -28,16 +30,16 @@ def read_all(source: Source) -> "ray.data.Dataset":
 
     parts = [{"part": part} for part in source.parts()]
     blocks = ray.data.from_items(parts, override_num_blocks=min(len(parts), MOST_TASKS))
-    return blocks.flat_map(partial(rows, source), num_cpus=READ_CPUS)
+    return blocks.flat_map(partial(rows, source, source.selection()), num_cpus=READ_CPUS)
 
 
-def rows(source: Source, part: dict[str, Any]) -> Iterator[dict[str, str]]:
+def rows(source: Source, asked_for: Selection, part: dict[str, Any]) -> Iterator[dict[str, str]]:
     """Yield the rows of one part (see `read_all`). A problem that ends the part is in the last one."""
-    selection = source.selection()
+    selection = copy.deepcopy(asked_for)
     fatal: ConfigurationError | None = None
     try:
-        asked_for = (found for found in read_part(source, part["part"], selection) if found is not None)
-        for number, found in enumerate(asked_for):
+        documents = (found for found in read_part(source, part["part"], selection) if found is not None)
+        for number, found in enumerate(documents):
             if number == source.limit:
                 break
             item = json.dumps(found.example.as_json()) if found.example else ""

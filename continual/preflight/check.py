@@ -31,7 +31,7 @@ def check(loaded: Loaded) -> list[str]:
         check_start_tokens(sequence, tokenizer)
         for number, stage in enumerate(sequence.stages):
             chat = tokenizer.chat_template if tokenizer else None
-            notes += check_source(f"stages.{number}.data", stage.data, chat)
+            notes += [note for note in check_source(f"stages.{number}.data", stage.data, chat) if note not in notes]
         notes += check_methods(sequence, tokenizer)
         notes += check_evaluation(sequence, tokenizer)
         return notes + check_metrics(sequence) + check_loading(sequence) + check_tokenizer(sequence)

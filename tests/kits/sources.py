@@ -42,7 +42,7 @@ OUTSIDE = f"{__name__}:Numbered"
 def tokenized(source: Source, model: str, row_tokens: int) -> Iterator[dict[str, Any]]:
     """In place of the tasks of Ray Data: what they do, part by part, in this process."""
     for part in source.parts():
-        batch = list(rows(source, {"part": part}))
+        batch = list(rows(source, source.selection(), {"part": part}))
         columns = {key: np.array([row[key] for row in batch], dtype=object) for key in batch[0]}
         yield Tokenize(model, source, row_tokens)(columns)
 

@@ -71,6 +71,16 @@ def test_a_missing_column_is_refused_with_those_that_are_there() -> None:
     assert "no fields at all" in refusal({}, text="a").fix
 
 
+def test_a_message_is_one_line_that_can_be_written_whatever_the_file_holds() -> None:
+    for error in (
+        refusal({"caf\udce9\nnames": "x", "y" * 1000: "x"}, text="a"),
+        refusal({"m": [{"role": "caf\udce9\n", "content": "x"}]}, messages="m"),
+        refusal({"m": [{"r\udce9\nle": "x"}]}, messages="m"),
+    ):
+        str(error).encode()
+        assert len(str(error)) < 300
+
+
 @pytest.mark.parametrize(
     ("written", "expected"),
     [
