@@ -5,12 +5,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import IO
 
-from continual.contract.columns import EmptyCell
+from continual.contract.columns import EmptyCell, readable
 from continual.contract.source import Document
 from continual.data.sources.bytes import text
 from continual.errors import ConfigurationError, one_line
 
 EMPTY = EmptyCell()
+OTHER_DELIMITERS = (";", "\t", "|")
+"""Signs that are not taken for delimiters by themselves, and that no name of a column is likely to have."""
 
 
 def csv_documents(
@@ -57,6 +59,10 @@ def _header(names: list[str]) -> list[str]:
     twice = next((name for name in names if name and names.count(name) > 1), None)
     if twice is not None:
         raise ConfigurationError("path", f"the header has the column `{twice}` twice", "rename one")
+    other = next((sign for sign in OTHER_DELIMITERS if len(names) == 1 and sign in names[0]), None)
+    if other is not None:
+        problem = f"the header has one column alone, `{readable(names[0])}`"
+        raise ConfigurationError("delimiter", problem, f"set `delimiter: {other!r}`")
     return names
 
 

@@ -238,6 +238,9 @@ def test_options_of_tables(tmp_path: Path) -> None:
     (tmp_path / "z.csv").write_text("q,q\n1,2\n")
     with pytest.raises(ConfigurationError, match="the header has the column `q` twice"):
         read(source(tmp_path / "z.csv", "csv"))
+    (tmp_path / "semicolon.csv").write_text("q;a\n1;2\n")
+    with pytest.raises(ConfigurationError, match=r"^delimiter: the header has one column alone, .q;a.; set"):
+        read(source(tmp_path / "semicolon.csv", "csv"))
     (tmp_path / "long.csv").write_text("q,a\n" + "x" * 300_000 + ",1\n")
     assert len(good(source(tmp_path / "long.csv", "csv"))[0]["q"]) == 300_000
 
