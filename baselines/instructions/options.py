@@ -12,7 +12,10 @@ class SynthesisOptions(TeacherReplay):
     """What decides the instructions, the answers and the scores."""
 
     ratio: float = Field(
-        0.25, gt=0, description="replay tokens per task token in every optimizer step (the paper's mix: about 4.9)"
+        0.25,
+        gt=0,
+        le=1000,
+        description="replay tokens per task token in every optimizer step (the paper's mix: about 4.9)",
     )
     model: Literal["stage_start", "start"] = Field("stage_start", description="who makes up the instructions")
     generators: tuple[Generator, ...] = Field(

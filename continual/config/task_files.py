@@ -23,6 +23,8 @@ KEY = re.compile(rb"^[\"']?(task|group|tag)[\"']?:[ \t]*([^\n]*(?:\n[ \t]*-[^\n]
 """A key that names a task, a group or tags, with the rest of its line and the list below it."""
 WORD = re.compile(rb"[\w.:+/@][\w.:+/@-]*")
 NO_TASKS = (".py", ".pyc", ".md", ".json", ".jsonl", ".csv", ".txt", ".sh", ".parquet", ".png", ".gz")
+MOST_BYTES = 1 << 20
+"""How much of a file is looked at: no task's is larger, and a folder may hold anything."""
 IGNORED = {"__pycache__", ".ipynb_checkpoints"}
 
 
@@ -49,7 +51,7 @@ def scan(folder: str) -> dict[str, Found]:
         for file in sorted(file for file in files if not file.endswith(NO_TASKS)):
             # `Path.read_bytes` takes twice as long for 14,000 small files.
             with suppress(OSError), io.FileIO(f"{path}/{file}") as opened:
-                for kind, value in KEY.findall(opened.readall()):
+                for kind, value in KEY.findall(opened.read(MOST_BYTES)):
                     if kind == b"tag":
                         words = re.sub(rb"(^|\s)#[^\n]*", b"", value)
                         tags |= dict.fromkeys(word.decode() for word in WORD.findall(words))
@@ -81,6 +83,7 @@ class TaskFiles:
         if include_path and not Path(include_path).is_dir():
             problem = f"there is no folder {include_path}"
             raise ConfigurationError("evaluate.include_path", problem, "name the folder with the task YAML files")
+        self._include_path = include_path
         self.own = scan(include_path) if include_path else {}
         self._known: dict[str, Found] = {}
         self._scanned: set[str] = set()
@@ -97,10 +100,9 @@ class TaskFiles:
         return self._known.get(name)
 
     def near(self, name: str) -> str | None:
-        """Return the task or group whose name is nearest to an unknown one; about 12,000 are known."""
+        """Return the task, group or tag whose name is nearest to an unknown one; about 12,000 are known."""
         self._scan(_folders())
-        known = self.own | self._known
-        return nearest(name, [other for other in known if known[other].kind != "tag"], length_difference=4)
+        return nearest(name, [*self.own, *self._known], length_difference=4)
 
     def members(self, tag: str) -> list[str]:
         """Return the tasks with a tag, sorted as lm-eval sorts them."""
@@ -109,11 +111,16 @@ class TaskFiles:
         for folder in found.places if found and found.kind == "tag" else ():
             for path in sorted(Path(folder).glob("**/*.yaml")):
                 with suppress(ConfigurationError):  # lm-eval leaves it out, too
-                    config = read_task(str(path))
+                    config = self.read(str(path))
                     tags = config.get("tag")
                     if isinstance(config.get("task"), str) and tag in ([tags] if isinstance(tags, str) else tags or []):
                         names.add(config["task"])
         return sorted(names)
+
+    def read(self, file: str) -> dict[str, Any]:
+        """Return the content of a task's file, see `read_task`; lm-eval's own are read once. Do not change it."""
+        own = self._include_path is not None and Path(file).is_relative_to(self._include_path)
+        return read_task(file) if own else _read_of_lm_eval(file)
 
     def _scan(self, folders: Iterable[str]) -> None:
         for folder in folders:
@@ -178,6 +185,11 @@ def _reader(folder: str) -> Any:
     reader: Any = type("_Reader", (base,), {})
     reader.add_constructor("!function", construct)
     return reader
+
+
+@functools.cache
+def _read_of_lm_eval(file: str) -> dict[str, Any]:
+    return read_task(file)
 
 
 def expand_tags(raw: dict[str, Any]) -> list[str]:

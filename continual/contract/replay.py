@@ -26,7 +26,7 @@ class Replay(Mitigation):
     renamed: ClassVar[dict[str, str]] = {"share": "ratio"}
 
     weight: float = Field(1.0, ge=0, description="multiplies the replay component")
-    ratio: float = Field(0.25, gt=0, description="replay tokens per task token in every optimizer step")
+    ratio: float = Field(0.25, gt=0, le=1000, description="replay tokens per task token in every optimizer step")
 
     @abstractmethod
     def rows(self, ctx: Context) -> "Artefact":

@@ -17,7 +17,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._factory import TaskFactory
 from lm_eval.tasks._index import Entry, Kind, TaskIndex
 
-from continual.config.task_files import Function, TaskFiles, read_task
+from continual.config.task_files import Function, TaskFiles
 from continual.errors import ConfigurationError, one_line
 from continual.evaluation.harness import quiet
 from continual.evaluation.task_data import check_data, check_functions
@@ -161,7 +161,7 @@ def _entry(name: str, files: TaskFiles) -> tuple[Entry, str]:
     if len(found.places) > 1 and file in {place for own in files.own.values() for place in own.places}:
         problem = f"`{name}` is defined again in {found.places[1]}, which lm-eval leaves out"
         raise ConfigurationError(file, problem, "give one of them another name")
-    config = read_task(file)
+    config = files.read(file)
     check_functions(file, config)
     return Entry(name=name, kind=TaskIndex._kind_of(config), yaml_path=None, cfg=config), file
 

@@ -21,6 +21,7 @@ def test_known_and_unknown_names() -> None:
     names = ["arc_easy", "blimp_principle_A_case_1", "gsm8k", "mmlu", "ai2_arc", "mmlu_stem_tasks", "arc_esy"]
     assert [kind(name) for name in names] == ["task", "task", "task", "group", "tag", "tag", None]
     assert TaskFiles().near("arc_esy") == "arc_easy"
+    assert TaskFiles().near("ai2_acr") == "ai2_arc"
     assert TaskFiles().near("nothing like any task at all") is None
 
 
@@ -37,6 +38,12 @@ def test_own_files(tmp_path: Path) -> None:
     assert TaskFiles(str(tmp_path)).near("my_tusk") == "my_task"
     with pytest.raises(ConfigurationError, match=r"evaluate\.include_path"):
         TaskFiles(str(tmp_path / "absent"))
+
+
+def test_large_files_beside_the_tasks_are_not_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "task.yaml").write_text("task: small\n")
+    (tmp_path / "weights.bin").write_bytes(b"x" * (1 << 20) + b"\ntag: hidden\n")
+    assert set(scan(str(tmp_path))) == {"small"}
 
 
 def test_a_task_that_is_defined_twice_is_known_by_both_files(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def refused(*overrides: str, file: str = "seq.yaml") -> ConfigurationError:
         ("mitigation.0.top_k=99999999999", "mitigation.0.top_k", "at most 2147483647"),
         ("mitigation.0.top_p=1.1", "mitigation.0.top_p", "at most 1"),
         ("mitigation.0.temperature=0", "mitigation.0.temperature", "greater than 0"),
+        ("mitigation.0.ratio=1e9", "mitigation.0.ratio", "at most 1000"),
         ("generate.max_failed=2", "generate.max_failed", "at most 1"),
         ("train.cpus_per_worker=1e-9", "train.cpus_per_worker", "at least 0.0001"),
         ("train.gpus_per_worker=1.5", "train.gpus_per_worker", "a whole number"),
