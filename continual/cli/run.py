@@ -1,6 +1,7 @@
 """The command `run`: a sequence from its YAML to its result."""
 
 import argparse
+import math
 from collections.abc import Sequence as Arguments
 
 from continual.cli import list as lists
@@ -27,9 +28,20 @@ def parser(prog: str = "python -m continual.run") -> argparse.ArgumentParser:
     fresh = "delete the run of this name and begin again; the store is kept"
     command.add_argument("--fresh", action="store_true", help=fresh)
     gate = "exit with code 3 if `forgetting` or `forgetting_old` is above X"
-    command.add_argument("--max-forgetting", type=float, metavar="X", help=gate)
+    command.add_argument("--max-forgetting", type=_finite, metavar="X", help=gate)
     command.add_argument("--list", choices=lists.LISTS, help="print all of these with their options")
     return command
+
+
+def _finite(text: str) -> float:
+    """Return a finite number: nothing is above nan, which would let everything pass."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return number
 
 
 def main(arguments: Arguments[str] | None = None, prog: str = "python -m continual.run") -> int:

@@ -40,7 +40,7 @@ def hub_folder(kind: str, name: str) -> Path:
     return root / f"{kind}--{name.replace('/', '--')}"
 
 
-def _is_path(name: str, full: Path) -> bool:
+def is_path(name: str, full: Path) -> bool:
     """Return whether a name that may be a hub id, too, is meant as the path `full`.
 
     It is if something is there, or at least the folder that would hold it: `models/x` beside a folder `models` is a
@@ -109,7 +109,7 @@ def resolve_paths(raw: dict[str, Any], base: Path, within: KeyPath = ()) -> list
         if is_uri(path) or not path:
             continue
         full = Path(os.path.abspath(base / Path(path).expanduser()))  # noqa: PTH100  `..` without following links
-        if hub and not _is_path(path, full):
+        if hub and not is_path(path, full):
             continue
         if not Path(path).is_absolute():
             changed.append(place)

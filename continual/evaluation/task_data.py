@@ -7,7 +7,7 @@ from glob import iglob
 from pathlib import Path
 from typing import Any
 
-from continual.config.paths import is_uri, looks_like_path
+from continual.config.paths import is_path, is_uri
 from continual.config.references import defined_names
 from continual.config.task_files import Function
 from continual.errors import ConfigurationError, nearest
@@ -70,8 +70,11 @@ def check_data(file: str, config: Any) -> None:
         _check_files(file, config, files, options.get("data_dir"))
     elif path in BUILDERS and options.get("data_dir") is None:
         raise ConfigurationError(file, "the task names no files of data", "write `data_files` below `dataset_kwargs`")
-    elif path not in BUILDERS and looks_like_path(path) and not is_uri(path) and not Path(path).expanduser().exists():
-        raise ConfigurationError(file, f"there is no folder {Path(path).absolute()} (`dataset_path`)", "correct it")
+    elif path not in BUILDERS and not is_uri(path):
+        folder = Path(path).expanduser().absolute()
+        if is_path(path, folder) and not folder.exists():
+            fix = "correct it (relative ones start at the current folder)"
+            raise ConfigurationError(file, f"there is no folder {folder} (`dataset_path`)", fix)
 
 
 def _check_files(file: str, config: Any, files: Any, folder: str | None) -> None:

@@ -87,3 +87,11 @@ def test_the_script_ends_with_the_exit_code() -> None:
     )  # fmt: skip
     assert ran.returncode == 2
     assert ran.stderr == "error: no.yaml: there is no such file; give the path of a sequence's YAML\n"
+
+
+@pytest.mark.parametrize("limit", ["nan", "inf", "-inf", "much"])
+def test_a_limit_that_nothing_exceeds_is_refused(limit: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run.main(["seq.yaml", f"--max-forgetting={limit}"])
+    assert ended.value.code == 2
+    assert f"'{limit}' is not a finite number" in capsys.readouterr().err

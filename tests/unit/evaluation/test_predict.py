@@ -115,6 +115,7 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
     ("missing file", {**CHOICE, "dataset_kwargs": {"data_files": {"test": "gone.jsonl"}}}, "", "current folder"),
     ("missing pattern", {**CHOICE, "dataset_kwargs": {"data_files": {"test": "gone/*.jsonl"}}}, "", "current folder"),
     ("missing folder", {**CHOICE, "dataset_path": "./gone", "dataset_kwargs": {}}, "", "correct it"),
+    ("mistyped folder", {**CHOICE, "dataset_path": "sets/gone", "dataset_kwargs": {}}, "", "correct it"),
     ("kind of output", {**CHOICE, "output_type": "multiple_choise"}, "", "did you mean `multiple_choice`?"),
     ("unknown key", {**CHOICE, "metrics": ["acc"]}, "", "correct the YAML"),
     ("no such function", CHOICE, "process_docs: !function utils.gone\n", "correct the reference"),
@@ -129,6 +130,7 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
 @pytest.mark.parametrize(("task", "more", "fix"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
 def test_a_task_that_cannot_be_loaded_is_refused(folder: Path, task: dict[str, Any], more: str, fix: str) -> None:
     (folder / "utils.py").write_text("def results(doc, results): return {'own': 1}\n")
+    (folder / "sets").mkdir()
     write(folder, {"own": task})
     with (folder / "own.yaml").open("a") as file:
         file.write(more)
