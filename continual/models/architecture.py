@@ -79,8 +79,8 @@ def model_class(folder: str, config: Any) -> Any:
     body = getattr(MODEL_MAPPING[type(config)], "__name__", "") if type(config) in MODEL_MAPPING else ""
     others = [name for name in named if name not in (found.__name__, body) and hasattr(transformers, name)]
     if others:
-        problem = f"{others[0]} in {folder} is no causal language model: a {found.__name__} would be made of it"
-        raise ConfigurationError("", problem, f"save the model as {found.__name__}, or take another one")
+        problem = f"config.json in {folder} names {others[0]}, of which a {found.__name__} would be made"
+        raise ConfigurationError("", problem, f"save the model as a {found.__name__}, or take another one")
     return found
 
 

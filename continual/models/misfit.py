@@ -9,6 +9,10 @@ from continual.errors import ConfigurationError
 
 SHOWN = 3
 """Tensors that a sentence names, of one kind."""
+CONSTANTS = (".masked_bias",)
+"""Endings of the names of constants, not weights, that earlier versions of transformers stored with a model."""
+INSIDE = ("state_dict", "model_state_dict", "model", "module")
+"""What a training's checkpoint calls the weights in it."""
 WRAPPERS = {
     "_orig_mod": "saved from a model that `torch.compile` had wrapped",
     "base_model.model": "saved from a PEFT model; merge its adapter first",
@@ -38,7 +42,8 @@ def misfit_of(info: Mapping[str, Any]) -> Misfit | None:
     """Return what transformers' loading info calls missing, unexpected or mismatched; None if all tensors fit."""
     shapes = {name: (list(stored), list(wanted)) for name, stored, wanted in sorted(info["mismatched_keys"])}
     missing = set(info["missing_keys"]) - shapes.keys()
-    misfit = Misfit(_ordered(missing), _ordered(info["unexpected_keys"]), shapes)
+    unexpected = {name for name in info["unexpected_keys"] if not name.endswith(CONSTANTS)}
+    misfit = Misfit(_ordered(missing), _ordered(unexpected), shapes)
     return misfit if misfit.missing or misfit.unexpected or misfit.mismatched else None
 
 
@@ -81,7 +86,8 @@ def _renaming(misfit: Misfit) -> str:
         if misfit.unexpected and all(part.search(name) for name in misfit.unexpected):
             return f"take `{wrapper}.` out of the names ({cause})"
     if misfit.unexpected and not any("." in name for name in misfit.unexpected):
-        return f"the files hold a whole checkpoint: take its weights (perhaps `{misfit.unexpected[0]}`) out of it"
+        inside = next((f"`{name}`" for name in INSIDE if name in misfit.unexpected), "the weights")
+        return f"the files hold a training's whole checkpoint: take {inside} out of it"
     prefix = _common_prefix(misfit)
     return f"take `{prefix}` out of the names" if prefix else ""
 
@@ -95,7 +101,8 @@ def _layers_asked(misfit: Misfit, config: Any) -> str:
     held = min(missing, default=0) if missing else max(unexpected, default=-1) + 1
     if held < 1 or {*missing, *unexpected} != set(range(min(held, layers), max(held, layers))):
         return ""
-    return f"config.json asks for {layers} layers: write `num_hidden_layers: {held}` there"
+    key = getattr(config, "attribute_map", {}).get("num_hidden_layers", "num_hidden_layers")
+    return f"config.json asks for {layers} layers: write `{key}: {held}` there"
 
 
 def _untied(misfit: Misfit, head: str | None) -> str:

@@ -19,6 +19,7 @@ from transformers import (
 from continual.errors import ContinualError
 from continual.models.forward import check_head, hidden_states, log_probabilities, logits_of, token_losses
 from tests.kits.baselines import packed
+from tests.kits.families import with_vision
 from tests.kits.models import SIZES, tiny
 
 
@@ -34,7 +35,7 @@ def gemma2() -> Gemma2ForCausalLM:
     return Gemma2ForCausalLM(Gemma2Config(**SIZES, head_dim=8, final_logit_softcapping=2.0)).eval()
 
 
-@pytest.mark.parametrize("make", [tiny, cohere, gemma2])
+@pytest.mark.parametrize("make", [tiny, cohere, gemma2, with_vision])
 def test_losses_are_those_of_every_document_alone_whatever_the_head_does(make: Any) -> None:
     model, rows = make(), packed(0, 20)
     losses = token_losses(model, rows)

@@ -102,6 +102,23 @@ def one_more(folder: Path) -> None:
     change_weights(folder, lambda tensors: {**tensors, "score.weight": torch.zeros(2, 32)})
 
 
+def body_renamed(tensors: Tensors) -> Tensors:
+    return {key.replace("model.", "transformer."): value for key, value in tensors.items()}
+
+
+def sharded(tensors: Tensors) -> Tensors:
+    return {f"_fsdp_wrapped_module.{key}".replace("layers.", "layers._checkpoint_wrapped_module."): value
+            for key, value in tensors.items()}  # fmt: skip
+
+
+def adapted(tensors: Tensors) -> Tensors:
+    based = {key.replace("q_proj.", "q_proj.base_layer."): value for key, value in tensors.items()}
+    return based | {f"model.layers.{n}.self_attn.q_proj.lora_A.default.weight": torch.ones(4, 32) for n in range(2)}
+
+
+PARTS = ("self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight", "self_attn.o_proj.weight",
+         "mlp.gate_proj.weight", "mlp.up_proj.weight", "mlp.down_proj.weight", "input_layernorm.weight",
+         "post_attention_layernorm.weight")  # fmt: skip
 SPOILED: list[tuple[str, Callable[[Path], None], list[str]]] = [
     ("no head", lose(HEAD), [f"lack `{HEAD}`", "tie_word_embeddings: true"]),
     ("no attention", lose("q_proj.weight"), ["lack `model.layers.0.self_attn.q_proj.weight`", f"`{LAST}`;", "copy"]),
@@ -114,6 +131,15 @@ SPOILED: list[tuple[str, Callable[[Path], None], list[str]]] = [
     ("a layer fewer", config(num_hidden_layers=1), ["`model.layers.1.input_layernorm.weight`", "num_hidden_layers: 2"]),
     ("another vocabulary", config(vocab_size=60), ["[50, 32] instead of [60, 32]", "vocab_size: 50"]),
     ("another width", config(intermediate_size=48), ["[64, 32] instead of [48, 32]", "(6 tensors)", "belong together"]),
+    (
+        "another body's name",
+        lambda folder: change_weights(folder, body_renamed),
+        ["`transformer.embed_tokens.weight`", "(20 tensors)", "copy"],
+    ),
+    ("sharded and checkpointed", lambda folder: change_weights(folder, sharded), ["(21 tensors)", "FSDP"]),
+    ("adapters inside", lambda folder: change_weights(folder, adapted), ["q_proj.lora_A.default.weight`", "copy"]),
+    ("the first layer gone", lose(*(f"layers.0.{part}" for part in PARTS)), ["layers.0.input_layernorm.weight`"]),
+    ("other heads", config(num_key_value_heads=4), ["[16, 32] instead of [32, 32]", "(4 tensors)"]),
     ("a tensor more", one_more, ["hold `score.weight`, which it does not have"]),
 ]
 
@@ -213,6 +239,45 @@ def test_what_is_no_model_to_train_is_refused(
     assert str(folder) in message
     assert "\n" not in message
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("make", "more"),
+    [
+        (tiny, {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}),
+        (
+            gpt2,
+            {"transformer.h.0.attn.bias": torch.ones(1, 1, 64, 64), "transformer.h.0.attn.masked_bias": torch.ones(1)},
+        ),
+        (neox, {"gpt_neox.layers.0.attention.masked_bias": torch.ones(1)}),
+        (
+            lambda: tiny(tie_word_embeddings=True),
+            {"lm_head.weight": tiny(tie_word_embeddings=True).lm_head.weight.data},
+        ),
+    ],
+)
+def test_constants_that_old_versions_stored_and_a_second_copy_of_the_head_are_right(
+    tmp_path: Path, make: Any, more: Tensors
+) -> None:
+    folder = saved(tmp_path / "model", make())
+    change_weights(folder, lambda tensors: tensors | more)
+    found = load_model(str(folder), "float32").state_dict()
+    assert all(torch.equal(found[name], value) for name, value in make().state_dict().items())
+
+
+@pytest.mark.parametrize("prefix", ["", "model.model."])
+def test_names_that_transformers_understands_are_right(tmp_path: Path, prefix: str) -> None:
+    folder = saved(tmp_path / "model")
+    change_weights(folder, lambda x: {key.replace("model.", prefix): value for key, value in x.items()})
+    found = load_model(str(folder), "float32").state_dict()
+    assert all(torch.equal(found[name], value) for name, value in tiny().state_dict().items())
+
+
+def test_the_fix_names_the_key_of_the_family(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "model", gpt2())
+    change_config(folder, n_layer=3)
+    with pytest.raises(ConfigurationError, match="write `n_layer: 2` there"):
+        load_model(str(folder), "float32")
 
 
 def test_a_pickle_of_the_right_tensors_is_loaded(tmp_path: Path) -> None:
