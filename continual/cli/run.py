@@ -59,7 +59,7 @@ def _run(options: argparse.Namespace) -> None:
     from continual.preflight.check import check
 
     loaded = load_sequence(options.sequence, options.overrides)
-    notes = check(loaded)
+    notes = check(loaded, options.fresh)
     if options.plan:
         from continual.ledger.changes import refuse_changes
         from continual.preflight.plan import make_plan

@@ -2,6 +2,7 @@
 
 from continual.config.load import Loaded
 from continual.errors import naming_file
+from continual.ledger.progress import read_progress
 from continual.preflight.check_data import check_source
 from continual.preflight.check_evaluation import check_evaluation, check_metrics
 from continual.preflight.check_methods import check_methods, check_start_tokens
@@ -11,11 +12,15 @@ from continual.preflight.check_training import check_storage, check_training
 from continual.preflight.resources import check_resources, detect_machine
 
 
-def check(loaded: Loaded) -> list[str]:
+def check(loaded: Loaded, fresh: bool = False) -> list[str]:
     """Check that a sequence can run, and return notes for the user, each one sentence.
 
     Opens files and calls the user's `rows` and `tokenizer` functions. Writes and downloads nothing. Imports torch and
-    transformers only if nothing is wrong without them.
+    transformers only if nothing is wrong without them, and not for a finished run.
+
+    Args:
+        loaded: The sequence.
+        fresh: Whether a finished run is to begin again.
 
     Raises:
         ConfigurationError: The first reason why the sequence cannot run, with the sequence's file.
@@ -34,4 +39,6 @@ def check(loaded: Loaded) -> list[str]:
             notes += [note for note in check_source(f"stages.{number}.data", stage.data, chat) if note not in notes]
         notes += check_methods(sequence, tokenizer)
         notes += check_evaluation(sequence, tokenizer)
+        if read_progress(loaded.run_folder).finished and not fresh:
+            return notes  # its result is printed at once
         return notes + check_metrics(sequence) + check_loading(sequence) + check_tokenizer(sequence)

@@ -113,6 +113,19 @@ def test_an_unchanged_model_is_checked_once_in_a_process(project: Path, monkeypa
     assert len(loaded) == 2 * times
 
 
+def test_a_finished_run_is_answered_without_loading_the_model(project: Path) -> None:
+    loaded = load_sequence("seq.yaml")
+    config(num_hidden_layers=2)(project / "model")
+    loaded.run_folder.mkdir(parents=True)
+    (loaded.run_folder / "summary.json").write_text('{"status": "done"}')
+    check(loaded)
+    with pytest.raises(ConfigurationError, match="num_hidden_layers: 1"):
+        check(loaded, fresh=True)
+    (loaded.run_folder / "summary.json").write_text('{"status": "failed"}')
+    with pytest.raises(ConfigurationError, match="num_hidden_layers: 1"):
+        check(loaded)
+
+
 def test_the_check_changes_no_file(project: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in project.rglob("*")}
     check(load_sequence("seq.yaml"))
