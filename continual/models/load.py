@@ -9,7 +9,7 @@ from typing import Any
 from continual.errors import ConfigurationError, one_line
 from continual.models.architecture import model_class, read_config
 from continual.models.dtypes import refuse_quantized
-from continual.models.files import ADAPTER, loaded_files
+from continual.models.files import ADAPTER, loaded_files, tokenizer_files
 from continual.models.misfit import misfit_error, misfit_of
 
 
@@ -107,8 +107,14 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-@lru_cache(maxsize=4)
 def load_tokenizer(folder: str) -> Any:
+    """Load a tokenizer, once in a process as long as its files stay as they are. Code of its own is not run."""
+    state = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in tokenizer_files(folder))
+    return _tokenizer(folder, state)
+
+
+@lru_cache(maxsize=8)
+def _tokenizer(folder: str, state: tuple[Any, ...]) -> Any:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

@@ -1,6 +1,5 @@
 """Checks with the real tokenizer: it loads, its chat template works, and the first documents become tokens."""
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ from continual.config.schema import Sequence
 from continual.contract.reading import Beginning
 from continual.contract.source import Source
 from continual.errors import ConfigurationError, one_line
-from continual.models.files import tokenizer_files
 from continual.preflight.check_data import FIRST
 from continual.preflight.model_facts import read_model
 from continual.preflight.stages import acting
@@ -65,8 +63,7 @@ def _place(sequence: Sequence) -> tuple[str, Path | None]:
 
 def _load(sequence: Sequence, key: str, folder: Path | None) -> Any:
     if folder is not None:
-        state = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in tokenizer_files(folder))
-        return _loaded(key, str(folder), state)
+        return _loaded(key, str(folder))
     reference = str(sequence.model.tokenizer)
     if sequence.model.type == "pretrained" or ":" not in reference:
         return None
@@ -79,13 +76,12 @@ def _load(sequence: Sequence, key: str, folder: Path | None) -> Any:
         raise ConfigurationError(key, f"`{reference}` gives no usable tokenizer ({one_line(error)})") from error
 
 
-@lru_cache(maxsize=8)
-def _loaded(key: str, folder: str, state: tuple[Any, ...]) -> Any:
-    """Load a tokenizer once in a process as long as its files stay as they are: the trials of a sweep have the same."""
-    from transformers import AutoTokenizer
+def _loaded(key: str, folder: str) -> Any:
+    """Load a tokenizer; raise ConfigurationError, naming its folder, if that fails."""
+    from continual.models import load_tokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = load_tokenizer(folder)
         tokenizer("a")
     except Exception as error:  # tokenizers raises bare Exception
         problem = f"the tokenizer in {folder} cannot be loaded ({type(error).__name__}: {one_line(error)})"
