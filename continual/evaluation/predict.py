@@ -20,7 +20,7 @@ from lm_eval.tasks._index import Entry, Kind, TaskIndex
 from continual.config.task_files import Function, TaskFiles
 from continual.errors import ConfigurationError, one_line
 from continual.evaluation.harness import quiet
-from continual.evaluation.task_data import check_data, check_functions
+from continual.evaluation.task_data import check_data, check_functions, hub_data
 
 REPORTED = {
     "loglikelihood": ("perplexity", "acc"),
@@ -37,13 +37,15 @@ that is generated it computes all that are listed."""
 class Prediction:
     """What lm-eval will report: like its `results`, `higher_is_better` and `group_subtasks`, by name.
 
-    `uncertain` are the tasks, and the groups with such a task, of which Python of their own decides that.
+    `uncertain` are the tasks, and the groups with such a task, of which Python of their own decides that. `data` are
+    the hub ids of data sets that are to be fetched.
     """
 
     results: Mapping[str, Mapping[str, Any]]
     higher_is_better: Mapping[str, Mapping[str, bool | None]]
     members: Mapping[str, list[str]]
     uncertain: frozenset[str]
+    data: tuple[str, ...]
 
 
 class _Task(ConfigurableTask):
@@ -115,7 +117,14 @@ def _predict(places: Mapping[str, str], known: TaskFiles) -> Prediction:
     groups = found.get("groups", {})
     uncertain |= {name for name, group in groups.items() if uncertain & {t.task_name for t in group.get_all_tasks()}}
     results: Any = aggregate_groups(EvalAcc(metrics=metrics, higher_is_better=higher, groups=groups))._to_eval_results()
-    return Prediction(results["results"], results["higher_is_better"], results["group_subtasks"], frozenset(uncertain))
+    fetched = dict.fromkeys(data for task in found["tasks"].values() if (data := hub_data(task.config)))
+    return Prediction(
+        results=results["results"],
+        higher_is_better=results["higher_is_better"],
+        members=results["group_subtasks"],
+        uncertain=frozenset(uncertain),
+        data=tuple(fetched),
+    )
 
 
 class _Loaded(TaskManager):

@@ -2,12 +2,13 @@
 
 import ast
 import importlib.util
+import os
 from collections.abc import Iterator
 from glob import iglob
 from pathlib import Path
 from typing import Any
 
-from continual.config.paths import is_path, is_uri
+from continual.config.paths import hub_folder, is_path, is_uri
 from continual.config.references import defined_names
 from continual.config.task_files import Function
 from continual.errors import ConfigurationError, nearest
@@ -75,6 +76,21 @@ def check_data(file: str, config: Any) -> None:
         if is_path(path, folder) and not folder.exists():
             fix = "correct it (relative ones start at the current folder)"
             raise ConfigurationError(file, f"there is no folder {folder} (`dataset_path`)", fix)
+
+
+def hub_data(config: Any) -> str | None:
+    """Return the hub id of a task's data, None for local data and for those that Python of the task makes."""
+    path = str(config.dataset_path or "")
+    local = path in BUILDERS or is_uri(path) or is_path(path, Path(path).expanduser().absolute())
+    return None if not path or local or config.custom_dataset is not None else path
+
+
+def is_cached(data: str) -> bool:
+    """Return whether the local Hugging Face cache has a data set, as fetched or as made ready by `datasets`."""
+    hub = hub_folder("datasets", data)
+    ready = Path(os.environ.get("HF_DATASETS_CACHE") or hub.parent.parent / "datasets").expanduser()
+    name = data.replace("/", "___").lower()
+    return hub.is_dir() or any(path.name.lower() == name for path in ready.glob("*"))
 
 
 def _check_files(file: str, config: Any, files: Any, folder: str | None) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from continual.config.measured import evaluation_tasks, measured_keys
-from continual.config.paths import CORRECT_PATH
+from continual.config.paths import CORRECT_PATH, offline
 from continual.config.schema import EvaluationTask, Sequence
 from continual.config.task_files import TaskFiles, some
 from continual.errors import ConfigurationError
@@ -51,6 +51,7 @@ def check_metrics(sequence: Sequence) -> list[str]:
     if not tasks:
         return []
     from continual.evaluation.predict import predict
+    from continual.evaluation.task_data import is_cached
 
     places = _places(sequence)
     predicted = predict({task.name: places[task.name] for task in tasks}, sequence.evaluate.include_path)
@@ -70,7 +71,10 @@ def check_metrics(sequence: Sequence) -> list[str]:
     check_units([("evaluate.old_tasks", task) for task in sequence.evaluate.old_tasks], texts, choices)
     unknown = [task.name for task in tasks if task.name in predicted.uncertain]
     when = "it is checked when the start model is scored"
-    return [f"Python of the task decides what lm-eval reports for {some(unknown)}: {when}"] if unknown else []
+    notes = [f"Python of the task decides what lm-eval reports for {some(unknown)}: {when}"] if unknown else []
+    if offline() and (missing := [name for name in predicted.data if not is_cached(name)]):
+        notes.append(f"HF_HUB_OFFLINE is set, and the cache lacks data that evaluation reads: {some(missing)}")
+    return notes
 
 
 def _of_stages(sequence: Sequence) -> list[tuple[str, EvaluationTask]]:

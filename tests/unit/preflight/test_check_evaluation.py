@@ -111,3 +111,20 @@ def test_what_only_the_run_can_know_is_noted(tasks: Path) -> None:
     notes = check(load_sequence("seq.yaml", [f"evaluate.include_path={tasks}", "evaluate.old_tasks=[code, arc_easy]"]))
     told = "Python of the task decides what lm-eval reports for code: it is checked when the start model is scored"
     assert told in notes
+
+
+def test_data_that_cannot_be_fetched_are_noted(tasks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def notes() -> list[str]:
+        return [
+            note for note in check(load_sequence("seq.yaml", ["evaluate.old_tasks=[ai2_arc]"])) if "cache lacks" in note
+        ]
+
+    monkeypatch.setenv("HF_HOME", str(tasks / "cache"))
+    told = "HF_HUB_OFFLINE is set, and the cache lacks data that evaluation reads: allenai/ai2_arc"
+    assert notes() == [told]
+    (tasks / "cache/datasets/allenai___ai2_arc").mkdir(parents=True)
+    assert notes() == []
+    monkeypatch.setenv("HF_HOME", str(tasks / "other"))
+    assert notes() == [told]
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    assert notes() == []
