@@ -1,7 +1,6 @@
 """Other people's files through the command line: what is asked for is trained, and the rest is counted or refused."""
 
 import csv
-import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -26,34 +25,25 @@ def written(folder: Path, stories: Path, *stages: dict[str, Any]) -> Path:
 
 
 def test_arrays_tables_and_splits_are_trained_and_counted(shared: Path, stories: Path, tmp_path: Path) -> None:
-    data = shared / "data"
-    array = {
-        "type": "jsonl",
-        "path": str(data / "trace/NumGLUE-cm/train.json"),
-        "prompt": "prompt",
-        "completion": "answer",
-    }
-    split = {"type": "jsonl", "path": str(data / "olora/cb.jsonl.gz"), "prompt": "{sentence} ", "completion": "label"}
-    with gzip.open(data / "olora/cb.jsonl.gz", "rt") as lines:
-        splits = [json.loads(line)["split"] for line in lines]
+    folder = shared / "data/trace/NumGLUE-cm"
+    array = {"type": "jsonl", "path": str(folder), "split": "train", "prompt": "prompt", "completion": "answer"}
     with (tmp_path / "table.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(
-            [("question", "answer"), *((f"What is {n}?", "" if n % 10 == 4 else f"It is\n{n}.") for n in range(60))]
-        )
-    table = {"type": "csv", "path": "table.csv", "prompt": "question", "completion": "answer", "on_bad": "skip"}
-    stages: list[dict[str, Any]] = [array, table, {**split, "where": {"split": "train"}}]
+        answers = ["" if n % 10 == 4 else f"It is\n{n}." for n in range(60)]
+        rows = [(f"What is {n}?", answer, "fr" if n % 3 == 2 else "en") for n, answer in enumerate(answers)]
+        csv.writer(file).writerows([("question", "answer", "lang"), *rows])
+    table = {"type": "csv", "path": "table.csv", "prompt": "{question} ", "completion": "answer"}
+    chosen = {"where": {"lang": "en"}, "on_bad": "skip"}
 
-    finished = command.run(tmp_path / "runs", yaml=written(tmp_path, stories, *stages))
+    finished = command.run(tmp_path / "runs", yaml=written(tmp_path, stories, array, {**table, **chosen}))
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
-    first, second, third = command.summary(tmp_path / "runs", "foreign")["documents"]
-    assert first["read"] == len(json.loads((data / "trace/NumGLUE-cm/train.json").read_text()))
-    assert (second["read"], second["documents"], second["skipped"]) == (60, 54, 6)
+    first, second = command.summary(tmp_path / "runs", "foreign")["documents"]
+    assert first["read"] == len(json.loads((folder / "train.json").read_text()))
+    # Of 60 rows 20 are French; of the other 40 those that end in 4 are bad, but for 14 and 44, which are French.
+    assert (second["left_out"], second["read"], second["documents"], second["skipped"]) == (20, 40, 36, 4)
     # The header is line 1, and each of the 4 documents before it has an answer of two lines.
-    reason = {"reason": "completion: `answer` holds an empty cell, not text", "count": 6, "first": "table.csv line 10"}
+    reason = {"reason": "completion: `answer` holds an empty cell, not text", "count": 4, "first": "table.csv line 10"}
     assert second["skipped_for"] == [reason]
-    assert "6 skipped: completion: `answer` holds an empty cell, not text (first table.csv line 10)" in finished.stdout
-    assert third["read"] == splits.count("train")
-    assert third["left_out"] == len(splits) - splits.count("train") > 0
+    assert "4 skipped: completion: `answer` holds an empty cell, not text (first table.csv line 10)" in finished.stdout
     assert "table.csv line 10" in (tmp_path / "runs" / "foreign" / "report.html").read_text()
 
 

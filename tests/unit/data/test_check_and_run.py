@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from continual.contract.registry import SOURCES
@@ -167,6 +167,7 @@ def built(kind: str, path: Path, options: dict[str, Any], further: dict[str, Any
     st.sampled_from(["jsonl", "array", "python", "hub"]), DOCUMENTS, st.sampled_from(OPTIONS), st.sampled_from(FURTHER),
     st.sampled_from(["refuse", "skip"]),
 )  # fmt: skip
+@example("jsonl", [{"q": TURNS, "a": SHARED}, {"q": TURNS, "a": TURNS[:1]}], OPTIONS[2], {}, "refuse")
 def test_nested_documents(
     kind: str, documents: list[dict[str, Any]], options: dict[str, Any], further: dict[str, Any], on_bad: str
 ) -> None:
