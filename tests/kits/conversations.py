@@ -13,6 +13,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from continual.contract.example import Example
 from continual.contract.source import Source
 from continual.data import formats
 from continual.data.formats import Piece
@@ -58,57 +59,86 @@ CONVERSATIONS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of template.
+    """A kind of template: what ends an answer, and what becomes of the conversations that are not one text.
 
-    Attributes:
-        end: What ends an answer.
-        eos: The tokenizer's end-of-text token.
-        outcomes: What becomes of a conversation, where it is not one text: `apart` (one per answer), or why it is
-            refused.
+    `outcomes` are `apart` (a text per answer), or words of the sentence with which a conversation is refused.
     """
 
-    end: str
-    eos: str = "<|endoftext|>"
+    end: str = "<|endoftext|>"
     outcomes: dict[str, str] = field(default_factory=dict)
 
 
-NO_TOOLS = "leaves out the called tool"
-NO_SYSTEM = "System role not supported"
-APART = {"multi-turn": "apart"}
+NO_CALL = "leaves out the called tool"
+NO_ROLE = "refuses the conversation"
 
 
-def plain(end: str, eos: str = "<|endoftext|>", tools: str = NO_TOOLS, **outcomes: str) -> Kind:
-    named = {key.replace("_", "-"): value for key, value in outcomes.items()}
-    return Kind(end, eos, {"tools": tools, **named} if tools else named)
+def kind(end: str = "<|endoftext|>", multi: str = "one", system: str = "one", tools: str = NO_CALL) -> Kind:
+    return Kind(end, {"single": "one", "multi-turn": multi, "system": system, "tools": tools})
 
 
 KINDS: dict[str, Kind] = {
-    "chatml": plain("<|im_end|>"),
+    "alpaca": kind(multi="apart"),
+    "chatml": kind("<|im_end|>"),
+    "chatml-default-system": kind("<|im_end|>"),
+    "command-r": kind("<|END_OF_TURN_TOKEN|>", tools=NO_ROLE),
+    "deepseek-r1": kind("<｜end▁of▁sentence｜>", multi="apart", tools="apart"),
+    "deepseek-v3": kind("<｜end▁of▁sentence｜>"),
+    "exaone": kind("[|endofturn|]"),
+    "falcon": kind(multi="apart", tools=NO_ROLE),
+    "gemma2": kind("<end_of_turn>", system=NO_ROLE, tools=NO_ROLE),
+    "gemma3": kind("<end_of_turn>"),
+    "glm4": kind(multi="apart"),
+    "gpt-oss": kind("<|return|>", multi="apart"),
+    "granite": kind("<|end_of_text|>", tools="one"),
+    "hermes-tools": kind("<|im_end|>", tools="one"),
+    "internlm2": kind("<|im_end|>"),
+    "llama2": kind(tools=NO_ROLE),
+    "llama3": kind("<|eot_id|>"),
+    "llama3.1-tools": kind("<|eot_id|>", tools="one"),
+    "llama3.2-vision": kind("<|eot_id|>"),
+    "mistral-tekken": kind(tools=NO_ROLE),
+    "mistral-v1": kind(system=NO_ROLE, tools=NO_ROLE),
+    "mistral-v3": kind(tools="one"),
+    "mpt": kind("<|im_end|>"),
+    "nemotron": kind(multi="apart"),
+    "olmo": kind(),
+    "openchat": kind("<|end_of_turn|>"),
+    "phi3": kind("<|end|>"),
+    "phi4": kind("<|im_end|>"),
+    "qwen2.5-tools": kind("<|im_end|>", tools="one"),
+    "qwen3-thinking": kind("<|im_end|>", multi="apart", tools="apart"),
+    "smollm3": kind("<|im_end|>"),
+    "starchat": kind("<|end|>"),
+    "tulu": kind(),
+    "vicuna": kind(),
+    "vicuna-endless": kind(multi="apart", tools=NO_ROLE),
+    "yi": kind("<|im_end|>"),
+    "zephyr": kind(),
 }
 
 
 @cache
-def chat_tokenizer(name: str, template: str | None = None) -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE tokenizer with a BOS and the tokens of a template, named or given."""
-    text = template if template is not None else (FOLDER / f"{name}.jinja").read_text()
-    kind = KINDS.get(name, Kind(""))
-    special = sorted({"<s>", kind.eos, *re.findall(SPECIAL, text)} | ({kind.end} if kind.end else set()))
+def chat_tokenizer(name: str) -> PreTrainedTokenizerFast:
+    """Return a byte-level BPE tokenizer with BOS, end-of-text and the tokens of a template."""
+    text = (FOLDER / f"{name}.jinja").read_text()
+    special = sorted({"<s>", "<|endoftext|>", KINDS[name].end, *SPECIAL.findall(text)})
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     said = [turn["content"] for document in CONVERSATIONS.values() for turn in document["messages"]]
-    trainer = trainers.BpeTrainer(
-        vocab_size=330, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=330, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator([*said * 3, " assistant\n", "### Response:\n"], trainer)
     tokenizer.add_special_tokens(special)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token=kind.eos, chat_template=text)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="<|endoftext|>", chat_template=text
+    )
 
 
 def encode(document: dict[str, Any], tokenizer: Any, row_tokens: int = 4096, **options: Any) -> list[Piece]:
     source: Source = JsonlSource(path="x.jsonl", messages="messages", **options)
-    example = formats.Example("messages", messages=document["messages"], tools=document.get("tools"))
+    example = Example("messages", messages=document["messages"], tools=document.get("tools"))
     return formats.encode(example, source, tokenizer, row_tokens)
 
 
@@ -125,3 +155,25 @@ def outcome(name: str, conversation: str) -> str:
     except ConfigurationError as error:
         return str(error)
     return "one" if len(pieces) == 1 else "apart"
+
+
+def table() -> str:
+    """Return the manual's table of kinds and outcomes."""
+    said = {"one": "one text", "apart": "one per answer"}
+    rows = ["| kind | answers end with | " + " | ".join(CONVERSATIONS) + " |", "|---" * (len(CONVERSATIONS) + 2) + "|"]
+    for name, known in KINDS.items():
+        found = [outcome(name, conversation) for conversation in CONVERSATIONS]
+        cells = [said.get(one) or f"refused: {one.partition('; ')[0]}" for one in found]
+        end = known.end.replace("|", "\\|")
+        rows.append(f"| {name} | `{end}` | {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def renewed(page: str) -> str:
+    """Return the page with its table written anew."""
+    before, _, rest = page.partition(BEGIN)
+    return before + BEGIN + table() + END + rest.partition(END)[2]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(renewed(PAGE.read_text()))
