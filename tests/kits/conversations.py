@@ -36,13 +36,13 @@ TOOL = {
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
     },
 }
-WEATHER = [
+WEATHER: list[dict[str, Any]] = [
     {"role": "user", "content": "Is it cold?"},
     {"role": "assistant", "content": "", "tool_calls": [CALL]},
     {"role": "tool", "name": "weather", "tool_call_id": "call00001", "content": "minus three"},
     {"role": "assistant", "content": "Take a coat."},
 ]
-TALK = [
+TALK: list[dict[str, Any]] = [
     {"role": "user", "content": "Name a tree."},
     {"role": "assistant", "content": "An old oak."},
     {"role": "user", "content": "Another one?"},

@@ -132,7 +132,7 @@ def test_what_a_template_would_lose_is_refused(name: str, turns: list[Any], word
 
 
 def test_arguments_are_no_json_text_inside_json() -> None:
-    call = WEATHER[1]["tool_calls"][0]["function"]  # type: ignore[index]
+    call = WEATHER[1]["tool_calls"][0]["function"]
     for arguments in (call["arguments"], json.loads(call["arguments"])):
         turn = {**WEATHER[1], "tool_calls": [{"type": "function", "function": {**call, "arguments": arguments}}]}
         for name in ("qwen2.5-tools", "qwen3-thinking", "deepseek-r1"):
