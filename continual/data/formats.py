@@ -34,9 +34,20 @@ class Piece:
 @lru_cache(maxsize=8)
 def special_prefix(tokenizer: Any) -> list[int]:
     """Return what the tokenizer itself puts before every text: its BOS, more than one token, or nothing."""
-    plain, around = _plain(tokenizer, "a"), list(tokenizer("a", add_special_tokens=True)["input_ids"])
+    text = _known_text(tokenizer)
+    plain, around = _plain(tokenizer, text), list(tokenizer(text, add_special_tokens=True)["input_ids"])
     places = range(len(around) - len(plain) + 1)
     return next((around[:place] for place in places if around[place : place + len(plain)] == plain), [])
+
+
+def _known_text(tokenizer: Any) -> str:
+    """Return a short text that the tokenizer has tokens for; one of few tokens raises for any other."""
+    try:
+        _plain(tokenizer, "a")
+        return "a"
+    except Exception:  # tokenizers raises bare Exception
+        ordinary = set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)
+        return min(ordinary, key=lambda token: (len(token), token), default="")
 
 
 def _plain(tokenizer: Any, text: str) -> list[int]:

@@ -82,7 +82,7 @@ def _loaded(key: str, folder: str) -> Any:
 
     try:
         tokenizer = load_tokenizer(folder)
-        tokenizer("a")
+        tokenizer("")
     except Exception as error:  # tokenizers raises bare Exception
         problem = f"the tokenizer in {folder} cannot be loaded ({type(error).__name__}: {one_line(error)})"
         raise ConfigurationError(key, problem, "copy its files again") from error

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
 from continual.contract.source import Source
 from continual.data import formats
@@ -168,3 +170,13 @@ def test_a_real_chat_template(shared: Path) -> None:
     [piece] = encode({"m": turns}, source(messages="m"), tokenizer, 200)
     assert tokenizer.decode(piece.ids[piece.weights > 0]) == "It is 4.<|im_end|>"
     assert str(tokenizer.decode(piece.ids)).endswith("It is 4.<|im_end|>\n")
+
+
+def test_a_tokenizer_of_few_tokens_has_a_prefix_too() -> None:
+    """It raises for every letter that it has no token for."""
+    tokenizer = Tokenizer(models.WordLevel({"<s>": 0, "7": 1, "<big>": 2}))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    few = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>")
+    assert special_prefix(few) == []
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 0)])
+    assert special_prefix(PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>")) == [0]
