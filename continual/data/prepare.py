@@ -20,8 +20,6 @@ from continual.store.artefact import Writer
 WINDOW = 1024
 """Pieces packed together; larger wastes less room, smaller answers sooner."""
 SHARD_ROWS = 2048
-RULES = 3
-"""Raised when the same document gives other tokens or weights than before: stored rows are then made anew."""
 
 
 def prepare_rows(
@@ -39,7 +37,6 @@ def prepare_rows(
         "tokenizer": tokenizer_hash(model),
         "row_tokens": row_tokens,
         "window": WINDOW,
-        "rules": RULES,
     }
     artefact = store.artefact("rows", inputs)
     with store.write(artefact, inputs) as writer:

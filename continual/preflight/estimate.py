@@ -10,6 +10,7 @@ from continual.contract.source import Source
 from continual.data.packing import best_fit
 from continual.preflight.check_data import FIRST
 from continual.preflight.tokenizer_facts import TokenizerFacts
+from continual.store.revisions import REVISIONS
 
 SAMPLE_CHARACTERS = 200_000
 HASH_BYTES = 256 << 20
@@ -28,6 +29,7 @@ def stored_rows(store: Path, source: Source, row_tokens: int) -> int | None:
         return None
     wanted = json.loads(json.dumps({"source": source.identity(), "row_tokens": row_tokens}))
     stored = [json.loads(path.read_text()) for path in manifests]
+    stored = [entry for entry in stored if entry.get("revision", 1) == REVISIONS["rows"]]
     counts = {int(entry["counts"]["rows"]) for entry in stored if wanted.items() <= entry["inputs"].items()}
     return counts.pop() if len(counts) == 1 else None
 

