@@ -71,7 +71,8 @@ def text_of(option: str, written: str, document: Mapping[str, Any]) -> str:
         if not isinstance(value, str) or isinstance(value, EmptyCell):
             fix = COLUMN_WITH_TEXT
             if is_number(value):
-                fix += f', or write it through a template, `{option or "text"}: "{{{written}}}"`'
+                key = option if option in ("text", "prompt", "completion") else written
+                fix += f', or write it through a template, `{key}: "{{{written}}}"`'
             raise ConfigurationError(option, f"`{written}` holds {kind_of(value)}, not text", fix)
         return unicode_text(option, written, value)
     text = ""

@@ -94,7 +94,7 @@ class FileSource(Source):
         if left_out:
             named = ", ".join(file.name for file in left_out[:MOST_NAMED])
             more = f" and {len(left_out) - MOST_NAMED} more" if len(left_out) > MOST_NAMED else ""
-            notes.append(f"`{self.path}`: not read, since it is no data of `type: {self.type}`: {named}{more}")
+            notes.append(f"`{self.path}`: files that are not of `type: {self.type}` are left out: {named}{more}")
         splits = sorted({split for file in files if (split := self.split_of(file))})
         if self.split is None and len(splits) > 1:
             of = f"files of the splits {', '.join(splits)}"
