@@ -14,9 +14,7 @@ import pytest
 
 from continual.cli.report import main
 from continual.ledger.folder import RunFolder
-from continual.show.plots import COLORS, style
 from continual.show.report import write_report
-from continual.show.report.draw import POINTS, thin
 from continual.show.report.figures import Figures
 from continual.show.report.gather import gather, over_steps
 from continual.show.report.series import differing, names, shown
@@ -296,30 +294,11 @@ def test_old_abilities_are_a_mean_of_one_unit(storage: Path) -> None:
 # Drawing ----------------------------------------------------------------------------------------------------------
 
 
-def test_long_lines_become_means() -> None:
-    steps, values = list(range(1, 1002)), [float(step % 3) for step in range(1001)]
-    x, y = thin(steps, values)
-    assert len(x) == len(y) == math.ceil(1001 / 3) <= POINTS
-    assert x[0] == 2.0
-    assert y[0] == 1.0
-    assert x[-1] == (1000 + 1001) / 2
-    assert thin(steps[:400], values[:400]) == ([float(step) for step in steps[:400]], values[:400])
-
-
 def test_every_figure_has_a_name_of_its_own(tmp_path: Path) -> None:
     figures = Figures([], [], tmp_path)
     names = [figures.name(label) for label in ("sort", "sort-2", "Sort", "x: 1", "x: 1.2", "x: -1", "x 1", "sort")]
     assert len(set(names)) == len(names)
     assert names[:2] == ["sort", "sort-2"]
-
-
-def test_no_two_series_look_alike() -> None:
-    looks = [tuple(style(number).values()) for number in range(28)]
-    assert len(set(looks)) == 28
-    assert {colour for colour, _ in looks} == set(COLORS)
-
-
-# At the end of a run ----------------------------------------------------------------------------------------------
 
 
 class Lines:
