@@ -20,6 +20,3 @@ def test_no_two_series_look_alike() -> None:
     looks = [tuple(style(number).values()) for number in range(28)]
     assert len(set(looks)) == 28
     assert {colour for colour, _ in looks} == set(COLORS)
-
-
-# At the end of a run ----------------------------------------------------------------------------------------------

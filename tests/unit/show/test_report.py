@@ -301,6 +301,9 @@ def test_every_figure_has_a_name_of_its_own(tmp_path: Path) -> None:
     assert names[:2] == ["sort", "sort-2"]
 
 
+# At the end of a run ----------------------------------------------------------------------------------------------
+
+
 class Lines:
     """The terminal's part that the report uses."""
 
