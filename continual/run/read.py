@@ -54,7 +54,7 @@ class Data:
         return (n for n in range(1, len(self.sequence.stages) + 1) if not self.ledger.find("stage_done", stage=n))
 
     def _rows(self, key: str, stage: int, title: str, source: Source) -> Artefact:
-        with self.terminal.step(title, "the readers") as step:
+        with self.terminal.step(title, "starting the readers") as step:
             try:
                 progress = partial(step.update, extra="documents")
                 rows = prepare_rows(self.store, source, self.tokenizer, self.sequence.train.row_tokens, progress)
