@@ -85,7 +85,7 @@ class Terminal:
     def step(self, title: str, waits_for: str = "") -> Step:
         """Return the display of a long step: `with terminal.step("train") as step: step.update(done, total, extra)`.
 
-        `waits_for` says what it waits for before its first update.
+        `waits_for` says what happens before the first update, such as `starting the engine`.
         """
         return Step(title, self.show, self.rewrites, waits_for)
 
