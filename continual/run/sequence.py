@@ -115,8 +115,11 @@ def _start(run: Run) -> ModelRef:
     known = run.ledger.find("start_model")
     if known is not None:
         return ModelRef(known["path"], known["hash"])
-    start = start_model(run.store, run.sequence.model, run.sequence.seed)
-    for note in check_start(run.store, run.sequence.model, start):
+    with run.terminal.step("start: model", "loading and checking it") as step:
+        start = start_model(run.store, run.sequence.model, run.sequence.seed)
+        notes = check_start(run.store, run.sequence.model, start)
+        step.note(start.path)
+    for note in notes:
         run.terminal.line(f"note: {note}")
     run.ledger.add("start_model", path=start.path, hash=start.hash)
     return start

@@ -17,9 +17,9 @@ STILL_SECONDS = 5.0
 class Step:
     """A long step of a run, as a context manager.
 
-    `show(text, last)` displays its line; `rewrites` says whether that overwrites the previous one. `waits_for` says what
-    happens before the step can report anything, such as `starting the engine`. While nothing is reported, a thread counts
-    the seconds in the line.
+    `show(text, last)` displays its line; `rewrites` says whether that overwrites the previous one. `waits_for` says
+    what happens before the step can report anything, such as `starting the engine`. While nothing is reported, a thread
+    counts the seconds in the line.
     """
 
     def __init__(self, title: str, show: Callable[[str, bool], None], rewrites: bool, waits_for: str = ""):
