@@ -6,6 +6,7 @@ from typing import Any
 from continual.errors import ConfigurationError, one_line
 from continual.models.architecture import notes_about, read_config
 from continual.models.load import load_model, quiet
+from continual.models.settings import check_saving
 
 SMALL = 30_000_000
 """Parameters of a model that is loaded and run before the start, which takes about a second."""
@@ -36,6 +37,7 @@ def check_files(folder: str) -> list[str]:
     check_split(model)
     if sum(parameter.numel() for parameter in model.parameters()) <= SMALL:
         return check_weights(folder)
+    check_saving(folder, model)
     if (small := small_copy(model)) is not None:
         check_head(small, LONG)
     frozen = freeze_unreached(model)
@@ -50,6 +52,7 @@ def check_weights(folder: str) -> list[str]:
     from continual.models.trainable import freeze_unreached, note_about
 
     model = load_model(folder, "float32")
+    check_saving(folder, model)
     broken = [name for name, parameter in model.named_parameters() if not bool(torch.isfinite(parameter).all())]
     if broken:
         problem = f"{len(broken)} tensors in {folder} hold values that are not finite, the first in `{broken[0]}`"

@@ -8,11 +8,11 @@ from typing import Any
 from continual.models.dtypes import restore_dtypes
 from continual.models.files import PROCESSOR, TOKENIZER, copy_files
 from continual.models.load import load_model
+from continual.models.settings import GENERATION
 from continual.store import empty_folder, publish_folder
 
 Adapt = Callable[[Any], Callable[[Any], Any] | None]
 """Changes a loaded model in place, and returns what turns it back into a plain one, or None if it did nothing."""
-GENERATION = "generation_config.json"
 
 
 def export_model(

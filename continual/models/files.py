@@ -5,6 +5,9 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
+from continual.errors import ConfigurationError, one_line
 from continual.store.files import hash_files
 
 VOCABULARY = (
@@ -50,8 +53,55 @@ def loaded_files(folder: str | Path) -> list[Path]:
             return [folder / name]
         index = folder / f"{name}.index.json"
         if index.is_file():
-            return [folder / part for part in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+            return [folder / part for part in sorted(set(weight_map(index).values()))]
     return []
+
+
+def weight_map(index: Path) -> dict[str, str]:
+    """Return which file holds a tensor, by the tensor's name, as an index of weights says.
+
+    Raises ConfigurationError for an index that does not say it.
+    """
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError("", f"{index} is damaged ({one_line(error)})", "copy the file again") from error
+    files = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(files, dict) or not files or not all(isinstance(name, str) for name in files.values()):
+        problem = f"{index} has no `weight_map` that names the file of every tensor"
+        raise ConfigurationError("", problem, "copy the file again, or save the model with `model.save_pretrained`")
+    return files
+
+
+def check_shards(folder: str | Path) -> None:
+    """Raise ConfigurationError if a tensor is in two of a folder's files, or in another one than the index says.
+
+    transformers loads all that the files hold, so which of two is taken would be left to their order. Reads headers.
+    """
+    index = Path(folder, "model.safetensors.index.json")
+    if index.with_name("model.safetensors").is_file() or not index.is_file():
+        return
+    listed = weight_map(index)
+    holds: dict[str, str] = {}
+    for name in sorted(set(listed.values())):
+        for tensor in _tensors(index.with_name(name)):
+            other = holds.setdefault(tensor, name)
+            if other != name:
+                problem = f"`{tensor}` is in two files of {folder}, {other} and {name}"
+                raise ConfigurationError("", problem, "copy the weights again, or remove it from one of them")
+    for tensor, name in holds.items():
+        if (said := listed.get(tensor, name)) != name:
+            problem = f"`{tensor}` is in {name} of {folder}, and {index.name} says {said}"
+            raise ConfigurationError("", problem, "copy the weights and their index again")
+
+
+def _tensors(file: Path) -> list[str]:
+    """Return the names of the tensors in a file."""
+    try:
+        with safe_open(file, "np") as opened:
+            return list(opened.keys())
+    except (SafetensorError, OSError) as error:
+        raise ConfigurationError("", f"{file} is damaged or missing ({one_line(error)})", "copy it again") from error
 
 
 def weight_files(folder: str | Path) -> list[Path]:

@@ -9,8 +9,9 @@ from typing import Any
 from continual.errors import ConfigurationError, one_line
 from continual.models.architecture import model_class, read_config
 from continual.models.dtypes import refuse_quantized
-from continual.models.files import ADAPTER, loaded_files, tokenizer_files
+from continual.models.files import ADAPTER, check_shards, loaded_files, tokenizer_files
 from continual.models.misfit import misfit_error, misfit_of
+from continual.models.settings import check_ends
 
 
 def load_model(folder: str, dtype: str, device: Any = "cpu") -> Any:
@@ -38,6 +39,8 @@ def load_model(folder: str, dtype: str, device: Any = "cpu") -> Any:
             f"{folder} has no weights that transformers finds (model.safetensors, pytorch_model.bin or their index)"
         )
         raise ConfigurationError("", problem, "save them there with `model.save_pretrained`")
+    check_shards(folder)
+    check_ends(folder, config)
     with quiet(), torch.random.fork_rng(devices=[]):
         # A tensor that a class lets be absent is set at random: equally in every process.
         torch.manual_seed(0)

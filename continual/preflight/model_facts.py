@@ -11,7 +11,7 @@ from continual.config.references import find_function
 from continual.config.schema import Generate, ModelSource
 from continual.contract.registry import ENGINES
 from continual.errors import ConfigurationError, one_line
-from continual.models.files import weight_files
+from continual.models.files import check_shards, weight_files, weight_map
 from continual.preflight.tokenizer_facts import read_json
 
 KEY = "model.source"
@@ -81,7 +81,11 @@ def _facts(folder: Path | None, config: dict[str, Any]) -> ModelFacts:
 def check_weights(folder: Path) -> None:
     """Raise ConfigurationError unless the folder has weights and their files are complete."""
     for index in sorted(folder.glob("*.index.json")):
-        for name in sorted(set(read_json(KEY, index).get("weight_map", {}).values())):
+        try:
+            listed = weight_map(index)
+        except ConfigurationError as error:
+            raise error.within(KEY) from error
+        for name in sorted(set(listed.values())):
             if not (folder / name).is_file():
                 raise ConfigurationError(KEY, f"{index.name} lists {name}, which is missing", "copy that file too")
     files = weight_files(folder)
@@ -102,6 +106,10 @@ def check_weights(folder: Path) -> None:
             except (SafetensorError, OSError) as error:
                 problem = f"{file} is damaged or incomplete ({one_line(error)})"
                 raise ConfigurationError(KEY, problem, "copy it again") from error
+    try:
+        check_shards(folder)
+    except ConfigurationError as error:
+        raise error.within(KEY) from error
 
 
 def cannot_sample(generate: Generate, facts: ModelFacts) -> str | None:

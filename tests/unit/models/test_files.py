@@ -6,12 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+from continual.errors import ConfigurationError
 from continual.models.files import (
     PROCESSOR,
     TOKENIZER,
     VOCABULARY,
+    check_shards,
     copy_files,
     copy_settings,
     loaded_files,
@@ -21,6 +25,7 @@ from continual.models.files import (
     tokenizer_hash,
     weight_files,
 )
+from continual.preflight.model_facts import check_weights
 from continual.preflight.tokenizer_facts import folder_tokenizer
 
 KINDS = {
@@ -166,3 +171,37 @@ def test_the_list_has_no_doubles_and_imports_no_torch() -> None:
     assert len({*TOKENIZER, *PROCESSOR}) == len(TOKENIZER) + len(PROCESSOR)
     code = "import sys, continual.models.files; assert not {'torch', 'transformers', 'ray'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def sharded(folder: Path, first: tuple[str, ...], second: tuple[str, ...], listed: dict[str, str]) -> Path:
+    for name, tensors in (("one", first), ("two", second)):
+        save_file({tensor: np.zeros(1) for tensor in tensors}, folder / f"{name}.safetensors")
+    content = {"weight_map": {tensor: f"{name}.safetensors" for tensor, name in listed.items()}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_tensors_where_the_index_says_are_accepted(tmp_path: Path) -> None:
+    check_shards(sharded(tmp_path, ("a",), ("b", "unlisted"), {"a": "one", "b": "two"}))
+
+
+def test_a_tensor_in_two_files_is_refused(tmp_path: Path) -> None:
+    sharded(tmp_path, ("a", "b"), ("b",), {"a": "one", "b": "two"})
+    with pytest.raises(ConfigurationError, match=r"`b` is in two files .*one\.safetensors and two\.safetensors"):
+        check_shards(tmp_path)
+
+
+def test_a_tensor_in_another_file_than_the_index_says_is_refused(tmp_path: Path) -> None:
+    sharded(tmp_path, ("a", "c"), ("b",), {"a": "one", "b": "two", "c": "two"})
+    with pytest.raises(ConfigurationError, match=r"`c` is in one\.safetensors .*says two\.safetensors"):
+        check_shards(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"model\.source.*`c`"):
+        check_weights(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}'])
+def test_an_index_without_a_map_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(text)
+    for check in (loaded_files, check_weights):
+        with pytest.raises(ConfigurationError, match=r"model\.safetensors\.index\.json"):
+            check(tmp_path)
