@@ -100,9 +100,41 @@ class TaskFiles:
         return self._known.get(name)
 
     def near(self, name: str) -> str | None:
-        """Return the task, group or tag whose name is nearest to an unknown one; about 12,000 are known."""
+        """Return the task, group or tag whose name is nearest to an unknown one: one of the user's before lm-eval's.
+
+        About 12,000 are known.
+        """
+        own = {other.lower(): other for other in self.own}
+        if near := nearest(name.lower(), own):
+            return own[near]
         self._scan(_folders())
         return nearest(name, [*self.own, *self._known], length_difference=4)
+
+    def unread(self, name: str) -> str | None:
+        """Return a file of the user's that defines a name but is not read, because lm-eval reads `*.yaml` only."""
+        for path in sorted(Path(self._include_path).glob("**/*.yml")) if self._include_path else []:
+            with suppress(OSError):
+                if any(kind != b"tag" and _name(value) == name for kind, value in KEY.findall(path.read_bytes())):
+                    return str(path)
+        return None
+
+    def check_names(self) -> None:
+        """Raise ConfigurationError for a file whose task or group has a name that is no text: lm-eval ends at it."""
+        for name, found in self.own.items():
+            # The scan takes a name for text; what YAML may take for something else is read.
+            if found.kind == "tag" or not re.match(r"[-+.\d{&*!|>]|(?i:true|false|yes|no|on|off|null|~)$", name):
+                continue
+            for place in found.places:
+                with suppress(ConfigurationError):  # lm-eval leaves it out
+                    value = self.read(place).get(found.kind)
+                    if value is not None and not isinstance(value, str | list):
+                        fix = f'write `{found.kind}: "{name}"`'
+                        break
+            else:
+                continue
+            raise ConfigurationError(
+                "evaluate.include_path", f"{place}: `{found.kind}: {name}` is {type(value).__name__}, not text", fix
+            )
 
     def members(self, tag: str) -> list[str]:
         """Return the tasks with a tag, sorted as lm-eval sorts them."""

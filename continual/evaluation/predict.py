@@ -21,6 +21,7 @@ from continual.config.task_files import Function, TaskFiles
 from continual.errors import ConfigurationError, one_line
 from continual.evaluation.harness import quiet
 from continual.evaluation.task_data import check_data, check_functions, hub_data
+from continual.evaluation.task_fields import check_fields
 
 REPORTED = {
     "loglikelihood": ("perplexity", "acc"),
@@ -53,6 +54,8 @@ class _Task(ConfigurableTask):
 
     def __init__(self, config: dict[str, Any], file: str):
         self.file, self.own_class = file, "class" in config
+        if not self.own_class:
+            check_fields(file, config)
         try:
             # A class may take keys that no other task has.
             self._config = TaskConfig(task=config["task"]) if self.own_class else TaskConfig(**config)
@@ -143,6 +146,7 @@ def _at(key: str, name: str, error: ConfigurationError) -> ConfigurationError:
 def _registry(places: Mapping[str, str], files: TaskFiles) -> tuple[dict[str, Entry], dict[str, str]]:
     """Return lm-eval's entries of the names and of all members of groups among them, and the files of the entries."""
     registry: dict[str, Entry] = {}
+    members: dict[str, list[str]] = {}
     sources: dict[str, str] = {}
     for owner, key in places.items():
         waiting = [owner]
@@ -152,11 +156,25 @@ def _registry(places: Mapping[str, str], files: TaskFiles) -> tuple[dict[str, En
                 continue
             try:
                 registry[name], sources[name] = _entry(name, files)
-                listed = _members(registry[name], sources[name], registry, sources, files)
+                members[name] = _members(registry[name], sources[name], registry, sources, files)
+                _refuse_endless(name, sources[name], members)
             except ConfigurationError as error:
                 raise _at(key, owner, error) from error
-            waiting += listed
+            waiting += members[name]
     return registry, sources
+
+
+def _refuse_endless(name: str, file: str, members: Mapping[str, list[str]]) -> None:
+    """Refuse a group that is a member of itself, also of a group within it."""
+    seen: set[str] = set()
+    waiting = list(members[name])
+    while waiting:
+        member = waiting.pop()
+        if member == name:
+            raise ConfigurationError(file, f"the group `{name}` holds itself", "remove it from the list `task`")
+        if member not in seen:
+            seen.add(member)
+            waiting += members.get(member, [])
 
 
 def _entry(name: str, files: TaskFiles) -> tuple[Entry, str]:
@@ -181,6 +199,8 @@ def _members(
     """Return the names that a group or tag lists; enter the tasks that a group itself defines into the registry."""
     if entry.kind == Kind.TAG:
         return sorted(entry.tags)
+    if entry.kind == Kind.GROUP and not (entry.cfg or {}).get("task"):
+        raise ConfigurationError(file, f"the group `{entry.name}` has no tasks", "list them below `task`")
     names = []
     for item in _listed(entry.cfg if entry.kind == Kind.GROUP else None):
         name = item if isinstance(item, str) else str(item.get("task"))
@@ -249,7 +269,8 @@ def _filters(key: str, task: _Task) -> list[str]:
         for entry in task.config.filter_list:
             steps = [[step["function"], {k: v for k, v in step.items() if k != "function"}] for step in entry["filter"]]
             if not any(isinstance(step[0], Function) for step in steps):
-                build_filter_ensemble(entry["name"], steps)
+                for make in build_filter_ensemble(entry["name"], steps).filters:
+                    make()
     except Exception as error:
         problem = f"a filter of `{task.task_name}` cannot be made: {type(error).__name__}: {one_line(error)}"
         raise ConfigurationError(key, problem, f"correct `filter_list` in {task.file}") from error

@@ -69,8 +69,11 @@ def check_data(file: str, config: Any) -> None:
     files = options.get("data_files")
     if path in BUILDERS and files is not None:
         _check_files(file, config, files, options.get("data_dir"))
-    elif path in BUILDERS and options.get("data_dir") is None:
+    elif path in BUILDERS and (data_dir := options.get("data_dir")) is None:
         raise ConfigurationError(file, "the task names no files of data", "write `data_files` below `dataset_kwargs`")
+    elif path in BUILDERS and not is_uri(str(data_dir)) and not Path(str(data_dir)).expanduser().is_dir():
+        fix = "correct `data_dir` (relative ones start at the current folder)"
+        raise ConfigurationError(file, f"there is no folder {Path(str(data_dir)).expanduser().absolute()}", fix)
     elif path not in BUILDERS and not is_uri(path):
         folder = Path(path).expanduser().absolute()
         if is_path(path, folder) and not folder.exists():

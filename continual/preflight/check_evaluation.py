@@ -33,8 +33,12 @@ def check_evaluation(sequence: Sequence, tokenizer: TokenizerFacts | None) -> li
     if evaluate.include_path is not None and not Path(evaluate.include_path).is_dir():
         raise ConfigurationError("evaluate.include_path", f"there is no folder {evaluate.include_path}", CORRECT_PATH)
     files = TaskFiles(evaluate.include_path)
+    files.check_names()
     for name in places:
         if name not in texts and files.find(name) is None:
+            if path := files.unread(name):
+                problem = f"`{name}` is defined in {path}, and lm-eval reads `*.yaml` only"
+                raise ConfigurationError(places[name], problem, "rename the file")
             other = "name one of lm-eval's tasks, or give your task's folder as `evaluate.include_path`"
             fix = f"did you mean `{near}`?" if (near := files.near(name)) else other
             raise ConfigurationError(places[name], f"there is no evaluation task `{name}`", fix)

@@ -143,3 +143,29 @@ def test_the_tasks_of_a_tag_are_lm_evals(tag: str) -> None:
     assert found is not None
     index = TaskIndex.build([Path(folder) for folder in found.places])
     assert files.members(tag) == sorted(index[tag].tags)
+
+
+def test_own_names_are_suggested_first_whatever_their_case(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("task: inc\n")
+    (tmp_path / "b.yaml").write_text("task: ARC_eesy\n")
+    files = TaskFiles(str(tmp_path))
+    assert (files.near("Inc"), files.near("INC"), files.near("arc_eesi")) == ("inc", "inc", "ARC_eesy")
+    assert files.near("hellaswga") == "hellaswag"
+
+
+def test_a_task_in_a_file_that_lm_eval_does_not_read_is_found(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.yml").write_text("task: hidden\n")
+    files = TaskFiles(str(tmp_path))
+    assert files.find("hidden") is None
+    assert files.unread("hidden") == f"{tmp_path}/deep/a.yml"
+    assert files.unread("other") is None
+
+
+@pytest.mark.parametrize("line", ["task: 5", "group: 5", "task: 1.5", "task: true", "task: 2024-01-01", "task: {a: 1}"])
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "good.yaml").write_text('task: "5"\n')
+    TaskFiles(str(tmp_path)).check_names()
+    (tmp_path / "other.yaml").write_text(f"{line}\n")
+    with pytest.raises(ConfigurationError, match=r"include_path.*other\.yaml: `(task|group): .*not text"):
+        TaskFiles(str(tmp_path)).check_names()
