@@ -6,6 +6,7 @@ from glob import iglob
 from pathlib import Path
 from typing import Any
 
+import lm_eval.api.metrics  # noqa: F401  fills the registries
 from jinja2 import TemplateSyntaxError
 from lm_eval.api.registry import aggregation_registry, metric_agg_registry, metric_registry
 from lm_eval.utils import env

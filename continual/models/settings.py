@@ -28,6 +28,7 @@ def check_ends(folder: str, config: Any) -> None:
             raise ConfigurationError("", f"{file} is damaged ({one_line(error)})", "copy the file again") from error
         if not isinstance(settings, dict):
             raise ConfigurationError("", f"{file} does not hold a JSON object", "copy the file again")
+        _check_values(file, settings)
         listed, made = settings.get("eos_token_id"), bool(settings.get("_from_model_config"))
     size = getattr(text, "vocab_size", None)
     ids = listed if isinstance(listed, list) else [] if listed is None else [listed]
@@ -41,15 +42,13 @@ def check_ends(folder: str, config: Any) -> None:
         problem = f"{place}: `eos_token_id: {json.dumps(listed)}` is no id of the vocabulary"
         among = f" from 0 to {size - 1}" if isinstance(size, int) else ""
         raise ConfigurationError("", problem, f"write an id{among}, or a list of ids")
-    if found:
-        _check_loads(file)
 
 
-def _check_loads(file: Path) -> None:
+def _check_values(file: Path, settings: dict[str, Any]) -> None:
     from transformers import GenerationConfig
 
     try:
-        GenerationConfig.from_pretrained(file.parent)
+        GenerationConfig.from_dict(settings)
     except Exception as error:
         raise ConfigurationError("", f"transformers refuses {file}: {one_line(error)}", "correct it") from error
 
