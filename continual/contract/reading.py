@@ -96,6 +96,11 @@ def _found(source: Readable, place: str, document: Mapping[str, Any]) -> Found:
         return Found(place, source.example(document), None, document)
     except ConfigurationError as error:
         return Found(place, None, error.at(place), document)
+    except (ValueError, TypeError, ArithmeticError, AttributeError, RecursionError) as error:
+        # A value of a kind that nobody thought of is a fault of this document, not of the source.
+        problem = f"the document cannot be used ({type(error).__name__}: {one_line(error)})"
+        unusable = ConfigurationError(source.documents_key, problem, "write simpler values")
+        return Found(place, None, unusable.at(place), document)
 
 
 def beginning(source: Readable, count: int, most: int) -> Beginning:

@@ -4,6 +4,7 @@ import datetime
 import json
 from decimal import Decimal
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 
 from continual.contract.columns import EmptyCell
 from continual.contract.example import Example
+from continual.contract.reading import read_part
 from continual.data.sources.jsonl import JsonlSource
 from continual.data.sources.python import PythonSource
 from continual.errors import ConfigurationError
@@ -172,8 +174,92 @@ def test_other_keys_of_a_turn_stay_and_what_no_template_reads_does_not() -> None
 def test_parts_of_text_stay_parts_and_others_are_refused() -> None:
     parts = [{"type": "text", "text": "hi"}]
     assert learned({"m": [{"role": "user", "content": parts}]}, messages="m").messages[0]["content"] == parts
-    for part in ({"type": "image_url", "image_url": {}}, {"type": "image"}, "hi", {"type": "text"}):
-        assert "part that is not text" in refusal({"m": [{"role": "user", "content": [part]}]}, messages="m").problem
+    assert learned({"m": [{"role": "user", "content": ["hi"]}]}, messages="m").messages[0]["content"] == parts
+    for part, words in (
+        ({"type": "image_url", "image_url": {}}, "part that is not text (`image_url`)"),
+        ({"type": "image"}, "part that is not text (`image`)"),
+        (5, "part that is not text (`a number`)"),
+        ({"type": "text"}, "part of `type: text` that holds null, not text"),
+        ({"type": "text", "text": {"a": 1}}, "part of `type: text` that holds a mapping, not text"),
+    ):
+        assert words in refusal({"m": [{"role": "user", "content": [part]}]}, messages="m").problem
+
+
+def calling(arguments: Any, **keys: Any) -> dict[str, Any]:
+    call = {"type": "function", "function": {"name": "book", "arguments": arguments}}
+    return {"m": [TURNS[0], {"role": "assistant", "content": "", "tool_calls": [call], **keys}]}
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (datetime.datetime(2026, 1, 1), "a datetime"), (datetime.date(2026, 1, 1), "a date"),
+        (Decimal("9.99"), "a Decimal"), (b"x", "bytes"), ({1}, "a set"), (float("nan"), "NaN"), (object(), "an object"),
+        (np.datetime64("2026-01-01"), "a date"), ("\ud83d", "text that is not UTF-8"),
+    ],
+)  # fmt: skip
+def test_what_is_no_json_in_a_call_a_thought_or_a_tool_is_refused_and_never_left_out(value: Any, kind: str) -> None:
+    place = "tool_calls[0].function.arguments.trip[1].when"
+    error = refusal(calling({"trip": [1, {"when": value}]}), messages="m")
+    assert error.problem == f"turn 2 of `m` holds {kind} in `{place}`"
+    for key in ("reasoning_content", "thinking", "reasoning", "weight", "name"):
+        problem = refusal(calling({}, **{key: value}), messages="m").problem
+        assert problem == f"turn 2 of `m` holds {kind} in `{key}`"
+    tools = [{"name": "f"}, {"name": "g", "parameters": {"default": value}}]
+    problem = refusal({"m": TURNS, "tools": tools}, messages="m").problem
+    assert problem == f"`tools` holds {kind} in `[1].parameters.default`"
+    older = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": {"when": value}}}
+    problem = refusal({"m": [older]}, messages="m").problem
+    assert problem == f"turn 1 of `m` holds {kind} in `function_call.arguments.when`"
+
+
+def test_lone_surrogates_are_refused_wherever_they_stand() -> None:
+    for document in (
+        calling('{"a": "\\ud83d"}'),
+        calling({"\udcff": 1}),
+        calling({}, channel="a\ud800"),
+        {"m": TURNS, "tools": [{"name": "\ud83d"}]},
+        {"m": [{"from": "function_call", "value": '{"name": "f", "arguments": {"a": "\\ud83d"}}'}]},
+    ):
+        error = refusal(document, messages="m")
+        assert "not UTF-8" in error.problem
+        str(error).encode()
+    whole = calling('{"a": "\\ud83d\\ude00"}')
+    assert learned(whole, messages="m").messages == whole["m"]
+
+
+@pytest.mark.parametrize("arguments", ['{"city":  "Oslo"}', {"city": "Oslo"}, "", "{broken"])
+def test_the_earlier_form_of_a_call_becomes_the_one_of_chat_templates(arguments: Any) -> None:
+    call = {"name": "weather", "arguments": arguments}
+    expected = {"role": "assistant", "tool_calls": [{"type": "function", "function": call}]}
+    for content in (None, "", "Let me see."):
+        turn = {"role": "assistant", "content": content, "function_call": call, "tool_calls": None}
+        assert learned({"m": [turn]}, messages="m").messages == [{**expected, "content": content}]
+    [turn] = learned({"m": [{"role": "assistant", "function_call": call}]}, messages="m").messages
+    assert turn == {**expected, "content": None}
+    both = {"role": "assistant", "content": "", "function_call": call, "tool_calls": expected["tool_calls"]}
+    assert "both `tool_calls` and `function_call`" in refusal({"m": [both]}, messages="m").problem
+
+
+def test_calls_may_be_json_text_and_other_calls_are_refused() -> None:
+    calls = calling({"city": "Oslo"})["m"][1]["tool_calls"]
+    turn = {"role": "assistant", "content": None, "tool_calls": json.dumps(calls)}
+    assert learned({"m": [turn]}, messages="m").messages[0]["tool_calls"] == calls
+    for value, kind in (("call it", "text"), ({"name": "f"}, "a mapping"), (5, "a number"), (["f"], "a list")):
+        problem = refusal({"m": [{"role": "assistant", "tool_calls": value}]}, messages="m").problem
+        assert problem == f"turn 1 of `m` has {kind} as `tool_calls`, no list of calls"
+
+
+def test_a_value_that_nobody_thought_of_is_a_fault_of_its_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = JsonlSource(path="x.jsonl", text="a")
+    for error in (ValueError("odd"), TypeError("odd"), OverflowError("odd"), RecursionError("odd")):
+        monkeypatch.setattr(JsonlSource, "example", Mock(side_effect=[error, Example("text", text="x")]))
+        monkeypatch.setattr(JsonlSource, "read", lambda *_: iter([("line 1", {}), ("line 2", {})]))
+        bad, good = read_part(made, "", made.selection())
+        assert bad is not None
+        assert "line 1: the document cannot be used" in str(bad.problem)
+        assert good is not None
+        assert good.problem is None
 
 
 @pytest.mark.parametrize(
@@ -204,6 +290,16 @@ def test_turns_of_prompt_and_completion_are_one_conversation_that_is_learned_fro
     made = learned({"p": before, "c": TURNS[1:]}, prompt="p", completion="c")
     assert made == Example("messages", messages=before + TURNS[1:], learned_from=3)
     assert "holds a list, not text" in refusal({"p": before, "c": "x"}, prompt="p", completion="c").problem
+    written = {"p": json.dumps(before), "c": f" {json.dumps(TURNS[1:])}"}
+    assert learned(written, prompt="p", completion="c") == made
+    shared = {"p": '[{"from": "human", "value": "a"}]', "c": TURNS[1:]}
+    assert learned(shared, prompt="p", completion="c").learned_from == 1
+
+
+@pytest.mark.parametrize("written", ['[{"city": "Oslo"}]', "[1, 2]", "[]", '[{"role": "user", "content": ""}, 1]'])
+def test_json_text_that_is_no_conversation_is_text(written: str) -> None:
+    made = learned({"p": written, "c": written}, prompt="p", completion="c")
+    assert made == Example("prompt", prompt=written, completion=written)
 
 
 def test_tools_are_taken_from_their_column() -> None:
