@@ -1,5 +1,6 @@
 """Text from the columns of a document: what counts as text, and templates over several columns."""
 
+import json
 import math
 import string
 from collections.abc import Mapping
@@ -48,6 +49,10 @@ def value_of(option: str, column: str, document: Mapping[str, Any]) -> Any:
     """Return a value of a document. Raises ConfigurationError with the columns there are for one that is missing."""
     if column in document:
         return document[column]
+    blank = next((name for name in document if isinstance(name, str) and name.strip() == column.strip()), None)
+    if blank is not None:
+        fix = "write it so in the YAML, in quotes, or take the blanks out of the file"
+        raise ConfigurationError(option, f"no field `{column}`, but {json.dumps(blank)} with blanks", fix)
     known = sorted(readable(name) for name in document)
     near = nearest(column, known)
     has = f"it has {', '.join(known[:20])}" if known else "it has no fields at all"

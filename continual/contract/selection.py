@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from continual.contract.columns import EmptyCell, is_number, readable
+from continual.contract.columns import EmptyCell, is_number, kind_of, readable
 from continual.errors import ConfigurationError, nearest
 
 MOST_VALUES = 8
@@ -44,7 +44,7 @@ class Selection:
                 taken = False
                 others = self.others.setdefault(column, set())
                 if len(others) < MOST_VALUES:
-                    others.add(readable(document[column]))
+                    others.add(_words(document[column]))
             else:
                 met.add(place)
         self.left_out += not taken
@@ -77,11 +77,22 @@ class Selection:
                 known = sorted(self.others.get(column, set()))[:MOST_VALUES]
                 near = nearest(str(missing[0]), known)
                 fix = f"did you mean `{near}`?" if near else f"there is {', '.join(known) or 'nothing else'}"
-                raise ConfigurationError(option, f"no document has `{missing[0]}` in `{column}`", fix)
+                if missing[0] == "" and _words(EmptyCell()) in known:
+                    fix = "write `null`: an empty cell of a table is a missing value"
+                asked = _words(missing[0])
+                shown = f"`{asked}`" if missing[0] not in ("", None) else asked
+                raise ConfigurationError(option, f"no document has {shown} in `{column}`", fix)
         if self.wanted and not taken:
             asked = " and ".join(f"`{column}`" for column in self.wanted)
             option = next(iter(self.options.values()))
             raise ConfigurationError(option, f"no document has what is asked for in {asked}", "ask for less")
+
+
+def _words(value: Any) -> str:
+    """Return a value for a message, and words for one that shows nothing."""
+    if value is None or isinstance(value, EmptyCell):
+        return kind_of(value)
+    return readable(value) or "an empty text"
 
 
 def same(wanted: Any, value: Any) -> bool:

@@ -1,5 +1,6 @@
 """Documents written as tables of text: csv and tsv."""
 
+import codecs
 import csv
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,8 @@ def csv_documents(
     Raises:
         ConfigurationError: The header is broken.
     """
+    if data.peek(2).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # type: ignore[attr-defined]
+        raise ConfigurationError("path", "line 1: not UTF-8 text (byte 1)", "save the file as UTF-8")
     csv.field_size_limit(min(sys.maxsize, 1 << 31))
     rows = csv.reader(
         text(data), delimiter=delimiter, strict=True, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
@@ -46,7 +49,12 @@ def csv_documents(
             continue
         if not cells:
             continue
-        if not names:
+        if any("\0" in cell for cell in cells):
+            zero = ConfigurationError("path", "a cell has a NUL, which no text has", "save the file as UTF-8 text")
+            if not names:
+                raise zero.at(f"line {line}")
+            yield f"line {line}", zero
+        elif not names:
             names = _header(cells)
         elif len(cells) != len(names):
             problem = f"{len(cells)} cells, and {len(names)} columns"

@@ -59,7 +59,7 @@ class FileSource(Source):
 
     def files(self) -> list[Path]:
         files = [file for file in self._candidates() if self._has_type(file)]
-        return [file for file in files if self._is_of_split(file)] or files
+        return self._of_split(files) or files
 
     def parts(self) -> list[str]:
         return [str(file) for file in self._checked_files()]
@@ -82,7 +82,7 @@ class FileSource(Source):
         if self.split is not None and "split" not in selection.wanted:
             selection.wanted["split"] = [self.split]
             selection.options["split"] = "split"
-            if any(self._is_of_split(file) for file in self.files()):
+            if self._of_split(self.files()):
                 selection.optional = frozenset(["split"])
         return selection
 
@@ -102,8 +102,15 @@ class FileSource(Source):
         return notes
 
     def split_of(self, file: Path) -> str | None:
-        """Return the word in the name of a file, or of a folder that holds it, that says its split; None without."""
-        below = file.relative_to(self._root) if file.is_relative_to(self._root) else Path(file.name)
+        """Return the word in the name of a file, or of a folder that holds it, that says its split; None without.
+
+        A folder that is called as a split is, decides for all that is below it, whatever their names say.
+        """
+        below = self._below_root(file)
+        folders = [part.lower().removeprefix("split=") for part in reversed(below.parts[:-1])]
+        called = next((folder for folder in folders if any(folder in names for names in SPLITS)), None)
+        if called is not None:
+            return called
         words = [word for part in reversed(below.parts) for word in re.split(r"[^a-z]+", part.lower())]
         return next((word for word in words if any(word in names for names in SPLITS)), None)
 
@@ -118,19 +125,33 @@ class FileSource(Source):
         fixed = [part for part in path.parts if not glob.has_magic(part)]
         return Path(*path.parts[: next((n for n, part in enumerate(path.parts) if glob.has_magic(part)), len(fixed))])
 
-    def _is_of_split(self, file: Path) -> bool:
+    def _below_root(self, file: Path) -> Path:
+        return file.relative_to(self._root) if file.is_relative_to(self._root) else Path(file.name)
+
+    def _of_split(self, files: list[Path]) -> list[Path]:
+        """Return the files of the split that is asked for: of its very name, or else of a name that means the same."""
         if self.split is None:
-            return False
+            return []
         wanted = self.split.lower()
-        same = next((names for names in SPLITS if wanted in names), {wanted})
-        below = file.relative_to(self._root) if file.is_relative_to(self._root) else Path(file.name)
-        return self.split_of(file) in same or wanted in (part.lower() for part in below.parts[:-1])
+        same = next((names for names in SPLITS if wanted in names), None)
+        if same is None:
+            shard = re.compile(rf"{re.escape(wanted)}([-_.]\d+([-_]of[-_]\d+)?)?(\..*)?")
+            return [
+                file
+                for file in files
+                for below in [self._below_root(file)]
+                if shard.fullmatch(below.name.lower())
+                or any(part.lower().removeprefix("split=") == wanted for part in below.parts[:-1])
+            ]
+        words = {file: self.split_of(file) for file in files}
+        exact = [file for file, word in words.items() if word == wanted]
+        return exact or [file for file, word in words.items() if word in same]
 
     def _candidates(self) -> list[Path]:
         """Return all files that the path names, of any type; of a folder those that are not hidden."""
         path = Path(self.path)
         if path.is_dir():
-            return sorted(file for file in path.rglob("*") if file.is_file() and not _hidden(file.relative_to(path)))
+            return sorted(files_below(path))
         if path.is_file():
             return [path]
         return sorted(file for name in glob.glob(self.path, recursive=True) if (file := Path(name)).is_file())  # noqa: PTH207
@@ -175,7 +196,7 @@ class FileSource(Source):
 
     def _check_split(self, files: list[Path]) -> None:
         """Check that a split that only the names of files can tell is there; a column tells while it is read."""
-        if self.split is None or any(self._is_of_split(file) for file in files):
+        if self.split is None or self._of_split(files):
             return
         first = next((doc for _, doc in self.documents(files[0]) if not isinstance(doc, ConfigurationError)), {})
         if "split" not in first:
@@ -211,5 +232,27 @@ def count_documents(file: Path, parse: Callable[[IO[bytes], Path], Iterator[Any]
     return count
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder that are not hidden, in no order.
+
+    Links to folders are followed, after the folders that are there themselves; of no folder files are found twice.
+    """
+    seen: set[Path] = set()
+    tops = [folder]
+    while tops:
+        links: list[Path] = []
+        for top in tops:
+            for at, names, files in os.walk(top):
+                here = Path(at)
+                if here.resolve() in seen:
+                    names.clear()
+                    continue
+                seen.add(here.resolve())
+                names[:] = [name for name in names if not _hidden(name)]
+                links += [here / name for name in names if (here / name).is_symlink()]
+                yield from (here / name for name in files if not _hidden(name) and (here / name).is_file())
+        tops = sorted(links)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"

@@ -147,7 +147,7 @@ class HubSource(ColumnSource):
         loaded = loaded.select(range(start, min(start + ROWS, len(loaded))))
         number = start
         for table in loaded.iter(batch_size=BATCH):
-            for number, row in enumerate(table.to_pylist(), number + 1):  # noqa: B020  numbers go on
+            for number, row in enumerate(table.to_pylist(maps_as_pydicts="strict"), number + 1):  # noqa: B020  numbers go on
                 yield f"row {number}", {name: without_absent(value) for name, value in row.items()}
 
     def _readable(self) -> list[str]:

@@ -46,10 +46,14 @@ def parquet_documents(file: Path, columns: list[str]) -> Iterator[tuple[str, Doc
         problem = f"{file.name} is not a parquet file ({one_line(error)})"
         raise ConfigurationError("path", problem, "write it again or correct `type`") from error
     with table:
-        names = needed(columns, table.schema_arrow.names)
+        there = table.schema_arrow.names
+        twice = next((name for name in (*columns, "tools", "split") if there.count(name) > 1), None)
+        if twice is not None:
+            raise ConfigurationError("path", f"{file.name} has the column `{twice}` twice", "rename one")
+        names = needed(columns, there)
         number = 0
         for batch in table.iter_batches(batch_size=BATCH, columns=names):
-            for number, row in enumerate(batch.to_pylist(), number + 1):  # noqa: B020  numbers go on
+            for number, row in enumerate(batch.to_pylist(maps_as_pydicts="strict"), number + 1):  # noqa: B020  numbers go on
                 yield f"row {number}", {name: without_absent(value) for name, value in row.items()}
 
 

@@ -71,6 +71,23 @@ def test_text_of_a_git_clone_is_text_alone(tmp_path: Path) -> None:
     assert named(source(tmp_path, "text")) == ["a.txt", "b.TXT.zst"]
 
 
+def test_links_to_folders_are_followed_and_no_folder_is_read_twice(tmp_path: Path) -> None:
+    files(tmp_path, "real/a.jsonl", "real/deep/b.jsonl", "real/.hidden/c.jsonl", "data/d.jsonl", "data/sub/e.jsonl")
+    data = tmp_path / "data"
+    for name, target in {
+        "linked": "../real", "again": "../real", "loop": ".", "sub/up": "..", "other": "sub", "gone": "nowhere",
+    }.items():  # fmt: skip
+        (data / name).symlink_to(target)
+    (tmp_path / "real" / "back").symlink_to("../data")
+    found = named(source(data))
+    assert [Path(name).name for name in sorted(found, key=lambda name: Path(name).name)] == [
+        "a.jsonl", "b.jsonl", "d.jsonl", "e.jsonl",
+    ]  # fmt: skip
+    assert {"d.jsonl", "sub/e.jsonl"} < set(found)
+    (tmp_path / "link").symlink_to("real")
+    assert len(source(tmp_path / "link").files()) == 4
+
+
 def test_globs_are_pythons(tmp_path: Path) -> None:
     files(tmp_path, "x.jsonl", "one/x.jsonl", "two/x.jsonl", "two/deep/y.jsonl", "two/x.csv", "a/odd.dat")
     for pattern, expected in {
@@ -253,6 +270,51 @@ def test_bytes_that_are_not_utf_8_are_found_where_they_matter(tmp_path: Path) ->
     (tmp_path / "t.txt").write_bytes(b"one\ntwo\n\xe9")
     with pytest.raises(ConfigurationError, match=r"data.path: t.txt line 3: not UTF-8 text; save the file as UTF-8"):
         source(tmp_path / "t.txt", "text").first("data", 10)
+
+
+@pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["x.csv", "x.tsv"])
+def test_tables_in_utf_16_are_refused_with_what_to_do(tmp_path: Path, codec: str, name: str) -> None:
+    (tmp_path / name).write_bytes("q,a\nx,1\n".replace(",", "," if name == "x.csv" else "\t").encode(codec))
+    with pytest.raises(ConfigurationError, match=r"data.path: line 1: .*; save the file as UTF-8"):
+        source(tmp_path / name, "csv").first("data", 10)
+
+
+def test_a_cell_with_a_nul_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_bytes(b"q,a\nx\0x,1\ny,2\n")
+    made = source(tmp_path / "x.csv", "csv")
+    assert [document for _, document in read(made) if isinstance(document, dict)] == [{"q": "y", "a": "2"}]
+    with pytest.raises(ConfigurationError, match=r"data.path: x.csv line 2: a cell has a NUL"):
+        made.first("data", 10)
+
+
+def test_blanks_around_the_name_of_a_column_are_shown(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("q, a\nx, y\n")
+    with pytest.raises(ConfigurationError, match=r'no field `a`, but " a" with blanks; write it so in the YAML'):
+        source(tmp_path / "x.csv", "csv").first("data", 10)
+    [found] = source(tmp_path / "x.csv", "csv", prompt="q", completion=" a").first("data", 10).found
+    assert found.example is not None
+    assert found.example.completion == " y"
+
+
+def test_a_column_of_parquet_that_is_there_twice_is_refused_if_it_is_asked_for(tmp_path: Path) -> None:
+    columns = [pa.array([text]) for text in "1234"]
+    pq.write_table(pa.table(columns, names=["q", "q", "a", "z"]), tmp_path / "x.parquet")
+    with pytest.raises(ConfigurationError, match=r"data.path: x.parquet has the column `q` twice; rename one"):
+        source(tmp_path / "x.parquet", "parquet").first("data", 10)
+    pq.write_table(pa.table(columns, names=["q", "a", "z", "z"]), tmp_path / "y.parquet")
+    assert good(source(tmp_path / "y.parquet", "parquet")) == [{"q": "1", "a": "2"}]
+
+
+def test_maps_of_parquet_are_mappings(tmp_path: Path) -> None:
+    turns = [[("role", "user"), ("content", "hi")], [("role", "assistant"), ("content", "yo")]]
+    kind = pa.list_(pa.map_(pa.string(), pa.string()))
+    pq.write_table(pa.table({"m": pa.array([turns], kind)}), tmp_path / "x.parquet")
+    made = source(tmp_path / "x.parquet", "parquet", messages="m")
+    assert good(made) == [{"m": [dict(turn) for turn in turns]}]
+    [found] = made.first("data", 1).found
+    assert found.example is not None
+    assert found.example.messages == [dict(turn) for turn in turns]
 
 
 def test_structs_of_parquet_are_nested_values_without_the_keys_they_lack(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from continual.contract.columns import EmptyCell
+from continual.contract.registry import SOURCES
 from continual.contract.selection import same
 from continual.errors import ConfigurationError
 from continual.preflight.check_data import check_source
@@ -71,6 +72,17 @@ def test_what_never_occurs_is_refused(mixed: Path, options: Any, key: str, words
          ["train-00000-of-00002.json", "train-00001-of-00002.json"]),
         (["en/test.jsonl", "de/test.jsonl", "de/train.jsonl"], "test", ["de/test.jsonl", "en/test.jsonl"]),
         (["data/part.jsonl", "odd/part.jsonl"], "odd", ["odd/part.jsonl"]),
+        (["easy.jsonl", "hard.jsonl"], "easy", ["easy.jsonl"]),
+        (["easy-00000-of-00002.jsonl.gz", "Easy_1.json", "easygoing.jsonl"], "easy",
+         ["Easy_1.json", "easy-00000-of-00002.jsonl.gz"]),
+        (["dev.jsonl", "validation.jsonl", "train.jsonl"], "validation", ["validation.jsonl"]),
+        (["dev.jsonl", "validation.jsonl", "train.jsonl"], "dev", ["dev.jsonl"]),
+        (["dev/a.jsonl", "eval/a.jsonl"], "eval", ["eval/a.jsonl"]),
+        (["valid.jsonl", "train.jsonl"], "dev", ["valid.jsonl"]),
+        (["train/test_cases.jsonl", "test/train_like.jsonl"], "train", ["train/test_cases.jsonl"]),
+        (["train/test_cases.jsonl", "test/train_like.jsonl"], "test", ["test/train_like.jsonl"]),
+        (["split=test/train_0.jsonl", "split=train/0.jsonl"], "train", ["split=train/0.jsonl"]),
+        (["mmlu-eval/train.jsonl", "mmlu-eval/test.jsonl"], "train", ["mmlu-eval/train.jsonl"]),
     ],
 )  # fmt: skip
 def test_names_of_files_and_folders_say_the_split(
@@ -91,6 +103,26 @@ def test_a_column_chooses_within_the_files_of_a_split(tmp_path: Path) -> None:
 def test_a_split_that_is_nowhere_is_refused(tmp_path: Path, names: list[str]) -> None:
     with pytest.raises(ConfigurationError, match=r"data.split: neither a column `split` nor the name .* `nonsense`"):
         source(files(tmp_path, *names), split="nonsense").first("data", 10)
+
+
+def test_a_folder_decides_against_the_names_of_its_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"data.split: .*no.* has the split `train`; there is test"):
+        source(files(tmp_path, "test/train_like.jsonl"), split="train").first("data", 10)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ("", "no document has an empty text in `n`; write `null`: an empty cell of a table is a missing value"),
+        ("v", "no document has `v` in `n`; there is an empty cell, k"),
+    ],
+)
+def test_a_missing_value_reads_well(tmp_path: Path, wanted: str, words: str) -> None:
+    (tmp_path / "x.csv").write_text("q,n\nx,\nz,k\n")
+    made = SOURCES.build({"type": "csv", "path": str(tmp_path / "x.csv"), "text": "q", "where": {"n": wanted}})
+    with pytest.raises(ConfigurationError) as raised:
+        made.first("data", 10)
+    assert words in str(raised.value)
 
 
 def test_a_folder_above_the_data_says_no_split(tmp_path: Path) -> None:
