@@ -8,10 +8,7 @@ from typing import Any
 
 from continual.contract.example import Example
 from continual.errors import ConfigurationError
-from continual.models.template import ANSWERED, ChatTemplate, Turn, common
-
-REASONING = ("reasoning_content", "thinking", "reasoning")
-"""Fields of a turn that templates know as its reasoning."""
+from continual.models.template import ANSWERED, ASKED, REASONING, ChatTemplate, Turn, common
 
 
 @dataclass(frozen=True)
@@ -60,9 +57,12 @@ def scripts(example: Example, template: ChatTemplate, end_token: bool) -> list[S
     if not learned:
         return []
     turns = template.turns(example.messages)
+    _instructed(turns, learned, example.tools, template)
     whole = _marked(turns, learned, example.tools, template) if template.end else None
     if whole is None:
         answers = [_answer(turns, number, example.tools, template) for number in learned]
+        for answer in answers:
+            _holds_its_own(turns, answer, example.tools, template)
         whole = (
             None if end_token and not all(a.ended for a in answers) else _appended(turns, answers, example, template)
         )
@@ -98,8 +98,10 @@ def _marked(turns: list[Turn], learned: list[int], tools: Any, template: ChatTem
         first, last = marks[answers.index(number)]
         if _first_lost(turns[number], text[first:last]):
             return None
-        if template.opening and text.startswith(template.opening, first):
-            first += len(template.opening)
+        first = template.behind_header(text, first)
+        for given in (template.opening, template.opened):
+            if given and text.startswith(given, first):
+                first += len(given)
         inside, behind = text[first:last].rstrip(), text[last:]
         if template.last_special(inside) or (template.end_text and inside.endswith(template.end_text)):
             last = first + len(inside)
@@ -107,8 +109,20 @@ def _marked(turns: list[Turn], learned: list[int], tools: Any, template: ChatTem
             last += len(template.end)
         else:
             return None
+        if not _is_plain(turns[number], text[first:last], template):
+            _holds_no_other(turns, number, text, _marked_again(turns, number, answers, tools, template))
         spans.append((first, last))
     return Script(text, tuple(spans))
+
+
+def _marked_again(turns: list[Turn], number: int, answers: list[int], tools: Any, template: ChatTemplate) -> str:
+    """Return what the template marks for an answer when the other turns have their marks; "" if it refuses them."""
+    with suppress(ConfigurationError):  # a template may refuse what a turn says
+        text, marks = template.render_marked(_probed(turns, number), tools) or ("", [])
+        if len(marks) == len(answers):
+            first, last = marks[answers.index(number)]
+            return text[first:last]
+    return ""
 
 
 def _answer(turns: list[Turn], number: int, tools: Any, template: ChatTemplate) -> Answer:
@@ -121,6 +135,9 @@ def _answer(turns: list[Turn], number: int, tools: Any, template: ChatTemplate) 
         start = len(prompt)
         if template.opening and text.startswith(template.opening, start):
             start += len(template.opening)
+    elif prompt is not None and (continued := _continued(turns[number], template)):
+        text = prompt + continued + template.closing
+        return Answer(number, prompt, text, len(prompt), len(prompt + continued + template.end), bool(template.end))
     else:
         # Where the text begins to depend on what the assistant says.
         content = [{"type": "text", "text": ANSWERED}] if isinstance(turns[number].get("content"), list) else ANSWERED
@@ -134,6 +151,79 @@ def _answer(turns: list[Turn], number: int, tools: Any, template: ChatTemplate) 
         return Answer(number, prompt, text, start, len(stripped), True)
     end = len(text) - len(closing) if text.endswith(closing) else len(stripped)
     return Answer(number, prompt, text, start, end, False)
+
+
+def _holds_its_own(turns: list[Turn], answer: Answer, tools: Any, template: ChatTemplate) -> None:
+    """Raise ConfigurationError for an answer whose learned characters hold what another turn says."""
+    if _is_plain(turns[answer.number], answer.text[answer.start : answer.end], template):
+        return
+    try:
+        probed = _answer(_probed(turns, answer.number), answer.number, tools, template)
+    except ConfigurationError:  # a template may refuse what a turn says
+        return
+    _holds_no_other(turns, answer.number, answer.text, probed.text[probed.start : probed.end])
+
+
+def _is_plain(turn: Turn, learned: str, template: ChatTemplate) -> bool:
+    """Return whether learned characters are an answer's words and what ends them, but for whitespace."""
+    ended = learned.rstrip()
+    end = template.last_special(ended) or template.end_text
+    return _squeezed(ended.removesuffix(end)) == _squeezed("".join(_leaves(turn.get("content"))))
+
+
+def _mark(number: int) -> str:
+    """Return a character of private use for each turn."""
+    return chr(0xE000 + number % 0x1900)
+
+
+def _probed(turns: list[Turn], number: int) -> list[Turn]:
+    """Return a conversation in which every turn but one has its mark around what it says."""
+    return [turn if at == number else _with_mark(turn, _mark(at)) for at, turn in enumerate(turns)]
+
+
+def _with_mark(turn: Turn, mark: str) -> Turn:
+    marked = {field: f"{mark}{turn[field]}{mark}" for field in REASONING if turn.get(field)}
+    content = turn.get("content")
+    if isinstance(content, str) and content:
+        marked["content"] = f"{mark}{content}{mark}"
+    elif isinstance(content, list):
+        marked["content"] = [{**part, "text": f"{mark}{part['text']}{mark}"} for part in content]
+    return {**turn, **marked}
+
+
+def _holds_no_other(turns: list[Turn], number: int, text: str, probed: str) -> None:
+    """Raise ConfigurationError if the learned characters of a probed conversation hold the mark of another turn."""
+    for other, turn in enumerate(turns):
+        if other != number and _mark(other) in probed and _mark(other) not in text:
+            problem = (
+                f"the chat template writes words of turn {other + 1} ({turn.get('role')}) into what would be learned "
+                f"of turn {number + 1} (assistant)"
+            )
+            raise ConfigurationError("", problem, "use a template that writes the turns in their order")
+
+
+def _instructed(turns: list[Turn], learned: list[int], tools: Any, template: ChatTemplate) -> None:
+    """Raise ConfigurationError for a system's turn that makes no difference to what the template writes."""
+    for number, turn in enumerate(turns):
+        if turn.get("role") not in ("system", "developer") or not "".join(_leaves(turn.get("content"))).strip():
+            continue
+        until = turns[: max(number, learned[0]) + 1]
+        probed = [_with_mark(turn, ASKED) if at == number else other for at, other in enumerate(until)]
+        same = False
+        with suppress(ConfigurationError):
+            same = template.render(until, tools) == template.render(probed, tools)
+        if same:
+            problem = f"the chat template leaves out the words of turn {number + 1} ({turn.get('role')})"
+            raise ConfigurationError("", problem, "change the data or the template")
+
+
+def _continued(turn: Turn, template: ChatTemplate) -> str:
+    """Return an answer without its beginning that the generation prompt gives; "" if it does not begin so."""
+    texts = list(_leaves(turn.get("content")))
+    said, opened = "".join(texts).strip(), template.opened.strip()
+    if not opened or not said.startswith(opened) or turn.get("tool_calls") or any(turn.get(f) for f in REASONING):
+        return ""
+    return said.removeprefix(opened).lstrip()
 
 
 def _appended(turns: list[Turn], answers: list[Answer], example: Example, template: ChatTemplate) -> Script | None:
@@ -202,7 +292,6 @@ def _said(turn: Turn) -> Iterator[tuple[str, str]]:
     for field in REASONING:
         if isinstance(turn.get(field), str):
             yield "the reasoning", turn[field]
-            break
     for text in _leaves(turn.get("content")):
         yield "the words", text
     for call in turn.get("tool_calls") or []:

@@ -11,9 +11,12 @@ from continual.errors import ConfigurationError, one_line
 Turn = dict[str, Any]
 Spans = list[tuple[int, int]]
 
-ASKED, ANSWERED = "\u241fasked\u241f", "\u241fanswered\u241f"
+INSTRUCTED, ASKED, ANSWERED = "\u241finstructed\u241f", "\u241fasked\u241f", "\u241fanswered\u241f"
 """What is said in a probe: texts that no template writes by itself."""
 GIVEN = {"marked": "given"}
+CALLED = {"type": "function", "function": {"name": "called", "description": "", "parameters": {"type": "object"}}}
+REASONING = ("reasoning_content", "thinking", "reasoning")
+"""Fields of a turn that templates know as its reasoning."""
 MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -69,6 +72,9 @@ class ChatTemplate:
                 turn["content"] = _parts(*texts) if self._wants_parts else "".join(texts)
             elif isinstance(turn.get("content"), str) and self._wants_parts:
                 turn["content"] = _parts(turn["content"])
+            for field in REASONING:
+                if turn.get(field) is not None and not isinstance(turn[field], str):
+                    turn[field] = _reasoning(turn[field], number)
             if turn.get("tool_calls"):
                 turn["tool_calls"] = [self._call(call, number) for call in turn["tool_calls"]]
             turns.append(turn)
@@ -78,10 +84,23 @@ class ChatTemplate:
     def opening(self) -> str:
         """What the template writes before every answer and does not give as the beginning of one: an empty
         `<think>` block, a channel's name. "" if there is nothing but whitespace."""
-        prompt = self.render(self._exchange[:1], prompt=True)
-        before = self._exchanged[0]
+        prompt, before = self._prompt, self._exchanged[0]
         rest = before[common(before, prompt) :]
         return rest if rest.strip() else ""
+
+    @cached_property
+    def opened(self) -> str:
+        """What the generation prompt begins of an answer and finished answers lack: `<think>` of some reasoning
+        families. "" if there is nothing but whitespace."""
+        prompt, before = self._prompt, self._exchanged[0]
+        rest = prompt[len(before) :] if prompt.startswith(before) else ""
+        return rest if rest.strip() else ""
+
+    def behind_header(self, text: str, first: int) -> int:
+        """Return where a marked answer begins: behind the generation prompt, if the mark holds a part of it."""
+        header = self._prompt.rpartition(ASKED)[2] if ASKED in self._prompt else ""
+        ends = range(first + 1, first + len(header) + 1)
+        return next((end for end in ends if text.endswith(header, 0, end)), first)
 
     @cached_property
     def closing(self) -> str:
@@ -105,6 +124,12 @@ class ChatTemplate:
         called = self._try(self._calling(GIVEN)) or self._try(self._calling(json.dumps(GIVEN))) or ""
         if "given" in called:
             ends.append(self.last_special(called.rstrip()))
+        # A tokenizer may have a template of its own for conversations with tools.
+        if isinstance(getattr(self.tokenizer, "chat_template", None), dict):
+            for turns in (self._exchange, self._calling(GIVEN), self._calling(json.dumps(GIVEN))):
+                text = self._try(turns, [CALLED]) or ""
+                if not text.endswith(self.closing):
+                    ends.append(self.last_special(text.rstrip()))
         return tuple(dict.fromkeys(token for token in ends if token))
 
     @property
@@ -123,10 +148,20 @@ class ChatTemplate:
         """Return the special token with which a text ends, or ""."""
         return next((token for token in self.specials if text.endswith(token)), "")
 
-    @property
+    @cached_property
     def _exchange(self) -> list[Turn]:
-        said = [("user", ASKED), ("assistant", ANSWERED)]
-        return [{"role": role, "content": _parts(text) if self._wants_parts else text} for role, text in said]
+        """An exchange, behind a system's turn where the template insists on one."""
+        said = [self._turn("user", ASKED), self._turn("assistant", ANSWERED)]
+        instructed = [self._turn("system", INSTRUCTED), *said]
+        return instructed if self._try(said) is None and self._try(instructed) is not None else said
+
+    def _turn(self, role: str, text: str) -> Turn:
+        return {"role": role, "content": _parts(text) if self._wants_parts else text}
+
+    @cached_property
+    def _prompt(self) -> str:
+        """What the template writes before it lets the assistant answer the exchange."""
+        return self.render(self._exchange[:-1], prompt=True)
 
     @cached_property
     def _exchanged(self) -> tuple[str, str]:
@@ -138,9 +173,11 @@ class ChatTemplate:
 
     @cached_property
     def _wants_parts(self) -> bool:
-        if ASKED in (self._try([{"role": "user", "content": ASKED}]) or ""):
-            return False
-        return ASKED in (self._try([{"role": "user", "content": _parts(ASKED)}]) or "")
+        for roles in (("user",), ("system", "user")):
+            for content, wants in ((ASKED, False), (_parts(ASKED), True)):
+                if ASKED in (self._try([{"role": role, "content": content} for role in roles]) or ""):
+                    return wants
+        return False
 
     @cached_property
     def _wants_json(self) -> bool:
@@ -159,7 +196,7 @@ class ChatTemplate:
         # Some templates insist on an id of nine letters and digits.
         call = {"type": "function", "id": "call00001", "function": {"name": "called", "arguments": arguments}}
         content: Any = _parts("") if self._wants_parts else ""
-        return [self._exchange[0], {"role": "assistant", "content": content, "tool_calls": [call]}]
+        return [*self._exchange[:-1], {"role": "assistant", "content": content, "tool_calls": [call]}]
 
     def _call(self, call: Any, number: int) -> Any:
         """Return one of a turn's `tool_calls` with its arguments in the form that the template wants."""
@@ -181,9 +218,9 @@ class ChatTemplate:
             arguments = json.dumps(arguments, ensure_ascii=False)
         return {**call, **({} if arguments is None else {"arguments": arguments})}
 
-    def _try(self, turns: list[Turn]) -> str | None:
+    def _try(self, turns: list[Turn], tools: list[Any] | None = None) -> str | None:
         try:
-            return self.render(turns)
+            return self.render(turns, tools)
         except ConfigurationError:
             return None
 
@@ -230,3 +267,10 @@ def _texts(parts: Iterable[Any], number: int) -> list[str]:
             raise ConfigurationError("", f"turn {number} holds {kind}, not text", "leave it out, or skip the document")
         texts.append(text)
     return texts
+
+
+def _reasoning(value: Any, number: int) -> str:
+    if isinstance(value, list | tuple):
+        return "".join(_texts(value, number))
+    problem = f"turn {number} has reasoning that is a {type(value).__name__}, not text"
+    raise ConfigurationError("", problem, "write it as text, or leave it out")

@@ -35,22 +35,32 @@ def check_tokenizer(sequence: Sequence) -> list[str]:
     )
     templates = any(mitigation.sample_start() == "template" for _, mitigation in _mitigations(sequence))
     if chats or templates or sequence.evaluate.apply_chat_template:
-        check_template(key, tokenizer, folder)
+        notes += check_template(key, tokenizer, folder)
     for place, source in sources.items():
         notes += _check_documents(place, source, firsts[place], tokenizer, sequence.train.row_tokens)
     return notes
 
 
-def check_template(key: str, tokenizer: Any, folder: Path | None) -> None:
-    """Raise ConfigurationError, naming the file, for a chat template that cannot render an exchange."""
+def check_template(key: str, tokenizer: Any, folder: Path | None) -> list[str]:
+    """Return a note if prompts of the chat template begin answers in words that finished answers lack.
+
+    Raises:
+        ConfigurationError: The chat template cannot render an exchange; the file is named.
+    """
     from continual.models.template import chat_template
 
     try:
-        chat_template(tokenizer).closing  # noqa: B018
+        opened = chat_template(tokenizer).opened
     except ConfigurationError as error:
         files = [*sorted(folder.glob("chat_template.*")), folder / "tokenizer_config.json"] if folder else []
         where = f"{files[0]}: " if files else ""
         raise ConfigurationError(key, f"{where}{error.problem}", error.fix) from error
+    if not opened:
+        return []
+    return [
+        f"{key}: the template's generation prompt ends with {opened!r}, which finished answers lack; "
+        "only answers that begin with it are trained as they are asked for"
+    ]
 
 
 def _place(sequence: Sequence) -> tuple[str, Path | None]:
