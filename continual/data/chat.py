@@ -182,7 +182,7 @@ def _probed(turns: list[Turn], number: int) -> list[Turn]:
 
 
 def _with_mark(turn: Turn, mark: str) -> Turn:
-    marked = {field: f"{mark}{turn[field]}{mark}" for field in REASONING if turn.get(field)}
+    marked: Turn = {field: f"{mark}{turn[field]}{mark}" for field in REASONING if turn.get(field)}
     content = turn.get("content")
     if isinstance(content, str) and content:
         marked["content"] = f"{mark}{content}{mark}"

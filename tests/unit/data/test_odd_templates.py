@@ -35,7 +35,9 @@ def taught(template: Any, document: dict[str, Any]) -> list[str]:
 def test_an_answer_continues_what_the_prompt_opens(opened: str) -> None:
     chosen = chat_tokenizer("deepseek-r1")
     [piece] = encode(talk("ask", f"{opened}because\n</think>\n\nyes"), chosen)
-    assert chosen.decode(piece.ids).endswith("ask<｜Assistant｜><think>\nbecause\n</think>\n\nyes<｜end▁of▁sentence｜>")
+    assert str(chosen.decode(piece.ids)).endswith(
+        "ask<｜Assistant｜><think>\nbecause\n</think>\n\nyes<｜end▁of▁sentence｜>"
+    )
     assert learned(piece, chosen) == ["because\n</think>\n\nyes<｜end▁of▁sentence｜>"]
 
 
