@@ -118,7 +118,7 @@ def test_an_empty_thought_of_the_template_is_context() -> None:
 @pytest.mark.parametrize(
     ("name", "turns", "words"),
     [
-        ("deepseek-r1", [TALK[0], {"role": "assistant", "content": "<think>why</think>yes"}], "leaves out the words"),
+        ("deepseek-r1", [TALK[0], {"role": "assistant", "content": "why</think>yes"}], "leaves out the words"),
         ("chatml", [TALK[0], {"role": "assistant", "content": "yes", "reasoning": "why"}], "the reasoning 'why'"),
         ("gemma2", [SYSTEM, *TALK], "System role not supported"),
         ("yi", [TALK[0], {"role": "tool", "content": "lost"}, TALK[1]], r"'lost' of turn 2 \(tool\)"),
