@@ -189,6 +189,9 @@ def _called(option: str, place: str, others: dict[str, Any]) -> dict[str, Any]:
     made = _plain(option, place, calls, "tool_calls")
     for number, call in enumerate(made):
         function = call.get("function", call)
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            problem = f"{place} has a call without a function's name in `tool_calls[{number}]`"
+            raise ConfigurationError(option, problem, "write {type: function, function: {name: ..., arguments: {...}}}")
         _check_arguments(option, place, function, f"tool_calls[{number}].arguments")
     return {"tool_calls": made}
 

@@ -55,12 +55,14 @@ class Beginning:
         skipped: Problems of documents that `on_bad: skip` leaves out.
         selection: What was asked for and met.
         whole: Whether these are all documents of the source.
+        full: Whether these are all that its `limit` asks for.
     """
 
     found: list[Found]
     skipped: list[ConfigurationError]
     selection: Selection
     whole: bool
+    full: bool = False
 
 
 def read_part(source: Readable, part: str, selection: Selection) -> Iterator[Found | None]:
@@ -106,7 +108,7 @@ def _found(source: Readable, place: str, document: Mapping[str, Any]) -> Found:
 def beginning(source: Readable, count: int, most: int) -> Beginning:
     """Return the first `count` usable documents, spread over the first files; look at no more than `most` others.
 
-    With a `limit` they are not spread: the run reads no further than that.
+    With a `limit` they are not spread, and documents that cannot be used count towards it: the run reads no further.
 
     Raises:
         ConfigurationError: The source cannot be read, or a document cannot be used and `on_bad` is `refuse`.
@@ -117,12 +119,13 @@ def beginning(source: Readable, count: int, most: int) -> Beginning:
     wanted = min(count, source.limit or count)
     spread = parts if source.limit else parts[:wanted]
     for number, part in enumerate(spread):
-        share = wanted - len(read.found) if source.limit else -(-wanted // len(spread))
+        share = wanted - len(read.found) - len(read.skipped) if source.limit else -(-wanted // len(spread))
         if share <= 0:
             read.whole = False
             break
         read.whole = _read_some(source, part, read, share, most) and read.whole
         read.whole = read.whole and (number + 1 < len(spread) or len(spread) == len(parts))
+    read.full = len(read.found) + len(read.skipped) == source.limit
     return read
 
 
@@ -134,6 +137,7 @@ def _read_some(source: Readable, part: str, read: Beginning, share: int, most: i
             if source.on_bad == "refuse":
                 raise found.problem
             read.skipped.append(found.problem)
+            taken += source.limit is not None
         elif found is not None:
             read.found.append(found)
             taken += 1

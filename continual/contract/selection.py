@@ -85,7 +85,7 @@ class Selection:
         if self.wanted and not taken:
             asked = " and ".join(f"`{column}`" for column in self.wanted)
             option = next(iter(self.options.values()))
-            raise ConfigurationError(option, f"no document has what is asked for in {asked}", "ask for less")
+            raise ConfigurationError(option, f"no document matches {asked} together", "remove one of the conditions")
 
 
 def _words(value: Any) -> str:

@@ -165,9 +165,10 @@ class Source(Strict):
             first = beginning(self, count, MOST_LOOKED_AT)
             if first.whole:
                 first.selection.check(len(first.found))
-            if first.whole and first.skipped and not first.found:
+            everything = first.whole or first.full
+            if everything and first.skipped and not first.found:
                 raise first.skipped[0]
-            if first.whole and not first.found:
+            if everything and not first.found:
                 raise ConfigurationError(self.documents_key, f"`{self.title}` has no documents", "put data there")
         except ConfigurationError as error:
             raise error.within(key) from error

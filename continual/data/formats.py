@@ -77,8 +77,11 @@ def encode(example: Example, source: Source, tokenizer: Any, row_tokens: int) ->
     if example.kind == "messages":
         return _encode_chat(example, source, tokenizer, prefix, row_tokens)
     text = example.text if example.kind == "text" else example.prompt + example.completion
-    learned_from = len(example.prompt) if example.kind == "prompt" else 0
-    ids, [learned] = encode_spans(tokenizer, text, [(learned_from, len(text))])
+    learned: range | None = None
+    if example.kind == "text":
+        ids = _plain(tokenizer, text)  # without offsets, which take several times the memory
+    else:
+        ids, [learned] = encode_spans(tokenizer, text, [(len(example.prompt), len(text))])
     own = _brought(prefix, ids)
     body, end = ids[own:], _end(source, tokenizer, text, ids)
     if example.kind == "text":

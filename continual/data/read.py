@@ -4,6 +4,7 @@ import copy
 import json
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from continual.contract.reading import read_part
@@ -39,9 +40,8 @@ def rows(source: Source, asked_for: Selection, part: dict[str, Any]) -> Iterator
     fatal: ConfigurationError | None = None
     try:
         documents = (found for found in read_part(source, part["part"], selection) if found is not None)
-        for number, found in enumerate(documents):
-            if number == source.limit:
-                break
+        # Not one document further than the limit: what stands behind it may be damaged.
+        for found in islice(documents, source.limit):
             item = json.dumps(found.example.as_json()) if found.example else ""
             yield row(found.place, item, as_text(found.problem) if found.problem else "")
     except ConfigurationError as error:

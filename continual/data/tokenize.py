@@ -9,7 +9,7 @@ from continual.contract.example import Example
 from continual.contract.source import Source
 from continual.data import formats
 from continual.data.read import as_text
-from continual.errors import ConfigurationError
+from continual.errors import ConfigurationError, one_line
 from continual.models.load import load_tokenizer
 
 
@@ -60,7 +60,13 @@ def document_pieces(example: Example, source: Source, tokenizer: Any, row_tokens
     answers = [turn for turn in example.messages[example.learned_from :] if turn["role"] == "assistant"]
     if example.kind == "messages" and not answers:
         return [formats.Piece(NOTHING.ids, NOTHING.weights, formats.UNLEARNABLE)]
-    pieces = formats.encode(example, source, tokenizer, row_tokens)
+    try:
+        pieces = formats.encode(example, source, tokenizer, row_tokens)
+    except ConfigurationError:
+        raise
+    except Exception as error:  # tokenizers raises bare Exception
+        problem = f"the tokenizer or its chat template fails on it ({type(error).__name__}: {one_line(error)})"
+        raise ConfigurationError("", problem, "change the document or the tokenizer") from error
     for piece in pieces:
         if piece.outcome in (formats.WHOLE, formats.CUT) and not (piece.weights[1:] > 0).any():
             piece.outcome = formats.UNLEARNABLE

@@ -171,7 +171,7 @@ def _refuse_endless(name: str, file: str, members: Mapping[str, list[str]]) -> N
     while waiting:
         member = waiting.pop()
         if member == name:
-            raise ConfigurationError(file, f"the group `{name}` holds itself", "remove it from the list `task`")
+            raise ConfigurationError(file, f"the group `{name}` contains itself", "remove it from the list `task`")
         if member not in seen:
             seen.add(member)
             waiting += members.get(member, [])

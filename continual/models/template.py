@@ -232,7 +232,9 @@ class ChatTemplate:
             problem = f"the chat template is broken (line {getattr(error, 'lineno', '?')}: {one_line(error)})"
             return ConfigurationError("", problem, "mend it, or copy it again")
         return ConfigurationError(
-            "", f"the chat template refuses the conversation ({one_line(error)})", "change either"
+            "",
+            f"the chat template refuses the conversation ({one_line(error)})",
+            "change the conversation or the template",
         )
 
 

@@ -13,6 +13,11 @@ from continual.preflight.model_facts import read_model
 from continual.preflight.stages import acting
 from continual.preflight.tokenizer_facts import read_json
 
+MOST_CHARACTERS = 500_000
+"""Running text of a source that is encoded before a run: a second's work."""
+MOST_NOTES = 20
+"""Documents of a source that are named as skipped."""
+
 
 def check_tokenizer(sequence: Sequence) -> list[str]:
     """Return notes about tokens: what samples begin with, and documents that are left out.
@@ -120,9 +125,12 @@ def _check_documents(key: str, source: Source, first: Beginning, tokenizer: Any,
     from continual.data.tokenize import document_pieces
 
     notes: list[str] = []
-    usable = 0
+    usable = characters = 0
     for found in first.found:
         assert found.example is not None
+        if characters > MOST_CHARACTERS:
+            return notes[:MOST_NOTES]
+        characters += len(found.example.text)
         try:
             pieces = document_pieces(found.example, source, tokenizer, row_tokens)
         except ConfigurationError as error:
@@ -132,10 +140,10 @@ def _check_documents(key: str, source: Source, first: Beginning, tokenizer: Any,
             notes.append(f"{key}: a document is skipped: {refused.problem}")
             continue
         usable += any(piece.outcome <= CUT for piece in pieces)
-    if first.whole and first.found and not usable:
+    if (first.whole or first.full) and first.found and not usable:
         problem = f"none of its {len(first.found)} documents leaves anything to learn in rows of {row_tokens} tokens"
         raise ConfigurationError(key, problem, "check the data, `overlong` and `train.row_tokens`")
-    return notes
+    return notes[:MOST_NOTES]
 
 
 def _sources(sequence: Sequence) -> dict[str, Source]:

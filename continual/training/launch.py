@@ -1,6 +1,7 @@
 """Run a stage's training with Ray Train from the driver, and watch it."""
 
 import contextlib
+import os
 import threading
 import time
 import uuid
@@ -78,9 +79,10 @@ def wait_for_checkpoint(folder: Path, ended: threading.Event) -> None:
 def _size(folder: Path) -> int:
     """Return the bytes below a folder; a file that is renamed meanwhile may count or not."""
     total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):
-            total += path.stat().st_size
+    for parent, _, names in os.walk(folder):  # unlike `rglob`, it goes on when a folder disappears
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += (Path(parent) / name).stat().st_size
     return total
 
 

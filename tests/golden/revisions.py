@@ -17,10 +17,13 @@ SOURCES = {
     "pairs": ("baselines/instruction_synthesis.py", "baselines/instructions"),
     "replies": ("baselines/instructions/endpoint.py",),
     "rows": ("continual/data", "continual/contract/source.py", "continual/contract/example.py",
+             "continual/contract/columns.py", "continual/contract/conversation.py", "continual/contract/reading.py",
+             "continual/contract/selection.py",
              "continual/models/template.py", "continual/models/ends.py", "continual/sampling/write.py",
              "baselines/task_replay.py"),
     "samples": ("continual/sampling", "continual/models/ends.py"),
-    "scores": ("continual/evaluation", "continual/models/forward.py", "continual/models/ends.py"),
+    "scores": ("continual/evaluation", "continual/models/forward.py", "continual/models/ends.py",
+               "continual/models/template.py"),
 }  # fmt: skip
 """Files and folders whose code decides the content of a kind."""
 

@@ -89,7 +89,7 @@ class FileSource(Source):
     def notes(self) -> list[str]:
         every = self._candidates()
         files = [file for file in every if self._has_type(file)]
-        left_out = [file for file in every if file not in files]
+        left_out = [file for file in every if not self._has_type(file)]
         notes = []
         if left_out:
             named = ", ".join(file.name for file in left_out[:MOST_NAMED])

@@ -239,3 +239,43 @@ def test_files_of_text(contents: list[bytes], on_bad: str) -> None:
         packed = any(content[:3] in (b"BZh", b"\x1f\x8b", b"\xef\xbb\xbf") for content in contents)
         if not packed:
             check_against_run(built("text", Path(folder), {}, {}, on_bad), documents, {"text": "text"})
+
+
+@pytest.mark.parametrize(
+    ("documents", "used"),
+    [
+        (["{}", "{}", '{"a": "good"}'], 0),
+        (['{"a": "one"}', '{"a": "two"}', "no JSON at all"], 2),
+        (['{"a": "one"}', "{}", '{"a": "three"}'], 1),
+    ],
+)
+def test_a_limit_counts_every_document_and_nothing_behind_it_is_read(
+    tmp_path: Path, documents: list[str], used: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("continual.data.tokenize.load_tokenizer", lambda _: Letters())
+    (tmp_path / "x.jsonl").write_text("\n".join(documents))
+    for on_bad in ("refuse", "skip"):
+        source = built("jsonl", tmp_path / "x.jsonl", {"text": "a"}, {"limit": 2}, on_bad)
+        refused, made, _ = outcome(source)
+        try:
+            check_source("data", source, chat_template=True)
+            checked = ""
+        except ConfigurationError as error:
+            checked = str(error)
+        assert bool(refused) == bool(checked)
+        assert refused or len(made) == used
+
+
+def test_a_tokenizer_that_fails_is_said_of_its_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(Letters):
+        def __call__(self, text: str, add_special_tokens: bool = True, **options: Any) -> dict[str, Any]:
+            if "z" in text:
+                raise Exception("WordLevel error: Missing [UNK] token from the vocabulary")
+            return super().__call__(text, add_special_tokens, **options)
+
+    monkeypatch.setattr("continual.data.tokenize.load_tokenizer", lambda _: Failing())
+    (tmp_path / "x.jsonl").write_text('{"a": "one"}\n{"a": "zero"}\n{"a": "two"}')
+    refused, _, _ = outcome(built("jsonl", tmp_path / "x.jsonl", {"text": "a"}, {}, "refuse"))
+    assert "x.jsonl line 2: the tokenizer or its chat template fails on it (Exception: WordLevel error" in refused
+    refused, made, counts = outcome(built("jsonl", tmp_path / "x.jsonl", {"text": "a"}, {}, "skip"))
+    assert (refused, [whole for whole, _ in made], counts["skipped"]) == ("", ["one", "two"], 1)

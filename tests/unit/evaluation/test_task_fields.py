@@ -89,7 +89,7 @@ def test_groups_without_an_end_or_without_tasks_are_refused(folder: Path) -> Non
     (folder / "self.yaml").write_text("group: self\ntask: [self]\n")
     (folder / "one.yaml").write_text("group: one\ntask: [two]\n")
     (folder / "two.yaml").write_text("group: two\ntask: [one]\n")
-    cases = {"empty": "`empty` has no tasks", "self": "`self` holds itself", "one": "`two` holds itself"}
+    cases = {"empty": "`empty` has no tasks", "self": "`self` contains itself", "one": "`two` contains itself"}
     for name, problem in cases.items():
         with pytest.raises(ConfigurationError, match=problem):
             ask(folder, name)

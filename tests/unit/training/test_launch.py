@@ -15,7 +15,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "STILL_SECONDS", 0.5)
 
 
-def test_a_checkpoint_that_grows_is_waited_for(tmp_path: Path) -> None:
+def test_a_checkpoint_that_grows_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "STILL_SECONDS", 30.0)
     ended = threading.Event()
 
     def write() -> None:

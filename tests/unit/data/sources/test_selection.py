@@ -51,7 +51,7 @@ def test_documents_with_the_values_asked_for_are_used(mixed: Path, options: Any,
         ({"where": {"split": "trian"}}, "data.where", "no document has `trian` in `split`; did you mean `train`"),
         ({"where": {"split": ["train", "dev"]}}, "data.where", "no document has `dev` in `split`; there is test"),
         ({"where": {"n": True}}, "data.where", "no document has `True` in `n`"),
-        ({"where": {"q": "2", "split": "train"}}, "data.where", "what is asked for in `q` and `split`"),
+        ({"where": {"q": "2", "split": "train"}}, "data.where", "no document matches `q` and `split` together"),
         ({"split": "nonsense"}, "data.split", "no document has `nonsense` in `split`; there is test, train"),
     ],
 )  # fmt: skip
