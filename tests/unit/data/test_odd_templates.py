@@ -1,5 +1,6 @@
 """Templates that turn conversations around: what is learned is an answer's own words, or the document is refused."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -16,9 +17,10 @@ THINK = "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif 
 
 
 def tokenizer(template: Any) -> Any:
-    found = chat_tokenizer("chatml")
-    found.chat_template = template
-    return found
+    # A copy: other tests share the tokenizer.
+    made = copy.deepcopy(chat_tokenizer("chatml"))
+    made.chat_template = template
+    return made
 
 
 def talk(*texts: str, system: str = "") -> dict[str, Any]:
