@@ -14,7 +14,7 @@ NAME = r"^[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9_-])?$"
 LONGEST_NAME = 128
 """Characters of a name: with what is put around it, it must remain a file name (255 bytes)."""
 TAKEN = ("store", "mlartifacts")
-"""Folders of a storage that are no runs."""
+"""Folders of a storage that are not runs."""
 LEAST_PART = 0.0001
 """The smallest part of a CPU or GPU that Ray reserves."""
 

@@ -119,7 +119,7 @@ class TaskFiles:
         return None
 
     def check_names(self) -> None:
-        """Raise ConfigurationError for a file whose task or group has a name that is no text: lm-eval ends at it."""
+        """Raise ConfigurationError for a file whose task or group has a name that is not text: lm-eval would stop there."""
         for name, found in self.own.items():
             # The scan takes a name for text; what YAML may take for something else is read.
             if found.kind == "tag" or not re.match(r"[-+.\d{&*!|>]|(?i:true|false|yes|no|on|off|null|~)$", name):
@@ -196,7 +196,7 @@ def read_task(file: str, including: tuple[str, ...] = ()) -> dict[str, Any]:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise ConfigurationError(file, f"the file cannot be read: {reason}{by}", "correct its path") from error
     if not isinstance(config, dict):
-        raise ConfigurationError(file, "the file holds no mapping", "write the keys of a task or group")
+        raise ConfigurationError(file, "the file does not hold a mapping", "write the keys of a task or group")
     includes = config.pop("include", [])
     merged: dict[str, Any] = {}
     for include in includes if isinstance(includes, list) else [includes]:
@@ -227,7 +227,7 @@ def _read_of_lm_eval(file: str) -> dict[str, Any]:
 def expand_tags(raw: dict[str, Any]) -> list[str]:
     """Replace lm-eval's tags among the tasks of a configuration by the tasks that have them, in place; return notes.
 
-    lm-eval gives a tag no score of its own; it runs its tasks.
+    lm-eval does not score a tag itself; it runs the tag's tasks.
     """
     evaluate = raw.get("evaluate") if isinstance(raw.get("evaluate"), dict) else {}
     stages = raw.get("stages") if isinstance(raw.get("stages"), list) else []

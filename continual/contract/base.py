@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 LARGEST = (1 << 31) - 1
-"""The largest whole number of an option that sets no bound of its own: libraries below Python hold no more."""
+"""The largest whole number of an option without its own bound: libraries written in C take no larger one."""
 LARGEST_SEED = (1 << 32) - 1
 """The largest seed: numpy's, which lm-eval uses."""
 LARGEST_FLOAT = 3.4e38

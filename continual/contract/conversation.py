@@ -36,11 +36,11 @@ def turns_of(option: str, column: str, value: Any) -> list[Turn]:
         value: What it holds.
 
     Raises:
-        ConfigurationError: It is no list of turns, or a turn has no known role, or content that is not text.
+        ConfigurationError: It is not a list of turns, or a turn has an unknown role, or content that is not text.
     """
     listed = parsed(value)
     if not isinstance(listed, list):
-        problem = f"`{column}` holds {kind_of(value)}, no list of turns with `role` and `content`"
+        problem = f"`{column}` holds {kind_of(value)}, not a list of turns with `role` and `content`"
         raise ConfigurationError(option, problem, WRITE_TURNS)
     return [_turn(option, f"turn {number} of `{column}`", turn) for number, turn in enumerate(listed, 1)]
 
@@ -179,7 +179,7 @@ def _called(option: str, place: str, others: dict[str, Any]) -> dict[str, Any]:
         return {"tool_calls": [_call(option, place, single)]} if single else {}
     calls = parsed(several)
     if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
-        problem = f"{place} has {kind_of(several)} as `tool_calls`, no list of calls"
+        problem = f"{place} has {kind_of(several)} as `tool_calls`, not a list of calls"
         raise ConfigurationError(option, problem, "write [{type: function, function: {name: ..., arguments: {...}}}]")
     if calls and single:
         problem = f"{place} has both `tool_calls` and `function_call`"
@@ -201,7 +201,7 @@ def _call(option: str, place: str, content: Any) -> dict[str, Any]:
         call = json.loads(content) if isinstance(content, str) else content
         function = {"name": str(call["name"]), "arguments": call["arguments"]}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        problem = f"{place} calls a tool, and is no JSON with `name` and `arguments`"
+        problem = f"{place} calls a tool, but its content is not JSON with `name` and `arguments`"
         raise ConfigurationError(option, problem, 'write {"name": ..., "arguments": {...}}') from error
     function = _plain(option, place, function, "function_call")
     _check_arguments(option, place, function, "function_call.arguments")

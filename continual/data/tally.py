@@ -17,7 +17,7 @@ OTHER = "other reasons"
 LOSSES = {
     "cut": "cut",
     "dropped": "dropped, too long",
-    "lost_answers": "without an answer that fits a row",
+    "lost_answers": "answers lost, too long for a row",
     "nothing_to_learn": "with nothing to learn",
     "empty": "empty",
     "skipped": "skipped, not usable",

@@ -63,7 +63,7 @@ def own_line(error: BaseException) -> str:
 
 
 def ours_in_text(error: BaseException) -> ContinualError | None:
-    """Return the exception of ours whose traceback is the text of `error`, None if it is no such text.
+    """Return the exception of ours whose traceback is the text of `error`, None if it is not such a text.
 
     Of several the outermost: it says more than what it was raised from.
     """

@@ -51,7 +51,7 @@ def _check_template(file: str, key: str, value: Any) -> None:
     try:
         env.from_string(value)
     except TemplateSyntaxError as error:
-        problem = f"`{key}` is no template that Jinja reads (line {error.lineno}: {error.message})"
+        problem = f"`{key}` is not a template that Jinja can read (line {error.lineno}: {error.message})"
         raise ConfigurationError(file, problem, f"correct `{key}`") from error
 
 
@@ -86,7 +86,7 @@ def _check_columns(file: str, config: dict[str, Any]) -> None:
         if isinstance(word, Function) or not isinstance(word, str) or not re.fullmatch(r"[^\W\d]\w*", word):
             continue
         if columns and word not in columns and (near := nearest(word, columns)):
-            problem = f"`{key}: {word}` is no column of the data, and lm-eval would take it for the text itself"
+            problem = f"`{key}: {word}` is not a column of the data, and lm-eval would take it for the text itself"
             raise ConfigurationError(file, problem, f"did you mean `{near}`?")
 
 

@@ -39,7 +39,7 @@ def check_ends(folder: str, config: Any) -> None:
         if whole and (made or size is None or 0 <= number < size):
             continue
         place = file if found else Path(folder, "config.json")
-        problem = f"{place}: `eos_token_id: {json.dumps(listed)}` is no id of the vocabulary"
+        problem = f"{place}: `eos_token_id: {json.dumps(listed)}` is not an id of the vocabulary"
         among = f" from 0 to {size - 1}" if isinstance(size, int) else ""
         raise ConfigurationError("", problem, f"write an id{among}, or a list of ids")
 

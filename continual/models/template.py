@@ -62,7 +62,7 @@ class ChatTemplate:
         """Return turns as the template wants them: content as text or as parts, arguments as mapping or as JSON text.
 
         Raises:
-            ConfigurationError: A turn holds something that is not text, or arguments that are no JSON.
+            ConfigurationError: A turn holds something that is not text, or arguments that are not JSON.
         """
         turns = []
         for number, message in enumerate(messages, 1):
@@ -201,7 +201,7 @@ class ChatTemplate:
     def _call(self, call: Any, number: int) -> Any:
         """Return one of a turn's `tool_calls` with its arguments in the form that the template wants."""
         if not isinstance(call, dict):
-            raise ConfigurationError("", f"turn {number} has a tool call that is no mapping", "write {function: ...}")
+            raise ConfigurationError("", f"turn {number} has a tool call that is not a mapping", "write {function: ...}")
         if isinstance(call.get("function"), dict):
             return {**call, "function": self._call(call["function"], number)}
         arguments = call.get("arguments")
@@ -210,7 +210,7 @@ class ChatTemplate:
                 parsed = json.loads(arguments or "{}")
             except ValueError as error:
                 problem = (
-                    f"turn {number} calls `{call.get('name')}` with arguments that are no JSON ({one_line(error)})"
+                    f"turn {number} calls `{call.get('name')}` with arguments that are not JSON ({one_line(error)})"
                 )
                 raise ConfigurationError("", problem, "write a mapping, or JSON text") from error
             arguments = (arguments or "{}") if self._wants_json else parsed

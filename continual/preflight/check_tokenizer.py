@@ -105,7 +105,7 @@ def _loaded(key: str, folder: str) -> Any:
 
 
 def _check_starts(sequence: Sequence, tokenizer: Any, folder: Path | None) -> list[str]:
-    """Check the token that samples without context begin with, and return a note if it is no BOS."""
+    """Check the token that samples without context begin with, and return a note if it is not a BOS."""
     from continual.sampling.start import bos_note, bos_start
 
     config = read_json("model", folder / "config.json") if folder and sequence.model.type == "pretrained" else {}

@@ -11,7 +11,7 @@ def render(plan: Plan) -> str:
     status = {
         "new": "new",
         "begun": "begun, resumes where it stopped",
-        "changed": "begun otherwise, cannot be resumed like this",
+        "changed": "begun with another configuration, cannot be resumed like this",
         "running": f"is running ({plan.driver})",
         "done": "done, nothing is left to do",
     }

@@ -134,7 +134,7 @@ def _vocabulary(key: str, folder: Path, settings: dict[str, Any]) -> dict[str, i
     ids |= read_json(key, folder / "added_tokens.json")
     ids |= {str(_token(token)): int(number) for number, token in settings.get("added_tokens_decoder", {}).items()}
     if wrong := next((token for token, number in ids.items() if type(number) is not int), None):
-        raise ValueError(f"the id of `{wrong}` is no number")
+        raise ValueError(f"the id of `{wrong}` is not a number")
     return ids
 
 

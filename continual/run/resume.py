@@ -21,7 +21,10 @@ FLUSH_SECONDS = 30.0
 
 
 def finished(folder: Path, loaded: Loaded) -> dict[str, Any] | None:
-    """Return the summary of the finished run, None if there is something to do. Raises ConfigurationError as above."""
+    """Return the summary of the finished run, None if there is something to do.
+
+    Raises ConfigurationError if the configuration has changed (see `refuse_changes`).
+    """
     files = RunFolder(folder)
     if not files.summary.is_file():
         return None

@@ -78,7 +78,7 @@ def draw_matrix(run: ScoreMatrix, largest: Mapping[str, float], axes: Any) -> No
     """Draw the heat map on matplotlib axes: a row per stage, a column per task, scores in the cells.
 
     A cell's color is its change (`ScoreMatrix.changes`) as a part of the `largest` one of its unit: nats and accuracies
-    share no scale, and all runs with the same `largest` do.
+    have scales of their own, which all runs with the same `largest` share.
     """
     tasks = tasks_of(run.matrix)
     axes.set_facecolor("0.85")

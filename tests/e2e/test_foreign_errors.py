@@ -75,4 +75,4 @@ def test_a_changed_configuration_is_told_by_the_plan(sequence: Path, tmp_path: P
     run = command.run(tmp_path / "runs", changed, yaml=sequence)
     assert (plan.returncode, plan.stderr) == (run.returncode, run.stderr) == (2, plan.stderr)
     assert "was begun with other values of train.learning_rate" in plan.stderr
-    assert "begun otherwise" in plan.stdout
+    assert "begun with another configuration" in plan.stdout

@@ -45,7 +45,7 @@ def csv_documents(
             return
         except csv.Error as error:
             fix = "write a quote within a cell twice, or set `quoted: false`"
-            yield f"line {line}", ConfigurationError("path", f"no row of a table ({one_line(error)})", fix)
+            yield f"line {line}", ConfigurationError("path", f"not a valid table row ({one_line(error)})", fix)
             continue
         if not cells:
             continue

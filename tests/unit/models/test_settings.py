@@ -18,7 +18,7 @@ GENERATION = "generation_config.json"
 def test_an_end_that_is_no_id_is_refused(tmp_path: Path, ends: Any) -> None:
     saved(tmp_path)
     (tmp_path / GENERATION).write_text(json.dumps({"eos_token_id": ends}))
-    with pytest.raises(ConfigurationError, match=rf"{GENERATION}: `eos_token_id: .*` is no id of the vocabulary"):
+    with pytest.raises(ConfigurationError, match=rf"{GENERATION}: `eos_token_id: .*` is not an id of the vocabulary"):
         check_files(str(tmp_path))
 
 

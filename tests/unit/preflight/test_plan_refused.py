@@ -31,7 +31,7 @@ def test_the_plan_of_a_changed_configuration_ends_as_the_run(
     changed = ["seq.yaml", "train.learning_rate=1e-3"]
     assert main([*changed, "--plan"]) == 2
     plan = capsys.readouterr()
-    assert "begun otherwise, cannot be resumed like this" in plan.out
+    assert "begun with another configuration, cannot be resumed like this" in plan.out
     assert "1 one" in plan.out
     loaded = load_sequence("seq.yaml", changed[1:])
     with pytest.raises(ConfigurationError) as raised, claim(begun.path, loaded, fresh=False):

@@ -247,7 +247,7 @@ def test_calls_may_be_json_text_and_other_calls_are_refused() -> None:
     assert learned({"m": [turn]}, messages="m").messages[0]["tool_calls"] == calls
     for value, kind in (("call it", "text"), ({"name": "f"}, "a mapping"), (5, "a number"), (["f"], "a list")):
         problem = refusal({"m": [{"role": "assistant", "tool_calls": value}]}, messages="m").problem
-        assert problem == f"turn 1 of `m` has {kind} as `tool_calls`, no list of calls"
+        assert problem == f"turn 1 of `m` has {kind} as `tool_calls`, not a list of calls"
 
 
 def test_a_value_that_nobody_thought_of_is_a_fault_of_its_document(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -242,7 +242,7 @@ def test_cells_are_text_and_rows_have_lines(tmp_path: Path) -> None:
     ]  # fmt: skip
     one, quote, three = bad(source(tmp_path / "x.csv", "csv"))
     assert "1 cells, and 2 columns" in one
-    assert "no row of a table" in quote
+    assert "not a valid table row" in quote
     assert "3 cells" in three
 
 
