@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import yaml
 
+from continual.config.paths import CORRECT_PATH
 from continual.errors import ConfigurationError, nearest
 
 KEY = re.compile(rb"^[\"']?(task|group|tag)[\"']?:[ \t]*([^\n]*(?:\n[ \t]*-[^\n]*)*)", re.MULTILINE)
@@ -81,8 +82,7 @@ class TaskFiles:
 
     def __init__(self, include_path: str | None = None):
         if include_path and not Path(include_path).is_dir():
-            problem = f"there is no folder {include_path}"
-            raise ConfigurationError("evaluate.include_path", problem, "name the folder with the task YAML files")
+            raise ConfigurationError("evaluate.include_path", f"there is no folder {include_path}", CORRECT_PATH)
         self._include_path = include_path
         self.own = scan(include_path) if include_path else {}
         self._known: dict[str, Found] = {}
@@ -119,7 +119,7 @@ class TaskFiles:
         return None
 
     def check_names(self) -> None:
-        """Raise ConfigurationError for a file whose task or group has a name that is not text: lm-eval would stop there."""
+        """Raise ConfigurationError for a file whose task or group has a name that is not text: lm-eval fails on it."""
         for name, found in self.own.items():
             # The scan takes a name for text; what YAML may take for something else is read.
             if found.kind == "tag" or not re.match(r"[-+.\d{&*!|>]|(?i:true|false|yes|no|on|off|null|~)$", name):

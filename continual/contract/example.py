@@ -29,6 +29,12 @@ class Example:
     tools: list[Any] | None = None
     learned_from: int = 0
 
+    @property
+    def has_answer(self) -> bool:
+        """Whether there is an answer to learn; a conversation may have none."""
+        turns = self.messages[self.learned_from :]
+        return self.kind != "messages" or any(turn["role"] == "assistant" for turn in turns)
+
     def as_json(self) -> dict[str, Any]:
         """Return the fields that are not empty; `Example(**fields)` is the example again."""
         return {key: value for key, value in asdict(self).items() if value or key == "kind"}

@@ -57,8 +57,7 @@ def document_pieces(example: Example, source: Source, tokenizer: Any, row_tokens
     Raises:
         ConfigurationError: The document cannot be turned into tokens.
     """
-    answers = [turn for turn in example.messages[example.learned_from :] if turn["role"] == "assistant"]
-    if example.kind == "messages" and not answers:
+    if not example.has_answer:
         return [formats.Piece(NOTHING.ids, NOTHING.weights, formats.UNLEARNABLE)]
     try:
         pieces = formats.encode(example, source, tokenizer, row_tokens)

@@ -38,10 +38,13 @@ def check_files(folder: str) -> list[str]:
     if sum(parameter.numel() for parameter in model.parameters()) <= SMALL:
         return check_weights(folder)
     check_saving(folder, model)
+    notes = notes_about(folder, model.config, type(model))
     if (small := small_copy(model)) is not None:
         check_head(small, LONG)
+    else:
+        notes.append(f"the run checks, once it has loaded {type(model).__name__}, that packed documents stay apart")
     frozen = freeze_unreached(model)
-    return notes_about(folder, model.config, type(model)) + [note_about(frozen)] * bool(frozen)
+    return notes + [note_about(frozen)] * bool(frozen)
 
 
 def check_weights(folder: str) -> list[str]:

@@ -125,9 +125,7 @@ def check_head(model: "PreTrainedModel", tokens: int = 2) -> None:
         problem = f"the head of {name} does more than project the hidden states; it cannot be trained"
         raise ConfigurationError("", problem)
     if float((begun - expected.view(4, tokens, -1)[:, : tokens // 2]).abs().max()) > tolerance:
-        raise ConfigurationError(
-            "", f"{name} lets a token see those after it; as configured, it is not a causal model"
-        )
+        raise ConfigurationError("", f"{name} lets a token see those after it; as configured, it is not a causal model")
     if max(float((found - expected).abs().max()) for found in (together, scored)) > tolerance:
         problem = f"{name} lets documents that are packed in one row see each other"
         attention = model.config._attn_implementation

@@ -201,7 +201,9 @@ class ChatTemplate:
     def _call(self, call: Any, number: int) -> Any:
         """Return one of a turn's `tool_calls` with its arguments in the form that the template wants."""
         if not isinstance(call, dict):
-            raise ConfigurationError("", f"turn {number} has a tool call that is not a mapping", "write {function: ...}")
+            raise ConfigurationError(
+                "", f"turn {number} has a tool call that is not a mapping", "write {function: ...}"
+            )
         if isinstance(call.get("function"), dict):
             return {**call, "function": self._call(call["function"], number)}
         arguments = call.get("arguments")

@@ -15,8 +15,8 @@ from continual.preflight.resources import check_resources, detect_machine
 def check(loaded: Loaded, fresh: bool = False) -> list[str]:
     """Check that a sequence can run, and return notes for the user, each one sentence.
 
-    Opens files and calls the user's `rows` and `tokenizer` functions. Writes and downloads nothing. Imports torch and
-    transformers only if nothing is wrong without them, and not for a finished run.
+    Writes and downloads nothing. Imports torch, transformers and lm-eval only if nothing is wrong without them
+    (`check_quickly`), and not for a finished run.
 
     Args:
         loaded: The sequence.
@@ -24,6 +24,19 @@ def check(loaded: Loaded, fresh: bool = False) -> list[str]:
 
     Raises:
         ConfigurationError: The first reason why the sequence cannot run, with the sequence's file.
+    """
+    sequence = loaded.sequence
+    notes = check_quickly(loaded)
+    if read_progress(loaded.run_folder).finished and not fresh:
+        return notes  # its result is printed at once
+    with naming_file(loaded.file):
+        return notes + check_metrics(sequence) + check_loading(sequence) + check_tokenizer(sequence)
+
+
+def check_quickly(loaded: Loaded) -> list[str]:
+    """Check what can be checked without torch and transformers, and return notes. Raises as `check` does.
+
+    Opens files and calls the user's functions for rows and tokenizers.
     """
     sequence = loaded.sequence
     with naming_file(loaded.file):
@@ -38,7 +51,4 @@ def check(loaded: Loaded, fresh: bool = False) -> list[str]:
             chat = tokenizer.chat_template if tokenizer else None
             notes += [note for note in check_source(f"stages.{number}.data", stage.data, chat) if note not in notes]
         notes += check_methods(sequence, tokenizer)
-        notes += check_evaluation(sequence, tokenizer)
-        if read_progress(loaded.run_folder).finished and not fresh:
-            return notes  # its result is printed at once
-        return notes + check_metrics(sequence) + check_loading(sequence) + check_tokenizer(sequence)
+        return notes + check_evaluation(sequence, tokenizer)

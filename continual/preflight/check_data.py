@@ -1,6 +1,6 @@
 """Checks of data sources: they exist, they can be read, and their first documents hold what is asked for."""
 
-from continual.contract.reading import Beginning, Found
+from continual.contract.reading import Beginning
 from continual.contract.source import Source
 from continual.data.sources.files import SPLITS
 from continual.data.tally import MOST_REASONS
@@ -21,15 +21,22 @@ def check_source(key: str, source: Source, chat_template: bool | None) -> list[s
     if (source.messages or chats) and chat_template is False:
         problem = "`messages` need a chat template, and the model's tokenizer has none"
         raise ConfigurationError(key, problem, "add one to tokenizer_config.json, or use `prompt` and `completion`")
-    if chats and not any(_has_answer(found) for found in chats):
+    if chats and not any(found.example and found.example.has_answer for found in first.found):
         problem = f"none of the first {len(chats)} conversations has an assistant's turn to learn from"
-        if first.whole:
+        if first.whole or first.full:
             raise ConfigurationError(key, problem, "use the roles `user` and `assistant`")
         notes.append(f"{key}: {problem}")
     if not first.found and not first.whole:
         notes.append(_not_seen(source, first))
-    notes += [f"{key}: a document is skipped: {problem.problem}" for problem in first.skipped[:MOST_REASONS]]
+    notes += notes_of_skipped(key, [problem.problem for problem in first.skipped])
     return notes + _unused(key, source, first)
+
+
+def notes_of_skipped(key: str, problems: list[str]) -> list[str]:
+    """Return a note for each of the first documents that `on_bad: skip` leaves out, and how many there are beside."""
+    notes = [f"{key}: a document is skipped: {problem}" for problem in problems[:MOST_REASONS]]
+    more = len(problems) - MOST_REASONS
+    return [*notes, f"{key}: {more} more of its first documents are skipped"] if more > 0 else notes
 
 
 def _not_seen(source: Source, first: Beginning) -> str:
@@ -38,11 +45,6 @@ def _not_seen(source: Source, first: Beginning) -> str:
             f"`{source.title}`: none of the first {first.selection.left_out} documents is asked for; the run reads all"
         )
     return f"`{source.title}` is not read before the run: the fields of its documents are checked then"
-
-
-def _has_answer(found: Found) -> bool:
-    example = found.example
-    return example is not None and any(turn["role"] == "assistant" for turn in example.messages[example.learned_from :])
 
 
 def _unused(key: str, source: Source, first: Beginning) -> list[str]:

@@ -1,11 +1,10 @@
 """Checks of what is measured: every task exists, has one column of scores, and shares its mean's unit."""
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from types import MappingProxyType
 
 from continual.config.measured import evaluation_tasks, measured_keys
-from continual.config.paths import CORRECT_PATH, offline
+from continual.config.paths import offline
 from continual.config.schema import EvaluationTask, Sequence
 from continual.config.task_files import TaskFiles, some
 from continual.errors import ConfigurationError
@@ -30,8 +29,6 @@ def check_evaluation(sequence: Sequence, tokenizer: TokenizerFacts | None) -> li
     for number, text in enumerate(evaluate.texts):
         chat = tokenizer.chat_template if tokenizer else None
         notes += check_source(f"evaluate.texts.{number}.data", text.data, chat)
-    if evaluate.include_path is not None and not Path(evaluate.include_path).is_dir():
-        raise ConfigurationError("evaluate.include_path", f"there is no folder {evaluate.include_path}", CORRECT_PATH)
     files = TaskFiles(evaluate.include_path)
     files.check_names()
     for name in places:

@@ -8,15 +8,13 @@ from continual.config.schema import Sequence
 from continual.contract.reading import Beginning
 from continual.contract.source import Source
 from continual.errors import ConfigurationError, one_line
-from continual.preflight.check_data import FIRST
+from continual.preflight.check_data import FIRST, notes_of_skipped
 from continual.preflight.model_facts import read_model
 from continual.preflight.stages import acting
 from continual.preflight.tokenizer_facts import read_json
 
 MOST_CHARACTERS = 500_000
 """Running text of a source that is encoded before a run: a second's work."""
-MOST_NOTES = 20
-"""Documents of a source that are named as skipped."""
 
 
 def check_tokenizer(sequence: Sequence) -> list[str]:
@@ -124,12 +122,12 @@ def _check_documents(key: str, source: Source, first: Beginning, tokenizer: Any,
     from continual.data.formats import CUT
     from continual.data.tokenize import document_pieces
 
-    notes: list[str] = []
+    skipped: list[str] = []
     usable = characters = 0
     for found in first.found:
         assert found.example is not None
         if characters > MOST_CHARACTERS:
-            return notes[:MOST_NOTES]
+            return notes_of_skipped(key, skipped)  # the run encodes the others, as all that stand behind these
         characters += len(found.example.text)
         try:
             pieces = document_pieces(found.example, source, tokenizer, row_tokens)
@@ -137,13 +135,13 @@ def _check_documents(key: str, source: Source, first: Beginning, tokenizer: Any,
             refused = error.at(found.place).within(key)
             if source.on_bad == "refuse":
                 raise refused from error
-            notes.append(f"{key}: a document is skipped: {refused.problem}")
+            skipped.append(refused.problem)
             continue
         usable += any(piece.outcome <= CUT for piece in pieces)
     if (first.whole or first.full) and first.found and not usable:
         problem = f"none of its {len(first.found)} documents leaves anything to learn in rows of {row_tokens} tokens"
         raise ConfigurationError(key, problem, "check the data, `overlong` and `train.row_tokens`")
-    return notes[:MOST_NOTES]
+    return notes_of_skipped(key, skipped)
 
 
 def _sources(sequence: Sequence) -> dict[str, Source]:

@@ -18,7 +18,7 @@ from continual.errors import Interrupted
 from continual.errors.process import exit_code_of, leave
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import read_events
-from continual.preflight.check import check
+from continual.preflight.check import check_quickly
 from continual.run.execute import execute
 from continual.store.lock import FileLock
 from continual.sweep.results import figures_after, mean_score
@@ -72,7 +72,8 @@ def run(pipes: Pipes) -> None:
         pipes.write({"stage": stage, **values, **halved})
         pipes.read()
 
-    notes = check(loaded)
+    # The sweep has made the whole check of every trial. Loading lm-eval and the model again would cost each seconds.
+    notes = check_quickly(loaded)
     # A driver whose sweep was killed may need a moment to notice.
     with FileLock(RunFolder(loaded.run_folder).lock):
         pass

@@ -15,7 +15,7 @@ from continual.contract.reading import Beginning
 from continual.contract.source import Document
 from continual.data.sources.bytes import COMPRESSED, opened
 from continual.data.sources.csv_text import csv_documents, delimiter_of
-from continual.data.sources.files import ColumnSource, count_documents
+from continual.data.sources.files import ColumnSource, count_documents, files_below
 from continual.data.sources.json_text import json_documents
 from continual.data.sources.parquet import count_rows, needed, parquet_documents, without_absent
 from continual.errors import ConfigurationError, nearest, one_line
@@ -83,9 +83,12 @@ class HubSource(ColumnSource):
         return count_rows(file) if _suffix(file) == ".parquet" else count_documents(file, self._parse)
 
     def identity(self) -> dict[str, Any]:
-        from continual.store import hash_folder
+        from continual.store.files import hash_files
 
-        content = hash_folder(self.folder) if self.folder else [self.path, self.subset]
+        content: Any = [self.path, self.subset]
+        if self.folder is not None:
+            # What tools leave in hidden folders beside the data (`.git`, `.cache`) decides nothing.
+            content = hash_files(self.folder, sorted(files_below(self.folder)))
         return {**self.model_dump(exclude={"path", "subset"}), "content": content}
 
     @property

@@ -13,6 +13,8 @@ from continual.errors import ConfigurationError, one_line
 
 BLOCK = 1 << 20
 """Characters that are read at a time, more where an element needs them."""
+LONGEST_WORD = 64
+"""Characters before the end of what was read in which a word, a number or an escape may be cut."""
 BLANK = re.compile(r"[ \t\r\n]*")
 ONE_PER_LINE = "write one JSON object per line, or one array of objects"
 
@@ -96,8 +98,8 @@ class _Array:
                 value, until = self._decode(self._buffer, self._at)
             except (ValueError, RecursionError) as error:
                 failure, until = error, len(self._buffer)
-            # A value at the end of what was read may go on behind it.
-            if until == len(self._buffer) and self._more():
+            # A value at the end of what was read may go on behind it; what is broken before the end stays broken.
+            if until == len(self._buffer) and not self._ends_before(failure) and self._more():
                 self._block *= 2
                 continue
             if failure is not None:
@@ -105,6 +107,12 @@ class _Array:
             self._go(until)
             self._block = BLOCK
             return value
+
+    def _ends_before(self, failure: Exception | None) -> bool:
+        """Return whether a failure lies too far before the end of what was read to be mended by what follows."""
+        if not isinstance(failure, json.JSONDecodeError) or failure.msg.startswith("Unterminated"):
+            return False
+        return failure.pos < len(self._buffer) - LONGEST_WORD
 
     def _go(self, at: int) -> None:
         self.line += self._buffer.count("\n", self._at, at)

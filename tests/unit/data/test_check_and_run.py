@@ -78,6 +78,10 @@ def expected(document: dict[str, Any], options: dict[str, Any]) -> tuple[str, st
             return None
         whole = Letters().apply_chat_template(turns)
         return (whole, "ma$") if ANSWER in turns else UNLEARNABLE
+    if "prompt" in options and all(_turns(document.get(options[key])) for key in ("prompt", "completion")):
+        before, after = (conversation(document[options[key]]) for key in ("prompt", "completion"))
+        whole = Letters().apply_chat_template([*(before or []), *(after or [])])
+        return (whole, "ma$") if ANSWER in (after or []) else UNLEARNABLE
     parts = []
     for option in ("text", "prompt", "completion"):
         if option not in options:
@@ -89,17 +93,16 @@ def expected(document: dict[str, Any], options: dict[str, Any]) -> tuple[str, st
         values = {name: text_of(document.get(name), number=True) for name in names}
         parts.append(None if None in values.values() else written.format(**values))
     if None in parts:
-        if "prompt" in options and all(_turns(document.get(options[key])) for key in ("prompt", "completion")):
-            before, after = (conversation(document[options[key]]) for key in ("prompt", "completion"))
-            whole = Letters().apply_chat_template([*(before or []), *(after or [])])
-            return (whole, "ma$") if ANSWER in (after or []) else UNLEARNABLE
         return None
     texts = [part for part in parts if part is not None]
     return "".join(texts), texts[-1]
 
 
 def _turns(value: Any) -> bool:
-    return value in (TURNS, SHARED, TURNS[:1])
+    """Whether a value is turns, or JSON text of turns."""
+    if isinstance(value, str) and value != json.dumps(TURNS):
+        return False
+    return conversation(value) in (TURNS, TURNS[:1])
 
 
 def asked_for(document: dict[str, Any], where: dict[str, Any]) -> bool:
@@ -147,6 +150,7 @@ def check_against_run(source: Source, documents: list[dict[str, Any]], options: 
     if checked:
         assert refusal, f"the check refuses what the run trains: {checked}"
     if refusal:
+        assert checked, f"the run refuses what the check accepts: {refusal}"
         return
     assert made == learned
     assert counts["read"] == len(used)
@@ -168,6 +172,9 @@ def built(kind: str, path: Path, options: dict[str, Any], further: dict[str, Any
     st.sampled_from(["refuse", "skip"]),
 )  # fmt: skip
 @example("jsonl", [{"q": TURNS, "a": SHARED}, {"q": TURNS, "a": TURNS[:1]}], OPTIONS[2], {}, "refuse")
+@example("jsonl", [{"q": TURNS, "a": json.dumps(TURNS)}], OPTIONS[2], {}, "refuse")
+@example("jsonl", [{"q": "A", "a": "A"}, {"q": TURNS, "a": TURNS[:1]}], OPTIONS[2], {}, "refuse")
+@example("jsonl", [{"a": "A"}, {"a": []}], OPTIONS[4] | {"messages": "a"}, {"limit": 2}, "skip")
 def test_nested_documents(
     kind: str, documents: list[dict[str, Any]], options: dict[str, Any], further: dict[str, Any], on_bad: str
 ) -> None:

@@ -265,7 +265,7 @@ def test_a_value_that_nobody_thought_of_is_a_fault_of_its_document(monkeypatch: 
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ("hello", "holds text, no list of turns"),
+        ("hello", "holds text, not a list of turns"),
         (None, "holds null"),
         ([None], "turn 1 of `m` is null"),
         (["hi"], "turn 1 of `m` is text"),
@@ -275,7 +275,7 @@ def test_a_value_that_nobody_thought_of_is_a_fault_of_its_document(monkeypatch: 
         ([{"role": None, "content": "x"}], "the role null"),
         ([{"role": "user", "content": None}], "turn 1 of `m` has null as content"),
         ([{"role": "user", "content": 3}], "a number as content"),
-        ([{"from": "function_call", "value": "call it"}], "calls a tool, and is no JSON"),
+        ([{"from": "function_call", "value": "call it"}], "calls a tool, but its content is not JSON"),
         ("[broken", "holds text"),
     ],
 )

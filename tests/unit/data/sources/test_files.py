@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import io
 import json
 import lzma
 from collections.abc import Callable
@@ -327,3 +328,37 @@ def test_structs_of_parquet_are_nested_values_without_the_keys_they_lack(tmp_pat
         wrong.first("data", 1)
     with pytest.raises(ConfigurationError, match="is not a parquet file"):
         read(source(files(tmp_path, "y.parquet") / "y.parquet", "parquet"))
+
+
+def test_an_array_that_is_broken_early_is_not_read_to_its_end(tmp_path: Path) -> None:
+    class Counted(io.BytesIO):
+        read_bytes = 0
+
+        def read(self, size: int | None = -1) -> bytes:
+            made = super().read(size)
+            self.read_bytes += len(made)
+            return made
+
+        read1 = read
+
+        def peek(self, size: int = 0) -> bytes:
+            return self.getbuffer()[:size].tobytes()
+
+    rest = b",".join(b'{"a": "%d"}' % number for number in range(600_000))
+    file = Counted(b'[{"a": "one"}, {"a" "two"}, ' + rest + b"]")
+    made = []
+    with pytest.raises(ConfigurationError, match="line 1: the array is broken"):
+        made += [document for _, document in json_text.json_documents(file)]
+    assert len(rest) > 8e6
+    assert file.read_bytes < 3e6
+
+
+def test_what_tools_leave_in_hidden_folders_does_not_change_a_data_set(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text('{"a": "one"}')
+    source: Source = SOURCES.build({"type": "hub", "path": str(tmp_path), "text": "a"})
+    before = source.identity()
+    (tmp_path / ".cache" / "huggingface").mkdir(parents=True)
+    (tmp_path / ".cache" / "huggingface" / "train.jsonl.metadata").write_text("fetched today")
+    assert source.identity() == before
+    (tmp_path / "train.jsonl").write_text('{"a": "two"}')
+    assert source.identity() != before
