@@ -88,7 +88,7 @@ def test_files_are_read_and_merged_as_lm_eval_does(tmp_path: Path) -> None:
     ("files", "words"),
     [
         ({"a.yaml": "task: a\nb: [\n"}, "line 3"),
-        ({"a.yaml": "- a\n"}, "holds no mapping"),
+        ({"a.yaml": "- a\n"}, "does not hold a mapping"),
         ({"a.yaml": "task: a\ninclude: gone\n"}, "a.yaml includes it"),
         ({"a.yaml": "task: a\ninclude: a.yaml\n"}, "includes itself"),
         ({"a.yaml": "task: a\ninclude: b\n", "b": "c: {\n"}, "b line"),
