@@ -53,6 +53,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("not begun: the time of CONTINUAL_TEST_UNTIL has come")
 
 
+@pytest.fixture(autouse=True)
+def same_interrupt() -> Iterator[None]:
+    """Fail a test that leaves another handler of Ctrl-C behind: it would break those that come after in its process."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    after = signal.signal(signal.SIGINT, before)
+    assert after is before, f"the test left a SIGINT handler: {after}"
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with real small models and data; tests that need it say so when it is not there."""
