@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow soak cover check docs browser constraints clean
+.PHONY: help setup demo test test-slow soak faults cover check docs browser constraints clean
 
 # Python >= 3.11; another one: make PYTHON=/path/to/python setup
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -14,8 +14,8 @@ PIP := -m pip --disable-pip-version-check --quiet --quiet
 TWO := -n 2 --no-loadscope-reorder -rs
 
 export RAY_USAGE_STATS_ENABLED := 0
-test test-slow soak cover: export HF_HUB_OFFLINE := 1
-test test-slow soak cover: export OMP_NUM_THREADS ?= 1
+test test-slow soak faults cover: export HF_HUB_OFFLINE := 1
+test test-slow soak faults cover: export OMP_NUM_THREADS ?= 1
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -38,16 +38,19 @@ demo: $(READY) ## two tasks, without and with replay: what is forgotten (some mi
 	@$(BIN)/python -m benchmarks.arithmetic.demo
 
 test: $(READY) ## unit tests, one real path, one kill and resume
-	@$(BIN)/pytest -m 'not slow and not soak' $(TWO)
+	@$(BIN)/pytest -m 'not slow and not soak and not faults' $(TWO)
 
 test-slow: $(READY) ## the other tests
-	@$(BIN)/pytest -m 'slow and not soak' $(TWO) tests/local tests/faults tests/e2e tests/unit
+	@$(BIN)/pytest -m 'slow and not soak and not faults' $(TWO) tests/local tests/faults tests/e2e tests/unit
 
 soak: $(READY) ## tests that run for long, not part of CI
 	@$(BIN)/pytest -m soak
 
+faults: $(READY) ## every fault that is provoked, one after another, and the table in the manual
+	@$(BIN)/pytest -m faults tests/faults
+
 cover: $(READY) ## line coverage of the unit tests, with the lines that no test runs
-	@$(BIN)/pytest -m 'not slow and not soak' $(TWO) --quiet --cov=continual --cov=baselines \
+	@$(BIN)/pytest -m 'not slow and not soak and not faults' $(TWO) --quiet --cov=continual --cov=baselines \
 	    --cov-report=term-missing:skip-covered tests/unit
 
 check: $(READY) ## lint, format, types, imports, Dockerfile
