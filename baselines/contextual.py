@@ -10,10 +10,12 @@ from continual.api import (
     ConfigurationError,
     Context,
     Mitigation,
+    ModelRef,
     SampleRequest,
     StageView,
     TeacherReplay,
     column,
+    digest,
 )
 
 
@@ -50,36 +52,42 @@ class Contextual(TeacherReplay):
     top_p: float = Field(1.0, gt=0, le=1, description="1: off")
     top_k: int = Field(0, ge=0, description="0: off")
     answers: int | None = Field(
-        None, ge=1, description="null: one per prompt, but no more than the stage's replay rows"
+        None, ge=1, description="answers; null: as many as fill the stage's replay rows, several to a prompt if need be"
     )
     seed: int | None = Field(None, ge=0, description="null: the sequence's")
 
     def check(self, view: StageView, others: list[Mitigation]) -> str | None:
         if not view.has_prompts:
             return f"stage `{view.name}` is running text and has no prompts; use `context_free`"
+        if self.answers and self.answers <= (held_out := self.held_out_rows(view)):
+            return (
+                f"`answers` {self.answers} leaves nothing beside {held_out} held-out rows; write more of them, or null"
+            )
         return super().check(view, others)
 
-    def count(self, view: StageView) -> int:
-        """Return the most answers to make."""
-        return self.answers or view.replay_rows(self.ratio) + (self.held_out or 0)
-
     def sampled_tokens(self, view: StageView) -> int:
-        return self.count(view) * view.row_tokens
+        return self._request(view, ModelRef("", ""), []).resolved(view).tokens
 
     def rows(self, ctx: Context) -> Artefact:
         prompts = task_prompts(ctx.task_rows)
         if not prompts:
             problem = f"the rows of stage `{ctx.view.name}` have no prompts"
             raise ConfigurationError(f"mitigation ({self.label})", problem, "use `context_free`")
-        count = self.answers or min(self.count(ctx.view), len(prompts))
-        request = SampleRequest(
-            self.frozen_model(ctx),
-            count=count,
+        seed = ctx.view.seed if self.seed is None else self.seed
+        key = int(digest(["prompts", seed, ctx.view.number]), 16) % (1 << 64)
+        order = np.random.Generator(np.random.Philox(key)).permutation(len(prompts))
+        return ctx.sample(self._request(ctx.view, self.frozen_model(ctx), [prompts[place] for place in order]))
+
+    def _request(self, view: StageView, model: ModelRef, prompts: list[list[int]]) -> SampleRequest:
+        return SampleRequest(
+            model,
+            count=self.answers,
+            rows=None if self.answers else view.replay_rows(self.ratio),
+            held_out=self.held_out_rows(view),
             start="prompts",
-            prompts=prompts[:count],
+            prompts=prompts,
             temperature=self.temperature,
             top_p=self.top_p,
             top_k=self.top_k,
             seed=self.seed,
         )
-        return ctx.sample(request)

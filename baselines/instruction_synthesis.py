@@ -86,8 +86,8 @@ class InstructionSynthesis(SynthesisOptions):
         artefact = ctx.store.artefact("pairs", inputs)
         with ctx.store.write(artefact, inputs) as writer:
             if writer is None:
-                for samples in artefact.manifest()["samples"]:
-                    ctx.use(Artefact("samples", samples, str(ctx.store.root)))
+                for samples, count in artefact.manifest()["samples"].items():
+                    ctx.use(Artefact("samples", samples, str(ctx.store.root)), count)
                 return artefact
             # Probe endpoints first: sampling takes hours.
             for generator in self.generators:

@@ -100,8 +100,8 @@ Replies = dict[int, Reply]
 
 def sample_replies(
     ctx: Context, model: ModelRef, tokenizer: Any, prompts: list[list[int]], ask: Ask
-) -> tuple[Replies, str]:
-    """Return what a local model says after each prompt, and the hash of the samples artefact."""
+) -> tuple[Replies, dict[str, int]]:
+    """Return what a local model says after each prompt, and the samples used by hash of their artefact."""
     request = SampleRequest(
         model,
         count=ask.samples * len(prompts),
@@ -117,25 +117,27 @@ def sample_replies(
     replies = {}
     for table in samples.tables():
         for number, tokens in zip(table["number"].to_pylist(), table["tokens"].to_pylist(), strict=True):
+            if number >= (request.count or 0):
+                continue  # the set may hold more
             text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
             replies[number] = Reply(text, finished=bool(tokens) and tokens[-1] in stop)
-    return replies, samples.hash
+    return replies, {samples.hash: request.count or 0}
 
 
-def ask_local(ctx: Context, model: ModelRef, texts: list[str], ask: Ask) -> tuple[Replies, list[str]]:
+def ask_local(ctx: Context, model: ModelRef, texts: list[str], ask: Ask) -> tuple[Replies, dict[str, int]]:
     """Return what a local model says to each text as a user's only message, through its tokenizer and chat template.
 
-    Return also the hash of the samples artefact, if any text fits the model.
+    Return also the samples used by hash of their artefact; none if no text fits the model.
     """
     tokenizer = load_tokenizer(model.path)
     prompts = [chat_prompt(tokenizer, text) for text in texts]
     positions = ctx.view.facts(model.path).positions
     fitting = [n for n, prompt in enumerate(prompts) if positions is None or len(prompt) + ask.tokens <= positions]
     if not fitting:
-        return {}, []
+        return {}, {}
     replies, samples = sample_replies(ctx, model, tokenizer, [prompts[number] for number in fitting], ask)
     numbers = {n: fitting[n % len(fitting)] + len(texts) * (n // len(fitting)) for n in replies}
-    return {numbers[n]: reply for n, reply in replies.items()}, [samples]
+    return {numbers[n]: reply for n, reply in replies.items()}, samples
 
 
 def chat_prompt(tokenizer: Any, text: str) -> list[int]:

@@ -35,8 +35,8 @@ class Candidate:
 class Rounds:
     """One synthesis.
 
-    `models`: the generators' models, None for endpoints; `illegible`: unparsable scores by judge; `samples`: hashes of
-    the sample sets that were made or found.
+    `models`: the generators' models, None for endpoints; `illegible`: unparsable scores by judge; `samples`: how many
+    were made or found, by hash of their set.
     """
 
     ctx: Context
@@ -44,7 +44,7 @@ class Rounds:
     models: list[ModelRef | None]
     counts: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(COUNTS, 0)))
     illegible: list[int] = field(init=False)
-    samples: list[str] = field(default_factory=list)
+    samples: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.illegible = [0] * len(self.models)
@@ -80,7 +80,7 @@ class Rounds:
         how = (options.longest(ctx.view)[0], options.instruction_temperature, options.instruction_top_p)
         ask = Ask(options.count(ctx.view), *how, options.seed_of(ctx), title="instructions")
         replies, samples = sample_replies(ctx, model, tokenizer, [template_start(tokenizer)[0]], ask)
-        self.samples.append(samples)
+        self.samples |= samples
         counts["sampled"] = ask.samples
         texts = self._texts([replies.get(number) for number in range(ask.samples)])
         kept, counts["duplicates"], counts["near_duplicates"] = first_of_each(texts)
@@ -93,7 +93,7 @@ class Rounds:
             replies = ask_endpoint(self.ctx, self.options.generators[number], texts, ask)
         else:
             replies, samples = ask_local(self.ctx, model, texts, ask)
-            self.samples += samples
+            self.samples |= samples
         numbers = range(ask.samples * len(texts))
         return [[replies.get(number) for number in numbers[place :: len(texts)]] for place in range(len(texts))]
 

@@ -178,7 +178,11 @@ class Generate(Strict):
     gpus_per_replica: Gpus = Field(0.0, ge=0, description="GPUs that an engine reserves; 0: it samples on CPUs")
     cpus_per_replica: float = Field(1.0, ge=LEAST_PART, description="CPUs that an engine reserves")
     shard_samples: int = Field(512, ge=1, description="samples per stored shard, the unit of resume")
-    batch_size: int = Field(64, ge=1, description="requests handed to an engine at a time")
+    batch_size: int = Field(
+        64,
+        ge=1,
+        description="requests handed to an engine at a time; transformers: samples of one batch, whose seed they share",
+    )
     max_failed: float = Field(0.01, ge=0, le=1, description="largest tolerated share of failed requests")
     engine_arguments: dict[str, Any] = Field(default_factory=dict, description="vLLM engine arguments, merged in")
 

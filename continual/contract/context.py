@@ -59,11 +59,17 @@ class Context(ABC):
 
     @abstractmethod
     def sample(self, request: SampleRequest) -> "Artefact":
-        """Return rows packed from the samples. They stop at end-of-text unless the request says `run_on`."""
+        """Return rows packed from the samples. They stop at end-of-text unless the request says `run_on`.
+
+        The first rows, as many as the manifest's `held_out`, are for measuring alone; the others can be read from
+        first to last.
+        """
 
     @abstractmethod
     def generate(self, request: SampleRequest, title: str = "generate") -> "Artefact":
         """Return the samples artefact itself, not packed into rows: what any model says after each prompt.
+
+        The set may hold more than `request.count` samples: those with a `number` below it are the request's.
 
         Prompts are ids of the model's own tokenizer, whose end tokens end a sample. The column `number` tells the
         prompt: number mod len(prompts).
@@ -73,8 +79,8 @@ class Context(ABC):
         """
 
     @abstractmethod
-    def use(self, samples: "Artefact") -> None:
-        """Record a cached sample set so that its tokens are counted for this stage."""
+    def use(self, samples: "Artefact", count: int) -> None:
+        """Record that `count` samples of a cached set are used, so that their tokens are counted for this stage."""
 
     @abstractmethod
     def score(

@@ -72,7 +72,10 @@ class TeacherReplay(Replay):
         return ctx.start if self.model == "start" else ctx.stage_start
 
     def held_out_rows(self, view: StageView) -> int:
-        """Return the rows kept from training to measure drift on: none without a teacher."""
+        """Return the rows to keep from training to measure drift on: none without a teacher.
+
+        No more than half of the rows are kept, whatever is wanted.
+        """
         return (self.held_out or 0) if self.loss_type.teacher else 0
 
     def coefficient(self) -> float:
@@ -86,16 +89,25 @@ class TeacherReplay(Replay):
         return {"rows": rows, "teacher": ctx.score(self.frozen_model(ctx), rows, what="topk", top_k=self.teacher_top_k)}
 
     def streams(self, ctx: Context, artefacts: dict[str, "Artefact"]) -> list[Stream]:
-        loss, cached = self.loss_type, artefacts.get("teacher")
+        loss, cached, rows = self.loss_type, artefacts.get("teacher"), artefacts["rows"]
+        facts, wanted = rows.manifest(), self.held_out_rows(ctx.view)
+        # Rows of samples were laid out for replay: in random order, those held out first. Others are drawn from here.
+        laid_out = "held_out" in facts
+        total = facts["counts"]["rows"]
+        held_out = facts["held_out"] if laid_out else min(wanted, total // 2)
+        if held_out < wanted:
+            with ctx.step("rows held out") as step:
+                step.note(f"{held_out} instead of {wanted}: no more than half of {total} rows are kept from training")
         return [
             Stream(
                 name=self.label,
-                rows=artefacts["rows"],
+                rows=rows,
                 loss=loss.cached() if cached is not None and loss.cached else loss(),
                 teacher=self.frozen_model(ctx) if loss.teacher and cached is None else None,
                 columns=cached,
                 coefficient=self.coefficient(),
                 ratio=self.ratio,
-                held_out=self.held_out_rows(ctx.view),
+                held_out=held_out,
+                shuffle=not laid_out,
             )
         ]

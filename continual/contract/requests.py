@@ -14,7 +14,7 @@ class SampleRequest:
 
     Attributes:
         model: The model to sample from.
-        count: Number of samples.
+        count: Number of samples; None where `rows` says how many are needed.
         start: What a sample begins with: `bos`, `template` (the chat template up to the user's turn), `tasks` (any of
             `start_tokens`) or `prompts`.
         start_tokens: Declared start tokens, for `tasks`; several share the samples equally.
@@ -26,10 +26,14 @@ class SampleRequest:
         top_k: 0 is off.
         run_on: Ignore end-of-text: every sample has the full length.
         seed: Seed of the set; None for the sequence's.
+        rows: Packed rows to fill beside those held out: samples are made until they do.
+        held_out: Rows to pack of documents that are drawn by the hash of their number and lie in no other row. They
+            come first. Never more than half of the documents; with `rows`, samples are made until they suffice.
+        row_tokens: Tokens in a packed row; 0 until the stage has filled it in.
     """
 
     model: ModelRef
-    count: int
+    count: int | None = None
     start: Literal["bos", "template", "tasks", "prompts"] = "bos"
     start_tokens: tuple[str, ...] = ()
     prompts: Sequence[Sequence[int]] = ()
@@ -40,6 +44,13 @@ class SampleRequest:
     top_k: int = 0
     run_on: bool = False
     seed: int | None = None
+    rows: int | None = None
+    held_out: int = 0
+    row_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if (self.count is None) == (self.rows is None):
+            raise ValueError("a request names `count` or `rows`, and not both")
 
     def resolved(self, view: StageView) -> "SampleRequest":
         """Return the request with what the stage decides filled in, and without what does not count for its start."""
@@ -49,13 +60,26 @@ class SampleRequest:
             prompts=self.prompts if self.start == "prompts" else (),
             max_tokens=None if self.new_tokens else self.max_tokens or view.row_tokens,
             seed=view.seed if self.seed is None else self.seed,
+            row_tokens=view.row_tokens,
         )
 
     @property
     def tokens(self) -> int:
-        """The most tokens that all samples of a resolved request hold, prompts of `new_tokens` not counted."""
-        return self.count * (self.new_tokens or self.max_tokens or 0)
+        """About the most tokens that all samples of a resolved request hold, prompts of `new_tokens` not counted."""
+        if self.count is not None:
+            return self.count * (self.new_tokens or self.max_tokens or 0)
+        return least_samples(self.rows or 0, self.held_out) * self.row_tokens
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides the samples, JSON-able, with the model by its hash. Call it on a resolved request."""
-        return {**asdict(self), "model": self.model.hash, "prompts": [list(prompt) for prompt in self.prompts]}
+        """Return what decides the samples, JSON-able, with the model by its hash. Call it on a resolved request.
+
+        How many are made does not: a set that is asked for more grows.
+        """
+        packing = ("count", "rows", "held_out", "row_tokens")
+        decisive = {key: value for key, value in asdict(self).items() if key not in packing}
+        return {**decisive, "model": self.model.hash, "prompts": [list(prompt) for prompt in self.prompts]}
+
+
+def least_samples(rows: int, held_out: int) -> int:
+    """Return the fewest samples that can fill so many rows and rows held out, of which no more than half are."""
+    return max(rows + held_out, 2 * held_out)

@@ -23,8 +23,10 @@ class Stream:
         coefficient: Multiplies the stream's mean loss (`weight` in the YAML).
         ratio: Tokens of this stream per task token in every optimizer step (`share` in the YAML).
         token_weights: Artefacts with one weight per token, which multiply the rows' own.
-        held_out: The first so many rows are never trained on; drift is measured on them.
-        shuffle: Read in a new permutation every epoch; else sequentially from row `held_out` on, endlessly.
+        held_out: So many rows are never trained on; drift is measured on them. They are the first ones, or those of a
+            permutation that is the same in every stage, if the others are shuffled.
+        shuffle: Read in a new permutation every epoch, another one in each stage; else sequentially from row `held_out`
+            on, endlessly.
         rows_per_step: Rows in every optimizer step over all workers; set by the stage from `ratio`.
     """
 

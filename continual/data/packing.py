@@ -29,12 +29,26 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def pack_rows(ids: Sequence[np.ndarray], weights: Sequence[np.ndarray], first_document: int, row_tokens: int) -> Arrays:
-    """Return rows of `row_tokens` from documents: ids, positions, weights and documents, each [rows, row_tokens].
+    """Return rows of `row_tokens` from documents that are numbered from `first_document` on.
 
-    Positions restart with every document (and with the padding), which is what keeps packed documents apart in
-    attention; padding has weight 0 and document -1. Rows are in the order of their first document.
+    Rows are in the order of their first document (see `fill_rows`).
     """
     bins = sorted(sorted(items) for items in best_fit([len(document) for document in ids], row_tokens))
+    return fill_rows(bins, ids, weights, range(first_document, first_document + len(ids)), row_tokens)
+
+
+def fill_rows(
+    bins: Sequence[Sequence[int]],
+    ids: Sequence[np.ndarray],
+    weights: Sequence[np.ndarray],
+    documents: Sequence[int],
+    row_tokens: int,
+) -> Arrays:
+    """Return a row per bin of documents: ids, positions, weights and documents, each [rows, row_tokens].
+
+    Positions restart with every document (and with the padding), which is what keeps packed documents apart in
+    attention; padding has weight 0 and document -1. `documents` are the documents' numbers.
+    """
     rows = empty_rows(len(bins), row_tokens)
     for number, items in enumerate(bins):
         start = 0
@@ -43,7 +57,7 @@ def pack_rows(ids: Sequence[np.ndarray], weights: Sequence[np.ndarray], first_do
             rows["ids"][number, span] = ids[item]
             rows["weights"][number, span] = weights[item]
             rows["positions"][number, span] = np.arange(len(ids[item]))
-            rows["documents"][number, span] = first_document + item
+            rows["documents"][number, span] = documents[item]
             start = span.stop
         rows["positions"][number, start:] = np.arange(row_tokens - start)
     return rows

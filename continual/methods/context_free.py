@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from continual.api import Artefact, Context, LossName, Mitigation, SampleRequest, StageView, TeacherReplay
+from continual.api import Artefact, Context, LossName, Mitigation, ModelRef, SampleRequest, StageView, TeacherReplay
 from continual.methods.drift_budget import START_WEIGHT, dual_step
 
 HELD_OUT_TOKENS = 8192
@@ -44,7 +44,9 @@ class ContextFree(TeacherReplay):
     temperature: float = Field(1.0, gt=0, description="1: unbiased")
     top_p: float = Field(1.0, gt=0, le=1, description="1: off")
     top_k: int = Field(0, ge=0, description="0: off")
-    samples: int | None = Field(None, ge=1, description="samples; null: enough for the stage without repetition")
+    samples: int | None = Field(
+        None, ge=1, description="samples; null: as many as fill the stage's replay rows, so that none is repeated"
+    )
     sample_tokens: int | None = Field(None, ge=2, description="longest sample, start included; null: a row")
     run_on: bool = Field(False, description="ignore end-of-text: every sample has the full length")
     seed: int | None = Field(None, ge=0, description="null: the sequence's")
@@ -69,6 +71,10 @@ class ContextFree(TeacherReplay):
     def check(self, view: StageView, others: list[Mitigation]) -> str | None:
         if self.sample_tokens and self.sample_tokens > view.row_tokens:
             return f"`sample_tokens` {self.sample_tokens} does not fit a row of {view.row_tokens} tokens"
+        if self.samples and self.samples <= (held_out := self.held_out_rows(view)):
+            return (
+                f"`samples` {self.samples} leaves nothing beside {held_out} held-out rows; write more of them, or null"
+            )
         if self.weight == "auto":
             if not self.loss_type.teacher or self.held_out == 0:
                 return "`weight: auto` follows the KL on held-out rows; write `loss: kl` and leave out `held_out: 0`"
@@ -84,22 +90,23 @@ class ContextFree(TeacherReplay):
             return super().held_out_rows(view)
         return -(-HELD_OUT_TOKENS // view.row_tokens) if self.weight == "auto" else 8
 
-    def count(self, view: StageView) -> int:
-        """Return the samples to make: `samples`, or one per replay row of the stage and per held-out row."""
-        return self.samples or view.replay_rows(self.ratio) + self.held_out_rows(view)
-
     def sample_start(self) -> str:
         return self.start
 
     def sampled_tokens(self, view: StageView) -> int:
-        return self.count(view) * (self.sample_tokens or view.row_tokens)
+        return self._request(view, ModelRef("", "")).resolved(view).tokens
 
     def rows(self, ctx: Context) -> Artefact:
-        request = SampleRequest(
-            self.frozen_model(ctx),
-            count=self.count(ctx.view),
+        return ctx.sample(self._request(ctx.view, self.frozen_model(ctx)))
+
+    def _request(self, view: StageView, model: ModelRef) -> SampleRequest:
+        return SampleRequest(
+            model,
+            count=self.samples,
+            rows=None if self.samples else view.replay_rows(self.ratio),
+            held_out=self.held_out_rows(view),
             start=self.start,
-            start_tokens=ctx.view.start_tokens,
+            start_tokens=view.start_tokens,
             max_tokens=self.sample_tokens,
             temperature=self.temperature,
             top_p=self.top_p,
@@ -107,7 +114,6 @@ class ContextFree(TeacherReplay):
             run_on=self.run_on,
             seed=self.seed,
         )
-        return ctx.sample(request)
 
     def coefficient(self) -> float:
         return START_WEIGHT if self.weight == "auto" else self.weight

@@ -25,7 +25,7 @@ from continual.run.events import stage_numbers, stage_tags, started, streams, ve
 from continual.run.read import Data
 from continual.run.reuse import trained_once
 from continual.run.services import StageContext
-from continual.run.stage import build_job
+from continual.run.stage import build_job, passes, passes_in_words
 from continual.run.summary import summarise
 from continual.show.terminal import Terminal
 from continual.show.tracking import SEQUENCE, Tracker, git_state
@@ -151,9 +151,13 @@ def _stage(
         job = build_job(ctx, files.path, run.threads)
     _refuse_other_inputs(run, stage, files, job.inputs)
     data = streams({stream.name: stream.rows for stream in job.streams})
+    read = passes(job)
+    for name, of in read.items():
+        run.terminal.line(f"  {passes_in_words(name, of)}")
+    sampled = {artefact.hash: count for artefact, count in ctx.used.items()}
     run.ledger.add(
-        "prepared", stage=stage, name=declared.name, samples=[artefact.hash for artefact in ctx.used], steps=steps,
-        inputs=job.inputs, data=data, tags=stage_tags(sequence, stage),
+        "prepared", stage=stage, name=declared.name, samples=list(sampled), sampled=sampled, steps=steps,
+        inputs=job.inputs, data=data, passes=read, tags=stage_tags(sequence, stage),
     )  # fmt: skip
     inside = _inside(run, scorer, stage, files)
     with _trained_once(run, stage, job, scorer):

@@ -16,7 +16,7 @@ from continual.data.prepare import prepare_rows
 from continual.errors import ConfigurationError
 from continual.models import load_tokenizer, start_model
 from continual.sampling import SampleSettings, bos_start, sample_rows, sample_set, task_starts, template_start
-from continual.sampling.sample import sampler_identity
+from continual.sampling.sample import Wanted, sampler_identity
 from continual.sampling.start import bos_note, end_tokens
 from continual.scoring import fisher_artefact, score_rows
 from continual.show.progress import Step
@@ -26,7 +26,7 @@ from continual.store import Artefact, Store
 
 @dataclass
 class StageContext(Context):
-    """The contract's Context for one stage. `used` collects the sample sets, to count their tokens."""
+    """The contract's Context for one stage. `used` collects the sample sets, and how many samples of each are used."""
 
     sequence: Sequence
     view: StageView
@@ -36,7 +36,7 @@ class StageContext(Context):
     stage_start: ModelRef
     earlier: list[StageRecord]
     rows: Artefact
-    used: list[Artefact] = field(default_factory=list)
+    used: dict[Artefact, int] = field(default_factory=dict)
 
     @property
     def task_rows(self) -> Artefact:
@@ -52,11 +52,17 @@ class StageContext(Context):
     def sample(self, request: SampleRequest) -> Artefact:
         request = request.resolved(self.view)
         settings = self._settings(request, request.max_tokens or 0, self.start)
-        dtype, config, row_tokens = self.sequence.model.dtype, self.sequence.generate, self.view.row_tokens
-        with self.step(f"sample {request.count} from {request.start}", "starting the engine") as step:
+        dtype, config = self.sequence.model.dtype, self.sequence.generate
+        wanted = Wanted(self.view.row_tokens, request.count, request.rows, request.held_out)
+        size = str(request.count) if request.rows is None else f"{request.rows + request.held_out} rows"
+        with self.step(f"sample {size} from {request.start}", "starting the engine") as step:
             counted = _counting_tokens(step)
-            rows, samples = sample_rows(self.store, request.model, dtype, settings, config, row_tokens, counted)
-        self.used.append(samples)
+            rows, samples = sample_rows(self.store, request.model, dtype, settings, config, wanted, counted)
+            facts = rows.manifest()
+            step.note(
+                f"{facts['count']} samples in {facts['counts']['rows']} rows, {facts['held_out']} of them held out"
+            )
+        self.use(samples, facts["count"])
         return rows
 
     def generate(self, request: SampleRequest, title: str = "generate") -> Artefact:
@@ -70,12 +76,13 @@ class StageContext(Context):
         settings = self._settings(request, longest, request.model)
         dtype, config = self.sequence.model.dtype, self.sequence.generate
         with self.step(title, "starting the engine") as step:
-            samples = sample_set(self.store, request.model, dtype, settings, config, _counting_tokens(step))
-        self.used.append(samples)
+            counted, count = _counting_tokens(step), request.count or 0
+            samples = sample_set(self.store, request.model, dtype, settings, config, count, counted)
+        self.use(samples, count)
         return samples
 
-    def use(self, samples: Artefact) -> None:
-        self.used.append(samples)
+    def use(self, samples: Artefact, count: int) -> None:
+        self.used[samples] = max(count, self.used.get(samples, 0))
 
     def score(
         self,
@@ -107,7 +114,6 @@ class StageContext(Context):
         chat = request.start in ("template", "prompts")
         return SampleSettings(
             starts=tuple(tuple(start) for start in request.prompts or self._starts(request)),
-            count=request.count,
             tokens=tokens,
             stop=() if request.run_on else self._stop(tokenizer, chat),
             temperature=request.temperature,

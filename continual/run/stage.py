@@ -51,6 +51,27 @@ def build_job(ctx: StageContext, folder: Path, threads: int) -> TrainJob:
     )
 
 
+def passes(job: TrainJob) -> dict[str, dict[str, float]]:
+    """Return for each stream the rows that the stage reads, those that there are beside the rows held out, and the
+    quotient: more than one pass repeats rows.
+    """
+    found = {}
+    for stream in job.streams:
+        total = int(stream.rows.manifest()["counts"]["rows"])
+        there, read = total - min(stream.held_out, total), stream.rows_per_step * job.steps
+        found[stream.name] = {
+            "rows_read": read, "rows": there, "held_out": total - there, "passes": read / max(1, there),
+        }  # fmt: skip
+    return found
+
+
+def passes_in_words(name: str, of: dict[str, float]) -> str:
+    """Return what the terminal says of a stream's passes."""
+    held_out = f", {of['held_out']} more held out" if of["held_out"] else ""
+    repeated = "; rows are repeated" if of["passes"] > 1 else ""
+    return f"{name}: reads {of['rows_read']} rows of {of['rows']}{held_out}: {of['passes']:.2f} passes{repeated}"
+
+
 def _ends(ctx: StageContext) -> tuple[int, ...]:
     """Return the tokens that end what is learned in the stage's data."""
     chat = bool(ctx.task_rows.manifest().get("conversations"))

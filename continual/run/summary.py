@@ -11,24 +11,35 @@ from continual.forgetting import matrix_as_json, read_matrix, units_of
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Ledger
 from continual.ledger.lines import read_lines
+from continual.sampling.sets import tokens_by_maker
 from continual.store import Artefact, write_atomic
 
 
 def token_counts(folder: RunFolder, sequence: Sequence, ledger: Ledger, store: Path) -> dict[str, int]:
     """Return the tokens sampled by this run or found in the store, and trained on, over all resumes."""
-    used = {name for event in ledger.all("prepared") for name in event["samples"]}
-    shards = [shard for name in used for shard in Artefact("samples", name, str(store)).shards()]
-    found = sum(shard["tokens"] for shard in shards)
-    made = sum(shard["tokens"] for shard in shards if shard["maker"] == ledger.run_id())
+    used: dict[str, int] = {}
+    for event in ledger.all("prepared"):
+        used |= {name: max(count, used.get(name, 0)) for name, count in event.get("sampled", {}).items()}
+    made = found = 0
+    for name, count in used.items():
+        samples = Artefact("samples", name, str(store))
+        # What this run has sampled beyond its need was paid for and counts; of others' samples, those that it used.
+        made += sum(shard["tokens"] for shard in samples.shards() if shard["maker"] == ledger.run_id())
+        found += sum(tokens for maker, tokens in tokens_by_maker(samples, count).items() if maker != ledger.run_id())
     files = [folder.stage(number, stage.name).metrics for number, stage in enumerate(sequence.stages, 1)]
     records = [record for file in files for record in read_lines(file)]
     trained, task = (sum(record[key] for record in records) for key in ("tokens", "task_tokens"))
-    return {"generated_tokens": made, "reused_tokens": found - made, "trained_tokens": trained, "task_tokens": task}
+    return {"generated_tokens": made, "reused_tokens": found, "trained_tokens": trained, "task_tokens": task}
 
 
 def _documents(event: dict[str, Any]) -> dict[str, Any]:
     """Return what a `read` event says of the documents of a source."""
     return {key: value for key, value in event.items() if key not in ("event", "time", "rows")}
+
+
+def _passes(event: dict[str, Any]) -> dict[str, Any]:
+    """Return how often a stage read the rows of its streams."""
+    return {"stage": event["stage"], "name": event["name"], "streams": event.get("passes", {})}
 
 
 def summarise(
@@ -52,6 +63,7 @@ def summarise(
         "reused_stages": [sequence.stages[event["stage"] - 1].name for event in ledger.all("reused")],
         "samples": sorted({name for event in ledger.all("prepared") for name in event["samples"]}),
         "unit": units_of(matrix),
+        "passes": list({event["stage"]: _passes(event) for event in ledger.all("prepared")}.values()),
         "documents": list({event["key"]: _documents(event) for event in ledger.all("read")}.values()),
         "candidates": [{key: event[key] for key in ("stage", "name", "scores")} for event in ledger.all("candidate")],
     }

@@ -27,6 +27,13 @@ class Engine(ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     """Packages whose versions decide the samples."""
 
+    def block(self, config: Generate) -> int:
+        """Return how many consecutive samples, from a multiple on, are sampled together and depend on each other.
+
+        A set has whole blocks. Where samples depend on their own number alone a block is one sample.
+        """
+        return 1
+
     def problem(self, facts: ModelShape, config: Generate) -> str | None:
         """Return why the engine cannot sample from a model here, as "problem; fix", or None."""
         return None
@@ -35,12 +42,12 @@ class Engine(ABC):
     def generate(
         self, model: str, dtype: str, settings: SampleSettings, numbers: list[int], config: Generate
     ) -> Iterator[Sample]:
-        """Yield the samples `numbers`, in any order. Sample n must depend on `settings` and its number alone.
+        """Yield the samples `numbers`, in any order. Sample n must depend on `settings` and its block alone.
 
         Args:
             model: A model folder.
             dtype: The dtype that the model is loaded in.
             settings: Prompts, limits, temperature and seeds; `settings.tokens` bounds the context.
-            numbers: Sample numbers, whole shards of `config.shard_samples` each.
+            numbers: Sample numbers, whole blocks (see `block`).
             config: Replicas and their CPUs and GPUs.
         """

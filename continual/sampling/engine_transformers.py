@@ -1,6 +1,7 @@
 """Sampling with `transformers`: the same distribution, for models and machines that vLLM does not serve.
 
-A shard is sampled as one batch under the seed of its first sample, so a shard that is sampled again is equal.
+A block of `generate.batch_size` samples is one batch under the seed of its first sample, so what is sampled again, or
+later than the rest, is equal.
 """
 
 from collections.abc import Iterator
@@ -19,17 +20,20 @@ class TransformersEngine(Engine):
 
     packages: ClassVar[tuple[str, ...]] = ("transformers", "torch")
 
+    def block(self, config: Generate) -> int:
+        return config.batch_size
+
     def generate(
         self, model: str, dtype: str, settings: SampleSettings, numbers: list[int], config: Generate
     ) -> Iterator[Sample]:
         import ray.data
 
-        shards: dict[int, list[int]] = {}
+        batches: dict[int, list[int]] = {}
         for number in numbers:
-            shards.setdefault(number // config.shard_samples, []).append(number)
-        # One block per shard: Ray Data emits whole blocks, so finished shards survive an interruption.
+            batches.setdefault(number // self.block(config), []).append(number)
+        # Ray Data emits whole blocks of its own: with one batch in each, finished shards survive an interruption.
         requests = ray.data.from_items(
-            [{"numbers": shard} for shard in shards.values()], override_num_blocks=len(shards)
+            [{"numbers": batch} for batch in batches.values()], override_num_blocks=len(batches)
         )
         sampled = requests.map_batches(
             _SampleBatch,
@@ -44,7 +48,7 @@ class TransformersEngine(Engine):
 
 
 class _SampleBatch:
-    """Shards of sample numbers to tokens; runs in a Ray Data actor that holds the model."""
+    """Batches of sample numbers to tokens; runs in a Ray Data actor that holds the model."""
 
     def __init__(self, model: str, dtype: str, settings: SampleSettings, gpu: bool):
         from transformers import GenerationConfig
@@ -55,7 +59,7 @@ class _SampleBatch:
         self.model.generation_config = GenerationConfig()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        numbers = [int(number) for shard in batch["numbers"] for number in shard]
+        numbers = [int(number) for part in batch["numbers"] for number in part]
         sampled: dict[int, np.ndarray] = {}
         for prompt in {tuple(self.settings.prompt(number)) for number in numbers}:
             same = sorted(number for number in numbers if tuple(self.settings.prompt(number)) == prompt)

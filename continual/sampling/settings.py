@@ -12,18 +12,21 @@ def sample_seed(seed: int, number: int) -> int:
     return (offset + number) % (1 << 31)
 
 
+LISTED = 16
+"""Prompts that an address lists."""
+
+
 @dataclass(frozen=True)
 class SampleSettings:
-    """Settings of a sample set; together with the model's hash they are its address.
+    """Settings of a sample set; together with the model's hash they are its address. Any number can be sampled.
 
     `starts`: prompts as token ids, used in turn (sample i begins with starts[i mod len]), so several share equally.
-    `count`: samples. `tokens`: largest length of a sample in tokens, prompt included. `stop`: token ids that end a
-    sample (and stay in it); empty when the sample runs on. `top_p` 1 and `top_k` 0 are off. `seed` seeds the set.
-    `new_tokens`: largest number of sampled tokens, where it is the same for long and short prompts.
+    `tokens`: largest length of a sample in tokens, prompt included. `stop`: token ids that end a sample (and stay in
+    it); empty when the sample runs on. `top_p` 1 and `top_k` 0 are off. `seed` seeds the set. `new_tokens`: largest
+    number of sampled tokens, where it is the same for long and short prompts.
     """
 
     starts: tuple[tuple[int, ...], ...]
-    count: int
     tokens: int
     stop: tuple[int, ...] = ()
     temperature: float = 1.0
@@ -44,12 +47,13 @@ class SampleSettings:
         return sample_seed(self.seed, number)
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides the samples, JSON-able. With `new_tokens`, only the prompts' digest is kept."""
-        if self.new_tokens is None:
-            return {key: value for key, value in asdict(self).items() if key != "new_tokens"}
+        """Return what decides the samples, JSON-able: of many prompts, or with `new_tokens`, a digest."""
+        found = asdict(replace(self, starts=()))
+        # With `new_tokens` the engine's context is wide enough for all prompts and does not change a sample.
+        del found["starts"], found["new_tokens" if self.new_tokens is None else "tokens"]
+        if self.new_tokens is None and len(self.starts) <= LISTED:
+            return found | {"starts": self.starts}
         prompts = hashlib.sha256()
         for prompt in self.starts:
             prompts.update(json.dumps(prompt).encode())
-        rest = asdict(replace(self, starts=()))
-        # The engine's context is wide enough for all prompts and does not change a sample.
-        return {k: v for k, v in rest.items() if k not in ("starts", "tokens")} | {"prompts": prompts.hexdigest()}
+        return found | {"prompts": prompts.hexdigest()}

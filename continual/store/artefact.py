@@ -126,6 +126,12 @@ class Artefact:
         path = self.path / "failed.txt"
         return path.read_text() if path.is_file() else None
 
+    def published(self) -> dict[int, dict[str, Any]]:
+        """Return the facts of all published shards by number, also of those behind a missing one."""
+        numbers = sorted(int(path.stem.partition("-")[2]) for path in self.path.glob("shard-*.json"))
+        found = {number: self.shard_facts(number) for number in numbers}
+        return {number: facts for number, facts in found.items() if facts is not None}
+
     def damage(self) -> list[str]:
         """Return the names of files that differ from what the manifest recorded."""
         manifest = self.manifest()
@@ -161,6 +167,12 @@ class Writer:
         stored = [self.artefact.shard_facts(index) for index in range(shards)]
         self.counts = _counts(stored)
         return [index for index, facts in enumerate(stored) if facts is None]
+
+    def known(self) -> dict[int, dict[str, Any]]:
+        """Return the facts of all published shards of a set that grows, and count them."""
+        known = self.artefact.published()
+        self.counts = _counts(known.values())
+        return known
 
     def put(self, index: int, table: pa.Table, **facts: Any) -> dict[str, Any]:
         """Publish shard `index`; `facts` (counts) go into its side file and are summed in the manifest."""
@@ -222,11 +234,27 @@ class Store:
 
         `waiting(owner)` is called if another process is making it.
         """
-        if artefact.complete:
+        with self.grow(artefact, inputs, lambda: artefact.complete, waiting) as writer:
+            yield writer
+
+    @contextmanager
+    def grow(
+        self,
+        artefact: Artefact,
+        inputs: dict[str, Any],
+        enough: Callable[[], bool],
+        waiting: Callable[[str], None] | None = None,
+    ) -> Iterator[Writer | None]:
+        """Hold the artefact's lock and yield a writer that adds shards, or None once `enough()` holds.
+
+        `enough` is asked again when the lock is held: another run may have made what was missing. A later manifest
+        takes the place of an earlier one; what was published before stays as it is.
+        """
+        if enough():
             yield None
             return
         with FileLock(artefact.path / ".lock", waiting=waiting):
-            if artefact.complete:
+            if enough():
                 yield None
                 return
             (artefact.path / "failed.txt").unlink(missing_ok=True)

@@ -7,10 +7,10 @@ REVISIONS = {
     "columns": 1,
     "fisher": 1,
     "models": 1,
-    "pairs": 2,
+    "pairs": 3,
     "replies": 1,
-    "rows": 2,
-    "samples": 1,
+    "rows": 3,
+    "samples": 2,
     "scores": 2,
 }
 """Kinds of other packages have none: their inputs say everything."""

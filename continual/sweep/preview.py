@@ -40,7 +40,8 @@ class Parts:
         rehearsed = rehearse(sequence, [known or UNKNOWN_STEPS for known in steps])
         for share, known in zip(rehearsed, steps, strict=True):
             self.sample_uses += len(share.samples)
-            self.samples |= share.samples
+            for address, tokens in share.samples.items():
+                self.samples[address] = max(tokens, self.samples.get(address, 0))  # a set grows
             self.trained[share.training] = (known, train.batch_tokens)
         sources = [*(stage.data for stage in sequence.stages), *(text.data for text in sequence.evaluate.texts)]
         self.sources |= {digest([source.model_dump(mode="json"), train.row_tokens]) for source in sources}

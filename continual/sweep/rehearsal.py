@@ -13,6 +13,7 @@ from continual.config.schema import Sequence
 from continual.contract.context import Context, StageRecord
 from continual.contract.mitigation import Mitigation
 from continual.contract.models import ModelRef
+from continual.contract.registry import ENGINES
 from continual.contract.requests import SampleRequest
 from continual.contract.source import Source
 from continual.contract.view import StageView
@@ -58,14 +59,18 @@ class _Rehearsal(Context):
         return self.sequence.generate.max_failed
 
     def sampler(self) -> dict[str, Any]:
-        generate = self.sequence.generate.model_dump(include={"engine", "engine_arguments", "shard_samples"})
-        return {**generate, "dtype": self.sequence.model.dtype}
+        generate = self.sequence.generate
+        block = ENGINES.load(generate.engine)().block(generate)
+        return {
+            **generate.model_dump(include={"engine", "engine_arguments"}), "block": block,
+            "dtype": self.sequence.model.dtype,
+        }  # fmt: skip
 
     def sample(self, request: SampleRequest) -> Artefact:
         """Record a sample set."""
         request = request.resolved(self.view)
         address = digest([request.identity(), self.sampler()])
-        self.requested[address] = request.tokens
+        self.requested[address] = max(request.tokens, self.requested.get(address, 0))
         self.calls += 1
         return _artefact(address)
 
@@ -73,7 +78,7 @@ class _Rehearsal(Context):
         """Fail: what a model says after prompts decides what is done with it, and only a run has it."""
         raise _NeedsRun
 
-    def use(self, samples: Artefact) -> None:
+    def use(self, samples: Artefact, count: int) -> None:
         raise _NeedsRun
 
     def step(self, title: str) -> Any:

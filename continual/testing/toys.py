@@ -126,7 +126,7 @@ class Offline(StageContext):
         with self.store.write(artefact, inputs) as writer:
             if writer is not None:
                 table = _samples(request)
-                writer.put(0, table, samples=len(table), failed=0, tokens=request.tokens)
+                writer.put(0, table, first=0, samples=len(table), failed=0, tokens=request.tokens)
                 writer.finish()
         return artefact
 
@@ -141,12 +141,12 @@ def _samples(request: SampleRequest) -> pa.Table:
     """Return samples of a request: number, start and tokens, as `continual.sampling` stores them."""
     random = np.random.default_rng(int(digest(request.identity()), 16) % (1 << 64))
     prompts = request.prompts or [[1]]
-    starts = [[int(token) for token in prompts[number % len(prompts)]] for number in range(request.count)]
+    starts = [[int(token) for token in prompts[number % len(prompts)]] for number in range(request.count or 0)]
     lengths = [request.new_tokens or max(1, (request.max_tokens or TOKENS) - len(start)) for start in starts]
     tokens = [random.integers(1, VOCABULARY, length).tolist() for length in lengths]
     return pa.table(
         {
-            "number": pa.array(range(request.count), pa.int64()),
+            "number": pa.array(range(request.count or 0), pa.int64()),
             "start": pa.array(starts, pa.list_(pa.int32())),
             "tokens": pa.array(tokens, pa.list_(pa.int32())),
         }
@@ -189,4 +189,4 @@ def context(folder: Path, mitigation: list[dict[str, Any]], **train: Any) -> Off
 def first_stage(ctx: Offline) -> Offline:
     """Return stage 1 of the sequence of which `ctx` is stage 2."""
     view = stage_view(ctx.sequence, 1)
-    return replace(ctx, view=view, stage_start=ctx.start, earlier=[], rows=ctx.earlier[0].rows, requests=[], used=[])
+    return replace(ctx, view=view, stage_start=ctx.start, earlier=[], rows=ctx.earlier[0].rows, requests=[], used={})

@@ -17,7 +17,7 @@ from continual.contract.stream import Stream
 from continual.data.rows import RowReader
 from continual.store import Artefact
 from continual.training.checkpoints import newest_valid
-from continual.training.order import rank_share, shuffled, step_positions
+from continual.training.order import rank_share, shuffled, step_positions, trained_rows
 
 if TYPE_CHECKING:
     from ray.data import DataIterator
@@ -67,7 +67,9 @@ class ReadSteps:
         positions = step_positions(stream.rows_per_step, step)
         reader = _reader(stream.rows)
         if stream.shuffle:
-            return shuffled(self.seed, stream.name, positions, len(reader))
+            rows = trained_rows(stream, len(reader)) if stream.held_out else None
+            order = shuffled(self.seed, stream.name, positions, len(reader) if rows is None else len(rows))
+            return order if rows is None else rows[order]
         return reader.resolve(positions, skip=stream.held_out)
 
 

@@ -4,6 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from continual.contract.stream import Stream
 from continual.store import digest
 
 
@@ -22,6 +23,22 @@ def shuffled(seed: int, stream: str, positions: np.ndarray, rows: int) -> np.nda
         mask = epochs == epoch
         out[mask] = permutation(seed, stream, int(epoch), rows)[within[mask]]
     return out
+
+
+def held_out_rows(stream: Stream, rows: int) -> np.ndarray:
+    """Return the numbers of the rows that are kept from training, of a stream of so many; rising.
+
+    A permutation that depends on the rows alone draws those of a shuffled stream: every stage keeps the same ones.
+    """
+    if not stream.shuffle:
+        return np.arange(min(stream.held_out, rows))
+    return np.sort(permutation(0, f"held out of {stream.rows.hash}", 0, rows)[: stream.held_out])
+
+
+@lru_cache(maxsize=8)
+def trained_rows(stream: Stream, rows: int) -> np.ndarray:
+    """Return the numbers of the other rows, rising."""
+    return np.setdiff1d(np.arange(rows), held_out_rows(stream, rows))
 
 
 def step_positions(per_step: int, step: int) -> np.ndarray:

@@ -22,6 +22,7 @@ from continual.training import checkpoints
 from continual.training.batch import Batch, rows_hash, to_batch, to_tensors
 from continual.training.job import TrainJob
 from continual.training.module import LossModule
+from continual.training.order import held_out_rows
 from continual.training.penalties import load_penalties
 from continual.training.random_state import random_state, seed_generators, set_random_state
 from continual.training.step import Stepper, micro_batches
@@ -64,15 +65,17 @@ class Worker:
         for stream in self.job.streams:
             if not stream.loss.measures_drift or stream.held_out == 0:
                 continue
-            own = np.arange(stream.held_out)[self.rank :: self.world_size]
+            reader = RowReader(stream.rows)
+            held_out = held_out_rows(stream, len(reader))
+            own = held_out[self.rank :: self.world_size]
             # A rank that has no rows reads one row of padding.
             numbers = own if len(own) else np.array([-1])
-            rows = RowReader(stream.rows).take(numbers)
+            rows = reader.take(numbers)
             if stream.columns is not None:
                 rows |= RowReader(stream.columns).take(numbers, stream.loss.columns)
             total = torch.zeros(2, dtype=torch.float64, device=self.device)
             # Every rank makes the same number of forward passes: ZeRO-3 gathers weights in each.
-            for index in range(-(-stream.held_out // self.world_size)):
+            for index in range(-(-len(held_out) // self.world_size)):
                 row = min(index, len(numbers) - 1)
                 tensors = to_tensors(stream, {name: values[row][None] for name, values in rows.items()})
                 loss = self.stepper.loss_sum(stream, tensors, slice(None))

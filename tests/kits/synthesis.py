@@ -107,7 +107,7 @@ def method(ctx: StageContext) -> InstructionSynthesis:
 
 def prepared(ctx: StageContext) -> dict[str, Artefact]:
     """The rows to replay and the pairs that they hold; asking for the pairs again records no samples."""
-    made, used = method(ctx).prepare(ctx), list(ctx.used)
+    made, used = method(ctx).prepare(ctx), dict(ctx.used)
     pairs = method(ctx).pairs(ctx)
     ctx.used = used
     return {**made, "pairs": pairs}

@@ -14,11 +14,12 @@ from continual.contract.models import ModelRef
 from continual.models import model_hash
 from continual.sampling import SampleSettings, engine_vllm, sample_rows
 from continual.sampling.engine_transformers import TransformersEngine
+from continual.sampling.sample import Wanted
 from continual.store import Store
 
 pytestmark = pytest.mark.slow
 COUNT, TOKENS = 4096, 64
-PLAIN = SampleSettings(((1,),), COUNT, TOKENS + 1, stop=(2,), seed=1)
+PLAIN = SampleSettings(((1,),), TOKENS + 1, stop=(2,), seed=1)
 Samples = list[np.ndarray]
 
 
@@ -52,8 +53,8 @@ def hf(local_ray: None, stories: Path) -> Any:
     """Samples of transformers under given settings."""
 
     def make(**settings: Any) -> Samples:
-        chosen = SampleSettings(((1,),), COUNT, TOKENS + 1, stop=(2,), seed=2, **settings)
-        config = Generate(engine="transformers", shard_samples=1024)
+        chosen = SampleSettings(((1,),), TOKENS + 1, stop=(2,), seed=2, **settings)
+        config = Generate(engine="transformers", batch_size=1024)
         made = TransformersEngine().generate(str(stories), "float32", chosen, list(range(COUNT)), config)
         return [tokens for _, tokens in made if tokens is not None]
 
@@ -125,9 +126,11 @@ def test_the_product_path_samples_the_same_tokens(
     vllm: dict[int, tuple[np.ndarray, np.ndarray]], stories: Path, tmp_path: Path
 ) -> None:
     """Per-sample seeds make samples independent of batches, engines' starts and what else is asked for."""
-    settings = SampleSettings(((1,),), 100, TOKENS + 1, stop=(2,), seed=1)
+    settings = SampleSettings(((1,),), TOKENS + 1, stop=(2,), seed=1)
     model = ModelRef(str(stories), model_hash(stories))
-    _, samples = sample_rows(Store(tmp_path), model, "float32", settings, Generate(batch_size=16), 128)
+    _, samples = sample_rows(
+        Store(tmp_path), model, "float32", settings, Generate(batch_size=16), Wanted(128, count=100)
+    )
     tokens = [np.asarray(t) for t in samples.table(0)["tokens"].to_pylist()]
     assert all(np.array_equal(t, vllm[n][0]) for n, t in enumerate(tokens))
     manifest = samples.manifest()

@@ -11,12 +11,12 @@ from continual.preflight.check import check
 from tests.kits.project import sequence, write_project, write_yaml
 
 OLD: list[dict[str, Any]] = [
-    {"type": "context_free", "share": 0.5, "rows": 7},
+    {"type": "context_free", "share": 0.5, "rows": 70},
     {"type": "task_replay", "share": 0.5, "rows": 9},
     {"type": "ewc", "rows": "task", "sequences": 3},
 ]
 NEW: list[dict[str, Any]] = [
-    {"type": "context_free", "ratio": 0.5, "samples": 7},
+    {"type": "context_free", "ratio": 0.5, "samples": 70},
     {"type": "task_replay", "ratio": 0.5, "buffer_rows": 9},
     {"type": "ewc", "estimate_on": "task", "documents": 3},
 ]

@@ -20,17 +20,17 @@ from tests.kits.synthesis import INSTRUCTIONS, context, judged, pairs_of, prepar
 
 def test_prompts_have_the_same_room_and_a_short_address() -> None:
     prompts = ((1, 2, 3), (4,))
-    settings = SampleSettings(prompts, 4, 13, stop=(9,), new_tokens=10)
+    settings = SampleSettings(prompts, 13, stop=(9,), new_tokens=10)
     assert [settings.room(settings.prompt(n)) for n in (0, 1)] == [10, 10]
-    assert [SampleSettings(prompts, 4, 13).room(settings.prompt(n)) for n in (0, 1)] == [10, 12]
-    assert "new_tokens" not in SampleSettings(prompts, 4, 13).identity()
+    assert [SampleSettings(prompts, 13).room(settings.prompt(n)) for n in (0, 1)] == [10, 12]
+    assert "new_tokens" not in SampleSettings(prompts, 13).identity()
     known = settings.identity()
     assert known["stop"] == (9,)
     assert known["new_tokens"] == 10
     assert "starts" not in known
-    assert known == SampleSettings(prompts, 4, 99, stop=(9,), new_tokens=10).identity()
+    assert known == SampleSettings(prompts, 99, stop=(9,), new_tokens=10).identity()
     for other in (((1, 2), (3, 4)), ((4,), (1, 2, 3)), ((1, 2, 3), (5,))):
-        assert SampleSettings(other, 4, 13, stop=(9,), new_tokens=10).identity() != known
+        assert SampleSettings(other, 13, stop=(9,), new_tokens=10).identity() != known
 
 
 def test_a_turn_ends_at_the_mark_behind_its_words() -> None:
@@ -144,11 +144,11 @@ def test_the_same_settings_give_the_same_pairs_and_nothing_is_made_twice(
     first = context(folders, tmp_path / "a")
     made = prepared(first)
     count = len(engine.asked)
-    used = list(first.used)
+    used = dict(first.used)
     assert prepared(first) == made
     assert len(engine.asked) == count
     assert len(used) == 5
-    assert first.used == used * 2
+    assert first.used == used
     second = context(folders, tmp_path / "b")
     again = prepared(second)
     assert [again[key].hash for key in again] == [made[key].hash for key in made]
@@ -218,5 +218,6 @@ def test_the_mix_honours_the_share(folders: Path, tmp_path: Path, here: Any, los
     assert replay.coefficient == 0.3
     assert replay.name == "mine"
     assert replay.loss.name == loss
-    assert replay.held_out == (1 if loss == "kl" else 0)
+    # All pairs fit one row, and no more than half of the rows are held out.
+    assert (replay.rows.manifest()["counts"]["rows"], replay.held_out, replay.shuffle) == (1, 0, True)
     assert replay.teacher == (ctx.stage_start if loss == "kl" else None)

@@ -22,6 +22,7 @@ from continual.sampling import SampleSettings, bos_start, sample_rows, sample_se
 from continual.sampling import sample as front
 from continual.sampling.engine import Engine, Sample
 from continual.sampling.engine_vllm import VllmEngine
+from continual.sampling.sample import Wanted
 from continual.sampling.start import end_tokens
 from continual.sampling.write import pack_samples
 from continual.store import Artefact, Store
@@ -31,7 +32,7 @@ from tests.kits.sources import in_process
 
 @given(st.integers(1, 4), st.integers(0, 5))
 def test_starts_share_equally_and_every_sample_has_its_own_seed(starts: int, seed: int) -> None:
-    settings = SampleSettings(tuple((n,) for n in range(starts)), count=400, tokens=8, seed=seed)
+    settings = SampleSettings(tuple((n,) for n in range(starts)), tokens=8, seed=seed)
     prompts = [settings.prompt(number)[0] for number in range(400)]
     assert max(prompts.count(n) for n in range(starts)) - min(prompts.count(n) for n in range(starts)) <= 1
     seeds = [settings.seed_of(number) for number in range(400)]
@@ -40,7 +41,7 @@ def test_starts_share_equally_and_every_sample_has_its_own_seed(starts: int, see
 
 
 def test_sets_of_other_seeds_do_not_overlap() -> None:
-    sets = [{SampleSettings(((1,),), 5000, 8, seed=seed).seed_of(n) for n in range(5000)} for seed in range(20)]
+    sets = [{SampleSettings(((1,),), 8, seed=seed).seed_of(n) for n in range(5000)} for seed in range(20)]
     assert len(set.union(*sets)) == 20 * 5000
 
 
@@ -89,8 +90,8 @@ def test_the_template_prefix_ends_where_the_user_would_speak(shared: Path) -> No
 
 
 def test_samples_have_loss_after_their_prompt_and_no_invented_end() -> None:
-    table = pa.table({"start": [[1], [1]], "tokens": [[5, 6, 2], [7, 8, 9, 9]]})
-    rows = pack_samples(table, 10, first=40)
+    table = pa.table({"number": [40, 41], "start": [[1], [1]], "tokens": [[5, 6, 2], [7, 8, 9, 9]]})
+    rows = pack_samples(table, [[0, 1]], 10)
     flat = rows["documents"] >= 0
     np.testing.assert_array_equal(rows["ids"][flat], [1, 5, 6, 2, 1, 7, 8, 9, 9])
     np.testing.assert_array_equal(rows["weights"][flat], [0, 1, 1, 1, 0, 1, 1, 1, 1])
@@ -131,7 +132,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
 
 
 def sampled(store: Store, config: Generate) -> tuple[Artefact, Artefact]:
-    return sample_rows(store, MODEL, "float32", SampleSettings(((1,),), count=10, tokens=3), config, 6)
+    return sample_rows(store, MODEL, "float32", SampleSettings(((1,),), tokens=3), config, Wanted(6, count=10))
 
 
 def test_samples_are_stored_in_order_and_counted(tmp_path: Path, install: Install) -> None:
@@ -150,7 +151,7 @@ def test_only_missing_shards_are_sampled_and_the_result_is_the_same(tmp_path: Pa
     for artefact in (samples, rows):
         (artefact.path / "manifest.json").unlink()
     samples.shard(1).unlink()
-    rows.shard(2).unlink()
+    rows.shard(0).unlink()
     rows, samples = sampled(store, config)
     after = [artefact.manifest() for artefact in (samples, rows)]
     assert engine.calls[1:] == [[4, 5, 6, 7]]
@@ -169,8 +170,8 @@ def test_progress_counts_what_is_stored(tmp_path: Path, install: Install) -> Non
     install(Fake({3}))
     seen: list[tuple[int, int, int]] = []
     sample_set(
-        Store(tmp_path), MODEL, "float32", SampleSettings(((1,),), count=10, tokens=3),
-        Generate(shard_samples=5, max_failed=0.2), lambda *counts: seen.append(counts),
+        Store(tmp_path), MODEL, "float32", SampleSettings(((1,),), tokens=3),
+        Generate(shard_samples=5, max_failed=0.2), 10, lambda *counts: seen.append(counts),
     )  # fmt: skip
     assert seen == [(5, 10, 10), (10, 10, 18), (10, 10, 18)]
 
@@ -222,10 +223,10 @@ def test_an_unknown_engine_is_refused_with_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"temperature": 0.9}, {"top_p": 0.9}, {"seed": 1}, {"count": 5}, {"stop": (2,)}, {"starts": ((2,),)}]
+    "change", [{"temperature": 0.9}, {"top_p": 0.9}, {"seed": 1}, {"tokens": 4}, {"stop": (2,)}, {"starts": ((2,),)}]
 )
 def test_every_setting_is_part_of_the_address(tmp_path: Path, change: dict[str, Any]) -> None:
-    base: dict[str, Any] = {"starts": ((1,),), "count": 4, "tokens": 3}
+    base: dict[str, Any] = {"starts": ((1,),), "tokens": 3}
     inputs = [
         front.sample_inputs(MODEL, "float32", SampleSettings(**(base | extra)), Generate()) for extra in ({}, change)
     ]
