@@ -1,6 +1,7 @@
 """Replay of instructions that the model makes up, with the best of a committee's answers."""
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
@@ -22,6 +23,9 @@ from continual.api import (
     versions,
     write_atomic,
 )
+
+MOST_ROUNDS, MOST_GROWTH, MARGIN = 6, 4, 1.1
+"""Rounds of instructions; how many times as many a round may have as the one before; what is added to an estimate."""
 
 
 class InstructionSynthesis(SynthesisOptions):
@@ -74,15 +78,36 @@ class InstructionSynthesis(SynthesisOptions):
 
     def rows(self, ctx: Context) -> Artefact:
         try:
-            path = self.pairs(ctx).path / "pairs.jsonl"
-            source = {"type": "jsonl", "path": str(path), "messages": "messages", "overlong": "drop"}
-            return ctx.read(SOURCES.build(source))
+            sampled: tuple[int, ...] = (self.count(ctx.view),)
+            rows, total = self._read(ctx, sampled)
+            needed = self.needed(ctx.view)
+            while not self.instructions and total < needed:
+                if len(sampled) == MOST_ROUNDS:
+                    with ctx.step("instructions") as step:
+                        step.note(
+                            f"{sampled[-1]} fill {total} of {needed} rows; no more are sampled, rows are repeated"
+                        )
+                    break
+                more = math.ceil(sampled[-1] * (needed - total) / total * MARGIN)
+                sampled = (*sampled, sampled[-1] + min(more, (MOST_GROWTH - 1) * sampled[-1]))
+                rows, total = self._read(ctx, sampled)
+            return rows
         except ConfigurationError as error:
             raise error.within(f"mitigation ({self.label})") from error
 
-    def pairs(self, ctx: Context) -> Artefact:
-        """Return the artefact with `pairs.jsonl`, one conversation per kept instruction."""
-        inputs = self._inputs(ctx, models := self._models(ctx))
+    def _read(self, ctx: Context, sampled: tuple[int, ...]) -> tuple[Artefact, int]:
+        """Return the rows of the pairs that some rounds make, and their number."""
+        path = self.pairs(ctx, sampled).path / "pairs.jsonl"
+        source = {"type": "jsonl", "path": str(path), "messages": "messages", "overlong": "drop"}
+        rows = ctx.read(SOURCES.build(source))
+        return rows, rows.manifest()["counts"]["rows"]
+
+    def pairs(self, ctx: Context, sampled: tuple[int, ...]) -> Artefact:
+        """Return the artefact with `pairs.jsonl`, one conversation per kept instruction.
+
+        `sampled` are the instructions sampled after every round. A further round keeps what the earlier ones made.
+        """
+        inputs = self._inputs(ctx, models := self._models(ctx), sampled)
         artefact = ctx.store.artefact("pairs", inputs)
         with ctx.store.write(artefact, inputs) as writer:
             if writer is None:
@@ -93,7 +118,7 @@ class InstructionSynthesis(SynthesisOptions):
             for generator in self.generators:
                 if generator.type == "openai":
                     check_endpoint(generator)
-            pairs, facts = Rounds(ctx, self, models).run()
+            pairs, facts = Rounds(ctx, self, models, sampled).run()
             write_atomic(artefact.path / "pairs.jsonl", "".join(json.dumps(pair) + "\n" for pair in pairs))
             writer.finish(**facts)
         return artefact
@@ -109,14 +134,14 @@ class InstructionSynthesis(SynthesisOptions):
             for generator in self.generators
         ]
 
-    def _inputs(self, ctx: Context, models: list[ModelRef | None]) -> dict[str, Any]:
+    def _inputs(self, ctx: Context, models: list[ModelRef | None], sampled: tuple[int, ...]) -> dict[str, Any]:
         """Return what decides the pairs: models by content, endpoints by name, and how all are asked."""
         apart = {"type", "name", "generators", "instructions", "seed", "from_stage", *TeacherReplay.model_fields}
         pairs = zip(self.generators, models, strict=True)
         return {
             "synthesis": self.model_dump(exclude=apart) | {"rubric": digest(RUBRIC)},
             "tokens": self.longest(ctx.view),
-            "count": self.count(ctx.view),
+            "sampled": sampled,
             "seed": self.seed_of(ctx),
             "model": self.frozen_model(ctx).hash,
             "generators": [[model.hash] if model else generator.place for generator, model in pairs],

@@ -24,7 +24,9 @@ class SynthesisOptions(TeacherReplay):
         "url, model, api_key_env: variable with the key, concurrency: requests at one time, retries, timeout: seconds}",
     )
     instructions: int | None = Field(
-        None, ge=1, description="instructions sampled; null: one per replay row of the stage"
+        None,
+        ge=1,
+        description="instructions sampled; null: rounds of them until the kept pairs fill the stage's replay rows",
     )
     answers: int = Field(3, ge=1, description="answers by each generator to each instruction")
     instruction_tokens: int | None = Field(
@@ -49,8 +51,13 @@ class SynthesisOptions(TeacherReplay):
         return instruction, self.answer_tokens or max(1, view.row_tokens // 2)
 
     def count(self, view: StageView) -> int:
-        """Return the instructions to sample."""
-        return self.instructions or view.replay_rows(self.ratio) + self.held_out_rows(view)
+        """Return the instructions to sample in the first round: those that are asked for, or one per row needed."""
+        return self.instructions or self.needed(view)
+
+    def needed(self, view: StageView) -> int:
+        """Return the rows that the stage reads, and those held out, of which there are no more than half."""
+        held_out = self.held_out_rows(view)
+        return max(view.replay_rows(self.ratio) + held_out, 2 * held_out)
 
     def seed_of(self, ctx: Context) -> int:
         """Return the seed of all sampling."""

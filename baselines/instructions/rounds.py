@@ -1,8 +1,12 @@
 """The rounds of instruction synthesis: instructions, answers, scores, and the best answer to each instruction."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
+
+import numpy as np
 
 from baselines.instructions.committee import best, judge_prompt, mean_score, parse_score
 from baselines.instructions.duplicates import first_of_each
@@ -35,13 +39,15 @@ class Candidate:
 class Rounds:
     """One synthesis.
 
-    `models`: the generators' models, None for endpoints; `illegible`: unparsable scores by judge; `samples`: how many
+    `models`: the generators' models, None for endpoints; `sampled`: instructions after every round, each of which asks
+    about those that it adds; `illegible`: unparsable scores by judge; `samples`: how many
     were made or found, by hash of their set.
     """
 
     ctx: Context
     options: SynthesisOptions
     models: list[ModelRef | None]
+    sampled: tuple[int, ...]
     counts: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(COUNTS, 0)))
     illegible: list[int] = field(init=False)
     samples: Counter[str] = field(default_factory=Counter)
@@ -56,9 +62,9 @@ class Rounds:
         """
         instructions = self._instructions()
         pairs: list[dict[str, Any]] = []
-        for first in range(0, len(instructions), PART):
-            part = instructions[first : first + PART]
-            where = f" ({first} to {first + len(part)})" if len(instructions) > PART else ""
+        for first, end in self._parts([number for number, _ in instructions]):
+            part = [text for _, text in instructions[first:end]]
+            where = f" ({first} to {end})" if len(part) < len(instructions) else ""
             candidates = self._candidates(part, where)
             pairs += self._kept(part, candidates, self._means(part, candidates, where))
         counts = self.counts
@@ -72,20 +78,34 @@ class Rounds:
         kept_by = [by[number] for number in range(len(self.models))]
         return pairs, {**counts, "kept_by": kept_by, "unparsable_by": self.illegible, "samples": self.samples}
 
-    def _instructions(self) -> list[str]:
-        """Return what the model says after its chat template where a user would speak, without duplicates."""
+    def _parts(self, numbers: list[int]) -> Iterator[tuple[int, int]]:
+        """Yield first and end of the instructions that are asked about together: of one round, and no more than PART.
+
+        So what an earlier round has asked is found in the store.
+        """
+        ends = [0, *np.searchsorted(numbers, self.sampled).tolist()]
+        for begin, end in pairwise(ends):
+            for first in range(begin, end, PART):
+                yield first, min(end, first + PART)
+
+    def _instructions(self) -> list[tuple[int, str]]:
+        """Return what the model says after its chat template where a user would speak, without duplicates, by number
+        of the sample.
+        """
         ctx, options, counts = self.ctx, self.options, self.counts
         model = options.frozen_model(ctx)
         tokenizer = load_tokenizer(model.path)
         how = (options.longest(ctx.view)[0], options.instruction_temperature, options.instruction_top_p)
-        ask = Ask(options.count(ctx.view), *how, options.seed_of(ctx), title="instructions")
+        ask = Ask(self.sampled[-1], *how, options.seed_of(ctx), title="instructions")
         replies, samples = sample_replies(ctx, model, tokenizer, [template_start(tokenizer)[0]], ask)
         self.samples |= samples
         counts["sampled"] = ask.samples
-        texts = self._texts([replies.get(number) for number in range(ask.samples)])
+        found = [replies.get(number) for number in range(ask.samples)]
+        texts = self._texts(found)
+        numbers = [number for number, reply in enumerate(found) if reply and reply.finished and reply.text]
         kept, counts["duplicates"], counts["near_duplicates"] = first_of_each(texts)
         counts["instructions"] = len(kept)
-        return [texts[place] for place in kept]
+        return [(numbers[place], texts[place]) for place in kept]
 
     def _ask(self, number: int, texts: list[str], ask: Ask) -> list[list[Reply | None]]:
         """Return what generator `number` replies, by text and then by sample; None where it does not."""

@@ -1,5 +1,6 @@
 """Read, tokenize and pack a data source with Ray Data; publish the rows shard by shard."""
 
+from array import array
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from continual.data.formats import CUT
 from continual.data.packing import Arrays, concatenate, pack_rows
 from continual.data.read import read_all
 from continual.data.remote import in_cluster
-from continual.data.rows import row_facts, rows_table
+from continual.data.rows import row_facts, rows_table, write_origins
 from continual.data.tally import Pieces, Tally
 from continual.data.tokenize import Tokenize
 from continual.models.files import tokenizer_hash
@@ -27,7 +28,7 @@ def prepare_rows(
 ) -> Artefact:
     """Return packed rows of a source under the tokenizer of the model folder `model`; cached in the store.
 
-    The manifest counts what became of the documents (see `Tally.facts`).
+    The manifest counts what became of the documents (see `Tally.facts`) and from how many the rows come (`origins`).
 
     Raises:
         ConfigurationError: The source or a document of it cannot be used, or no document is left.
@@ -55,13 +56,14 @@ def write_rows(writer: Writer, source: Source, model: str, row_tokens: int) -> I
     Raises:
         ConfigurationError: As `prepare_rows`.
     """
-    tally = Tally(source)
+    tally, origins = Tally(source), array("q")
     pieces = tally.pieces(_tokenized(source, model, row_tokens))
-    for shard, rows in enumerate(_shards(pieces, row_tokens)):
+    for shard, rows in enumerate(_shards(pieces, row_tokens, origins)):
         writer.put(shard, rows_table(rows), **row_facts(rows))
         yield tally.facts()
     tally.check(row_tokens)
-    yield tally.facts()
+    write_origins(writer.artefact, np.frombuffer(origins, np.int64))
+    yield tally.facts() | {"origins": len(set(origins))}
 
 
 def _tokenized(source: Source, model: str, row_tokens: int) -> Iterator[Mapping[str, np.ndarray]]:
@@ -75,8 +77,8 @@ def _tokenized(source: Source, model: str, row_tokens: int) -> Iterator[Mapping[
     yield from tokenized.iter_batches(batch_size=WINDOW, batch_format="numpy")
 
 
-def _shards(batches: Iterator[Pieces], row_tokens: int) -> Iterator[Arrays]:
-    """Yield rows in shards of about SHARD_ROWS."""
+def _shards(batches: Iterator[Pieces], row_tokens: int, origins: "array[int]") -> Iterator[Arrays]:
+    """Yield rows in shards of about SHARD_ROWS; append the document that each piece in them comes from to `origins`."""
     waiting: list[Arrays] = []
     document = 0
     for pieces in _windows(batches):
@@ -84,6 +86,7 @@ def _shards(batches: Iterator[Pieces], row_tokens: int) -> Iterator[Arrays]:
         if keep:
             ids, weights = [pieces.ids[number] for number in keep], [pieces.weights[number] for number in keep]
             waiting.append(pack_rows(ids, weights, document, row_tokens))
+            origins.extend(pieces.origins[number] for number in keep)
             document += len(keep)
         if sum(len(part["ids"]) for part in waiting) >= SHARD_ROWS:
             yield concatenate(waiting)
@@ -99,6 +102,7 @@ def _windows(batches: Iterator[Pieces]) -> Iterator[Pieces]:
         waiting.ids += pieces.ids
         waiting.weights += pieces.weights
         waiting.outcome += pieces.outcome
+        waiting.origins += pieces.origins
         while len(waiting.outcome) >= WINDOW:
             yield waiting.take(WINDOW)
     if waiting.outcome:

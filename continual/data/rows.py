@@ -11,9 +11,12 @@ import pyarrow as pa
 
 from continual.data.packing import Arrays, empty_rows
 from continual.errors import ContinualError
-from continual.store import Artefact
+from continual.store import Artefact, hash_file
+from continual.store.files import temporary_name
 
 ROW_COLUMNS = {"ids": pa.int32(), "positions": pa.int32(), "weights": pa.float32(), "documents": pa.int32()}
+ORIGINS = "origins.npy"
+"""A document that is longer than a row becomes several, which the numbers in this file hold together."""
 WAIT_SECONDS = 1800.0
 """A reader of a growing artefact gives up after this long without a new shard."""
 
@@ -42,6 +45,29 @@ def row_facts(rows: Arrays) -> dict[str, int]:
         "tokens": int((rows["documents"] >= 0).sum()),
         "trained_tokens": int((rows["weights"][:, 1:] > 0).sum()),
     }
+
+
+def write_origins(rows: Artefact, origins: np.ndarray) -> None:
+    """Write beside rows which document of the source each of their documents is (a piece of)."""
+    path = temporary_name(rows.path / ORIGINS)
+    with path.open("wb") as file:
+        np.save(file, origins)
+    path.replace(rows.path / ORIGINS)
+
+
+def read_origins(rows: Artefact) -> np.ndarray | None:
+    """Return the source's document by document of the rows; None where documents are whole.
+
+    Raises ContinualError if the file is not what was stored.
+    """
+    stored = rows.manifest()["files"].get(ORIGINS)
+    if stored is None:
+        return None
+    path = rows.path / ORIGINS
+    if not path.is_file() or hash_file(path) != stored:
+        raise rows.damaged(ORIGINS)
+    origins: np.ndarray = np.load(path, allow_pickle=False)
+    return origins
 
 
 class RowReader:

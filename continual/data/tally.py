@@ -30,16 +30,17 @@ COUNTED = ("read", "documents", *LOSSES, "skipped_for")
 
 @dataclass
 class Pieces:
-    """Pieces of documents in their order."""
+    """Pieces of documents in their order; `origins` are the numbers of the documents, counted as they are read."""
 
     ids: list[np.ndarray] = field(default_factory=list)
     weights: list[np.ndarray] = field(default_factory=list)
     outcome: list[int] = field(default_factory=list)
+    origins: list[int] = field(default_factory=list)
 
     def take(self, count: int) -> "Pieces":
         """Remove and return the first `count` pieces."""
-        taken = Pieces(self.ids[:count], self.weights[:count], self.outcome[:count])
-        del self.ids[:count], self.weights[:count], self.outcome[:count]
+        taken = Pieces(self.ids[:count], self.weights[:count], self.outcome[:count], self.origins[:count])
+        del self.ids[:count], self.weights[:count], self.outcome[:count], self.origins[:count]
         return taken
 
 
@@ -77,6 +78,7 @@ class Tally:
                 pieces.ids.append(batch["ids"][number])
                 pieces.weights.append(batch["weights"][number])
                 pieces.outcome.append(int(batch["outcome"][number]))
+                pieces.origins.append(self.read - 1)
             self.chat = self.chat or bool(np.any(batch["chat"]))
             self.outcomes += np.bincount(np.asarray(pieces.outcome, np.int64), minlength=PROBLEM + 1)
             yield pieces

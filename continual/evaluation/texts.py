@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from continual.data.rows import ROW_COLUMNS, column
+from continual.data.rows import ROW_COLUMNS, column, read_origins
 from continual.errors import ContinualError
 from continual.evaluation.names import TEXT_UNIT
 from continual.forgetting import Score
@@ -18,7 +18,8 @@ def score_text(model: Any, name: str, rows: Artefact) -> tuple[Score, list[dict[
 
     Score = -(sum of nats / number of tokens) over tokens with weight > 0, `n` = documents that have any. Its standard
     error is that of a ratio whose units are documents, because tokens of one document are not independent:
-    sqrt(D / (D - 1) x sum_d (nats_d - ratio x tokens_d)^2) / tokens; None for a single document.
+    sqrt(D / (D - 1) x sum_d (nats_d - ratio x tokens_d)^2) / tokens; None for a single document. Documents are the
+    source's: the pieces of one that is longer than a row are not independent either.
     Raises ContinualError if there is nothing to score or the loss is not finite.
     """
     losses, numbers = [np.zeros(0)], [np.zeros(0, np.int32)]
@@ -27,7 +28,8 @@ def score_text(model: Any, name: str, rows: Artefact) -> tuple[Score, list[dict[
         scored = columns["weights"] > 0
         losses.append(token_losses(model, columns)[scored])
         numbers.append(columns["documents"][scored])
-    documents, index = np.unique(np.concatenate(numbers), return_inverse=True)
+    whose, origins = np.concatenate(numbers), read_origins(rows)
+    documents, index = np.unique(whose if origins is None else origins[whose], return_inverse=True)
     nats, tokens = np.bincount(index, np.concatenate(losses)), np.bincount(index)
     total, count, n = math.fsum(nats), int(tokens.sum()), len(documents)
     if not count or not math.isfinite(total):

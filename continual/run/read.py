@@ -41,7 +41,11 @@ class Data:
         """
         for number, text in enumerate(self.sequence.evaluate.texts):
             title = f"start: read text {text.name}"
-            self.texts[text.name] = self._rows(f"evaluate.texts.{number}.data", 0, title, text.data)
+            rows = self.texts[text.name] = self._rows(f"evaluate.texts.{number}.data", 0, title, text.data)
+            if rows.manifest().get("origins") == 1:
+                self.terminal.line(
+                    f"  the text `{text.name}` is one document: the error of its loss cannot be told; give several"
+                )
         for stage in self._left():
             declared = self.sequence.stages[stage - 1]
             title = f"stage {stage} {declared.name}: read"

