@@ -16,6 +16,7 @@ from continual.api import (
     TeacherReplay,
     column,
     digest,
+    most_filled,
 )
 
 
@@ -67,6 +68,9 @@ class Contextual(TeacherReplay):
 
     def sampled_tokens(self, view: StageView) -> int:
         return self._request(view, ModelRef("", ""), []).resolved(view).tokens
+
+    def most_rows(self, view: StageView) -> int | None:
+        return most_filled(self.answers, self.held_out_rows(view)) if self.answers else None
 
     def rows(self, ctx: Context) -> Artefact:
         prompts = task_prompts(ctx.task_rows)

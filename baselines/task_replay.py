@@ -56,6 +56,9 @@ class TaskReplay(Replay):
     def active(self, view: StageView) -> bool:
         return view.number > 1
 
+    def most_rows(self, view: StageView) -> int | None:
+        return self.buffer_rows
+
     def rows(self, ctx: Context) -> Artefact:
         seed = ctx.view.seed if self.seed is None else self.seed
         size = self.buffer_rows or ctx.view.replay_rows(self.ratio)

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from baselines.instructions.generators import SELF, Generator
-from continual.api import Context, StageView, TeacherReplay
+from continual.api import Context, StageView, TeacherReplay, most_filled
 
 
 class SynthesisOptions(TeacherReplay):
@@ -53,6 +53,9 @@ class SynthesisOptions(TeacherReplay):
     def count(self, view: StageView) -> int:
         """Return the instructions to sample in the first round: those that are asked for, or one per row needed."""
         return self.instructions or self.needed(view)
+
+    def most_rows(self, view: StageView) -> int | None:
+        return most_filled(self.instructions, self.held_out_rows(view)) if self.instructions else None
 
     def needed(self, view: StageView) -> int:
         """Return the rows that the stage reads, and those held out, of which there are no more than half."""

@@ -103,6 +103,18 @@ class Mitigation(Strict):
         """Return the most tokens that it will sample in this stage, for the plan."""
         return 0
 
+    def held_out_rows(self, view: StageView) -> int:
+        """Return the rows of its streams that are kept from training, at most."""
+        return 0
+
+    def most_rows(self, view: StageView) -> int | None:
+        """Return the most rows, beside those held out, that it can replay in this stage; None: what the stage reads, or
+        what there is in `data_sources`.
+
+        For the plan, which warns of rows that are read again.
+        """
+        return None
+
     # While a stage runs, on the driver ------------------------------------------------------------------------------
 
     def prepare(self, ctx: Context) -> dict[str, "Artefact"]:

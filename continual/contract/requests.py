@@ -80,6 +80,11 @@ class SampleRequest:
         return {**decisive, "model": self.model.hash, "prompts": [list(prompt) for prompt in self.prompts]}
 
 
+def most_filled(count: int, held_out: int) -> int:
+    """Return the most rows that `count` samples fill beside those held out, of which half are at most."""
+    return count - min(held_out, count // 2)
+
+
 def least_samples(rows: int, held_out: int) -> int:
     """Return the fewest samples that can fill so many rows and rows held out, of which no more than half are."""
     return max(rows + held_out, 2 * held_out)

@@ -4,7 +4,17 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from continual.api import Artefact, Context, LossName, Mitigation, ModelRef, SampleRequest, StageView, TeacherReplay
+from continual.api import (
+    Artefact,
+    Context,
+    LossName,
+    Mitigation,
+    ModelRef,
+    SampleRequest,
+    StageView,
+    TeacherReplay,
+    most_filled,
+)
 from continual.methods.drift_budget import START_WEIGHT, dual_step
 
 HELD_OUT_TOKENS = 8192
@@ -95,6 +105,9 @@ class ContextFree(TeacherReplay):
 
     def sampled_tokens(self, view: StageView) -> int:
         return self._request(view, ModelRef("", "")).resolved(view).tokens
+
+    def most_rows(self, view: StageView) -> int | None:
+        return most_filled(self.samples, self.held_out_rows(view)) if self.samples else None
 
     def rows(self, ctx: Context) -> Artefact:
         return ctx.sample(self._request(ctx.view, self.frozen_model(ctx)))

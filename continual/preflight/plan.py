@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from continual.config.load import Loaded
 from continual.config.measured import Measured
@@ -12,9 +13,12 @@ from continual.ledger.folder import RunFolder, default_tracking_uri, steps_in
 from continual.ledger.progress import Progress, counted, read_progress
 from continual.preflight.estimate import epoch_steps, estimated_rows, stored_rows
 from continual.preflight.model_facts import read_model
+from continual.preflight.passes import replay_passes
 from continual.preflight.resources import detect_machine, local_cpus
 from continual.preflight.stages import acting, entries, stage_view, uses_sampling
 from continual.preflight.tokenizer_facts import TokenizerFacts, read_tokenizer
+from continual.sampling.sets import covers, tokens_by_maker
+from continual.store import Artefact
 from continual.store.lock import owner_of
 from continual.training.resources import worker_cpus
 
@@ -24,7 +28,8 @@ class StagePlan:
     """One stage. Numbers are None where they are not known yet; those named in `estimated` are estimates.
 
     `train_tokens` are the task's, `replay_tokens` those of the other streams, `sample_tokens` those sampled for it
-    (at most, if not yet made). `state`: `done`, `step N` (of a checkpoint), `begun` or "" (nothing of it is there).
+    (about the most, if not yet made). `passes`: rows read per row there by stream, at least. `state`: `done`, `step N`
+    (of a checkpoint), `begun` or "" (nothing of it is there).
     """
 
     number: int
@@ -37,6 +42,7 @@ class StagePlan:
     mitigations: list[str]
     state: str
     estimated: list[str] = field(default_factory=list)
+    passes: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,10 +136,9 @@ def _stage(
     active = acting(sequence, number)
     ratio = sum(mitigation.replay_ratio() for _, mitigation in active)
     tokens = steps * sequence.train.batch_tokens if steps else None
-    prepared = progress.prepared.get(number, {}).get("samples", [])
-    sampled = counted(store, "samples", prepared, "tokens") if prepared else None
+    prepared, view = progress.prepared.get(number, {}), stage_view(sequence, number, steps)
+    sampled = _sampled(store, prepared)
     if sampled is None:
-        view = stage_view(sequence, number, steps)
         sampled = sum(mitigation.sampled_tokens(view) for _, mitigation in active) if steps or not active else None
     elif "sample_tokens" in estimated:
         estimated.remove("sample_tokens")
@@ -141,7 +146,20 @@ def _stage(
     labels = [m.label if (key, m) in active else f"({m.label})" for key, m in listed]
     replayed = None if tokens is None else round(tokens * ratio)
     state = _state(number, declared.name, loaded.run_folder, progress)
-    return StagePlan(number, declared.name, rows, steps, tokens, replayed, sampled, labels, state, estimated)
+    passes = replay_passes(active, view, prepared, store, tokenizer, warnings) if steps else {}
+    return StagePlan(number, declared.name, rows, steps, tokens, replayed, sampled, labels, state, estimated, passes)
+
+
+def _sampled(store: Path, prepared: dict[str, Any]) -> int | None:
+    """Return the sampled tokens that a prepared stage uses, None if it is not prepared or their set is gone."""
+    if not prepared.get("samples"):
+        return None
+    if not (used := prepared.get("sampled")):
+        return counted(store, "samples", prepared["samples"], "tokens")
+    sets = {Artefact("samples", name, str(store)): count for name, count in used.items()}
+    if not all(covers(samples, count) for samples, count in sets.items()):
+        return None
+    return sum(sum(tokens_by_maker(samples, count).values()) for samples, count in sets.items())
 
 
 def _state(number: int, name: str, run_folder: Path, progress: Progress) -> str:
@@ -172,7 +190,7 @@ def _engines(sequence: Sequence) -> str:
 def remaining(plan: Plan) -> StagePlan:
     """Return the sums over the stages that are not done, as a stage named `to do`."""
     todo = [stage for stage in plan.stages if stage.state != "done"]
-    totals: dict[str, int | None] = {}
+    totals: dict[str, Any] = {}
     for key in ("steps", "train_tokens", "replay_tokens", "sample_tokens"):
         values = [getattr(stage, key) for stage in todo]
         totals[key] = None if None in values else sum(values)

@@ -68,7 +68,7 @@ def passes(job: TrainJob) -> dict[str, dict[str, float]]:
 def passes_in_words(name: str, of: dict[str, float]) -> str:
     """Return what the terminal says of a stream's passes."""
     held_out = f", {of['held_out']} more held out" if of["held_out"] else ""
-    repeated = "; rows are repeated" if of["passes"] > 1 else ""
+    repeated = "; rows are repeated" if of["passes"] > 1 and name != TASK else ""
     return f"{name}: reads {of['rows_read']} rows of {of['rows']}{held_out}: {of['passes']:.2f} passes{repeated}"
 
 

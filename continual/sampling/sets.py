@@ -62,9 +62,15 @@ def first_samples(samples: Artefact, count: int) -> Iterator[pa.Table]:
 def tokens_by_maker(samples: Artefact, count: int) -> dict[str, int]:
     """Return the sampled tokens of the samples below `count` by who made them."""
     found: dict[str, int] = {}
-    for table, facts in zip(first_samples(samples, count), samples.shards(), strict=False):
-        whole = numbers_of(facts).stop <= count
-        tokens = facts["tokens"] if whole else int(pc.sum(pc.list_value_length(table["tokens"])).as_py() or 0)
+    for shard, facts in enumerate(samples.shards()):
+        numbers = numbers_of(facts)
+        if numbers.start >= count:
+            break
+        tokens = facts["tokens"]
+        if numbers.stop > count:
+            table = samples.table(shard)
+            used = table.filter(pc.less(table["number"], count))
+            tokens = int(pc.sum(pc.list_value_length(used["tokens"])).as_py() or 0)
         found[facts["maker"]] = found.get(facts["maker"], 0) + tokens
     return found
 

@@ -72,6 +72,33 @@ def test_a_new_run_is_estimated(project: Path) -> None:
     assert not (project / "runs").exists()
 
 
+def test_rows_that_are_read_again_are_told_before_a_start(project: Path) -> None:
+    """Two replay rows in each of 10 steps, of 12 samples of which 4 are held out: at most 8 rows."""
+    found = plan("mitigation=[{type: context_free, samples: 12, held_out: 4}]")
+    assert found.stages[0].passes == {"context_free": 20 / 8}
+    assert "mitigation.0: stage 1 replays 20 rows, at most 8 there: each 2.5 times" in found.warnings
+    assert plan("mitigation=[{type: context_free}]").stages[0].passes == {}
+    text = "{type: jsonl, path: qa.jsonl, prompt: question, completion: answer}"
+    replayed = plan(f"mitigation=[{{type: pretraining_subset, data: {text}, held_out: 0}}]")
+    assert replayed.stages[0].passes == {"pretraining_subset": 20 / 20}
+    assert not any("replays" in warning for warning in replayed.warnings)
+    buffered = plan("mitigation=[{type: task_replay, buffer_rows: 3}]")
+    assert buffered.stages[0].passes == {}, "it does nothing in the first stage"
+    assert buffered.stages[1].passes == {"task_replay": 10 / 3}
+
+
+def test_passes_of_a_prepared_stage_are_exact(project: Path) -> None:
+    write_json(
+        project / "runs" / "tiny" / "ledger.jsonl",
+        {"event": "run", "id": "x", "format": FORMAT},
+        {"event": "prepared", "stage": 1, "samples": [], "steps": 10, "passes": {"context_free": {"rows": 5}}},
+        {"event": "a line that is whole for the newline before it"},
+    )
+    found = plan("mitigation=[{type: context_free, samples: 12, held_out: 4}]")
+    assert found.stages[0].passes == {"context_free": 4.0}
+    assert "mitigation.0: stage 1 replays 20 rows, 5 there: each 4.0 times" in found.warnings
+
+
 @given(epochs=st.floats(0.01, 20), rows=st.integers(1, 10**6), batch_rows=st.integers(1, 512))
 def test_epochs_become_as_many_steps_as_are_needed_and_no_more(epochs: float, rows: int, batch_rows: int) -> None:
     steps = epoch_steps(epochs, rows, batch_rows)
