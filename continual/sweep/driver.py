@@ -21,7 +21,7 @@ from continual.ledger.ledger import read_events
 from continual.preflight.check import check_quickly
 from continual.run.execute import execute
 from continual.store.lock import FileLock
-from continual.sweep.results import figures_after, mean_score
+from continual.sweep.results import figures_after
 
 
 class Pipes:
@@ -68,8 +68,7 @@ def run(pipes: Pipes) -> None:
     def after_stage(stage: int) -> None:
         scored = read_events(loaded.run_folder, "scored")
         values = figures_after(loaded.sequence, scored, stage)
-        halved = {"mean_score": mean_score(loaded.sequence, scored, stage)} if request["halve"] else {}
-        pipes.write({"stage": stage, **values, **halved})
+        pipes.write({"stage": stage, **values})
         pipes.read()
 
     # The sweep has made the whole check of every trial. Loading lm-eval and the model again would cost each seconds.

@@ -8,7 +8,7 @@ from continual.run.events import Status
 from continual.run.resume import catch_up, claim, tracking_uri
 from continual.show.terminal import Terminal
 from continual.sweep.outputs import write_results
-from continual.sweep.parent_run import Parent, close_stopped
+from continual.sweep.parent_run import Parent, close_held, close_stopped
 from continual.sweep.results import best_of
 from continual.sweep.state import State, lock_sweep
 from continual.sweep.sweep import Sweep, plan_text
@@ -84,7 +84,9 @@ def _run(sweep: Sweep, terminal: Terminal) -> None:
 
 
 def _close_stopped(sweep: Sweep) -> None:
-    """Close the tracker's runs of stopped trials, including those that a killed start left open."""
+    """Close the tracker's runs of stopped trials, also those that a killed start left open, and of held ones."""
+    for trial in sweep.held.values():
+        close_held(trial)
     for each in sweep.outcomes():
         why = sweep.state.stopped.get(each.trial.name)
         if each.state == "stopped" and why and not why.closed:

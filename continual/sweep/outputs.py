@@ -10,20 +10,22 @@ import yaml
 from continual.config.schema import Track
 from continual.show import plots
 from continual.store.files import write_atomic
-from continual.sweep.points import described, label, short_keys
-from continual.sweep.results import LEAST_GAIN, Outcome, PointResult, best_of, point_results
+from continual.sweep.points import Point, described, label, short_keys
+from continual.sweep.results import FLATTERING, LEAST_GAIN, Outcome, PointResult, best_of, point_results
 from continual.sweep.spec import Ablation, LoadedAblation
 from continual.sweep.trials import NEW, OLD, higher_is_better
 
 TITLES = {OLD: "old score", NEW: "new score"}
 FRONT, LITTLE = "*", "learned little"
-COLOR = plots.COLORS[0]
+COLOR, GREY = plots.COLORS[0], "#767676"
+LINE = 0.2
+"""Inches that a name in the figure takes."""
 
 
 def write_results(folder: Path, source: LoadedAblation, outcomes: list[Outcome]) -> tuple[str, list[PointResult]]:
     """Write all files that the outcomes allow; return the table as text, and the points."""
     ablation = source.ablation
-    points = point_results(outcomes, ablation.metric)
+    points = point_results(outcomes, ablation.metric, ablation.trade_off)
     text = report(ablation, outcomes, points)
     write_atomic(folder / "sweep.json", as_json(outcomes, points, ablation.metric))
     write_atomic(folder / "table.md", f"# {ablation.name}\n\n{text}\n")
@@ -42,14 +44,23 @@ def report(ablation: Ablation, outcomes: list[Outcome], points: list[PointResult
         part = f"less than {LEAST_GAIN:.0%} of what the point that learned most gained"
         lines += ["", f"{LITTLE}: its stages' tasks gained {part}; it has little to forget, and is never the best"]
     if best := best_of(points):
-        direction = "highest" if higher_is_better(ablation.metric[0]) else "lowest"
-        lines += ["", f"best: the {direction} {ablation.metric[0]}, {described(best.point)}"]
+        lines += ["", f"best: {_rule(ablation, best)}, {described(best.point)}"]
     states = ", ".join(f"{count} {state}" for state, count in Counter(each.state for each in outcomes).items())
     sets = len(_sample_sets(outcomes))
     lines += ["", f"{len(outcomes)} trials: {states}; {sets} sample set{'s' * (sets != 1)}"]
     lines += [f"- {each.trial.title}: {each.why}" for each in outcomes if each.state == "stopped"]
     lines += [f"- {each.trial.title}: failed: {each.why}" for each in outcomes if each.state == "failed"]
     return "\n".join(lines)
+
+
+def _rule(ablation: Ablation, best: PointResult) -> str:
+    """Return in words by what the best point was chosen (`point_results`)."""
+    if ablation.trade_off and best.front:
+        return (
+            "the trade-off, the highest mean of old and new score on the front, each scaled from its lowest to highest"
+        )
+    direction = "highest" if higher_is_better(ablation.metric[0]) else "lowest"
+    return f"the {direction} {ablation.metric[0]}{' on the front' * (ablation.metric[0] in FLATTERING and best.front)}"
 
 
 def _sample_sets(outcomes: list[Outcome]) -> set[str]:
@@ -80,28 +91,55 @@ def _cell(value: tuple[float, float | None] | None) -> str:
 
 
 def pareto_figure(points: list[PointResult], path: Path) -> None:
-    """Draw old against new score as PNG, with standard errors and the front joined; without scores remove the file.
-
-    Marker and color both tell the front from the rest.
-    """
+    """Draw old against new score as PNG, with standard errors and the front joined; without scores remove the file."""
     shown = [point for point in points if OLD in point.values and NEW in point.values]
     if not shown:
         path.unlink(missing_ok=True)
         return
-    with plots.figure(6.4, 4.8) as figure:
-        axes = figure.subplots()
-        for point in shown:
-            (new, new_error), (old, old_error) = point.values[NEW], point.values[OLD]
-            style: dict[str, Any] = {"fmt": "o", "color": COLOR} if point.front else {"fmt": "x", "color": "#767676"}
-            axes.errorbar(new, old, xerr=new_error, yerr=old_error, capsize=2, **style)
-            axes.annotate(described(point.point), (new, old), xytext=(4, 4), textcoords="offset points", fontsize=7)
-        front = sorted((point.values[NEW][0], point.values[OLD][0]) for point in shown if point.front)
-        axes.plot([new for new, _ in front], [old for _, old in front], "--", color=COLOR, linewidth=1)
-        axes.margins(x=0.2, y=0.1)  # room for the names
-        axes.set_xlabel("new score: the last stage's tasks")
-        axes.set_ylabel("old score: what was known before")
-        axes.set_title("means over seeds; o: on the Pareto front, x: not", fontsize=9)
+    with plots.figure(8.0, max(4.8, 1.2 + LINE * len(shown))) as figure:
+        draw_front(shown, figure.subplots())
         figure.savefig(path, format="png", dpi=plots.DPI)
+
+
+def draw_front(points: list[PointResult], axes: Any) -> None:
+    """Draw points that have both scores; marker and color both tell the front, what learned little, and the rest.
+
+    The names stand in a column of their own to the right, in the order of the old scores, joined to their points: so
+    that no two lie on each other, however close the points are.
+    """
+    front = sorted((point.values[NEW][0], point.values[OLD][0]) for point in points if point.front)
+    axes.plot([new for new, _ in front], [old for _, old in front], "--", color=COLOR, linewidth=1)
+    for point in points:
+        (new, new_error), (old, old_error) = point.values[NEW], point.values[OLD]
+        style: dict[str, Any] = {"fmt": "o", "color": COLOR} if point.front else {"fmt": "x", "color": GREY}
+        if not point.learned:
+            style = {"fmt": "v", "color": GREY, "markerfacecolor": "white"}
+        axes.errorbar(new, old, xerr=new_error, yerr=old_error, capsize=2, **style)
+        if point.best:
+            axes.plot(new, old, "o", color=plots.COLORS[1], markersize=13, fillstyle="none")
+    ranked = sorted(points, key=lambda point: point.values[OLD][0])
+    for place, point in enumerate(ranked):
+        notes = [" (best)"] * point.best + [f" ({LITTLE})"] * (not point.learned)
+        axes.annotate(
+            varied(point.point, points) + "".join(notes),
+            (point.values[NEW][0], point.values[OLD][0]),
+            xytext=(1.04, (place + 0.5) / len(ranked)), textcoords="axes fraction", va="center", fontsize=8,
+            fontweight="bold" if point.best else "normal",
+            arrowprops={"arrowstyle": "-", "color": "0.75", "linewidth": 0.6, "relpos": (0, 0.5), "shrinkB": 4},
+        )  # fmt: skip
+    axes.margins(0.1)
+    axes.set_xlabel("new score: the last stage's tasks")
+    axes.set_ylabel("old score: what was known before")
+    axes.set_title("means over seeds; o: on the Pareto front, x: not, v: learned little; ring: best", fontsize=9)
+
+
+def varied(point: Point, points: list[PointResult]) -> str:
+    """Name a point by what varies among `points`: one key by its values alone, several as `key=value`."""
+    short = short_keys(point)
+    keys = [key for key in point if any(other.point.get(key) != point[key] for other in points)]
+    if len(keys) == 1:
+        return label(point[keys[0]])
+    return " ".join(f"{short[key]}={label(point[key])}" for key in keys) or described(point)
 
 
 def best_yaml(source: LoadedAblation, best: PointResult, outcomes: list[Outcome]) -> str:

@@ -54,8 +54,18 @@ class Parent:
 
 def close_stopped(trial: Trial, why: Stopped) -> None:
     """Close the run of a trial that a scheduler stopped: its driver was ended while it waited for an answer."""
+    _close(trial, why)
+
+
+def close_held(trial: Trial) -> None:
+    """Close the run of a trial that still waits for the other seeds of its point; the next start opens it again."""
+    _close(trial, None)
+
+
+def _close(trial: Trial, why: Stopped | None) -> None:
     with Ledger(trial.loaded.run_folder, wait=True) as ledger:
         tracker = tracker_of(trial.loaded)
-        ledger.add("stopped", why=str(why))
+        if why:
+            ledger.add("stopped", why=str(why))
         ledger.add("ended", **ended("KILLED", ledger.open_stages(), RunFolder(trial.loaded.run_folder)))
         tracker.close(FLUSH_SECONDS)

@@ -9,6 +9,7 @@ from continual.preflight.estimate import epoch_steps, estimated_rows, stored_row
 from continual.preflight.model_facts import read_model
 from continual.preflight.tokenizer_facts import read_tokenizer
 from continual.store.files import digest
+from continual.sweep.halving import judge
 from continual.sweep.points import short_keys
 from continual.sweep.rehearsal import rehearse
 from continual.sweep.spec import Ablation, LoadedAblation
@@ -79,13 +80,13 @@ def preview_text(source: LoadedAblation, trials: Mapping[str, Trial], states: Ma
     first = next(iter(trials.values()))
     searched = ablation.search == "optuna"
     of = "of its corners " if searched else ""
-    asha = f"; asha, the best 1/{ablation.reduction_factor:g} continue after every stage"
     count = (ablation.trials or 0) * len(ablation.seeds or [0]) if searched else len(trials)
     stages = sum(trial.stages for trial in trials.values())
     sets, tokens = len(parts.samples), sum(parts.samples.values())
     facts = [
         ("trials", f"{count} = {' x '.join(_factors(ablation))}, {ablation.concurrency} at the same time"),
-        ("metric", " and ".join(ablation.metric) + asha * (ablation.scheduler == "asha")),
+        ("metric", " and ".join(ablation.metric)),
+        *([("halving", _halving(ablation, first.loaded.sequence))] if ablation.scheduler == "asha" else []),
         ("data", f"{len(parts.sources)} sources, each read and tokenized once"),
         ("samples", f"{sets} sets {of}for {parts.sample_uses} uses, <= {tokens:,} tokens"),
         ("training", f"{len(parts.trained)} stages {of}for {stages}: {parts.training()}"),
@@ -97,6 +98,20 @@ def preview_text(source: LoadedAblation, trials: Mapping[str, Trial], states: Ma
         return "\n".join([*lines, "  (the search chooses its points as it runs)"])
     width = max(len(name) for name in trials)
     return "\n".join([*lines, "", *(f"  {name:<{width}}  {states.get(name, 'new')}" for name in trials)])
+
+
+def _halving(ablation: Ablation, sequence: Sequence) -> str:
+    """Return what is stopped when, and by what points are judged after every stage but the last."""
+    names = {stage: judge(sequence, ablation.metric, stage) for stage in range(1, len(sequence.stages))}
+    by = [f"after stage {stage} by {name}" if name else f"nothing after stage {stage}" for stage, name in names.items()]
+    seeds = len(ablation.seeds or [0])
+    means = f", each the mean over its {seeds} seeds" if seeds > 1 else ""
+    text = (
+        f"the best 1/{ablation.reduction_factor:g} of the points continue{means}: {', '.join(by) or 'one stage only'}"
+    )
+    first = ablation.metric[0]
+    passed = first not in names.values() and names
+    return f"{text} ({first} does not show there what was learned)" if passed else text
 
 
 def _factors(ablation: Ablation) -> Iterator[str]:

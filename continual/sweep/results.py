@@ -12,10 +12,13 @@ from continual.forgetting import FIGURES, check_units, read_matrix, units_of
 from continual.ledger.ledger import read_events
 from continual.run.resume import finished
 from continual.store.files import digest
+from continual.sweep.halving import MEAN_SCORE, judge
 from continual.sweep.points import Point
 from continual.sweep.state import Stopped
 from continual.sweep.trials import NEW, OLD, Trial, higher_is_better
 
+FLATTERING = ("forgetting", "forgetting_old", "backward_transfer", "forward_transfer")
+"""Figures that are best for a model that learns nothing, and so has nothing to forget."""
 LEAST_GAIN = 0.5
 """The part of the largest gain below which a point has learned little, and is never the best one."""
 
@@ -108,25 +111,36 @@ def _mean(final: Mapping[str, float], names: list[str], units: Mapping[str, str]
 
 
 def mean_score(sequence: Sequence, scored: list[dict[str, Any]], stage: int) -> float | None:
-    """Return the mean score after `stage` over the tasks learned so far and `old_tasks`, by which trials are halved.
+    """Return the mean score after `stage` over the tasks learned so far and `old_tasks`.
 
-    None without such tasks. Raises ConfigurationError if their units differ.
+    Old tasks of another unit do not count. None without tasks. Raises ConfigurationError if the units of the learned
+    ones differ.
     """
     measured = Measured.of(sequence)
-    names = list(dict.fromkeys([name for tasks in measured.stage_tasks[:stage] for name in tasks] + measured.old_tasks))
+    learned = list(dict.fromkeys(name for tasks in measured.stage_tasks[:stage] for name in tasks))
     matrix = [row for row in read_matrix(scored) if row.stage == stage]
-    if not names or not matrix:
+    if not matrix:
         return None
-    check_units([names], [], units_of(matrix))
-    return fmean(matrix[0].scores[name].score for name in names)
+    units = units_of(matrix)
+    check_units([learned], [], units)
+    old = [name for name in measured.old_tasks if not learned or units[name] == units[learned[0]]]
+    names = list(dict.fromkeys([*learned, *old]))
+    return fmean(matrix[0].scores[name].score for name in names) if names else None
 
 
-def history(trial: Trial) -> list[tuple[int, float]]:
-    """Return (stage, mean score) of the stages that a trial has done."""
-    scored = read_events(trial.loaded.run_folder, "scored")
-    stages = range(1, max((event["stage"] for event in scored), default=0) + 1)
-    means = [(stage, mean_score(trial.loaded.sequence, scored, stage)) for stage in stages]
-    return [(stage, mean) for stage, mean in means if mean is not None]
+def judged_values(trial: Trial, metrics: list[str]) -> dict[int, float]:
+    """Return, by stage, what a trial is halved by after the stages that it has done; empty before the first."""
+    scored, sequence = read_events(trial.loaded.run_folder, "scored"), trial.loaded.sequence
+    values = {}
+    for stage in range(1, max((event["stage"] for event in scored), default=0) + 1):
+        name = judge(sequence, metrics, stage)
+        if name == MEAN_SCORE:
+            value = mean_score(sequence, scored, stage)
+        else:
+            value = figures_after(sequence, scored, stage).get(name) if name else None
+        if value is not None:
+            values[stage] = value
+    return values
 
 
 def figures_after(sequence: Sequence, scored: list[dict[str, Any]], stage: int) -> dict[str, float]:
@@ -138,23 +152,18 @@ def figures_after(sequence: Sequence, scored: list[dict[str, Any]], stage: int) 
     return {name: value for name, value in values.items() if value is not None}
 
 
-def point_results(outcomes: list[Outcome], metrics: list[str]) -> list[PointResult]:
+def point_results(outcomes: list[Outcome], metrics: list[str], trade_off: bool = False) -> list[PointResult]:
     """Return the points in the order of their first trial; mark the best one and the Pareto front of old and new score.
 
     Only the points with the most seeds done are compared. The best one has the best mean of the first metric; the
-    second metric decides between equals. A point that learned little is never the best one.
+    second metric decides between equals. With `trade_off` it is the point of the front with the largest `balance`, and
+    the metrics decide between equals. A point that learned little is never the best one, nor is one that another point
+    beats in both scores if the first metric is among FLATTERING.
     """
     groups: dict[str, list[Outcome]] = {}
     for each in outcomes:
         groups.setdefault(digest(each.trial.point), []).append(each)
-    results = []
-    for group in groups.values():
-        done = [each.values for each in group if each.state == "done"]
-        names = [name for name in (done[0] if done else ()) if all(name in values for values in done)]
-        means = {name: mean_error([values[name] for values in done]) for name in names}
-        gains = [each.gain for each in group if each.gain is not None]
-        gain = fmean(gains) if gains else None
-        results.append(PointResult(group[0].trial.point, len(done), len(group), means, gain))
+    results = [_point_result(group) for group in groups.values()]
     most = max((point.n for point in results), default=0)
     complete = [point for point in results if point.n == most and most]
     pairs = [point for point in complete if OLD in point.values and NEW in point.values]
@@ -164,10 +173,34 @@ def point_results(outcomes: list[Outcome], metrics: list[str]) -> list[PointResu
     for point in complete:
         point.learned = point.gain is None or point.gain >= LEAST_GAIN * largest
     ranked = [point for point in complete if point.learned and all(metric in point.values for metric in metrics)]
+    front = [point for point in ranked if point.front]
+    if front and (trade_off or metrics[0] in FLATTERING):
+        ranked = front
     if ranked:
         signs = {metric: 1.0 if higher_is_better(metric) else -1.0 for metric in metrics}
-        max(ranked, key=lambda point: [sign * point.values[metric][0] for metric, sign in signs.items()]).best = True
+        balances = balance(ranked) if front and trade_off else [0.0] * len(ranked)
+        keys = [[sign * point.values[metric][0] for metric, sign in signs.items()] for point in ranked]
+        best = max(range(len(ranked)), key=lambda i: (balances[i], keys[i]))
+        ranked[best].best = True
     return results
+
+
+def _point_result(group: list[Outcome]) -> PointResult:
+    done = [each.values for each in group if each.state == "done"]
+    names = [name for name in (done[0] if done else ()) if all(name in values for values in done)]
+    means = {name: mean_error([values[name] for values in done]) for name in names}
+    gains = [each.gain for each in group if each.gain is not None]
+    return PointResult(group[0].trial.point, len(done), len(group), means, fmean(gains) if gains else None)
+
+
+def balance(points: list[PointResult]) -> list[float]:
+    """Return, for points with an old and a new score, the mean of both, each scaled from 0 (lowest) to 1 (highest)."""
+    scaled = []
+    for name in (OLD, NEW):
+        scores = [point.values[name][0] for point in points]
+        low, high = min(scores), max(scores)
+        scaled.append([(score - low) / (high - low) if high > low else 0.0 for score in scores])
+    return [round(fmean(pair), 9) for pair in zip(*scaled, strict=True)]
 
 
 def best_of(points: list[PointResult]) -> PointResult | None:

@@ -13,14 +13,15 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler
 
 from continual.errors import ContinualError, describe
 from continual.preflight.resources import check_resources
 from continual.run.cluster import connected
 from continual.show.terminal import Terminal
-from continual.sweep.results import history
-from continual.sweep.search import NotPickled, SeededOptuna, StageHalving
+from continual.sweep.halving import Halving, judge
+from continual.sweep.results import judged_values
+from continual.sweep.search import NotPickled, PointHalving, Queue, SeededOptuna
 from continual.sweep.state import STOP
 from continual.sweep.sweep import Sweep
 from continual.sweep.trainable import run_trial
@@ -45,6 +46,7 @@ class Watch(NotPickled, tune.Callback, tune.Stopper):
 
     sweep: Sweep
     terminal: Terminal
+    halving: Halving | None = None
     running: set[str] = field(default_factory=set)
     stopping: bool = False
     ends: int = 0
@@ -86,6 +88,9 @@ class Watch(NotPickled, tune.Callback, tune.Stopper):
 
     def _end(self, name: str) -> None:
         self.running.discard(name)
+        if self.halving and name in self.halving.waiting:
+            self.terminal.line(f"{self.sweep.trials.made[name].title}: waits until all seeds of its point are as far")
+            return
         self.ends += 1
         why, stopped = self.sweep.failed.get(name), self.sweep.state.stopped.get(name)
         end = f"failed: {why}" if why else str(stopped or "done")
@@ -105,7 +110,7 @@ def run_trials(sweep: Sweep, terminal: Terminal, run_id: str | None) -> None:
         for sequence in sequences:
             check_resources(sequence, cpus, gpus)
         check_concurrency(sequences, ablation.concurrency, cpus, gpus)
-        watch = Watch(sweep, terminal)
+        watch = Watch(sweep, terminal, _halving(sweep))
         tuner = _tuner(sweep, watch, lambda trial: _config(sweep, trial, cpus, run_id))
         errors: list[BaseException] = []
         ended = threading.Event()
@@ -159,18 +164,24 @@ def _config(sweep: Sweep, trial: Trial, cpus: float, run_id: str | None) -> dict
         "given": sweep.source.overrides,
         "set": changes,
         "folder": str(sweep.source.folder),
-        "halve": ablation.scheduler == "asha",
     }
     return {"trial": {"name": trial.name, "stages": trial.stages, "request": request}}
 
 
-def _scheduler(sweep: Sweep) -> TrialScheduler:
+def _halving(sweep: Sweep) -> Halving | None:
+    """Return what decides which points go on; None if all do."""
     ablation = sweep.source.ablation
     if ablation.scheduler == "none":
-        return FIFOScheduler()
-    ended = [each.trial for each in sweep.outcomes() if each.state in ("done", "stopped")]
-    earlier = [mean for trial in ended for mean in history(trial)]
-    return StageHalving(ablation.reduction_factor, earlier, sweep.state.stop)
+        return None
+    halving = Halving(
+        ablation.reduction_factor,
+        sweep.state,
+        seeds=lambda trial: [each for each in sweep.trials.made.values() if each.point == trial.point],
+        values=lambda trial: judged_values(trial, ablation.metric),
+        judged_by=lambda trial, stage: judge(trial.loaded.sequence, ablation.metric, stage),
+    )
+    sweep.held = halving.waiting
+    return halving
 
 
 def _tuner(sweep: Sweep, watch: Watch, config: Callable[[Trial], dict[str, Any]]) -> tune.Tuner:
@@ -185,18 +196,21 @@ def _tuner(sweep: Sweep, watch: Watch, config: Callable[[Trial], dict[str, Any]]
     )
     # On this machine, where the paths of the request mean the same; no CPU, because its workers need the CPUs.
     here = next(n["NodeManagerAddress"] for n in ray.nodes() if n["NodeID"] == context.get_node_id())
-    searcher = SeededOptuna(sweep, config, watch.terminal.line) if sweep.searches else None
-    waiting = [config(each.trial)["trial"] for each in sweep.outcomes() if each.state == "waiting"]
+    halving = watch.halving
+    searcher = (
+        SeededOptuna(sweep, config, watch.terminal.line, halving) if sweep.searches else Queue(sweep, config, halving)
+    )
     return tune.Tuner(
         tune.with_resources(function, {"CPU": 0, f"node:{here}": 0.001}),
-        param_space={} if searcher else {"trial": tune.grid_search(waiting)},
+        param_space={},
         tune_config=tune.TuneConfig(
-            # A searcher says itself when it has no more points; this number must not end it before.
-            num_samples=-1 if searcher else 1,
+            # The searcher says itself when it has no more trials; this number must not end it before.
+            num_samples=-1,
             max_concurrent_trials=concurrency,
-            scheduler=_scheduler(sweep),
+            scheduler=PointHalving(halving, sweep.trials.made) if halving else FIFOScheduler(),
             search_alg=searcher,
-            trial_dirname_creator=_name,
+            # A trial that waited for others is begun again, in a folder of its own.
+            trial_dirname_creator=lambda trial: f"{_name(trial)}-{trial.trial_id}",
             trial_name_creator=_name,
         ),
         # A new name every time, so that Tune never resumes from its own state.

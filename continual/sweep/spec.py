@@ -70,7 +70,8 @@ class Ablation(Strict):
         None, min_length=1, description="every point is run under each of these; null: the sequence's own seed"
     )
     metric: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1, max_length=2)] = Field(
-        default_factory=lambda: ["average_score"], description="one figure or score, or two; the first decides"
+        default_factory=lambda: ["average_score"],
+        description="one figure or score, or two; the first chooses the best point, which without it is the trade-off",
     )
     scheduler: Literal["none", "asha"] = Field("none", description="asha: stop trials that score low after a stage")
     reduction_factor: float = Field(2.0, gt=1, description="asha: the best 1 / reduction_factor of a rung continue")
@@ -79,6 +80,11 @@ class Ablation(Strict):
     search_seed: int = Field(0, ge=0, le=4_000_000, description="random, optuna: decides the points")
     concurrency: int = Field(1, ge=1, description="trials at the same time")
     fail_fast: bool = Field(False, description="end the sweep when a trial fails")
+
+    @property
+    def trade_off(self) -> bool:
+        """Whether the best point is the one that trades old against new best: no metric was chosen."""
+        return "metric" not in self.model_fields_set
 
     @field_validator("space")
     @classmethod

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from continual.store.files import write_atomic
@@ -17,25 +17,33 @@ STOP = "stop"
 
 @dataclass(frozen=True)
 class Stopped:
-    """The reason why a trial was stopped: its mean score after a stage was below `threshold`.
+    """The reason why a trial was stopped: what its point is judged by after a stage was below `threshold`.
 
-    `closed` says that the trial's run in the tracker has been closed.
+    `value` is the mean over all `seeds` of the point. `closed` says that the trial's run in the tracker was closed.
     """
 
     stage: int
     value: float
     threshold: float
+    judged_by: str = "mean score"
+    seeds: int = 1
     closed: bool = False
 
     def __str__(self) -> str:
-        return f"stopped after stage {self.stage}: mean score {self.value:.3g}, below {self.threshold:.3g}"
+        over = f" (mean over {self.seeds} seeds)" if self.seeds > 1 else ""
+        return f"stopped after stage {self.stage}: {self.judged_by} {self.value:.3g}{over}, below {self.threshold:.3g}"
+
+    def below(self, threshold: float) -> "Stopped":
+        """Return the reason with its threshold."""
+        return replace(self, threshold=threshold)
 
 
 @dataclass
 class State:
     """The stopped trials by name, the points of a search in order, and whether everything is done and tracked.
 
-    Stops are kept only while the scheduler that decided them stays the same.
+    `rungs` has the values of the judged points by their digest, in the order in which they were judged, under the name
+    of the rung. It and the stops are kept only while what decided them stays the same: scheduler, metrics, and seeds.
     """
 
     path: Path
@@ -43,35 +51,38 @@ class State:
     stopped: dict[str, Stopped] = field(default_factory=dict)
     points: list[Point] = field(default_factory=list)
     closed: bool = False
+    rungs: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path, ablation: Ablation) -> "State":
         """Load the state from the sweep's folder; an empty one if there is none."""
-        scheduler: list[object] = [ablation.scheduler, ablation.reduction_factor]
+        scheduler: list[object] = [ablation.scheduler, ablation.reduction_factor, ablation.metric, ablation.seeds]
         path = folder / "state.json"
         if not path.is_file():
             return cls(path, scheduler)
         saved = json.loads(path.read_text())
-        kept = saved["stopped"] if saved["scheduler"] == scheduler and ablation.scheduler != "none" else {}
-        stopped = {name: Stopped(**why) for name, why in kept.items()}
-        return cls(path, scheduler, stopped, saved["points"], saved["closed"])
+        if saved["scheduler"] != scheduler or ablation.scheduler == "none":
+            return cls(path, scheduler, points=saved["points"], closed=saved["closed"])
+        stopped = {name: Stopped(**why) for name, why in saved["stopped"].items()}
+        return cls(path, scheduler, stopped, saved["points"], saved["closed"], saved["rungs"])
 
     def stop(self, name: str, why: Stopped) -> None:
         """Save a stopped trial."""
         self.stopped[name] = why
-        self._save()
+        self.save()
 
     def add(self, point: Point) -> None:
         """Save a new point of a search."""
         self.points.append(point)
-        self._save()
+        self.save()
 
     def close(self, closed: bool) -> None:
         """Save whether everything is done and tracked."""
         self.closed = closed
-        self._save()
+        self.save()
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Save everything."""
         content = {key: value for key, value in asdict(self).items() if key != "path"}
         write_atomic(self.path, json.dumps(content, indent=1))
 

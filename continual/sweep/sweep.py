@@ -16,13 +16,17 @@ from continual.sweep.trials import Trial, Trials, check_concurrency, make_trials
 
 @dataclass
 class Sweep:
-    """A sweep at work; `failed` has the reasons of the trials that failed in this start, by name."""
+    """A sweep at work; by name, `failed` has the reasons of the trials that failed in this start.
+
+    `held` are the trials that wait until all seeds of their point are as far.
+    """
 
     source: LoadedAblation
     trials: Trials
     folder: Path
     state: State
     failed: dict[str, str] = field(default_factory=dict)
+    held: dict[str, Trial] = field(default_factory=dict)
 
     @property
     def searches(self) -> bool:

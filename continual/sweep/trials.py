@@ -150,8 +150,8 @@ def _check_metrics(sequence: Sequence, source: LoadedAblation) -> None:
             problem = f"`{metric}` has nothing to average in this sequence"
             fix = "give stages `tasks`, or the sequence `evaluate.old_tasks`, or choose another metric"
             raise ConfigurationError("metric", problem, fix)
-    if source.ablation.scheduler == "asha" and not measured.stage_tasks[0] and not measured.old_tasks:
-        problem = "there is no score to compare trials by after the first stage"
+    if source.ablation.scheduler == "asha" and len(sequence.stages) > 1 and not any(measured.stage_tasks[:-1]):
+        problem = "no stage before the last one has `tasks`, by which points could be judged"
         raise ConfigurationError("scheduler", problem, "give it `tasks`, or write `scheduler: none`")
 
 

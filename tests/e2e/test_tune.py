@@ -126,7 +126,7 @@ def test_halving_stops_a_ruinous_rate_after_the_first_rung(tmp_path: Path) -> No
     scored = {name: [e for e in lines if e["event"] == "scored" and e["stage"] == 1] for name, lines in runs.items()}
     value, threshold = (scored[each["name"]][0]["scores"]["reversing"]["score"] for each in (ruined, modest))
     assert value < threshold
-    why = f"stopped after stage 1: mean score {value:.3g}, below {threshold:.3g}"
+    why = f"stopped after stage 1: average_score {value:.3g}, below {threshold:.3g}"
     assert ruined["why"] == why
     assert f"learning_rate=1.0 seed=0: {why}" in (tmp_path / "halving" / "table.md").read_text()
     assert why in done.stdout

@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from matplotlib.text import Text
 
 from continual.config.load import load_sequence
-from continual.sweep.outputs import best_yaml, write_results
+from continual.show import plots
+from continual.sweep.outputs import LINE, best_yaml, draw_front, varied, write_results
 from continual.sweep.results import (
+    PointResult,
     outcome,
     point_results,
 )
@@ -55,3 +58,25 @@ def test_the_best_point_is_a_sequence_of_its_own(project: Path, monkeypatch: pyt
     assert not best_sequence.track.params
     keep = {"name", "track"}
     assert best_sequence.model_dump(exclude=keep) == wanted.model_dump(exclude=keep)
+
+
+@pytest.mark.parametrize("count", [3, 9, 30])
+def test_names_in_the_plot_of_the_front_do_not_overlap(count: int) -> None:
+    """Points that lie on each other have names that do not, within the picture."""
+    points = [
+        PointResult({"train.learning_rate": 0.001 * (i + 1), "loss": "kl"}, 1, 1,
+                    {"old": (0.5 + 0.001 * (i % 3), None), "new": (0.5, 0.01)}, learned=i != 1, front=i == 0)
+        for i in range(count)
+    ]  # fmt: skip
+    points[0].best = True
+    assert varied(points[0].point, points) == "0.001"
+    with plots.figure(8.0, max(4.8, 1.2 + LINE * count)) as figure:
+        axes = figure.subplots()
+        draw_front(points, axes)
+        figure.draw_without_rendering()
+        boxes = [Text.get_window_extent(text) for text in axes.texts]
+        assert len(boxes) == count
+        assert sum("learned little" in text.get_text() for text in axes.texts) == 1
+        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+        assert all(box.x0 >= 0 and box.x1 <= figure.bbox.width and 0 <= box.y0 <= box.y1 <= figure.bbox.height
+                   for box in boxes)  # fmt: skip

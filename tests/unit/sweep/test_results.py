@@ -14,7 +14,7 @@ from continual.sweep.outputs import report, table
 from continual.sweep.results import (
     Outcome,
     gain_of,
-    history,
+    judged_values,
     mean_error,
     mean_score,
     outcome,
@@ -113,6 +113,32 @@ def test_a_point_that_learned_nothing_is_never_the_best(project: Path) -> None:
     assert [line.rstrip(" |").endswith("learned little") for line in text.splitlines()[2:5]] == [True, False, False]
 
 
+def test_without_a_metric_the_best_is_the_trade_off_of_the_front(project: Path) -> None:
+    """Both ends of the front are the best in one score and nearly the worst in the other."""
+    source, _, trials = swept(project, seeds=[0], metric=None)
+    assert source.ablation.trade_off
+    start = {"a": 0.0, "b": 0.0}
+    for trial, (a, b) in zip(trials, [(1.0, 0.5), (0.9, 0.9), (0.4, 1.0)], strict=True):
+        finish(trial, {"a": a, "b": b}, [start, {"a": 1.0, "b": 0.0}], average_score=0.5, forgetting=1 - a)
+    outcomes = [outcome(trial, {}, {}) for trial in trials]
+    points = point_results(outcomes, source.ablation.metric, source.ablation.trade_off)
+    assert [point.front for point in points] == [True, True, True]
+    assert [point.best for point in points] == [False, True, False]
+    assert "best: the trade-off" in report(source.ablation, outcomes, points)
+
+
+def test_forgetting_never_chooses_a_point_that_another_beats_in_both_scores(project: Path) -> None:
+    _, _, trials = swept(project, seeds=[0], metric="forgetting")
+    start = {"a": 0.0, "b": 0.0}
+    # The third forgets nothing of the little that it learned, and is beaten by the second.
+    finals = [(0.5, 1.0, 0.9), (0.8, 0.8, 0.9), (0.6, 0.6, 0.6)]
+    for trial, (a, b, learned) in zip(trials, finals, strict=True):
+        finish(trial, {"a": a, "b": b}, [start, {"a": learned, "b": 0.0}], forgetting=learned - a)
+    points = point_results([outcome(trial, {}, {}) for trial in trials], ["forgetting"])
+    assert all(point.learned for point in points)
+    assert [point.best for point in points] == [False, True, False]
+
+
 def test_nats_below_zero_have_a_gain(project: Path) -> None:
     sequence = base_sequence(project)
     final, start, first = {"a": -2.5, "b": -1.0}, {"a": -4.0, "b": -5.0}, {"a": -1.0, "b": -4.5}
@@ -127,6 +153,7 @@ def test_the_stages_of_an_unfinished_trial_are_read_from_its_ledger(project: Pat
     scores = {task: {"score": -1.0, "unit": "nats", "stderr": 0, "n": 1} for task in "ab"}
     events = [{"event": "scored", "stage": stage, "name": "", "scores": scores} for stage in (0, 1)]
     (folder / "ledger.jsonl").write_text("".join(json.dumps(e) + "\n" for e in [*events, {"event": "stage_done"}]))
-    assert history(trials[0]) == [(1, -1.0)]
-    assert history(trials[1]) == []
+    assert judged_values(trials[0], ["average_score"]) == {1: -1.0}
+    assert judged_values(trials[0], ["forgetting"]) == {1: -1.0}
+    assert judged_values(trials[1], ["average_score"]) == {}
     assert outcome(trials[0], {}, {}) == Outcome(trials[0], "waiting", "interrupted in stage 2")
