@@ -80,7 +80,7 @@ def make_run(
                 data = {"task": {"content": f"rows{stage}", "path": "store/rows", "counts": {"rows": 9}}}
                 ledger.add(
                     "prepared", stage=stage, name=declared.name, samples=samples, steps=24, data=data,
-                    tags=stage_tags(sequence, stage),
+                    tags=stage_tags(sequence, stage), passes={"task": PASSES},
                 )  # fmt: skip
                 _records(files.stage(stage, declared.name).path, replay and stage == 2, scores[stage], inside)
                 ledger.add("phase", phase="train", stage=stage, seconds=6.25 * stage)
@@ -104,6 +104,9 @@ def make_run(
         if stages == 2:
             summarise(files, sequence, ledger, storage / "store", "0" * 32)
     return run, folder
+
+
+PASSES = {"rows_read": 384, "rows": 256, "held_out": 0, "passes": 1.5}
 
 
 def _records(folder: Path, replay: bool, scores: tuple[float, float], inside: bool) -> None:

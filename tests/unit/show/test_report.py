@@ -158,6 +158,14 @@ def test_samples_are_shown_with_their_log_probability_and_as_text(page: Read) ->
     assert "60 samples, 180 tokens, 5 distinct; engine vllm, temperature 1.0" in page.text
 
 
+def test_passes_over_the_rows_of_every_stage_are_shown(storage: Path, tmp_path: Path) -> None:
+    page = Read(write_report([storage / "kept"], tmp_path / "kept.html"))
+    for place in (0, 1):
+        path = f"/passes/{place}/streams/task"
+        assert page.numbers["kept", f"{path}/passes"] == (1.5, "1.50")
+        assert page.numbers["kept", f"{path}/rows_read"] == (384.0, "384")
+
+
 def test_configuration_and_versions_are_there(page: Read) -> None:
     assert "learning_rate: 0.001" in page.text
     assert "torch 2.13.0" in page.text
