@@ -25,8 +25,8 @@ SHARED = Path(os.environ.get("CONTINUAL_SHARED", ROOT.parent / "shared"))
 
 # Files with tests that compare with the tiny run.
 TINY = {
-    "tests/e2e/test_report.py", "tests/e2e/test_run.py", "tests/faults/test_driver_killed.py",
-    "tests/faults/test_interrupted.py", "tests/faults/test_tracker_down.py",
+    "tests/e2e/test_doors.py", "tests/e2e/test_report.py", "tests/e2e/test_run.py",
+    "tests/faults/test_driver_killed.py", "tests/faults/test_interrupted.py", "tests/faults/test_tracker_down.py",
 }  # fmt: skip
 
 
@@ -98,10 +98,10 @@ def local_ray() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The storage in which the tiny sequence has run once, undisturbed; shared by all tests that compare with it."""
-    from tests.e2e import command
+    from tests.e2e import doors
 
     storage = tmp_path_factory.mktemp("tiny")
-    finished = command.run(storage)
-    assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
-    (storage / "stdout.txt").write_text(finished.stdout)
+    code, output = doors.run(storage)
+    assert code == 0, output[-6000:]
+    (storage / "stdout.txt").write_text(output)
     return storage

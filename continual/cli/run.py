@@ -5,7 +5,8 @@ import math
 from collections.abc import Sequence as Arguments
 
 from continual.cli import list as lists
-from continual.cli.parsing import new_parser
+from continual.cli.parsing import new_parser, say_first
+from continual.errors import redacted
 from continual.errors.process import exit_code_of
 
 EPILOG = """The same command again resumes a run; a finished run prints its result.
@@ -55,6 +56,8 @@ def main(arguments: Arguments[str] | None = None, prog: str = "python -m continu
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.plan:
+        say_first()
     from continual.config.load import load_sequence
     from continual.preflight.check import check
 
@@ -65,7 +68,8 @@ def _run(options: argparse.Namespace) -> None:
         from continual.preflight.plan import make_plan
         from continual.preflight.render import render
 
-        print(render(make_plan(loaded)), *(f"note: {note}" for note in notes), sep="\n")
+        lines = [render(make_plan(loaded)), *(f"note: {note}" for note in notes)]
+        print(redacted("\n".join(lines)))
         if not options.fresh:
             refuse_changes(loaded.run_folder, loaded)  # as the run would be
         return

@@ -3,7 +3,8 @@
 import argparse
 from collections.abc import Sequence as Arguments
 
-from continual.cli.parsing import new_parser
+from continual.cli.parsing import new_parser, say_first
+from continual.errors import redacted
 from continual.errors.process import exit_code_of
 from continual.sweep.execute import run_sweep
 from continual.sweep.spec import load_ablation
@@ -35,8 +36,10 @@ def main(arguments: Arguments[str] | None = None, prog: str = "python -m continu
 
 
 def _tune(options: argparse.Namespace) -> None:
+    if options.plan:
+        say_first()
     sweep = prepare(load_ablation(options.ablation, options.overrides), options.fresh)
     if options.plan:
-        print(plan_text(sweep))
+        print(redacted(plan_text(sweep)))
     else:
         run_sweep(sweep, options.fresh)

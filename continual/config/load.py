@@ -18,7 +18,7 @@ from continual.config.renames import rename_keys
 from continual.config.schema import Sequence
 from continual.config.task_files import expand_tags
 from continual.config.yaml_text import read_yaml
-from continual.errors import ConfigurationError, naming_file
+from continual.errors import ConfigurationError, fingerprinted, left_out, naming_file, redacted, remember
 
 __all__ = ["Loaded", "config_fingerprint", "differences", "load_sequence"]
 
@@ -31,11 +31,12 @@ class Loaded:
         sequence: The validated sequence.
         path: The YAML's absolute path.
         file: The YAML's name in messages, as typed.
-        resolved: The whole configuration with all defaults and absolute paths, as JSON values. Written as YAML it is
-            the same sequence, whatever folder it is read from.
+        resolved: The whole configuration with all defaults and absolute paths, as JSON values, for readers: `***`
+            stands in place of passwords and tokens. Written as YAML it is the same sequence but for those, whatever
+            folder it is read from.
         identity: The part of `resolved` that decides results: without the keys of `compare.NOT_COMPARED`, and with the
             paths that were given as relative ones relative to the YAML, so that a Ray job's copied folder changes
-            nothing.
+            nothing; hashes stand in place of passwords and tokens.
     """
 
     sequence: Sequence
@@ -88,6 +89,7 @@ def load_sequence(
     typed_here = any(override.path == ("storage",) for override in applied)
     with naming_file(file):
         raw["storage"] = resolve_storage(raw["storage"], Path.cwd() if typed_here else full.parent)
+    remember(raw)
     notes += expand_tags(raw)
     try:
         sequence = Sequence.model_validate(raw)
@@ -98,8 +100,13 @@ def load_sequence(
         if isinstance(value, float) and not math.isfinite(value):
             where = with_override(file, place, applied)
             raise ConfigurationError(dotted(place), f"{value} is out of range", "write a finite number", where)
-    identity = compared(_as_given(resolved, relative, full.parent))
-    return Loaded(sequence, full, file, resolved, identity, list(dict.fromkeys(notes)))
+        if left_out({str(place[-1]): value}):
+            where = with_override(file, place, applied)
+            problem = "`***` stands for a password or token that was left out of a run's files"
+            fix = "write it again, or export it (MLFLOW_TRACKING_PASSWORD, HF_TOKEN)"
+            raise ConfigurationError(dotted(place), problem, fix, where)
+    identity = fingerprinted(compared(_as_given(resolved, relative, full.parent)))
+    return Loaded(sequence, full, file, redacted(resolved), identity, list(dict.fromkeys(notes)))
 
 
 def _as_given(resolved: dict[str, Any], relative: list[KeyPath], folder: Path) -> dict[str, Any]:

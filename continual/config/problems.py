@@ -10,8 +10,10 @@ from continual.contract.base import Strict
 from continual.contract.mitigation import Mitigation
 from continual.contract.registry import MITIGATIONS, SOURCES
 from continual.contract.source import Source
-from continual.errors import ConfigurationError, nearest
+from continual.errors import ConfigurationError, nearest, together
 
+MOST_FINDINGS = 50
+"""Findings that are put into words."""
 EXPECTED = {
     "int": "a whole number",
     "float": "a number",
@@ -35,7 +37,7 @@ LIMITS = {
 def explain(
     error: ValidationError, root: type[BaseModel], raw: dict[str, Any], file: str, overrides: list[Override]
 ) -> ConfigurationError:
-    """Return the first finding as a ConfigurationError, with the number of further findings.
+    """Return the first finding as a ConfigurationError that names the others, too.
 
     Args:
         error: What pydantic raised for `raw`.
@@ -49,12 +51,11 @@ def explain(
         findings.setdefault(_place(finding, raw), finding)
     # An unknown key comes first: it is often the reason why another one is missing.
     order = sorted(findings, key=lambda path: findings[path]["type"] != "extra_forbidden")
-    path, finding = order[0], findings[order[0]]
-    problem, fix = _sentence(finding, path, root, raw)
-    if len(findings) > 1:
-        more = f"(and {len(findings) - 1} more error{'s' * (len(findings) > 2)})"
-        fix = f"{fix} {more}" if fix else more
-    return ConfigurationError(dotted(path), problem, fix, with_override(file, path, overrides))
+    errors = []
+    for path in order[:MOST_FINDINGS]:
+        where = with_override(file, path, overrides)
+        errors.append(ConfigurationError(dotted(path), *_sentence(findings[path], path, root, raw), where))
+    return together(errors)
 
 
 def with_override(file: str, path: KeyPath, overrides: list[Override]) -> str:
@@ -127,7 +128,7 @@ def _unknown(path: KeyPath, root: type[BaseModel], raw: Any) -> tuple[str, str]:
     model = _model_at(path[:-1], root, raw)
     known = list(model.model_fields) if model else []
     word = str(path[-1])
-    if near := _usual(model, word) or nearest(word, known):
+    if near := _usual(model, word) or nearest(word, known) or nearest(word.lower(), known):
         return "there is no such key", f"did you mean `{near}`?"
     sections = _sections(root).items()
     elsewhere = [f"{name}.{word}" for name, section in sections if word in section.model_fields]

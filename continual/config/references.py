@@ -4,10 +4,13 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from continual.contract.announce import announce
 from continual.errors import ConfigurationError, describe, nearest, one_line
 
 
@@ -22,6 +25,8 @@ def load_function(key: str, reference: str) -> Callable[..., Any]:
         ConfigurationError: The module cannot be imported or has no such function.
     """
     module, _, name = reference.partition(":")
+    refuse_standard(key, reference)
+    announce("imports", module, key)
     try:
         loaded = importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -35,12 +40,30 @@ def load_function(key: str, reference: str) -> Callable[..., Any]:
     return function
 
 
+def refuse_standard(key: str, reference: str) -> None:
+    """Raise ConfigurationError for a function of Python's own library: none makes documents, models or tokenizers.
+
+    A module of the user's that has the same name as one of these, and stands before it on the path, is the user's.
+    """
+    module = reference.partition(":")[0]
+    if module.partition(".")[0] not in sys.stdlib_module_names:
+        return
+    origin = module_file(reference, key)
+    folders = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib")]
+    installed = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
+    within = any(Path(origin).is_relative_to(folder) for folder in folders)
+    if origin in ("built-in", "frozen") or (within and not any(Path(origin).is_relative_to(f) for f in installed)):
+        problem = f"`{reference}` belongs to Python itself, and is not called for a configuration"
+        raise ConfigurationError(key, problem, "name a function of your own")
+
+
 def find_function(key: str, reference: str) -> None:
     """Check that a function exists without running its module, which may import torch.
 
     Raises ConfigurationError like `load_function`, except for errors that only running the module can show.
     """
     module, _, name = reference.partition(":")
+    refuse_standard(key, reference)
     file = module_file(reference, key)
     if not file.endswith(".py"):
         return
@@ -78,6 +101,7 @@ def call(key: str, reference: str, arguments: dict[str, Any]) -> Any:
     Raises ConfigurationError if there is no such function, it does not take the arguments, or it fails.
     """
     function = load_function(key, reference)
+    announce("calls", reference, key)
     try:
         inspect.signature(function).bind(**arguments)
     except TypeError as error:

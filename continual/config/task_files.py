@@ -234,7 +234,7 @@ def expand_tags(raw: dict[str, Any]) -> list[str]:
     lists = [(f"stages.{number}.tasks", stage, "tasks") for number, stage in enumerate(stages or [])]
     lists.append(("evaluate.old_tasks", evaluate, "old_tasks"))
     texts = evaluate.get("texts") if evaluate and isinstance(evaluate.get("texts"), list) else []
-    learned = {text.get("name") for text in texts or [] if isinstance(text, dict)}
+    learned = {text.get("name") for text in texts or [] if isinstance(text, dict) and isinstance(text.get("name"), str)}
     folder = evaluate.get("include_path") if evaluate else None
     files: TaskFiles | None = None
     notes = []

@@ -4,6 +4,7 @@ import importlib
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from continual.contract.announce import announce
 from continual.errors import nearest
 
 
@@ -44,8 +45,10 @@ class Registry:
             ValueError: With the problem and the fix, for an unknown name or something that is not a `base`.
         """
         if ":" in name:
+            announce("imports", name.partition(":")[0], self.kind)
             loaded = _import(name, self.kind)
         elif name in self.names():
+            self._announce(name)
             loaded = self._points[name].load()
         else:
             near = nearest(name, self.names())
@@ -54,6 +57,11 @@ class Registry:
         if self.base and not (isinstance(loaded, type) and issubclass(loaded, _import(self.base, self.kind))):
             raise ValueError(f"`{name}` is not a subclass of continual.api.{self.base.partition(':')[2]}")
         return loaded
+
+    def _announce(self, name: str) -> None:
+        """Say that a package from outside is imported."""
+        if not (point := self._points[name]).value.startswith(("continual.", "baselines.")):
+            announce("imports", point.module, f"{self.kind} `{name}`")
 
     def find(self, name: object) -> Any:
         """Return what `load` returns; None for anything that names nothing."""
@@ -93,7 +101,7 @@ def _import(reference: str, kind: str) -> Any:
     module, _, name = reference.partition(":")
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (Exception, SystemExit) as error:
         problem = f"the {kind} `{reference}` cannot be imported ({error}); is its package on the path?"
         raise ValueError(problem) from error
 

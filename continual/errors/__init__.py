@@ -1,6 +1,7 @@
 """Errors that a user meets, and how any exception becomes one of them."""
 
-from continual.errors.sentences import as_one_sentence, describe, naming_file, one_line, unwrap
+from continual.errors.secrets import fingerprinted, left_out, redacted, remember, secrets_in
+from continual.errors.sentences import as_one_sentence, describe, naming_file, one_line, together, unwrap
 from continual.errors.suggest import nearest
 from continual.errors.types import ConfigurationError, ContinualError, ForgotTooMuch, Interrupted
 
@@ -11,8 +12,14 @@ __all__ = [
     "Interrupted",
     "as_one_sentence",
     "describe",
+    "fingerprinted",
+    "left_out",
     "naming_file",
     "nearest",
     "one_line",
+    "redacted",
+    "remember",
+    "secrets_in",
+    "together",
     "unwrap",
 ]

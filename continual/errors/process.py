@@ -9,12 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from continual.errors import ContinualError, Interrupted, describe, unwrap
+from continual.errors.secrets import redacted
+from continual.errors.sentences import describe, unwrap
+from continual.errors.types import ConfigurationError, ContinualError, Interrupted
 
 
 def print_error(error: BaseException) -> None:
     """Print an error as one sentence on stderr."""
-    print(f"error: {error}", file=sys.stderr)
+    text = error.short() if isinstance(error, ConfigurationError) else str(error)
+    print(redacted(f"error: {text}"), file=sys.stderr)
 
 
 def exit_code_of(action: Callable[[], None], report: Callable[[BaseException], None] = print_error) -> int:
@@ -36,7 +39,7 @@ def exit_code_of(action: Callable[[], None], report: Callable[[BaseException], N
     except Exception as error:
         # None is expected here; whoever meets one gets a sentence, and whoever mends it the traceback.
         with tempfile.NamedTemporaryFile("w", prefix="continual-", suffix=".txt", delete=False) as file:
-            traceback.print_exc(file=file)
+            file.write(redacted(traceback.format_exc()))
         report(ContinualError(f"{describe(error)}; the traceback is in {file.name}"))
         return ContinualError.exit_code
     except KeyboardInterrupt:

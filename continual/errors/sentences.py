@@ -1,11 +1,11 @@
 """Any exception as one sentence for the user."""
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from continual.errors.foreign import causes, ours_in_text, own_line
-from continual.errors.types import ConfigurationError, ContinualError
+from continual.errors.types import LONGEST, ConfigurationError, ContinualError
 
 
 def unwrap(error: BaseException) -> BaseException:
@@ -40,6 +40,28 @@ def one_line(error: BaseException, longest: int = 160) -> str:
     """Return an exception's text on one line of at most `longest` characters, or its type if it has no text."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def together(errors: Sequence[ConfigurationError]) -> ConfigurationError:
+    """Return the first of some errors, which names the others: all mistakes of a file are told at once.
+
+    As many are named as a sentence of moderate length holds; the rest is counted.
+    """
+    distinct = {(error.key, error.problem): error for error in reversed(errors)}
+    first, *others = reversed(distinct.values())
+    if not others:
+        return first
+    more, left = f"and {len(others)} more error{'s' * (len(others) > 1)}", LONGEST - len(str(first)) - 30
+    named: list[str] = []
+    for other in others:
+        for text in (f"{other.key}: {other.problem}", other.key):
+            if len(text) + 2 <= left:
+                named.append(text)
+                left -= len(text) + 2
+                break
+    told = f"({more}: {', '.join(named)})" if named else f"({more})"
+    fix = f"{first.fix} {told}" if first.fix else told
+    return ConfigurationError(first.key, first.problem, fix, first.file)
 
 
 @contextmanager

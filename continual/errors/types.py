@@ -1,5 +1,9 @@
 """The exceptions that a user meets. Each carries one sentence with the place and the fix, and sets the exit code."""
 
+LONGEST = 300
+"""Characters of a sentence about a configuration; a value in it may have any length."""
+CUT = " ... "
+
 
 class ContinualError(Exception):
     """The run failed (exit code 1)."""
@@ -24,6 +28,17 @@ class ConfigurationError(ContinualError):
         place = ": ".join(part for part in (self.file, self.key) if part)
         sentence = f"{place}: {self.problem}" if place else self.problem
         return f"{sentence}; {self.fix}" if self.fix else sentence
+
+    def short(self) -> str:
+        """Return the sentence in at most LONGEST characters: what is longest of it is cut in its middle."""
+        parts = [self.file, self.key, self.problem, self.fix]
+        while (over := len(str(ConfigurationError(parts[1], parts[2], parts[3], parts[0]))) - LONGEST) > 0:
+            place = max(range(len(parts)), key=lambda number: len(parts[number]))
+            kept = max(20, len(parts[place]) - over - len(CUT))
+            if kept + len(CUT) >= len(parts[place]):
+                break
+            parts[place] = parts[place][: kept - kept // 3] + CUT + parts[place][len(parts[place]) - kept // 3 :]
+        return str(ConfigurationError(parts[1], parts[2], parts[3], parts[0]))
 
     def within(self, prefix: str) -> "ConfigurationError":
         """Return the same error with its key below `prefix`, e.g. `stages.0.data` before `path`."""

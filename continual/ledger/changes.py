@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from continual.config.load import Loaded, differences
-from continual.errors import ConfigurationError
+from continual.errors import ConfigurationError, fingerprinted
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import FORMAT, read_ledger
 
@@ -18,10 +18,16 @@ def refuse_changes(folder: Path, loaded: Loaded) -> None:
     begun = read_ledger(folder).events
     if begun and begun[0].get("format") != FORMAT:
         problem = f"the run `{loaded.sequence.name}` in {folder} was begun by another version of continual"
-    elif files.identity.is_file() and (changed := differences(json.loads(files.identity.read_text()), loaded.identity)):
+    elif files.identity.is_file() and (changed := _changed(files, loaded)):
         values = ", ".join(changed)
         problem = f"the run `{loaded.sequence.name}` in {folder} was begun with other values of {values}"
     else:
         return
     fix = "choose a new `name`, or give --fresh to begin it again"
     raise ConfigurationError("name", problem, fix, loaded.file)
+
+
+def _changed(files: RunFolder, loaded: Loaded) -> list[str]:
+    """Return the keys whose values differ from those that the run was begun with."""
+    begun = fingerprinted(json.loads(files.identity.read_text()))  # which earlier versions wrote as they were
+    return differences(begun, loaded.identity)

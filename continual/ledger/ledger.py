@@ -9,6 +9,7 @@ import uuid
 from pathlib import Path
 from typing import Any, Self
 
+from continual.errors import redacted
 from continual.ledger.folder import RunFolder
 from continual.ledger.lines import Tail, read_lines, write_line
 from continual.store import FileLock
@@ -41,7 +42,7 @@ class Events:
 
     def add(self, event: str, **facts: Any) -> dict[str, Any]:
         """Append one event, durably."""
-        line = {"event": event, "time": round(time.time(), 3), **facts}
+        line = {"event": event, "time": round(time.time(), 3), **redacted(facts, known=False)}
         with self.path.open("a", encoding="utf-8") as file:
             write_line(file, line, durable=True)
         self.events.append(line)

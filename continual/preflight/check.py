@@ -1,7 +1,10 @@
 """All checks that can be made before anything starts. What is wrong in the file is answered in a second or two."""
 
+from collections.abc import Callable
+from functools import partial
+
 from continual.config.load import Loaded
-from continual.errors import naming_file
+from continual.errors import ConfigurationError, naming_file, together
 from continual.ledger.progress import read_progress
 from continual.preflight.check_data import check_source
 from continual.preflight.check_evaluation import check_evaluation, check_metrics
@@ -10,6 +13,7 @@ from continual.preflight.check_model import check_loading, check_model
 from continual.preflight.check_tokenizer import check_tokenizer
 from continual.preflight.check_training import check_storage, check_training
 from continual.preflight.resources import check_resources, detect_machine
+from continual.preflight.tokenizer_facts import TokenizerFacts
 
 
 def check(loaded: Loaded, fresh: bool = False) -> list[str]:
@@ -34,21 +38,40 @@ def check(loaded: Loaded, fresh: bool = False) -> list[str]:
 
 
 def check_quickly(loaded: Loaded) -> list[str]:
-    """Check what can be checked without torch and transformers, and return notes. Raises as `check` does.
+    """Check what can be checked without torch and transformers, and return notes.
+
+    Raises ConfigurationError for the first mistake, which names the others: what one step finds hides no other's.
 
     Opens files and calls the user's functions for rows and tokenizers.
     """
     sequence = loaded.sequence
-    with naming_file(loaded.file):
-        check_storage(sequence.storage)
-        notes = loaded.notes + check_training(sequence)
-        machine = detect_machine()
-        check_resources(sequence, machine.cpus, machine.gpus)
-        tokenizer, model_notes = check_model(sequence)
-        notes += model_notes
+    notes = list(loaded.notes)
+    errors: list[ConfigurationError] = []
+
+    def attempt(step: Callable[[], list[str] | None]) -> None:
+        try:
+            notes.extend(note for note in step() or [] if note not in notes)
+        except ConfigurationError as error:
+            errors.append(error)
+
+    tokenizer: TokenizerFacts | None = None
+
+    def model() -> list[str]:
+        nonlocal tokenizer
+        tokenizer, found = check_model(sequence)
         check_start_tokens(sequence, tokenizer)
-        for number, stage in enumerate(sequence.stages):
-            chat = tokenizer.chat_template if tokenizer else None
-            notes += [note for note in check_source(f"stages.{number}.data", stage.data, chat) if note not in notes]
-        notes += check_methods(sequence, tokenizer)
-        return notes + check_evaluation(sequence, tokenizer)
+        return found
+
+    machine = detect_machine()
+    attempt(lambda: check_storage(sequence.storage))
+    attempt(lambda: check_training(sequence))
+    attempt(lambda: check_resources(sequence, machine.cpus, machine.gpus))
+    attempt(model)
+    chat = tokenizer.chat_template if tokenizer else None
+    for number, stage in enumerate(sequence.stages):
+        attempt(partial(check_source, f"stages.{number}.data", stage.data, chat))
+    attempt(lambda: check_methods(sequence, tokenizer))
+    attempt(lambda: check_evaluation(sequence, tokenizer))
+    if errors:
+        raise together(errors).in_file(loaded.file)
+    return notes

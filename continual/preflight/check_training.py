@@ -8,7 +8,7 @@ from pathlib import Path
 
 from continual.config.paths import is_uri
 from continual.config.schema import Sequence, Track, Train
-from continual.errors import ConfigurationError, nearest
+from continual.errors import ConfigurationError, nearest, secrets_in
 
 LONGEST_PATH = 3000
 """Bytes of the storage's path: file systems take 4,096, and a run has folders and files below it."""
@@ -39,6 +39,9 @@ def check_training(sequence: Sequence) -> list[str]:
     if sequence.generate.engine == "vllm" and (taken := sorted(OURS & set(sequence.generate.engine_arguments))):
         problem = f"`{taken[0]}` is decided by the configuration: {OURS_BY[taken[0]]}"
         raise ConfigurationError(f"generate.engine_arguments.{taken[0]}", problem, "remove it")
+    if secrets_in(sequence.generate.engine_arguments):
+        problem = "it holds a password or token, and vLLM logs the arguments that it is given"
+        raise ConfigurationError("generate.engine_arguments", problem, "export it instead, e.g. HF_TOKEN")
     _check_tracking(sequence.track)
     notes = []
     for stage in sequence.stages:

@@ -8,6 +8,7 @@ from pathlib import Path
 from continual.contract.example import Example
 from continual.contract.source import Source
 from continual.data.packing import best_fit
+from continual.errors import fingerprinted
 from continual.preflight.check_data import FIRST
 from continual.preflight.tokenizer_facts import TokenizerFacts
 from continual.store.revisions import REVISIONS
@@ -27,7 +28,7 @@ def stored_rows(store: Path, source: Source, row_tokens: int) -> int | None:
     manifests = list((store / "rows").glob("*/manifest.json"))
     if not manifests or sum(file.stat().st_size for file in source.files()) > HASH_BYTES:
         return None
-    wanted = json.loads(json.dumps({"source": source.identity(), "row_tokens": row_tokens}))
+    wanted = json.loads(json.dumps({"source": fingerprinted(source.identity()), "row_tokens": row_tokens}))
     stored = [json.loads(path.read_text()) for path in manifests]
     stored = [entry for entry in stored if entry.get("revision", 1) == REVISIONS["rows"]]
     counts = {int(entry["counts"]["rows"]) for entry in stored if wanted.items() <= entry["inputs"].items()}

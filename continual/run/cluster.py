@@ -2,6 +2,8 @@
 
 import os
 import signal
+import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +14,30 @@ from continual.config.paths import in_job
 from continual.errors import ContinualError
 from continual.preflight.resources import local_cpus
 
-LOCAL_SYSTEM = {"idle_worker_killing_time_threshold_ms": 60_000}
+LOCAL_SYSTEM = {"idle_worker_killing_time_threshold_ms": 60_000, "enable_metrics_collection": False}
 """By default Ray ends processes that are idle for a second where there are more of them than CPUs. On a small machine
-every task that reads some steps' rows would then begin with starting a process, which takes longer than the steps."""
+every task that reads some steps' rows would then begin with starting a process, which takes longer than the steps. And
+nobody reads a local cluster's metrics, whose port asks for no token."""
+LOOPBACK = {
+    # Ray's switch for systems whose firewalls ask about every port: the node's address is then 127.0.0.1, and all that
+    # Ray starts binds to the address of the node.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "VLLM_HOST_IP": "127.0.0.1",
+}
+"""Environment of a local run, in which nothing has to be reached from another machine."""
+DEVICES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+"""Variables that name the network device of PyTorch's workers."""
+
+
+def stay_local() -> None:
+    """Let a local cluster listen on the loopback device alone; what the user has set stays. Call it before Ray."""
+    loopback = {"lo", "lo0"} & {name for _, name in socket.if_nameindex()}
+    for name, value in {**LOOPBACK, **{variable: device for variable in DEVICES for device in loopback}}.items():
+        os.environ.setdefault(name, value)
+    if "ray" in sys.modules:  # has read its environment by now
+        from ray._private import ray_constants
+
+        ray_constants.ENABLE_RAY_CLUSTER = os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] not in ("0", "false")
 
 
 @contextmanager
@@ -29,9 +52,11 @@ def connected() -> Iterator[dict[str, float]]:
     # Ray Data hides the user's exceptions in one of its own, which keeps a text alone.
     os.environ.setdefault("RAY_DATA_RAISE_ORIGINAL_MAP_EXCEPTION", "1")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        stay_local()
     import ray
 
-    address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"address": address or "local", "log_to_driver": True}
     if not address:
         options |= {"num_cpus": local_cpus(), "include_dashboard": False, "_system_config": dict(LOCAL_SYSTEM)}

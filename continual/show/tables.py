@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.config.yaml_text import read_yaml
+from continual.errors import redacted
 from continual.forgetting import FIGURES, Matrix, read_matrix, tasks_of
 from continual.ledger.folder import RunFolder, default_tracking_uri
 
@@ -29,7 +30,7 @@ def closing(summary: dict[str, Any], folder: Path, color: bool = False) -> str:
     lines += [f"  {'model':<18} {models[-1]}"] if models else []
     lines += ["", "next:"]
     if uri := _tracking_uri(files):
-        lines.append(f"  mlflow ui --backend-store-uri {uri}    compare runs in a browser")
+        lines.append(f"  mlflow ui --backend-store-uri {redacted(uri)}    compare runs in a browser")
     return "\n".join([*lines, f"  less {files.log}    read the output of Ray and vLLM"])
 
 

@@ -11,8 +11,9 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, cast
 
+from continual.errors.secrets import RedactedStream, redacted
 from continual.show.progress import Step
 
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
@@ -32,6 +33,7 @@ class Terminal:
         self._out: TextIO = stream or sys.stdout
         self._log: TextIO | None = None
         self._kept: list[tuple[int, int]] = []
+        self._streams: tuple[TextIO, TextIO] | None = None
         self._lock = threading.RLock()
         self._running: str | None = None
 
@@ -45,12 +47,17 @@ class Terminal:
             for number, _ in self._kept:
                 os.dup2(self._log.fileno(), number)
             self._out = os.fdopen(os.dup(self._kept[0][1]), "w", encoding="utf-8", errors="replace")
+            # What Ray forwards from its processes and what libraries log reaches the file through these.
+            self._streams = sys.stdout, sys.stderr
+            sys.stdout, sys.stderr = (cast(TextIO, RedactedStream(stream)) for stream in self._streams)
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._given is None:
             sys.stdout.flush()
             sys.stderr.flush()
+            if self._streams:
+                sys.stdout, sys.stderr = self._streams
             for number, kept in self._kept:
                 os.dup2(kept, number)
                 os.close(kept)
@@ -74,6 +81,7 @@ class Terminal:
 
     def line(self, text: str) -> None:
         """Print one or more lines; the line of a running step stays below them."""
+        text = redacted(text)
         with self._lock:
             if self._running is not None:
                 self._write("\r\x1b[K")
@@ -91,6 +99,7 @@ class Terminal:
 
     def show(self, text: str, last: bool) -> None:
         """Show the line of a step, over its previous one where possible; `last` ends it."""
+        text = redacted(text)
         with self._lock:
             if self.rewrites:
                 width = self._columns()

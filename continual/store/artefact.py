@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from continual.errors import ContinualError
+from continual.errors import ContinualError, fingerprinted, redacted
 from continual.store.files import digest, hash_file, temporary_name, write_atomic
 from continual.store.lock import FileLock
 from continual.store.revisions import REVISIONS
@@ -223,7 +223,7 @@ class Store:
         """Return the artefact addressed by `inputs` (JSON-able: everything that determines its content)."""
         # The first revision is left out, so that what was stored before there were revisions keeps its address.
         revision = {"revision": number} if (number := REVISIONS.get(kind, 1)) > 1 else {}
-        address = digest({"kind": kind, "format": FORMAT, "inputs": inputs, **revision})
+        address = digest({"kind": kind, "format": FORMAT, "inputs": fingerprinted(inputs), **revision})
         return Artefact(kind, address, str(self.root))
 
     @contextmanager
@@ -258,9 +258,10 @@ class Store:
                 yield None
                 return
             (artefact.path / "failed.txt").unlink(missing_ok=True)
+            inputs = fingerprinted(inputs)
             write_atomic(artefact.path / "inputs.json", json.dumps(inputs, indent=1, sort_keys=True))
             try:
                 yield Writer(artefact, inputs, self.maker)
             except BaseException as error:
-                write_atomic(artefact.path / "failed.txt", f"{type(error).__name__}: {error}")
+                write_atomic(artefact.path / "failed.txt", redacted(f"{type(error).__name__}: {error}"))
                 raise

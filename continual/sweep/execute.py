@@ -3,7 +3,7 @@
 import shutil
 from dataclasses import replace
 
-from continual.errors import ContinualError, as_one_sentence
+from continual.errors import ContinualError, as_one_sentence, redacted
 from continual.run.events import Status
 from continual.run.resume import catch_up, claim, tracking_uri
 from continual.show.terminal import Terminal
@@ -28,7 +28,7 @@ def run_sweep(sweep: Sweep, fresh: bool) -> None:
             for each in sweep.outcomes():
                 if each.state == "done":
                     catch_up(each.trial.loaded, each.summary)
-            print(write_results(sweep.folder, sweep.source, sweep.outcomes())[0])
+            print(redacted(write_results(sweep.folder, sweep.source, sweep.outcomes())[0]))
             return
         with Terminal(sweep.folder / "log.txt") as terminal:
             terminal.line(plan_text(sweep))

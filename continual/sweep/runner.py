@@ -161,7 +161,6 @@ def _config(sweep: Sweep, trial: Trial, cpus: float, run_id: str | None) -> dict
         changes.append(f"track.tags={json.dumps(tags)}")
     request = {
         "sequence": str(trial.loaded.path),
-        "given": sweep.source.overrides,
         "set": changes,
         "folder": str(sweep.source.folder),
     }
@@ -192,7 +191,11 @@ def _tuner(sweep: Sweep, watch: Watch, config: Callable[[Trial], dict[str, Any]]
     context = ray.get_runtime_context()
     environment = {**os.environ, **threads(concurrency), "RAY_ADDRESS": context.gcs_address}
     function = tune.with_parameters(
-        run_trial, environment=environment, cwd=str(Path.cwd()), stop=str(sweep.folder / STOP)
+        run_trial,
+        environment=environment,
+        cwd=str(Path.cwd()),
+        stop=str(sweep.folder / STOP),
+        given=sweep.source.overrides,  # not in the trial's configuration, which Tune writes to its files
     )
     # On this machine, where the paths of the request mean the same; no CPU, because its workers need the CPUs.
     here = next(n["NodeManagerAddress"] for n in ray.nodes() if n["NodeID"] == context.get_node_id())

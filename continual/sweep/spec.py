@@ -12,6 +12,7 @@ from continual.config.overrides import apply_override
 from continual.config.problems import explain
 from continual.config.schema import LONGEST_NAME, NAME, Strict
 from continual.config.yaml_text import read_yaml
+from continual.errors import secrets_in
 
 FIXED = ("name", "seed", "storage", "track")
 """Keys of a sequence that are the same for all trials, or set by the sweep itself."""
@@ -89,7 +90,10 @@ class Ablation(Strict):
     @field_validator("space")
     @classmethod
     def _keys(cls, space: dict[str, Dimension]) -> dict[str, Dimension]:
-        for key in space:
+        for key, dimension in space.items():
+            if secrets_in({key: dimension.model_dump(exclude_none=True)}):
+                problem = f"`{key}`: a swept value holds a password or token, and tables show what is swept"
+                raise ValueError(f"{problem}; export it (HF_TOKEN, MLFLOW_TRACKING_PASSWORD)")
             first = key.split(".", maxsplit=1)[0]
             if first in FIXED:
                 fix = "list the seeds under `seeds`" if first == "seed" else "leave it out"

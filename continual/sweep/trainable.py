@@ -24,7 +24,7 @@ class Ended(Exception):
     """The trial failed or was stopped."""
 
 
-def run_trial(config: dict[str, Any], environment: dict[str, str], cwd: str, stop: str) -> None:
+def run_trial(config: dict[str, Any], environment: dict[str, str], cwd: str, stop: str, given: list[str]) -> None:
     """Run the trial in `config["trial"]` and report after every stage: `stage`, figures and scores by name.
 
     The last stage is reported after the run is closed, so that no decision about it can cut the run's end off. If the
@@ -40,7 +40,7 @@ def run_trial(config: dict[str, Any], environment: dict[str, str], cwd: str, sto
         cwd=cwd, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     try:
-        _send(driver, json.dumps(trial["request"]))
+        _send(driver, json.dumps({**trial["request"], "given": given}))
         last: dict[str, Any] = {}
         for report in _reports(driver, Path(stop)):
             if report.get("stage", trial["stages"]) < trial["stages"]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec
 from urllib.parse import unquote
 
+from continual.errors import redacted
 from continual.show.tracking.names import PARAM_CHARACTERS, TAG_CHARACTERS, clean, shorten
 from continual.show.tracking.registry import register
 from continual.store.lock import FileLock
@@ -58,7 +59,7 @@ def _passing(method: "Method[P]") -> "Method[P]":
         except Exception as error:
             if not _refused(error):
                 raise
-            log.warning("MLflow refuses %s of %s: %s", method.__name__, key, error)
+            log.warning("MLflow refuses %s of %s: %s", method.__name__, key, redacted(str(error)))
 
     return attempt
 

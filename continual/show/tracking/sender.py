@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from continual.errors import fingerprinted
 from continual.forgetting import read_matrix
 from continual.ledger.folder import RunFolder
 from continual.ledger.lines import Tail, read_lines
@@ -44,7 +45,10 @@ class State:
         Without an `experiment` a run stays in the one that it has begun in.
         """
         saved = json.loads(path.read_text()) if path.is_file() else {}
-        new = cls(uri, experiment or saved.get("experiment") or EXPERIMENT, ledger_id)
+        if saved:
+            saved["uri"] = fingerprinted(saved["uri"])
+        # The file holds no password.
+        new = cls(fingerprinted(uri), experiment or saved.get("experiment") or EXPERIMENT, ledger_id)
         same = all(saved.get(name) == getattr(new, name) for name in ("uri", "experiment", "ledger_id"))
         return cls(**saved) if same else new
 

@@ -5,6 +5,7 @@ import threading
 import time
 from pathlib import Path
 
+from continual.errors import redacted
 from continual.show.tracking.sender import Sender
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class Tracker:
             self._condition.notify_all()
         self._thread.join(timeout)
         if waiting := self.waiting:
-            log.warning("%d records for MLflow at %s wait in %s", waiting, self.uri, self.events.parent)
+            log.warning("%d records for MLflow at %s wait in %s", waiting, redacted(self.uri), self.events.parent)
         return waiting
 
     def _work(self) -> None:
@@ -92,12 +93,12 @@ class Tracker:
         except Exception as error:
             # Whatever is wrong with the tracker, training continues: the records wait.
             if not failures:
-                reason = next(iter(str(error).splitlines()), type(error).__name__)
-                log.warning("MLflow at %s does not take records, they wait: %s", self.uri, reason[:300])
+                reason = redacted(next(iter(str(error).splitlines()), type(error).__name__))[:300]
+                log.warning("MLflow at %s does not take records, they wait: %s", redacted(self.uri), reason)
             return False
         finally:
             with self._condition:
                 self._condition.notify_all()
         if failures:
-            log.info("MLflow at %s takes records again", self.uri)
+            log.info("MLflow at %s takes records again", redacted(self.uri))
         return True

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from continual.config.references import call, find_function, load_function, module_file
+from continual.contract.announce import listen
 from continual.errors import ConfigurationError
 
 MODULE = """
@@ -79,6 +80,34 @@ def test_the_file_of_a_module(tmp_path: Path) -> None:
 
 
 def test_a_call_with_other_arguments_lists_the_parameters() -> None:
-    assert call("key", "os.path:basename", {"p": "a/b"}) == "b"
+    Path("own_paths.py").write_text("from os.path import basename\n")
+    assert call("key", "own_paths:basename", {"p": "a/b"}) == "b"
     with pytest.raises(ConfigurationError, match="it takes p"):
-        call("key", "os.path:basename", {"path": "a/b"})
+        call("key", "own_paths:basename", {"path": "a/b"})
+
+
+@pytest.mark.parametrize("reference", ["os:listdir", "builtins:input", "os.path:basename", "sys:exit", "json:dumps"])
+def test_functions_of_python_itself_are_not_called(reference: str) -> None:
+    for use in (load_function, find_function):
+        with pytest.raises(ConfigurationError, match="belongs to Python itself"):
+            use("key", reference)
+
+
+def test_own_code_is_announced_before_it_is_imported_or_called(tmp_path: Path) -> None:
+    said: list[str] = []
+    (tmp_path / "own_loud.py").write_text(
+        f"print('loud', file=open({str(tmp_path / 'ran')!r}, 'w'))\ndef rows(): return 1\n"
+    )
+    ran: list[bool] = []
+
+    def listener(doing: str) -> None:
+        said.append(doing)
+        ran.append((tmp_path / "ran").exists())
+
+    listen(listener)
+    try:
+        assert call("stages.0.data", "own_loud:rows", {}) == 1
+    finally:
+        listen(None)
+    assert said == ["imports own_loud (stages.0.data)", "calls own_loud:rows (stages.0.data)"]
+    assert ran == [False, True]

@@ -108,7 +108,9 @@ def test_what_a_library_would_refuse_later_is_refused_now(project: Path, overrid
 
 
 def test_one_more_error_is_called_so(project: Path) -> None:
-    assert str(refused("train.workers=x", "seed=y")).endswith("(and 1 more error)")
+    assert str(refused("train.workers=x", "seed=y")).endswith(
+        "(and 1 more error: train.workers: 'x' is of the wrong type)"
+    )
 
 
 @given(value=st.integers() | st.floats())

@@ -1,0 +1,83 @@
+"""The tiny run with secrets planted around it, and a record of who listened while it went."""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from tests.conftest import ROOT
+from tests.e2e import command
+
+ENVIRONMENT = {
+    "HF_TOKEN": "hf_" + "PlantedInTheEnvironmentAbcdefghijk",
+    "MLFLOW_TRACKING_PASSWORD": "planted-tracking-password",
+    "OPENAI_API_KEY": "sk-planted-openai-key-0123456789abcdefghij",
+    "AWS_SECRET_ACCESS_KEY": "planted/aws+secret=access",
+}
+WRITTEN = {
+    "track.tags": '{"source": "https://reader:planted-in-a-tag@data.example/x?token=planted-parameter&v=1"}',
+    "track.params": '{"origin": "postgresql://reader:planted%2Din%2Da%2Dparam@host/db"}',
+}
+PLANTED = [
+    *ENVIRONMENT.values(), "planted-in-a-tag", "planted-parameter", "planted%2Din%2Da%2Dparam", "planted-in-a-param",
+]  # fmt: skip
+LISTENED, FOUND = "listened.json", "found.json"
+
+
+def run(storage: Path) -> tuple[int, str]:
+    """Run the tiny sequence to its end; return the exit code and what it wrote to stdout.
+
+    Leaves in the storage which addresses its processes listened at, and where a planted secret was found.
+    """
+    temporary = Path(tempfile.mkdtemp(prefix="r-", dir="/tmp"))  # Ray's sockets need a short path
+    out, err = temporary / "out.txt", temporary / "err.txt"
+    overrides = [f"{key}={value}" for key, value in WRITTEN.items()]
+    with out.open("w") as output, err.open("w") as errors:
+        driver = subprocess.Popen(
+            command.arguments(storage, *overrides), cwd=ROOT, stdout=output, stderr=errors,
+            env=command.environment() | ENVIRONMENT | {"RAY_TMPDIR": str(temporary)},
+        )  # fmt: skip
+        listened: dict[str, set[str]] = {}
+        while driver.poll() is None:
+            for name, address in _listening(driver.pid):
+                listened.setdefault(address, set()).add(name)
+            time.sleep(1.0)
+    found = [*_found(storage), *_found(temporary)]
+    (storage / LISTENED).write_text(json.dumps({address: sorted(names) for address, names in listened.items()}))
+    (storage / FOUND).write_text(json.dumps(found))
+    text, failure = out.read_text(), err.read_text()
+    shutil.rmtree(temporary, ignore_errors=True)
+    return driver.returncode, text if driver.returncode == 0 else text + failure
+
+
+def _listening(pid: int) -> list[tuple[str, str]]:
+    """Return (process, address) of every socket that a process or one of its descendants listens at."""
+    try:
+        processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+    pairs = []
+    for process in processes:
+        try:
+            listening = [c for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+            pairs += [(process.name(), str(connection.laddr.ip)) for connection in listening]
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return pairs
+
+
+def _found(folder: Path) -> list[str]:
+    """Return the files below a folder that hold a planted secret, with the secret."""
+    secrets = [secret.encode() for secret in PLANTED]
+    found = []
+    for path, _, files in os.walk(folder):
+        for file in (Path(path) / name for name in files):
+            if file.is_file() and not file.is_symlink():
+                content = file.read_bytes()
+                found += [f"{file}: {secret.decode()}" for secret in secrets if secret in content]
+    return found

@@ -1,0 +1,36 @@
+"""A real run hides the secrets that it is given, and listens on the loopback device alone."""
+
+import ipaddress
+import json
+import sqlite3
+from pathlib import Path
+
+from tests.e2e import doors
+
+
+def test_planted_secrets_are_found_nowhere(tiny: Path) -> None:
+    """In the storage with all its databases, stdout, stderr, and what Ray wrote of the session."""
+    assert json.loads((tiny / doors.FOUND).read_text()) == []
+
+
+def test_what_was_planted_reached_the_run(tiny: Path) -> None:
+    with sqlite3.connect(tiny / "mlflow.db") as database:
+        values = [row[0] for row in database.execute("select value from tags where key = 'source'")]
+        values += [row[0] for row in database.execute("select value from params where key = 'origin'")]
+    assert "https://***@data.example/x?token=***&v=1" in values
+    assert "postgresql://reader:***@host/db" in values
+    assert "***" in (tiny / "tiny" / "config.yaml").read_text()
+
+
+def test_a_local_run_listens_on_loopback(tiny: Path) -> None:
+    """PyTorch's store of rendezvous is the exception that docs/security.md names: it cannot be bound."""
+    listened = json.loads((tiny / doors.LISTENED).read_text())
+    assert {"gcs_server", "raylet"} <= {name for names in listened.values() for name in names}
+    open_to_others = {
+        address: names
+        for address, names in listened.items()
+        if not ipaddress.ip_address(address.removeprefix("::ffff:")).is_loopback
+    }
+    assert not {"gcs_server", "raylet"} & {name for names in open_to_others.values() for name in names}
+    allowed = ("ray::", "VLLM", "python")
+    assert all(name.startswith(allowed) and "Agent" not in name for names in open_to_others.values() for name in names)
