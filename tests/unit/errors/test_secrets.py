@@ -76,7 +76,7 @@ def test_what_clients_quote_alone_is_found(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_stream_redacts_and_stays_a_stream() -> None:
     below = io.StringIO()
-    print("to http://me:p4ss@host", file=RedactedStream(below))  # type: ignore[arg-type]
+    print("to http://me:p4ss@host", file=RedactedStream(below))
     assert below.getvalue() == "to http://***@host\n"
 
 
