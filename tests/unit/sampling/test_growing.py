@@ -95,6 +95,7 @@ def test_a_set_that_grows_keeps_its_samples_and_equals_one_made_at_once(
     assert manifest["counts"]["samples"] == sum(
         numbers_of(facts).stop - numbers_of(facts).start for facts in samples.shards()
     )
+    assert "first" not in manifest["counts"]
     assert manifest["distinct"] == len({tuple(said(n)) for n in range(manifest["counts"]["samples"])})
 
 
