@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from continual.config.schema import EvaluationTask, Sequence
-from continual.forgetting import Matrix, figures
+from continual.forgetting import FIGURES, Matrix, figures
+
+LEAST_GAIN = 0.5
+"""The part of the largest gain below which a run, or a point of a sweep, has learned little."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,30 @@ class Measured:
         The texts give `--max-forgetting` something to check. Both together would mix units.
         """
         return self.old_tasks or [name for name in self.texts if name not in {*self.earlier, *self.new}]
+
+
+def figure_units(config: Mapping[str, Any], units: Mapping[str, str]) -> dict[str, str]:
+    """Return the unit of every figure of a run with this config.yaml; `units` are those of its tasks and texts.
+
+    A figure is left out if it has nothing to average, or if the units are unknown.
+    """
+    measured = Measured.of_config(config)
+    learned = [*measured.earlier, *measured.new]
+    averaged = {name: measured.old if name == "forgetting_old" else learned for name in FIGURES}
+    found = {name: {units.get(task, "") for task in tasks} for name, tasks in averaged.items()}
+    return {name: next(iter(of)) for name, of in found.items() if len(of) == 1 and of != {""}}
+
+
+def gain_of(config: Mapping[str, Any], matrix: Matrix) -> float | None:
+    """Return by how much the stages raised the scores of their own tasks, each in its stage; None without tasks.
+
+    A model that learned nothing has nothing to forget: without this number, it would have the lowest forgetting.
+    """
+    rows = {row.stage: row.scores for row in matrix}
+    stages = [(task, stage) for stage, tasks in enumerate(Measured.of_config(config).stage_tasks, 1) for task in tasks]
+    if not stages or any(task not in rows.get(row, {}) for task, stage in stages for row in (0, stage)):
+        return None
+    return fmean(rows[stage][task].score - rows[0][task].score for task, stage in stages)
 
 
 def evaluation_tasks(sequence: Sequence) -> list[EvaluationTask]:

@@ -3,7 +3,7 @@
 from continual.preflight.plan import Plan, StagePlan, remaining
 
 COLUMNS = ("rows", "steps", "train_tokens", "replay_tokens", "sample_tokens")
-TITLES = ("rows", "steps", "train tokens", "replay tokens", "to sample")
+TITLES = ("rows", "steps", "tokens", "replay tokens", "to sample")
 
 
 def render(plan: Plan) -> str:

@@ -67,10 +67,11 @@ def note(sequence: Sequence, summary: dict[str, Any] | None = None) -> str:
     text = f"**{sequence.name}**: {tasks}, from `{model}`, mitigation {labels(sequence)}, seed {sequence.seed}"
     if not summary:
         return text
-    units = set(summary["unit"].values())
-    unit = f" {units.pop()}" if len(units) == 1 else ""
+    units = {name: f" {unit}" for name, unit in summary["figure_unit"].items()}
     known = {name: summary[name] for name in FIGURES if summary[name] is not None}
-    return "\n".join([text, "", *(f"- {name.replace('_', ' ')}: {value:.4f}{unit}" for name, value in known.items())])
+    return "\n".join(
+        [text, "", *(f"- {name.replace('_', ' ')}: {value:.4f}{units.get(name, '')}" for name, value in known.items())]
+    )
 
 
 def _user() -> str:

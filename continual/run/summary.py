@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from continual.config.measured import evaluation_tasks, figures_of
+from continual.config.measured import evaluation_tasks, figure_units, figures_of
 from continual.config.schema import Sequence
 from continual.errors import ForgotTooMuch
 from continual.forgetting import matrix_as_json, read_matrix, units_of
@@ -63,6 +63,7 @@ def summarise(
         "reused_stages": [sequence.stages[event["stage"] - 1].name for event in ledger.all("reused")],
         "samples": sorted({name for event in ledger.all("prepared") for name in event["samples"]}),
         "unit": units_of(matrix),
+        "figure_unit": figure_units(sequence.model_dump(include={"stages", "evaluate"}), units_of(matrix)),
         "passes": list({event["stage"]: _passes(event) for event in ledger.all("prepared")}.values()),
         "documents": list({event["key"]: _documents(event) for event in ledger.all("read")}.values()),
         "candidates": [{key: event[key] for key in ("stage", "name", "scores")} for event in ledger.all("candidate")],

@@ -11,7 +11,8 @@ from continual.forgetting import FIGURES, Matrix, read_matrix, tasks_of
 from continual.ledger.folder import RunFolder, default_tracking_uri
 
 TITLES = {name: name.replace("_", " ") for name in FIGURES} | {"forgetting_old": "forgetting, old"}
-TOKENS = {"generated_tokens": "sampled", "reused_tokens": "reused", "trained_tokens": "trained on"}
+TOKENS = {"generated_tokens": "sampled", "reused_tokens": "reused", "trained_tokens": "trained (with loss)"}
+"""Everywhere, `tokens` are all positions of the rows, and `trained tokens` those that have a loss."""
 SURE = 2.0
 """Standard errors of the difference by which a score must have fallen to be marked."""
 FELL = " ↓"
@@ -103,6 +104,12 @@ def figures_lines(summary: dict[str, Any]) -> list[str]:
 
 
 def score_lines(summary: dict[str, Any]) -> list[str]:
-    """Return the figures of a summary, one per line; `-` where there is nothing to average."""
+    """Return the figures of a summary with their units, one per line; `-` where there is nothing to average."""
     errors = summary.get("stderr") or {}
-    return [f"  {title:<18} {_number(summary.get(key), errors.get(key))}" for key, title in TITLES.items()]
+    units = {
+        key: f" {unit}" for key, unit in (summary.get("figure_unit") or {}).items() if summary.get(key) is not None
+    }
+    return [
+        f"  {title:<18} {_number(summary.get(key), errors.get(key))}{units.get(key, '')}"
+        for key, title in TITLES.items()
+    ]

@@ -7,11 +7,12 @@ from typing import Any
 
 import yaml
 
+from continual.config.measured import LEAST_GAIN
 from continual.config.schema import Track
 from continual.show import plots
 from continual.store.files import write_atomic
 from continual.sweep.points import Point, described, label, short_keys
-from continual.sweep.results import FLATTERING, LEAST_GAIN, Outcome, PointResult, best_of, point_results
+from continual.sweep.results import FLATTERING, Outcome, PointResult, best_of, point_results
 from continual.sweep.spec import Ablation, LoadedAblation
 from continual.sweep.trials import NEW, OLD, higher_is_better
 

@@ -63,13 +63,13 @@ class Parts:
         return epoch_steps(stage.epochs or 1.0, rows, sequence.train.batch_rows) if rows else None
 
     def training(self) -> str:
-        """Return the steps and task tokens of all trainings in words; `~` says that some length is an estimate."""
+        """Return the steps and the tasks' tokens of all trainings in words; `~` says that a length is an estimate."""
         known = [(steps, steps * tokens) for steps, tokens in self.trained.values() if steps is not None]
         if len(known) < len(self.trained):
-            return "? steps, ? task tokens"
+            return "? steps, ? tokens"
         about = "~" if any(estimated for _, estimated in self.lengths.values()) else ""
         steps, tokens = (f"{about}{sum(numbers):,}" for numbers in zip(*known, strict=True))
-        return f"{steps} steps, {tokens} task tokens"
+        return f"{steps} steps, {tokens} tokens"
 
 
 def preview_text(source: LoadedAblation, trials: Mapping[str, Trial], states: Mapping[str, str]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any
 
-from continual.config.measured import Measured, figures_of
+from continual.config.measured import LEAST_GAIN, Measured, figures_of, gain_of
 from continual.config.schema import Sequence
 from continual.forgetting import FIGURES, check_units, read_matrix, units_of
 from continual.ledger.ledger import read_events
@@ -19,8 +19,6 @@ from continual.sweep.trials import NEW, OLD, Trial, higher_is_better
 
 FLATTERING = ("forgetting", "forgetting_old", "backward_transfer", "forward_transfer")
 """Figures that are best for a model that learns nothing, and so has nothing to forget."""
-LEAST_GAIN = 0.5
-"""The part of the largest gain below which a point has learned little, and is never the best one."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,14 @@ def outcome(trial: Trial, stopped: Mapping[str, Stopped], failed: Mapping[str, s
     summary = finished(trial.loaded.run_folder, trial.loaded)
     if summary is not None:
         sequence = trial.loaded.sequence
-        return Outcome(trial, "done", "", values_of(sequence, summary), gain_of(sequence, summary), summary)
+        return Outcome(
+            trial,
+            "done",
+            "",
+            values_of(sequence, summary),
+            gain_of(_config(sequence), read_matrix(summary["matrix"])),
+            summary,
+        )
     if trial.name in stopped:
         return Outcome(trial, "stopped", str(stopped[trial.name]))
     if trial.name in failed:
@@ -70,23 +75,15 @@ def outcome(trial: Trial, stopped: Mapping[str, Stopped], failed: Mapping[str, s
     return Outcome(trial, "waiting", f"interrupted in stage {len(done) + 1}" if done else "")
 
 
+def _config(sequence: Sequence) -> dict[str, Any]:
+    return sequence.model_dump(include={"stages", "evaluate"})
+
+
 def values_of(sequence: Sequence, summary: Mapping[str, Any]) -> dict[str, float]:
     """Return the numbers by which a finished trial is compared."""
     final = {task: score.score for task, score in read_matrix(summary["matrix"])[-1].scores.items()}
     values = {**final, **{name: summary[name] for name in FIGURES}, **_old_and_new(sequence, final, summary["unit"])}
     return {name: value for name, value in values.items() if value is not None}
-
-
-def gain_of(sequence: Sequence, summary: Mapping[str, Any]) -> float | None:
-    """Return by how much the stages raised the scores of their own tasks, each in its stage; None without tasks.
-
-    A model that learned nothing has nothing to forget: without this number, it would have the lowest forgetting.
-    """
-    rows = {row.stage: row.scores for row in read_matrix(summary["matrix"])}
-    stages = [(task, stage) for stage, tasks in enumerate(Measured.of(sequence).stage_tasks, 1) for task in tasks]
-    if not stages or any(task not in rows.get(row, {}) for task, stage in stages for row in (0, stage)):
-        return None
-    return fmean(rows[stage][task].score - rows[0][task].score for task, stage in stages)
 
 
 def _old_and_new(sequence: Sequence, final: Mapping[str, float], units: Mapping[str, str]) -> dict[str, float | None]:

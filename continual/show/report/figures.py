@@ -97,8 +97,8 @@ class Figures:
             axes.margins(0.15)
             legend(axes, len(points))
 
-        alt = f"A point per run: the score of the last stage's tasks against that of {kind}; up and right is better."
-        title, height = f"Last stage's tasks against {kind}", 2.7 + extra_height([self.labels[n] for n, _ in points])
+        alt = f"A point per run: all stages' tasks when learned against {kind} at the end; up and right is better."
+        title, height = f"All stages' tasks against {kind}", 2.7 + extra_height([self.labels[n] for n, _ in points])
         return save(self.folder, self.name("old-against-new", kind), title, alt, draw, height)
 
     def streams(self, group: str, unit: str, only: Callable[[str], bool] = lambda name: True) -> list[Plot]:

@@ -1,11 +1,12 @@
 """The content of a run folder as one value: summary, steps, scores inside the stages, samples, configuration."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from continual.config.measured import figure_units, gain_of
 from continual.config.yaml_text import read_yaml
 from continual.errors import ConfigurationError
 from continual.evaluation.service import read_scores
@@ -13,6 +14,7 @@ from continual.forgetting import Scores, StageScores, matrix_as_json, read_matri
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Events, read_ledger
 from continual.ledger.lines import read_lines
+from continual.show.report.answers import Answers, gather_answers
 from continual.store import Artefact
 
 
@@ -57,6 +59,7 @@ class RunData:
     stages: list[StageLog]
     sample_sets: list[SampleSet]
     facts: dict[str, Any]
+    answers: list[Answers] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -66,6 +69,16 @@ class RunData:
     def matrix(self) -> list[StageScores]:
         """The scores after every stage so far."""
         return read_matrix(self.summary["matrix"])
+
+    @cached_property
+    def figure_units(self) -> dict[str, str]:
+        """The units of the figures that have one."""
+        return figure_units(self.config, self.summary.get("unit", {}))
+
+    @cached_property
+    def gain(self) -> float | None:
+        """What the stages' tasks gained, each in its stage; None if that is unknown."""
+        return gain_of(self.config, self.matrix) if self.finished else None
 
     def unit(self, task: str) -> str:
         """Return the unit of a task's score; `score` if it is unknown."""
@@ -99,6 +112,7 @@ def gather(folder: Path) -> RunData:
         stages=_stages(files, ledger, config),
         sample_sets=_sample_sets(folder, ledger, config),
         facts=json.loads(files.versions.read_text()) if files.versions.is_file() else {},
+        answers=gather_answers(ledger, _store(folder, config)),
     )
 
 
@@ -128,10 +142,15 @@ def _stages(files: RunFolder, ledger: Events, config: dict[str, Any]) -> list[St
     return stages
 
 
+def _store(folder: Path, config: dict[str, Any]) -> Path:
+    """Return the store of a run's storage, which may have been moved."""
+    nearby = folder.resolve().parent / "store"
+    return nearby if nearby.is_dir() else Path(config["storage"]) / "store"
+
+
 def _sample_sets(folder: Path, ledger: Events, config: dict[str, Any]) -> list[SampleSet]:
     """Return the complete sample sets of the stages, each once per stage."""
-    nearby = folder.resolve().parent / "store"
-    root = str(nearby if nearby.is_dir() else Path(config["storage"]) / "store")
+    root = str(_store(folder, config))
     models = {event["hash"]: event["path"] for event in ledger.all("start_model")}
     models |= {event["hash"]: event["model"] for event in ledger.all("stage_done")}
     used = dict.fromkeys((event["stage"], name) for event in ledger.all("prepared") for name in event["samples"])

@@ -9,9 +9,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from continual.config.measured import LEAST_GAIN
 from continual.data.tally import LOSSES
 from continual.forgetting.figures import FIGURES
 from continual.show.progress import duration
+from continual.show.report.answers import SHOWN
 from continual.show.report.draw import Plot
 from continual.show.report.gather import RunData
 from continual.show.report.series import differing, shown
@@ -22,7 +24,13 @@ def render(runs: Sequence[RunData], labels: Sequence[str], **content: Any) -> st
     """Return the whole HTML file. `content`: what else the template shows, lists in the order of `labels`."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
                                      lstrip_blocks=True)  # fmt: skip
-    environment.globals |= {"number": number, "derived": derived, "inline": inline, "duration": duration}
+    environment.globals |= {
+        "number": number,
+        "derived": derived,
+        "inline": inline,
+        "duration": duration,
+        "passed": passed,
+    }
     template = environment.from_string((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
     return template.render(
         runs=runs,
@@ -31,7 +39,19 @@ def render(runs: Sequence[RunData], labels: Sequence[str], **content: Any) -> st
         differences=differing([run.config for run in runs]),
         shown=shown,
         figures=FIGURES,
-        token_keys=TOKENS | {"task_tokens": "of these, the tasks' own"},
+        token_keys=TOKENS | {"task_tokens": "of these, of the tasks'"},
+        little=_learned_little(labels, runs),
+        figure_units={name: unit for run in runs for name, unit in run.figure_units.items()},
+        answered=any(run.answers for run in runs),
+        shown_answers=SHOWN,
+        passing=list(
+            dict.fromkeys(
+                (of["stage"], of["name"], stream)
+                for run in runs
+                for of in run.summary.get("passes", ())
+                for stream in of["streams"]
+            )
+        ),
         forgotten=dict.fromkeys(task for run in runs for task, lost in _lost(run).items() if lost is not None),
         documented=[run for run in runs if run.summary.get("documents")],
         document_keys={"read": "read", "documents": "pieces trained", **LOSSES},
@@ -39,6 +59,13 @@ def render(runs: Sequence[RunData], labels: Sequence[str], **content: Any) -> st
         phases=dict.fromkeys(phase for run in runs for phase in run.summary["seconds"]),
         **content,
     )
+
+
+def _learned_little(labels: Sequence[str], runs: Sequence[RunData]) -> list[str]:
+    """Return the runs whose stages' tasks gained less than LEAST_GAIN of what the run that learned most gained."""
+    gains = {label: run.gain for label, run in zip(labels, runs, strict=True) if run.gain is not None}
+    most = max(gains.values(), default=0.0)
+    return [label for label, gain in gains.items() if gain < LEAST_GAIN * most]
 
 
 def _lost(run: RunData) -> dict[str, float | None]:
@@ -57,6 +84,14 @@ def number(run: RunData, *path: str | int, form: str = ".3f") -> Markup:
         return Markup("–")
     key = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
     return _data(run, key, value, format(value, form))
+
+
+def passed(run: RunData, stage: int, stream: str) -> Markup:
+    """Return how often a stage read the rows of a stream; `–` if it did not."""
+    for place, of in enumerate(run.summary.get("passes", ())):
+        if of["stage"] == stage and stream in of["streams"]:
+            return number(run, "passes", place, "streams", stream, "passes", form=".2f")
+    return Markup("–")
 
 
 def derived(run: RunData, key: str, value: float | None, text: str) -> Markup:

@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,10 +14,14 @@ from typing import Any
 import pytest
 
 from continual.cli.report import main
+from continual.config.measured import figure_units
 from continual.ledger.folder import RunFolder
+from continual.ledger.ledger import read_ledger
 from continual.show.report import write_report
+from continual.show.report.answers import _answer, _of_task, gather_answers
 from continual.show.report.figures import Figures
-from continual.show.report.gather import gather, over_steps
+from continual.show.report.gather import RunData, gather, over_steps
+from continual.show.report.page import render
 from continual.show.report.series import differing, names, shown
 from continual.show.report.trade_off import EARLIER, OLD, trade_offs
 from tests.conftest import ROOT
@@ -101,7 +106,7 @@ def test_every_number_is_the_summarys(storage: Path, page: Read) -> None:
     assert set(found) >= wanted
     assert found["/forgetting"][0] == 1.0 - 0.875
     assert found["/trained_tokens"][0] == 24 * 200 + 24 * 300
-    assert "forgetting old –" in page.text
+    assert re.search(r"forgetting old\S* –", page.text)
 
 
 def test_what_the_report_computes_itself_is_right(page: Read) -> None:
@@ -273,10 +278,11 @@ def test_old_against_new(storage: Path, tmp_path: Path) -> None:
     kept, lost = points[EARLIER][:2]
     assert kept is not None
     assert lost is not None
-    assert (kept.new.score, kept.old.score, lost.new.score, lost.old.score) == (0.75, 0.875, 0.9375, 0.125)
-    assert kept.new.stderr == pytest.approx(math.sqrt(0.75 * 0.25 / (N - 1)))
+    assert (kept.new.score, kept.old.score, lost.new.score, lost.old.score) == (0.875, 0.875, 0.96875, 0.125)
+    # New counts every stage's task, right after its own stage: 1 and 0.75, 1 and 0.9375.
+    assert kept.new.stderr == pytest.approx(math.sqrt(0.75 * 0.25 / (N - 1)) / 2)
     page = Read(write_report([storage / name for name in ("kept", "lost", "going")], tmp_path / "three.html"))
-    assert page.numbers["lost", "new"] == (0.9375, "0.938")
+    assert page.numbers["lost", "new"] == (0.96875, "0.969")
     assert page.numbers["lost", "old"] == (0.125, "0.125")
     assert (tmp_path / "three" / "old-against-new-earlier-stages-tasks.png").is_file()
     for run in ("kept", "lost"):
@@ -297,6 +303,79 @@ def test_old_abilities_are_a_mean_of_one_unit(storage: Path) -> None:
     assert point.old.stderr == pytest.approx(0.25)
     run.summary["unit"]["y"] = "nats"
     assert OLD not in trade_offs([run])
+
+
+def test_answers_of_the_last_model_are_shown_right_and_wrong(storage: Path, tmp_path: Path) -> None:
+    """A score of 0.125 can be looked into: what was asked, expected and given, from the records of its evaluation."""
+    ledger = read_ledger(storage / "lost")
+    scored = ledger.all("scored")[-1]
+
+    def record(task: str, number: int, right: bool) -> dict[str, Any]:
+        given = f"good {number}" if right else HOSTILE
+        return {"task": task, "prompt": f"asked {number}", "target": f"good {number}", "filter": "none",
+                "filtered_resps": [given], "exact_match": float(right)}  # fmt: skip
+
+    records = [record("reversal", number, number < 8) for number in range(64)]
+    records += [{"task": "book", "document": d, "nats_per_token": float(d), "tokens": 3} for d in range(9)]
+    for name, model in (("00", "other"), ("11", scored["model"])):
+        folder = tmp_path / "store" / "scores" / name
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text(json.dumps({"inputs": {"model": model}}))
+        (folder / "scores.json").write_text(json.dumps({"scores": scored["scores"]}))
+        (folder / "scores.samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in records))
+    [found] = gather_answers(ledger, tmp_path / "store")
+    assert (found.task, found.after, found.counts) == ("reversal", "2 sort", {"right": 8, "wrong": 56})
+    assert found.file == "store/scores/11/scores.samples.jsonl"
+    assert [(each.right, each.given) for each in found.answers] == [(False, HOSTILE)] * 5 + [
+        (True, f"good {number}") for number in range(5)
+    ]
+    text = _of_task("book", {"metric": "nll"}, records[64:], "2 sort", "file")
+    assert [line.document for line in text.worst] == [8, 7, 6, 5, 4]
+
+    run = replace(gather(storage / "lost"), answers=[found, text])
+    page = tmp_path / "page.html"
+    page.write_text(render_page(run))
+    read = Read(page)
+    assert "reversal after 2 sort: 8 right, 56 wrong" in read.text
+    assert "wrong asked 8 good 8 " in read.text
+    assert "book after 2 sort: 9 documents" in read.text
+    assert len(read.all("script")) == 1
+
+
+def render_page(run: RunData) -> str:
+    """A page of a run alone, without pictures."""
+    lists = ("matrices", "over_stages", "over_steps", "trade_offs", "losses", "drift", "weights", "samples")
+    empty: dict[str, Any] = {name: [] for name in lists}
+    return render([run], [run.name], points={}, seconds=None, **empty)
+
+
+def test_a_choice_is_told_by_what_the_model_found_likely() -> None:
+    record = {"filtered_resps": [["-3.5", "False"], ["-1.25", "True"]], "doc": {"choices": ["moose", "alligator"]},
+              "acc": 0.0, "prompt": "p" * 700, "target": "moose"}  # fmt: skip
+    answer = _answer(record, "acc")
+    assert answer.given == "choice 1: alligator (log-likelihoods -3.50, -1.25)"
+    assert answer.right is False
+    assert answer.prompt == "… " + "p" * 600
+    assert _answer({"f1": 0.5, "filtered_resps": ["x"]}, "f1").right is None
+
+
+def test_figures_carry_their_units(storage: Path, page: Read) -> None:
+    assert "forgetting, accuracy" in page.text
+    assert "average score, accuracy" in page.text
+    config = gather(storage / "kept").config
+    config["evaluate"]["texts"] = [{"name": "book"}]
+    units = {"reversal": "accuracy", "sort": "accuracy", "book": "nats"}
+    found = figure_units(config, units)
+    assert (found["forgetting"], found["forgetting_old"]) == ("accuracy", "nats")
+    assert figure_units(config, {**units, "sort": "f1"}) == {"forgetting_old": "nats"}
+
+
+def test_a_run_that_learned_little_is_flagged(tmp_path: Path) -> None:
+    make_run(tmp_path, "learned", KEPT)
+    make_run(tmp_path, "idle", [(0.0, 0.0), (0.25, 0.0), (0.25, 0.125)], "mitigation=[]")
+    page = Read(write_report([tmp_path / "learned", tmp_path / "idle"], tmp_path / "both.html"))
+    assert "Learned little: mitigation: none." in page.text
+    assert "Learned little" not in Read(write_report([tmp_path / "learned"])).text
 
 
 # Drawing ----------------------------------------------------------------------------------------------------------

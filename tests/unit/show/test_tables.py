@@ -47,7 +47,7 @@ def test_the_figures() -> None:
     assert lines["forgetting, old"] == "-"
     assert lines["average score"] == "0.980"
     assert lines["backward transfer"] == "-0.020"
-    assert lines["tokens"] == "12,345 sampled, 0 reused, 99 trained on"
+    assert lines["tokens"] == "12,345 sampled, 0 reused, 99 trained (with loss)"
     assert lines["time"] == "train 12 s"
 
 

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from continual.config.measured import gain_of
 from continual.errors import ConfigurationError
+from continual.forgetting import read_matrix
 from continual.sweep.outputs import report, table
 from continual.sweep.results import (
     Outcome,
-    gain_of,
     judged_values,
     mean_error,
     mean_score,
@@ -140,10 +141,12 @@ def test_forgetting_never_chooses_a_point_that_another_beats_in_both_scores(proj
 
 
 def test_nats_below_zero_have_a_gain(project: Path) -> None:
-    sequence = base_sequence(project)
+    config = base_sequence(project).model_dump(include={"stages", "evaluate"})
     final, start, first = {"a": -2.5, "b": -1.0}, {"a": -4.0, "b": -5.0}, {"a": -1.0, "b": -4.5}
-    assert gain_of(sequence, summary(final, [start, first])) == pytest.approx(((-1.0 + 4.0) + (-1.0 + 5.0)) / 2)
-    assert gain_of(sequence, summary(final)) is None
+    assert gain_of(config, read_matrix(summary(final, [start, first])["matrix"])) == pytest.approx(
+        ((-1.0 + 4.0) + (-1.0 + 5.0)) / 2
+    )
+    assert gain_of(config, read_matrix(summary(final)["matrix"])) is None
 
 
 def test_the_stages_of_an_unfinished_trial_are_read_from_its_ledger(project: Path) -> None:
