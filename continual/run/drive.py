@@ -37,8 +37,18 @@ def tracked(loaded: Loaded, folder: RunFolder, ledger: Ledger, terminal: Termina
         raise
     finally:
         ledger.add("ended", **ended(status, ledger.open_stages(), folder))
-        if waiting := tracker.close(FLUSH_SECONDS):
+        if waiting := _flush(tracker, terminal):
             terminal.line(f"  {waiting} records wait for the tracker {tracking_uri(loaded)}; the next run sends them")
+
+
+def _flush(tracker: Tracker, terminal: Terminal) -> int:
+    """Send what waits for the tracker; return how many records still wait."""
+    if not tracker.enabled:
+        return 0
+    with terminal.step("tracker", "sending the last records") as step:
+        waiting = tracker.close(FLUSH_SECONDS)
+        step.note("all records are sent" if not waiting else f"{waiting} records not sent")
+    return waiting
 
 
 def add_report(run: Run) -> None:
@@ -47,7 +57,7 @@ def add_report(run: Run) -> None:
         from continual.show.report import write_report
         from continual.show.report.samples import make_in_cluster
 
-        with run.terminal.step("report") as step:
+        with run.terminal.step("report", "scoring samples and drawing") as step:
             make = partial(make_in_cluster, run.sequence.generate.gpus_per_replica)
             step.note(str(write_report([run.folder.path], make=make)))
     except Exception as error:

@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -202,17 +202,22 @@ def _refuse_other_inputs(run: Run, stage: int, files: StageFolder, inputs: dict[
         )
 
 
-def _trained_once(run: Run, stage: int, job: TrainJob, scorer: Scorer) -> AbstractContextManager[None]:
+@contextmanager
+def _trained_once(run: Run, stage: int, job: TrainJob, scorer: Scorer) -> Iterator[None]:
     title = f"stage {stage} {run.sequence.stages[stage - 1].name}: train"
+    waits = ExitStack()
 
     def waiting(owner: str) -> None:
-        run.terminal.line(f"{title}: another run trains the same stage; waiting for it ({owner})")
+        waits.enter_context(run.terminal.step(title, f"another run trains the same stage; waiting for it ({owner})"))
 
     def taken(maker: str) -> None:
+        waits.close()
         run.ledger.add("reused", stage=stage, maker=maker)
         run.terminal.line(f"{title}: taken over from a run that trained the same stage ({maker})")
 
-    return trained_once(run.store, job, scorer, waiting, taken)
+    with waits, trained_once(run.store, job, scorer, waiting, taken):
+        waits.close()
+        yield
 
 
 def _train(run: Run, job: Any, stage: int, inside: InsideStage) -> None:

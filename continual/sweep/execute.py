@@ -59,7 +59,9 @@ def _run(sweep: Sweep, terminal: Terminal) -> None:
     sweep.state.close(False)
     status: Status = "FAILED"
     try:
-        run_id = parent.begin()
+        with terminal.step("tracker", "waiting for its answer") as step:
+            run_id = parent.begin()
+            step.note("the trials are below the sweep's run" if run_id else "no answer, or off")
         try:
             if not sweep.finished():
                 from continual.sweep.runner import run_trials

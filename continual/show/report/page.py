@@ -29,7 +29,6 @@ def render(runs: Sequence[RunData], labels: Sequence[str], **content: Any) -> st
         "derived": derived,
         "inline": inline,
         "duration": duration,
-        "passed": passed,
     }
     template = environment.from_string((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
     return template.render(
@@ -44,14 +43,6 @@ def render(runs: Sequence[RunData], labels: Sequence[str], **content: Any) -> st
         figure_units={name: unit for run in runs for name, unit in run.figure_units.items()},
         answered=any(run.answers for run in runs),
         shown_answers=SHOWN,
-        passing=list(
-            dict.fromkeys(
-                (of["stage"], of["name"], stream)
-                for run in runs
-                for of in run.summary.get("passes", ())
-                for stream in of["streams"]
-            )
-        ),
         forgotten=dict.fromkeys(task for run in runs for task, lost in _lost(run).items() if lost is not None),
         documented=[run for run in runs if run.summary.get("documents")],
         document_keys={"read": "read", "documents": "pieces trained", **LOSSES},
@@ -84,14 +75,6 @@ def number(run: RunData, *path: str | int, form: str = ".3f") -> Markup:
         return Markup("–")
     key = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
     return _data(run, key, value, format(value, form))
-
-
-def passed(run: RunData, stage: int, stream: str) -> Markup:
-    """Return how often a stage read the rows of a stream; `–` if it did not."""
-    for place, of in enumerate(run.summary.get("passes", ())):
-        if of["stage"] == stage and stream in of["streams"]:
-            return number(run, "passes", place, "streams", stream, "passes", form=".2f")
-    return Markup("–")
 
 
 def derived(run: RunData, key: str, value: float | None, text: str) -> Markup:

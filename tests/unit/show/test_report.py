@@ -400,7 +400,7 @@ class Lines:
     def line(self, text: str) -> None:
         self.lines.append(text)
 
-    def step(self, title: str) -> Any:
+    def step(self, title: str, waits_for: str = "") -> Any:
         from contextlib import nullcontext
 
         return nullcontext(SimpleNamespace(note=self.lines.append))
