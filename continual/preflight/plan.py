@@ -60,6 +60,7 @@ class Plan:
     stages: list[StagePlan]
     warnings: list[str]
     driver: str = ""
+    batch_rows: int = 1
 
 
 def make_plan(loaded: Loaded, held: bool = False) -> Plan:
@@ -76,7 +77,16 @@ def make_plan(loaded: Loaded, held: bool = False) -> Plan:
     driver = "" if held else owner_of(RunFolder(folder).lock) or ""
     status = "done" if progress.finished else "begun" if progress.begun else "new"
     status = "running" if driver else "changed" if _is_changed(loaded) else status
-    return Plan(sequence.name, loaded.file, status, _facts(sequence, folder), stages, warnings, driver)
+    return Plan(
+        sequence.name,
+        loaded.file,
+        status,
+        _facts(sequence, folder),
+        stages,
+        warnings,
+        driver,
+        sequence.train.batch_rows,
+    )
 
 
 def _is_changed(loaded: Loaded) -> bool:

@@ -18,12 +18,22 @@ def render(plan: Plan) -> str:
     lines = [f"{plan.name} ({plan.file}): {status[plan.status]}"]
     lines += [f"  {name:<11} {value}" for name, value in plan.facts.items()]
     lines += ["", *_table([*plan.stages, remaining(plan)])]
+    lines += [line for stage in plan.stages if (line := _repeats(stage, plan.batch_rows))]
     if any(stage.estimated for stage in plan.stages):
         lines.append("  ~ estimated from a sample of the documents")
     if any(label.startswith("(") for stage in plan.stages for label in stage.mitigations):
         lines.append("  (in brackets: does nothing in that stage)")
     lines += [f"warning: {warning}" for warning in plan.warnings]
     return "\n".join(lines)
+
+
+def _repeats(stage: StagePlan, batch_rows: int) -> str:
+    """Return how often a stage reads its rows, "" if none of them twice."""
+    if not stage.rows or not stage.steps or stage.steps * batch_rows <= stage.rows:
+        return ""
+    about = "~" if "rows" in stage.estimated else ""
+    wanted = stage.steps * batch_rows
+    return f"  {stage.name}: {about}{stage.rows:,} rows, {wanted:,} wanted: each {about}{wanted / stage.rows:.3g} times"
 
 
 def _table(stages: list[StagePlan]) -> list[str]:
