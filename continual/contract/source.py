@@ -205,6 +205,10 @@ class Source(Strict):
     def identity(self) -> dict[str, Any]:
         """Return what decides the documents and their format, JSON-able: files by content, functions by their code."""
 
+    def watched(self) -> list[Path]:
+        """Return the files that alone decide the documents; none if something else may decide them, too."""
+        return []
+
 
 SourceItem = Annotated[SerializeAsAny[Source], BeforeValidator(SOURCES.build)]
 """The type of an option that holds a data source of any registered kind."""

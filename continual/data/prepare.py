@@ -33,12 +33,7 @@ def prepare_rows(
     Raises:
         ConfigurationError: The source or a document of it cannot be used, or no document is left.
     """
-    inputs = {
-        "source": source.identity(),
-        "tokenizer": tokenizer_hash(model),
-        "row_tokens": row_tokens,
-        "window": WINDOW,
-    }
+    inputs = rows_inputs(source, model, row_tokens)
     artefact = store.artefact("rows", inputs)
     with store.write(artefact, inputs) as writer:
         if writer is not None:
@@ -48,6 +43,16 @@ def prepare_rows(
                     progress(facts["read"])
             writer.finish(**facts, source=source.model_dump())
     return artefact
+
+
+def rows_inputs(source: Source, model: str, row_tokens: int) -> dict[str, Any]:
+    """Return what decides the rows of a source under the tokenizer of the model folder `model`."""
+    return {
+        "source": source.identity(),
+        "tokenizer": tokenizer_hash(model),
+        "row_tokens": row_tokens,
+        "window": WINDOW,
+    }
 
 
 def write_rows(writer: Writer, source: Source, model: str, row_tokens: int) -> Iterator[dict[str, Any]]:

@@ -53,6 +53,7 @@ class RunFolder:
 
     def __init__(self, path: Path):
         self.path = path
+        self.storage = path.parent
         self.ledger = path / "ledger.jsonl"
         self.lock = path / "lock"
         self.identity = path / "identity.json"

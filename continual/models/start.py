@@ -19,8 +19,13 @@ HASHES = ".hashes.json"
 
 
 def cached_hash(store: Store, folder: Path) -> str:
-    """Return `model_hash(folder)`, remembered in the store as long as none of its files changes in size or time."""
-    state = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in model_files(folder)]
+    """Return `model_hash(folder)`, remembered in the store as long as none of its files is written.
+
+    A copy that keeps size and time of modification (`rsync -t`, `cp -p`) is told by the time of change, which nobody
+    can set.
+    """
+    stats = [(path, path.stat()) for path in model_files(folder)]
+    state = [[str(path), s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for path, s in stats]
     path = store.root / HASHES
     known: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     entry = known.get(str(folder))

@@ -3,6 +3,7 @@
 import getpass
 import json
 import os
+from pathlib import Path
 from typing import Any, Literal
 
 from continual.config.measured import figures_of
@@ -11,6 +12,7 @@ from continual.config.yaml_text import read_yaml
 from continual.contract.models import ModelRef
 from continual.forgetting import FIGURES, Matrix, read_matrix
 from continual.ledger.folder import RunFolder
+from continual.ledger.places import stored
 from continual.preflight.stages import acting
 from continual.show.heat_map import ScoreMatrix, matrix_figure
 from continual.show.tracking import flatten, run_tags, sequence_metrics
@@ -87,11 +89,11 @@ def stage_tags(sequence: Sequence, stage: int) -> dict[str, str]:
     return tags | {"stage": str(stage), "stage_name": sequence.stages[stage - 1].name}
 
 
-def streams(rows: dict[str, Artefact]) -> dict[str, Any]:
+def streams(rows: dict[str, Artefact], storage: Path) -> dict[str, Any]:
     """Return the content of the streams that are complete, by name."""
     manifests = {name: (artefact, artefact.manifest()) for name, artefact in rows.items() if artefact.complete}
     return {
-        name: {"content": manifest["content"], "path": str(artefact.path), "counts": manifest["counts"]}
+        name: {"content": manifest["content"], "path": stored(artefact.path, storage), "counts": manifest["counts"]}
         for name, (artefact, manifest) in manifests.items()
     }
 

@@ -17,10 +17,13 @@ def execute(
     """
     folder = loaded.run_folder
     if not fresh and (summary := finished(folder, loaded)) is not None:
+        from continual.run.found import changes
         from continual.show.tables import closing
         from continual.show.terminal import colors
 
         catch_up(loaded, summary)
+        for change in changes(loaded):
+            print(f"note: {change}")
         print(closing(summary, folder, colors(sys.stdout)))
         return summary
     with claim(folder, loaded, fresh) as ledger:

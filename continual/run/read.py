@@ -3,16 +3,61 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any, NamedTuple
 
 from continual.config.schema import Sequence
 from continual.contract.source import Source
-from continual.data.prepare import prepare_rows
+from continual.data.prepare import prepare_rows, rows_inputs
 from continual.data.tally import COUNTED, losses, skipped
 from continual.errors import ConfigurationError
-from continual.ledger.ledger import Ledger
+from continual.ledger.ledger import Events, Ledger
 from continual.preflight.stages import acting
 from continual.show.terminal import Terminal
-from continual.store import Artefact, Store
+from continual.store import Artefact, Store, digest
+
+
+class Named(NamedTuple):
+    """A data source of a sequence: its key in the configuration, its stage (0 for texts), what it is for."""
+
+    key: str
+    stage: int
+    title: str
+    source: Source
+
+
+def sources(sequence: Sequence) -> Iterator[Named]:
+    """Yield the data sources of a sequence: texts, the stages' own, and what mitigations read."""
+    for number, text in enumerate(sequence.evaluate.texts):
+        yield Named(f"evaluate.texts.{number}.data", 0, f"text {text.name}", text.data)
+    for stage, declared in enumerate(sequence.stages, 1):
+        yield Named(f"stages.{stage - 1}.data", stage, "task", declared.data)
+        for key, mitigation in acting(sequence, stage):
+            for name, source in mitigation.data_sources().items():
+                yield Named(f"{key}.{name}", stage, mitigation.label, source)
+
+
+def file_state(source: Source) -> str | None:
+    """Return what changes whenever a file of the source is written; None if more than files decides its documents."""
+    stats = [(path, path.stat()) for path in source.watched()]
+    times = [[str(path), s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for path, s in stats]
+    return digest(times) if times else None
+
+
+def changed_sources(sequence: Sequence, ledger: Events, store: Store, tokenizer: str) -> list[Named]:
+    """Return the sources that would give other rows now than the run has read."""
+    return [
+        named
+        for named in sources(sequence)
+        if (read := ledger.find("read", key=named.key)) and not _same(named.source, read, sequence, store, tokenizer)
+    ]
+
+
+def _same(source: Source, read: dict[str, Any], sequence: Sequence, store: Store, tokenizer: str) -> bool:
+    state = file_state(source)
+    if state is not None and state == read.get("state"):
+        return True
+    inputs = rows_inputs(source, tokenizer, sequence.train.row_tokens)
+    return store.artefact("rows", inputs).hash == str(read["rows"])
 
 
 @dataclass
@@ -39,25 +84,28 @@ class Data:
         Raises:
             ConfigurationError: A source or a document of it cannot be used, with its key, file and line.
         """
-        for number, text in enumerate(self.sequence.evaluate.texts):
-            title = f"start: read text {text.name}"
-            rows = self.texts[text.name] = self._rows(f"evaluate.texts.{number}.data", 0, title, text.data)
-            if rows.manifest().get("origins") == 1:
-                self.terminal.line(
-                    f"  the text `{text.name}` is one document: the error of its loss cannot be told; give several"
-                )
-        for stage in self._left():
-            declared = self.sequence.stages[stage - 1]
-            title = f"stage {stage} {declared.name}: read"
-            self.stages[stage] = self._rows(f"stages.{stage - 1}.data", stage, f"{title} task", declared.data)
-            for key, mitigation in acting(self.sequence, stage):
-                for name, source in mitigation.data_sources().items():
-                    self._rows(f"{key}.{name}", stage, f"{title} {mitigation.label}", source)
+        left = set(self._left())
+        for named in sources(self.sequence):
+            if named.stage == 0:
+                name = named.title.removeprefix("text ")
+                rows = self.texts[name] = self._rows(named, f"start: read {named.title}")
+                if rows.manifest().get("origins") == 1:
+                    one = f"the text `{name}` is one document: the error of its loss cannot be told; give several"
+                    self.terminal.line(f"  {one}")
+            elif named.stage in left:
+                name = self.sequence.stages[named.stage - 1].name
+                rows = self._rows(named, f"stage {named.stage} {name}: read {named.title}")
+                if named.key == f"stages.{named.stage - 1}.data":
+                    self.stages[named.stage] = rows
+        for named in changed_sources(self.sequence, self.ledger, self.store, self.tokenizer):
+            if named.stage not in left:
+                self._changed(named)
 
     def _left(self) -> Iterator[int]:
         return (n for n in range(1, len(self.sequence.stages) + 1) if not self.ledger.find("stage_done", stage=n))
 
-    def _rows(self, key: str, stage: int, title: str, source: Source) -> Artefact:
+    def _rows(self, named: Named, title: str) -> Artefact:
+        key, source = named.key, named.source
         with self.terminal.step(title, "starting the readers") as step:
             try:
                 progress = partial(step.update, extra="documents")
@@ -72,7 +120,23 @@ class Data:
             step.note(facts)
         for reason in skipped(manifest):
             self.terminal.line(f"  {reason}")
-        if not self.ledger.find("read", key=key, rows=rows.hash):
+        read, state = self.ledger.find("read", key=key), file_state(source)
+        if read and read["rows"] != rows.hash:
+            self._changed(named)
+        if not read or (read["rows"], read.get("state")) != (rows.hash, state):
             kept = {name: value for name, value in manifest.items() if name in COUNTED}
-            self.ledger.add("read", key=key, stage=stage, source=source.title, rows=rows.hash, **kept)
+            self.ledger.add(
+                "read", key=key, stage=named.stage, source=source.title, rows=rows.hash, state=state, **kept
+            )
         return rows
+
+    def _changed(self, named: Named) -> None:
+        """Say that the run goes on with other rows than it has read; refuse a text: its scores would not compare.
+
+        A stage whose training has begun is refused when it is prepared.
+        """
+        change = "has changed since this run began (files, code or versions)"
+        if named.stage == 0 and self.ledger.find("scored"):
+            fix = "put that back, choose a new `name`, or give --fresh to begin the run again"
+            raise ConfigurationError(named.key, f"what is measured {change}", fix)
+        self.terminal.line(f"  note: `{named.key}` {change}")

@@ -13,6 +13,7 @@ from continual.config.load import Loaded
 from continual.ledger.changes import refuse_changes
 from continual.ledger.folder import RunFolder, default_tracking_uri
 from continual.ledger.ledger import Ledger, read_ledger
+from continual.run.summary import checkpoints
 from continual.show.tracking import SEQUENCE, Tracker
 from continual.store import write_atomic
 
@@ -32,6 +33,9 @@ def finished(folder: Path, loaded: Loaded) -> dict[str, Any] | None:
     if summary.get("status") != "done" or not read_ledger(folder).all("closed"):
         return None
     refuse_changes(folder, loaded)
+    if (models := checkpoints(files, read_ledger(folder))) != summary.get("checkpoints"):  # the storage was moved
+        summary["checkpoints"] = models
+        write_atomic(files.summary, json.dumps(summary, indent=1))
     return summary
 
 

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from continual.config.compare import compared
+from continual.contract.models import ModelRef
 from continual.contract.registry import SCHEDULES
 from continual.contract.stream import Stream
 from continual.evaluation.service import Scorer
 from continual.ledger.folder import StageFolder
 from continual.models import tokenizer_hash
-from continual.store import Store, hash_file, hash_folder
+from continual.models.start import cached_hash
+from continual.store import Store, folder_damage, hash_file, hash_folder
 from continual.store.artefact import versions
 from continual.training.job import TrainJob
 from continual.training.launch import exported
@@ -90,6 +92,16 @@ def trained_once(
         if writer is not None:
             _copy(job.folder, artefact.path)
             writer.finish()
+
+
+def take_model(store: Store, model: ModelRef) -> bool:
+    """Put a trained stage's model from the store into its folder again; return whether the store has it."""
+    for folder in sorted((store.root / KIND).glob("*/model")):
+        if cached_hash(store, folder) == model.hash and folder_damage(folder) is None:
+            Path(model.path).parent.mkdir(parents=True, exist_ok=True)
+            _place(folder, Path(model.path), partial(shutil.copytree, copy_function=_link))
+            return True
+    return False
 
 
 def _copy(source: Path, target: Path) -> None:

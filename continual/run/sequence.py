@@ -18,10 +18,12 @@ from continual.evaluation.service import InsideStage, Scorer
 from continual.forgetting import Scores, read_matrix, scores_as_json
 from continual.ledger.folder import RunFolder, StageFolder
 from continual.ledger.ledger import Ledger
+from continual.ledger.places import placed, stored
 from continual.models import check_start, model_hash, start_model
 from continual.preflight.estimate import epoch_steps
 from continual.preflight.stages import stage_view
 from continual.run.events import stage_numbers, stage_tags, started, streams, version
+from continual.run.found import check_finished, same_start
 from continual.run.read import Data
 from continual.run.reuse import trained_once
 from continual.run.services import StageContext
@@ -89,11 +91,12 @@ def run_sequence(run: Run) -> dict[str, Any]:
     _score(run, scorer, 0, "start", start)
     current = start
     for stage in range(1, len(sequence.stages) + 1):
-        done = ledger.find("stage_done", stage=stage)
-        if done is None:
-            done = _stage(run, scorer, stage, start, current, data.stages[stage])
+        known = ledger.find("stage_done", stage=stage)
+        done = known or _stage(run, scorer, stage, start, current, data.stages[stage])
         rows = Artefact("rows", done["rows"], str(run.store.root))
-        current = ModelRef(done["model"], done["hash"])
+        current = ModelRef(placed(done["model"], run.folder.storage), done["hash"])
+        if known and (note := check_finished(run.store, stage, current)):
+            run.terminal.line(f"note: {note}")
         declared = sequence.stages[stage - 1]
         files = run.folder.stage(stage, declared.name)
         for leftover in (files.checkpoints, files.ray, files.evaluations):
@@ -114,14 +117,14 @@ def _cores() -> int:
 def _start(run: Run) -> ModelRef:
     known = run.ledger.find("start_model")
     if known is not None:
-        return ModelRef(known["path"], known["hash"])
+        return same_start(run.sequence, run.store, ModelRef(placed(known["path"], run.folder.storage), known["hash"]))
     with run.terminal.step("start: model", "loading and checking it") as step:
         start = start_model(run.store, run.sequence.model, run.sequence.seed)
         notes = check_start(run.store, run.sequence.model, start)
         step.note(start.path)
     for note in notes:
         run.terminal.line(f"note: {note}")
-    run.ledger.add("start_model", path=start.path, hash=start.hash)
+    run.ledger.add("start_model", path=stored(start.path, run.folder.storage), hash=start.hash)
     return start
 
 
@@ -150,7 +153,7 @@ def _stage(
     with run.phase("mitigate", stage):
         job = build_job(ctx, files.path, run.threads)
     _refuse_other_inputs(run, stage, files, job.inputs)
-    data = streams({stream.name: stream.rows for stream in job.streams})
+    data = streams({stream.name: stream.rows for stream in job.streams}, run.folder.storage)
     read = passes(job)
     for name, of in read.items():
         run.terminal.line(f"  {passes_in_words(name, of)}")
@@ -176,8 +179,8 @@ def _stage(
             with run.phase("evaluate", stage):
                 run.ledger.add("candidate", **facts, scores=scores_as_json(scorer.score(other.model)))
     return run.ledger.add(
-        "stage_done", stage=stage, name=declared.name, model=chosen.path, hash=chosen.hash, rows=rows.hash, steps=steps,
-        version=version(sequence, stage, chosen.hash, metrics, data),
+        "stage_done", stage=stage, name=declared.name, model=stored(chosen.path, run.folder.storage), hash=chosen.hash,
+        rows=rows.hash, steps=steps, version=version(sequence, stage, chosen.hash, metrics, data),
     )  # fmt: skip
 
 

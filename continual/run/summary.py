@@ -9,8 +9,9 @@ from continual.config.schema import Sequence
 from continual.errors import ForgotTooMuch
 from continual.forgetting import matrix_as_json, read_matrix, units_of
 from continual.ledger.folder import RunFolder
-from continual.ledger.ledger import Ledger
+from continual.ledger.ledger import Events, Ledger
 from continual.ledger.lines import read_lines
+from continual.ledger.places import placed
 from continual.sampling.sets import tokens_by_maker
 from continual.store import Artefact, write_atomic
 
@@ -32,9 +33,15 @@ def token_counts(folder: RunFolder, sequence: Sequence, ledger: Ledger, store: P
     return {"generated_tokens": made, "reused_tokens": found, "trained_tokens": trained, "task_tokens": task}
 
 
+def checkpoints(folder: RunFolder, ledger: Events) -> dict[str, str]:
+    """Return the model folder of every finished stage, by the stage's name, where the storage lies now."""
+    done = {event["stage"]: event for event in ledger.all("stage_done")}
+    return {event["name"]: placed(event["model"], folder.storage) for _, event in sorted(done.items())}
+
+
 def _documents(event: dict[str, Any]) -> dict[str, Any]:
     """Return what a `read` event says of the documents of a source."""
-    return {key: value for key, value in event.items() if key not in ("event", "time", "rows")}
+    return {key: value for key, value in event.items() if key not in ("event", "time", "rows", "state")}
 
 
 def _passes(event: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +66,7 @@ def summarise(
         **token_counts(folder, sequence, ledger, store),
         "seconds": ledger.seconds(),
         "mlflow_run_id": mlflow_run_id,
-        "checkpoints": {sequence.stages[stage - 1].name: event["model"] for stage, event in sorted(done.items())},
+        "checkpoints": checkpoints(folder, ledger),
         "reused_stages": [sequence.stages[event["stage"] - 1].name for event in ledger.all("reused")],
         "samples": sorted({name for event in ledger.all("prepared") for name in event["samples"]}),
         "unit": units_of(matrix),

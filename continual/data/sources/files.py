@@ -77,6 +77,9 @@ class FileSource(Source):
 
         return {**self.model_dump(exclude={"path"}), "content": [hash_file(path) for path in self.files()]}
 
+    def watched(self) -> list[Path]:
+        return self.files()
+
     def selection(self) -> Selection:
         selection = super().selection()
         if self.split is not None and "split" not in selection.wanted:

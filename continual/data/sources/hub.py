@@ -91,6 +91,9 @@ class HubSource(ColumnSource):
             content = hash_files(self.folder, sorted(files_below(self.folder)))
         return {**self.model_dump(exclude={"path", "subset"}), "content": content}
 
+    def watched(self) -> list[Path]:
+        return sorted(files_below(self.folder)) if self.folder is not None else []
+
     @property
     def _is_saved(self) -> bool:
         """Whether the folder was written by `save_to_disk`."""

@@ -14,6 +14,7 @@ from continual.forgetting import Scores, StageScores, matrix_as_json, read_matri
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Events, read_ledger
 from continual.ledger.lines import read_lines
+from continual.ledger.places import placed
 from continual.show.report.answers import Answers, gather_answers
 from continual.store import Artefact
 
@@ -153,6 +154,7 @@ def _sample_sets(folder: Path, ledger: Events, config: dict[str, Any]) -> list[S
     root = str(_store(folder, config))
     models = {event["hash"]: event["path"] for event in ledger.all("start_model")}
     models |= {event["hash"]: event["model"] for event in ledger.all("stage_done")}
+    models = {name: placed(path, folder.resolve().parent) for name, path in models.items()}
     used = dict.fromkeys((event["stage"], name) for event in ledger.all("prepared") for name in event["samples"])
     return [
         SampleSet(stage, config["stages"][stage - 1]["name"], samples, models.get(samples.manifest()["model"]))

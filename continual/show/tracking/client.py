@@ -11,6 +11,7 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec
 from urllib.parse import unquote
 
 from continual.errors import redacted
+from continual.show.tracking.moved import ARTIFACTS, move_artifacts
 from continual.show.tracking.names import PARAM_CHARACTERS, TAG_CHARACTERS, clean, shorten
 from continual.show.tracking.registry import register
 from continual.store.lock import FileLock
@@ -90,6 +91,8 @@ class Client:
         # Processes that create one SQLite database together destroy each other's tables: one does it, the rest wait.
         with FileLock(f"{database}.lock") if database else contextlib.nullcontext():
             client = MlflowClient(self.uri)
+            if database:
+                move_artifacts(database)
             self._experiment_id = _experiment(client, self.experiment, database)
         there = not runs or _run(client, next(iter(runs.values()))) is not None
         self.runs = runs if there else {}
@@ -219,7 +222,7 @@ def _experiment(client: Any, name: str, database: Path | None) -> str:
     from mlflow.exceptions import MlflowException
 
     if (experiment := client.get_experiment_by_name(name)) is None:
-        location = (database.parent / "mlartifacts").as_uri() if database else None
+        location = (database.parent / ARTIFACTS).as_uri() if database else None
         try:
             return client.create_experiment(name, artifact_location=location)
         except MlflowException as error:

@@ -11,6 +11,7 @@ from continual.errors import fingerprinted
 from continual.forgetting import read_matrix
 from continual.ledger.folder import RunFolder
 from continual.ledger.lines import Tail, read_lines
+from continual.ledger.places import placed
 from continual.show.tables import matrix_columns
 from continual.show.tracking.client import METRICS_PER_REQUEST, Client, Numbers
 from continual.show.tracking.names import EXPERIMENT, SEQUENCE, stage_key, stage_metrics
@@ -141,18 +142,21 @@ class Sender:
             if read:
                 self._send_once(key, Numbers(0, time, read))
             for stream, data in event["data"].items():
+                path = placed(data["path"], self.folder.storage)
                 context = "training" if stream == "task" else "replay"
-                self._client.dataset(key, stream, data["content"][:16], data["path"], context, data["counts"])
+                self._client.dataset(key, stream, data["content"][:16], path, context, data["counts"])
                 # The list of runs shows the data of whole sequences: each stage's, by the stage's name.
                 name = event["name"] if stream == "task" else stream
-                self._client.dataset(SEQUENCE, name, data["content"][:16], data["path"], context, data["counts"])
+                self._client.dataset(SEQUENCE, name, data["content"][:16], path, context, data["counts"])
         elif event["event"] == "inside":
             values = {f"score/{task}": value["score"] for task, value in event["scores"].items()}
             self._client.metrics(key, [Numbers(event["step"], time, values)])
         else:
             self._send_steps(key)
             if version := event["version"]:
-                self._client.register(key, version["name"], Path(event["model"]), version["tags"])
+                self._client.register(
+                    key, version["name"], Path(placed(event["model"], self.folder.storage)), version["tags"]
+                )
             self._client.finish(key, "FINISHED", time)
 
     def _end(self, event: dict[str, Any], key: str, time: int) -> None:

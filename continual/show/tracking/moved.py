@@ -1,0 +1,33 @@
+"""A SQLite tracker that was moved or copied with its storage: MLflow keeps absolute places of artifacts."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+ARTIFACTS = "mlartifacts"
+"""The folder beside the SQLite file in which its experiments keep their artifacts."""
+PLACES = (
+    ("experiments", "artifact_location"), ("runs", "artifact_uri"), ("model_versions", "storage_location"),
+    ("logged_models", "artifact_location"),
+)  # fmt: skip
+"""Tables of MLflow 3 and their columns with places."""
+
+
+def move_artifacts(database: Path) -> None:
+    """Make artifacts that lie in `mlartifacts` beside the file be looked for there, wherever they lay before.
+
+    Without it MLflow would make the old folder again and write into it. It has no call that changes a place.
+    """
+    here = (database.parent / ARTIFACTS).as_uri()
+    if not database.is_file() or not (database.parent / ARTIFACTS).is_dir():
+        return
+    with closing(sqlite3.connect(database, timeout=10)) as connection, connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        for table, column in PLACES:
+            if table not in tables:
+                continue
+            places = f"SELECT DISTINCT {column} FROM {table} WHERE {column} LIKE 'file://%/{ARTIFACTS}%'"
+            for (place,) in connection.execute(places).fetchall():
+                root, mark, rest = place.rpartition(f"/{ARTIFACTS}")
+                if f"{root}{mark}" != here and rest[:1] in ("", "/"):
+                    connection.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (here + rest, place))
