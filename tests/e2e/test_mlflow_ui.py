@@ -52,12 +52,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     ):  # fmt: skip
         _, folder = make_run(storage, name, scores, *overrides)
         write_report([folder])
-        tracker = publish(folder, uri, "arms")
+        tracker = publish(folder, uri, None)
         assert tracker.close(60) == 0
         runs[name] = str(tracker.run_id("sequence"))
     from mlflow import MlflowClient
 
-    experiment = MlflowClient(uri).get_experiment_by_name("arms")
+    experiment = MlflowClient(uri).get_experiment_by_name("continual")
     assert experiment is not None
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

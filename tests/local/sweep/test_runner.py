@@ -19,7 +19,7 @@ from tests.e2e.sweeps import result, write
 FIGURES = ("forgetting", "forgetting_old", "backward_transfer", "forward_transfer", "learning_accuracy")
 
 
-def pretend(config: dict[str, Any], environment: dict[str, str], cwd: str, stop: str) -> None:
+def pretend(config: dict[str, Any], environment: dict[str, str], cwd: str, stop: str, given: list[str]) -> None:
     """Write the files that a run would leave, in place of a trial's function; score: minus the squared learning rate.
 
     The trials of seed 1 fail if the storage has a file `broken`.
@@ -30,7 +30,7 @@ def pretend(config: dict[str, Any], environment: dict[str, str], cwd: str, stop:
 
     os.chdir(cwd)
     request = config["trial"]["request"]
-    loaded = load_sequence(request["sequence"], request["given"], request["set"], Path(request["folder"]))
+    loaded = load_sequence(request["sequence"], given, request["set"], Path(request["folder"]))
     if loaded.sequence.seed == 1 and (Path(loaded.sequence.storage) / "broken").exists():
         ray_tune.report({"error": "broken on purpose"})
         raise ValueError
@@ -87,7 +87,7 @@ def test_optuna_resumes_after_failures(tmp_path: Path, here: pytest.MonkeyPatch)
     assert [point["best"] for point in again["points"]] == [rate == min(rates) for rate in rates]
 
 
-def wait(config: dict[str, Any], environment: dict[str, str], cwd: str, stop: str) -> None:
+def wait(config: dict[str, Any], environment: dict[str, str], cwd: str, stop: str, given: list[str]) -> None:
     """Run as long as the sweep, in place of a trial's function; write a file with the trial's name."""
     (Path(stop).parent / config["trial"]["name"]).touch()
     while not Path(stop).exists():
