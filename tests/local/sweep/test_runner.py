@@ -87,6 +87,53 @@ def test_optuna_resumes_after_failures(tmp_path: Path, here: pytest.MonkeyPatch)
     assert [point["best"] for point in again["points"]] == [rate == min(rates) for rate in rates]
 
 
+def staged(config: dict[str, Any], environment: dict[str, str], cwd: str, stop: str, given: list[str]) -> None:
+    """Write and report a score after each of two stages, in place of a trial's function; go on where it was ended."""
+    from ray import tune as ray_tune
+
+    from continual.config.load import load_sequence
+
+    os.chdir(cwd)
+    request = config["trial"]["request"]
+    loaded = load_sequence(request["sequence"], given, request["set"], Path(request["folder"]))
+    score = -loaded.sequence.train.learning_rate - 0.01 * loaded.sequence.seed
+    scores = {task: {"score": score, "unit": "nats"} for task in ("reversing", "sorting")}
+    with Ledger(loaded.run_folder, wait=True) as ledger:
+        ledger.run_id()
+        for stage in (0, 1, 2):
+            if ledger.find("scored", stage=stage) is None:
+                ledger.add("scored", stage=stage, name="", scores=scores)
+                if stage == 1:
+                    ray_tune.report({"stage": 1, "average_score": score})
+        matrix = [{"stage": stage, "name": "", "scores": scores} for stage in (0, 1, 2)]
+        summary = {
+            **dict.fromkeys(FIGURES), "average_score": score, "status": "done", "matrix": matrix,
+            "unit": dict.fromkeys(scores, "nats"), "stages": ["a", "b"], "reused_stages": [], "mlflow_run_id": None,
+        }  # fmt: skip
+        (loaded.run_folder / "summary.json").write_text(json.dumps(summary))
+        ledger.add("closed")
+    ray_tune.report({"stage": 2, "average_score": score})
+
+
+@pytest.mark.slow
+def test_points_are_halved_with_all_their_seeds(
+    tmp_path: Path, here: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    here.setattr("continual.sweep.runner.run_trial", staged)
+    sweep = write(
+        tmp_path, name="halved", space={"train.learning_rate": {"grid": [0.1, 0.5, 0.05]}}, seeds=[0, 1],
+        scheduler="asha", metric="average_score",
+    )  # fmt: skip
+    assert main([str(sweep), f"storage={tmp_path}", "mitigation=[]", "track.enabled=false"]) == 0
+    content = result(tmp_path, "halved")
+    assert [trial["state"] for trial in content["trials"]] == ["done", "done", "stopped", "stopped", "done", "done"]
+    assert [point["n"] for point in content["points"]] == [2, 0, 2]
+    why = "stopped after stage 1: average_score -0.505 (mean over 2 seeds), below -0.105"
+    assert [trial["why"] for trial in content["trials"][2:4]] == [why, why]
+    # The first seed of every point waited for the second.
+    assert capfd.readouterr().out.count("waits until all seeds of its point are as far") == 3
+
+
 def wait(config: dict[str, Any], environment: dict[str, str], cwd: str, stop: str, given: list[str]) -> None:
     """Run as long as the sweep, in place of a trial's function; write a file with the trial's name."""
     (Path(stop).parent / config["trial"]["name"]).touch()
