@@ -55,7 +55,8 @@ class Ewc(Mitigation):
                 import ray
 
                 task = ray.remote(add).options(num_cpus=0.5)
-                ray.get(task.remote([str(estimate.path) for estimate in estimates], factors, str(artefact.path)))
+                with writer.files() as folder:
+                    ray.get(task.remote([str(estimate.path) for estimate in estimates], factors, str(folder)))
                 writer.finish()
         return {"fisher": artefact}
 
@@ -80,6 +81,4 @@ def add(folders: list[str], factors: list[float], folder: str) -> None:
     for path, factor in zip(folders, factors, strict=True):
         for name, tensor in load_file(Path(path) / "fisher.safetensors").items():
             total[name] = total.get(name, 0.0) + factor * tensor
-    temporary = Path(folder) / ".fisher.safetensors.tmp"
-    save_file(total, temporary)
-    temporary.replace(Path(folder) / "fisher.safetensors")
+    save_file(total, Path(folder) / "fisher.safetensors")

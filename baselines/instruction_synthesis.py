@@ -21,7 +21,6 @@ from continual.api import (
     TeacherReplay,
     digest,
     versions,
-    write_atomic,
 )
 
 MOST_ROUNDS, MOST_GROWTH, MARGIN = 6, 4, 1.1
@@ -119,7 +118,8 @@ class InstructionSynthesis(SynthesisOptions):
                 if generator.type == "openai":
                     check_endpoint(generator)
             pairs, facts = Rounds(ctx, self, models, sampled).run()
-            write_atomic(artefact.path / "pairs.jsonl", "".join(json.dumps(pair) + "\n" for pair in pairs))
+            with writer.files() as folder:
+                (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
             writer.finish(**facts)
         return artefact
 

@@ -49,7 +49,8 @@ def averaged(ctx: Context, before: ModelRef, after: ModelRef, alpha: float) -> M
             import ray
 
             task = ray.remote(average).options(num_cpus=0.5)
-            ray.get(task.remote(before.path, after.path, alpha, str(artefact.path)))
+            with writer.files() as folder:
+                ray.get(task.remote(before.path, after.path, alpha, str(folder)))
             writer.finish()
     return ModelRef(str(artefact.path), model_hash(artefact.path))
 

@@ -75,7 +75,8 @@ class Scorer:
         with self.store.write(artefact, inputs) as writer:
             if writer is not None:
                 try:
-                    ray.get(self.actor().evaluate.remote(model.path, str(artefact.path / "scores")))
+                    with writer.files() as folder:
+                        ray.get(self.actor().evaluate.remote(model.path, str(folder / "scores")))
                 except ray.exceptions.RayError as error:
                     raise _failed(f"the evaluation of {model.path} failed", error) from error
                 finally:

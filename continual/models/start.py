@@ -89,7 +89,8 @@ def _built(store: Store, source: ModelSource, seed: int) -> Path:
     artefact = store.artefact("models", inputs)
     with store.write(artefact, inputs) as writer:
         if writer is not None:
-            _in_cluster(_build, source, seed, str(artefact.path))
+            with writer.files() as folder:
+                _in_cluster(_build, source, seed, str(folder))
             writer.finish()
     return artefact.path
 

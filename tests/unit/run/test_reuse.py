@@ -117,3 +117,28 @@ def test_a_stage_that_failed_leaves_nothing_to_take(tmp_path: Path) -> None:
         raise RuntimeError("worker died")
     assert not store.artefact("stages", stage_inputs(job, scorer)).complete
     assert trained(job, scorer, store) == ([], 3)
+
+
+@pytest.mark.parametrize("most", [0, 1 << 30])
+@pytest.mark.parametrize("owner", ["the run that trained it", "a run that took it over"])
+def test_a_change_in_a_runs_folder_reaches_no_other_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int, owner: str
+) -> None:
+    """Bytes rewritten in place: with copies the store's is whole; with hard links the damage is noticed and mended."""
+    monkeypatch.setattr("continual.store.files.COPIED_BYTES", most)
+    job, scorer, store = made(tmp_path, [])
+    trained(job, scorer, store)
+    right = (job.export / "model.safetensors").read_bytes()
+    second, third, fourth = (
+        TrainJob(**{**vars(job), "folder": tmp_path / name}) for name in ("second", "third", "fourth")
+    )
+    trained(second, scorer, store)
+    weights = (job if "trained" in owner else second).export / "model.safetensors"
+    weights.chmod(0o644)
+    with weights.open("r+b") as file:
+        file.seek(-8, 2)
+        file.write(b"\x00" * 8)
+    trained(third, scorer, store)
+    assert (third.export / "model.safetensors").read_bytes() == right
+    assert trained(fourth, scorer, store)[1] == 0, "the store is whole again"
+    assert (fourth.export / "model.safetensors").read_bytes() == right

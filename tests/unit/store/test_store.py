@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import threading
 import time
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from continual.errors import ContinualError
-from continual.store import Artefact, FileLock, Locked, Store, digest, hash_file, hash_folder, write_atomic
+from continual.store import Artefact, FileLock, Locked, Store, digest, hash_file, hash_folder, second_copy, write_atomic
 from continual.store.files import temporary_name
 
 JSON = st.recursive(
@@ -217,3 +218,58 @@ def test_an_artefact_reads_the_facts_of_a_shard_once(tmp_path: Path) -> None:
     copy = pickle.loads(pickle.dumps(artefact))
     assert copy == artefact
     assert copy.shards() == []
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "failed.txt", "inputs.json", "shard-000000.arrow", ".lock"])
+def test_a_maker_cannot_take_the_names_of_the_store(tmp_path: Path, name: str) -> None:
+    store = Store(tmp_path)
+    artefact = store.artefact("models", {"a": 1})
+    with pytest.raises(ContinualError, match="a name of the store's own"), store.write(artefact, {"a": 1}) as writer:
+        assert writer is not None
+        with writer.files() as folder:
+            (folder / "weights.bin").write_bytes(b"w")
+            (folder / name).write_text("{}")
+    assert not artefact.complete
+    assert not (artefact.path / "weights.bin").exists(), "the files appear together or not at all"
+    assert not list(artefact.path.glob(".files*"))
+
+
+@pytest.mark.parametrize("content", ["{}", '{"files": {}, "steps": 3}', "half"])
+def test_a_foreign_manifest_does_not_complete_an_artefact(tmp_path: Path, content: str) -> None:
+    store = Store(tmp_path)
+    artefact = store.artefact("models", {"a": 1})
+    with pytest.raises(ContinualError, match=r"wrote a file `manifest\.json`"), store.write(artefact, {}) as writer:
+        assert writer is not None
+        (artefact.path / "manifest.json").write_text(content)
+        assert not artefact.complete
+        writer.finish()
+    with store.write(artefact, {}) as writer:
+        assert writer is not None
+        with writer.files() as folder:
+            (folder / "model").mkdir()
+            (folder / "model" / "manifest.json").write_text("its own, one level down")
+        writer.finish()
+    assert artefact.complete
+    assert set(artefact.manifest()["files"]) == {"inputs.json", "model/manifest.json"}
+
+
+def test_the_manifest_of_another_artefact_is_not_taken(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    first, other = filled(store, {"a": 1}), store.artefact("rows", {"a": 2})
+    shutil.copytree(first.path, other.path)
+    assert first.complete
+    assert not other.complete
+
+
+@pytest.mark.parametrize("most", [0, 1 << 20])
+def test_a_second_copy_is_apart_or_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    monkeypatch.setattr("continual.store.files.COPIED_BYTES", most)
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_bytes(b"12345")
+    second_copy(first, second)
+    assert second.read_bytes() == b"12345"
+    if first.samefile(second):
+        assert first.stat().st_mode & 0o222 == 0
+    else:
+        second.write_bytes(b"54321")
+        assert first.read_bytes() == b"12345"

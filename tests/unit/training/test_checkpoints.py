@@ -1,6 +1,7 @@
 """A damaged checkpoint is noticed, whatever the damage, and the newest valid one is used."""
 
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,6 +73,22 @@ def test_publishing_again_replaces_and_pruning_keeps_the_newest(tmp_path: Path) 
         put(tmp_path, step)
     prune(tmp_path, 2)
     assert steps_found(tmp_path) == [3, 2]
+
+
+def test_foreign_entries_beside_checkpoints_are_ignored_and_kept(tmp_path: Path) -> None:
+    """A backup, a copy under another spelling, a file and a link: none is resumed from, counted or deleted."""
+    own = put(tmp_path, 4)
+    shutil.copytree(own, tmp_path / "step-00000004.bak")
+    shutil.copytree(own, tmp_path / "step-9")
+    (tmp_path / "step-00000007").write_text("not a folder")
+    (tmp_path / "step-00000008").symlink_to(own)
+    assert steps_found(tmp_path) == [4]
+    assert newest_valid(tmp_path) == (4, own)
+    put(tmp_path, 5)
+    prune(tmp_path, 2, 5)
+    assert steps_found(tmp_path) == [5, 4]
+    left = {"step-00000004.bak", "step-9", "step-00000007", "step-00000008", "step-00000004", "step-00000005"}
+    assert {path.name for path in tmp_path.iterdir()} == left
 
 
 class Planted:
