@@ -253,7 +253,8 @@ def files_below(folder: Path) -> Iterator[Path]:
                 seen.add(here.resolve())
                 names[:] = [name for name in names if not _hidden(name)]
                 links += [here / name for name in names if (here / name).is_symlink()]
-                yield from (here / name for name in files if not _hidden(name) and (here / name).is_file())
+                # `Path.is_file` raises for a link that may not be followed.
+                yield from (here / name for name in files if not _hidden(name) and os.path.isfile(at + "/" + name))  # noqa: PTH113
         tops = sorted(links)
 
 

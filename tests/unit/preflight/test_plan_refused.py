@@ -72,3 +72,18 @@ def test_who_holds_a_lock_is_found_without_a_trace(tmp_path: Path) -> None:
         assert owner_of(tmp_path / "lock") == text
         assert (tmp_path / "lock").read_text() == text
     assert owner_of(tmp_path / "lock") is None
+
+
+def test_the_plan_says_how_often_rows_are_read(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["seq.yaml", "--plan"]) == 0
+    rows = make_plan(load_sequence("seq.yaml")).stages[0].rows
+    assert rows
+    assert f"one: ~{rows} rows, 80 wanted: each ~{80 / rows:.3g} times" in capsys.readouterr().out
+
+
+def test_the_plan_tells_the_mistakes_of_all_parts_at_once(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = ["stages.0.data.path=nowhere.jsonl", "stages.1.start_token=<none>", "train.workers=99"]
+    assert main(["seq.yaml", *changes, "--plan"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert all(key in said for key in ("train.workers", "stages.0.data", "stages.1.start_token"))
