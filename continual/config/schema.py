@@ -219,7 +219,7 @@ with warnings.catch_warnings():
 
         enabled: bool = Field(True, description="false: nothing goes to MLflow")
         uri: str | None = Field(None, description="MLflow tracking URI; null: sqlite:///<storage>/mlflow.db")
-        experiment: str | None = Field(None, description="null: the sequence's name")
+        experiment: str | None = Field(None, description="null: `continual`, for all runs of a storage")
         tags: dict[str, str] = Field(default_factory=dict, description="further tags of the run")
         params: dict[str, str] = Field(default_factory=dict, description="further parameters of the run")
         register: str | None = Field(

@@ -74,7 +74,7 @@ def drive(
         with as_one_sentence(loaded.file), connected() as resources, tracking as tracker:
             cpus = resources.get("CPU", 0.0)
             check_resources(sequence, cpus, resources.get("GPU", 0.0))
-            run = Run(sequence, loaded.resolved, files, store, ledger, terminal, tracker, cpus or 1.0, after_stage)
+            run = Run(sequence, str(loaded.path), files, store, ledger, terminal, tracker, cpus or 1.0, after_stage)
             summary = run_sequence(run)
             add_report(run)
         # Everything is done only here: after a kill or Ctrl-C before this line, MLflow's runs must still be closed.

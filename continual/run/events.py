@@ -1,13 +1,15 @@
 """What the ledger's events say for the tracker, in addition to what a run itself needs."""
 
+import getpass
 import json
+import os
 from typing import Any, Literal
 
 from continual.config.measured import figures_of
 from continual.config.schema import Sequence
 from continual.config.yaml_text import read_yaml
 from continual.contract.models import ModelRef
-from continual.forgetting import Matrix, read_matrix
+from continual.forgetting import FIGURES, Matrix, read_matrix
 from continual.ledger.folder import RunFolder
 from continual.preflight.stages import acting
 from continual.show.heat_map import ScoreMatrix, matrix_figure
@@ -16,6 +18,12 @@ from continual.store import Artefact
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 """How a run ended, in MLflow's words."""
+NOTE = "mlflow.note.content"
+"""The tag that MLflow shows as a run's description, in Markdown."""
+SECTIONS = ("model", "mitigation", "train", "generate")
+"""The parts of a configuration that are parameters of a run."""
+USUAL = {"model": {"source", "build"}, "train": {"learning_rate", "batch_tokens", "row_tokens", "workers", "precision"}}
+"""Options that are parameters also where they were not written."""
 
 
 def labels(sequence: Sequence, stage: int | None = None) -> str:
@@ -25,21 +33,51 @@ def labels(sequence: Sequence, stage: int | None = None) -> str:
     return "+".join(dict.fromkeys(names)) or "none"
 
 
-def started(
-    sequence: Sequence, resolved: dict[str, Any], start: ModelRef, git: dict[str, Any], folder: RunFolder
-) -> dict[str, Any]:
-    """Return the facts of a `started` event: the run's name, tags, parameters and files."""
+def started(sequence: Sequence, source: str, start: ModelRef, git: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
+    """Return the facts of a `started` event: the run's name, tags, parameters and files. `source` is its YAML."""
     methods = labels(sequence)
     tags = run_tags("sequence", sequence, methods) | {"start_model": start.hash}
-    tags |= {"git_commit": git["commit"]} if git else {}
-    params = {key: resolved[key] for key in ("model", "mitigation", "train", "generate")}
-    params = flatten(params) | {"seed": str(sequence.seed), "stages": ",".join(s.name for s in sequence.stages)}
+    # MLflow's own tags: it shows them as the run's user, source and description.
+    tags |= {"mlflow.user": _user(), "mlflow.source.name": source, "mlflow.source.type": "LOCAL"}
+    tags |= {"git_commit": git["commit"], "mlflow.source.git.commit": git["commit"]} if git else {}
+    tags |= {NOTE: note(sequence)}
+    params = options(sequence) | {"seed": str(sequence.seed), "stages": ",".join(s.name for s in sequence.stages)}
     return {
         "name": sequence.name,
         "tags": {**tags, **sequence.track.tags},
         "params": {**params, "mitigation": methods, **sequence.track.params},
         "files": [folder.config.name, folder.versions.name],
     }
+
+
+def options(sequence: Sequence) -> dict[str, str]:
+    """Return the options that a run is compared by: those that were written, and the USUAL ones.
+
+    The others have their defaults in every run; the whole configuration is an artifact of the run.
+    """
+    written = sequence.model_dump(mode="json", include=set(SECTIONS), exclude_unset=True, exclude_none=True)
+    usual = sequence.model_dump(mode="json", include=USUAL, exclude_none=True)
+    return flatten(usual) | flatten(written)
+
+
+def note(sequence: Sequence, summary: dict[str, Any] | None = None) -> str:
+    """Return the description of a run in Markdown: what it learns from what and how, and what became of it."""
+    tasks = " → ".join(stage.name for stage in sequence.stages)
+    model = sequence.model.source or sequence.model.build
+    text = f"**{sequence.name}**: {tasks}, from `{model}`, mitigation {labels(sequence)}, seed {sequence.seed}"
+    if not summary:
+        return text
+    units = set(summary["unit"].values())
+    unit = f" {units.pop()}" if len(units) == 1 else ""
+    known = {name: summary[name] for name in FIGURES if summary[name] is not None}
+    return "\n".join([text, "", *(f"- {name.replace('_', ' ')}: {value:.4f}{unit}" for name, value in known.items())])
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return str(os.getuid())
 
 
 def stage_tags(sequence: Sequence, stage: int) -> dict[str, str]:
@@ -81,9 +119,10 @@ def ended(status: Status, open_stages: set[int], folder: RunFolder) -> dict[str,
     """
     summary = json.loads(folder.summary.read_text()) if status == "FINISHED" else {}
     matrix = summary["matrix"] if summary.get("tasks") else None
+    config = read_yaml(folder.config, str(folder.config)) if summary else {}
     if matrix:
-        config = read_yaml(folder.config, str(folder.config))
         matrix_figure(ScoreMatrix.of(read_matrix(matrix), config, summary["unit"]), folder.matrix)
     files = [folder.matrix, folder.summary, folder.report, folder.figures] if summary else []
     names = [path.name for path in files if path.exists()]
-    return {"status": status, "open": sorted(open_stages), "matrix": matrix, "files": names}
+    tags = {NOTE: note(Sequence.model_validate(config), summary)} if summary else {}
+    return {"status": status, "open": sorted(open_stages), "matrix": matrix, "files": names, "tags": tags}

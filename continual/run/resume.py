@@ -43,7 +43,7 @@ def tracking_uri(loaded: Loaded) -> str:
 def tracker_of(loaded: Loaded) -> Tracker:
     """Return the tracker of a run whose ledger has begun; its thread works until `close`."""
     track, events = loaded.sequence.track, RunFolder(loaded.run_folder).ledger
-    return Tracker(events, tracking_uri(loaded), track.experiment or loaded.sequence.name, track.enabled)
+    return Tracker(events, tracking_uri(loaded), track.experiment, track.enabled)
 
 
 def catch_up(loaded: Loaded, summary: dict[str, Any]) -> None:

@@ -44,12 +44,12 @@ TRACKER_SECONDS = 10.0
 class Run:
     """One run of a sequence and what it works with.
 
-    `resolved` is the whole configuration. `after_stage(stage)` is called when a stage is done, also for those that were
+    `source` is its YAML. `after_stage(stage)` is called when a stage is done, also for those that were
     done before this start.
     """
 
     sequence: Sequence
-    resolved: dict[str, Any]
+    source: str
     folder: RunFolder
     store: Store
     ledger: Ledger
@@ -85,7 +85,7 @@ def run_sequence(run: Run) -> dict[str, Any]:
     scorer = Scorer(run.store, sequence, data.texts, threads=_cores())
     facts = {"versions": versions(PACKAGES), "git": git_state(Path.cwd())}
     write_atomic(run.folder.versions, json.dumps(facts, indent=1))
-    ledger.add("started", **started(sequence, run.resolved, start, facts["git"], run.folder))
+    ledger.add("started", **started(sequence, run.source, start, facts["git"], run.folder))
     _score(run, scorer, 0, "start", start)
     current = start
     for stage in range(1, len(sequence.stages) + 1):

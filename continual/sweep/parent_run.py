@@ -28,8 +28,7 @@ class Parent:
         self.source, self.folder = source, folder
         self.events = Events(folder / EVENTS).open()
         self.events.run_id()
-        experiment = track.experiment or source.ablation.name
-        self.tracker = Tracker(self.events.path, tracking_uri(example), experiment, track.enabled)
+        self.tracker = Tracker(self.events.path, tracking_uri(example), track.experiment, track.enabled)
 
     def begin(self) -> str | None:
         """Start (or re-open) the run; return its id, None if the tracker does not answer or is off."""

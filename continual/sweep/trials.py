@@ -99,7 +99,6 @@ def _own(sweep: str, name: str, point: Point, seed: int, base: Sequence) -> list
     """Return the overrides that a sweep adds to the point: name, seed, and the tags that MLflow lists the trial by."""
     swept = {key: label(value) for key, value in point.items()} | {"seed": str(seed)}
     track = {
-        "experiment": base.track.experiment or sweep,
         "tags": {**base.track.tags, "sweep": sweep, **swept},
         "params": {**base.track.params, **swept},
     }

@@ -96,7 +96,7 @@ def test_mlflow_has_the_same_figures_in_one_tree(tiny: Path) -> None:
 
     found = command.summary(tiny)
     client = MlflowClient(f"sqlite:///{tiny / 'mlflow.db'}")
-    [experiment] = [e for e in client.search_experiments() if e.name == "tiny"]
+    [experiment] = [e for e in client.search_experiments() if e.name == "continual"]
     runs = client.search_runs([experiment.experiment_id])
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert [run.info.run_id for run in parents] == [found["mlflow_run_id"]]

@@ -92,7 +92,7 @@ def check_mlflow(storage: Path, content: dict[str, Any]) -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
-    (experiment,) = [each for each in client.search_experiments() if each.name == "sweep"]
+    (experiment,) = [each for each in client.search_experiments() if each.name == "continual"]
     runs = client.search_runs([experiment.experiment_id], max_results=1000)
     assert len(runs) == 1 + 8 + 16
     assert {run.info.status for run in runs} == {"FINISHED"}
@@ -138,7 +138,7 @@ def test_halving_stops_a_ruinous_rate_after_the_first_rung(tmp_path: Path) -> No
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    (experiment,) = [each for each in client.search_experiments() if each.name == "halving"]
+    (experiment,) = [each for each in client.search_experiments() if each.name == "continual"]
     (stopped,) = client.search_runs([experiment.experiment_id], f"tags.stopped = '{why}'")
     assert stopped.info.status == "KILLED"
     assert stopped.data.params["train.learning_rate"] == "1.0"

@@ -72,7 +72,7 @@ def check_tracker(storage: Path) -> None:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
-    runs = client.search_runs([e.experiment_id for e in client.search_experiments() if e.name == "tiny"])
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments() if e.name == "continual"])
     assert len(runs) == 3
     assert {run.info.status for run in runs} == {"FINISHED"}
     for run in runs:

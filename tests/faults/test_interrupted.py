@@ -13,7 +13,7 @@ def statuses(storage: Path) -> set[str]:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
-    runs = client.search_runs([e.experiment_id for e in client.search_experiments() if e.name == "tiny"])
+    runs = client.search_runs([e.experiment_id for e in client.search_experiments() if e.name == "continual"])
     return {run.info.status for run in runs}
 
 

@@ -72,7 +72,7 @@ def make_run(
         ledger.run_id()
         start = ModelRef(str(storage / "start"), "start0")
         ledger.add("start_model", path=start.path, hash=start.hash)
-        ledger.add("started", **started(sequence, run.resolved, start, git, files))
+        ledger.add("started", **started(sequence, str(run.path), start, git, files))
         for stage in range(3):
             declared = sequence.stages[stage - 1]
             if stage:
@@ -140,7 +140,7 @@ def _samples(storage: Path) -> str:
     return samples.hash
 
 
-def publish(folder: Path, uri: str, experiment: str, status: Status = "FINISHED") -> Tracker:
+def publish(folder: Path, uri: str, experiment: str | None, status: Status = "FINISHED") -> Tracker:
     """Record the end of a run as its driver does, and send the run; returns the open tracker."""
     files = RunFolder(folder)
     with Ledger(folder) as ledger:

@@ -11,6 +11,8 @@ from continual.forgetting import Score
 if TYPE_CHECKING:
     from continual.config.schema import Sequence
 
+EXPERIMENT = "continual"
+"""The experiment of all runs that name none: MLflow compares the runs of one experiment."""
 SEQUENCE = "sequence"
 """The logical key of a run of MLflow for a whole sequence."""
 KEY_CHARACTERS, PARAM_CHARACTERS, TAG_CHARACTERS = 250, 6000, 5000

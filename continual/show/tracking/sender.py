@@ -12,7 +12,7 @@ from continual.ledger.folder import RunFolder
 from continual.ledger.lines import Tail, read_lines
 from continual.show.tables import matrix_columns
 from continual.show.tracking.client import METRICS_PER_REQUEST, Client, Numbers
-from continual.show.tracking.names import SEQUENCE, stage_key, stage_metrics
+from continual.show.tracking.names import EXPERIMENT, SEQUENCE, stage_key, stage_metrics
 from continual.store.files import write_atomic
 
 log = logging.getLogger(__name__)
@@ -38,10 +38,13 @@ class State:
     pending: list[Any] = field(default_factory=list)
 
     @classmethod
-    def load(cls, path: Path, uri: str, experiment: str, ledger_id: str) -> "State":
-        """Return the saved state; a new one, so that all is sent again, for another tracker, experiment or ledger."""
-        new = cls(uri, experiment, ledger_id)
+    def load(cls, path: Path, uri: str, experiment: str | None, ledger_id: str) -> "State":
+        """Return the saved state; a new one, so that all is sent again, for another tracker, experiment or ledger.
+
+        Without an `experiment` a run stays in the one that it has begun in.
+        """
         saved = json.loads(path.read_text()) if path.is_file() else {}
+        new = cls(uri, experiment or saved.get("experiment") or EXPERIMENT, ledger_id)
         same = all(saved.get(name) == getattr(new, name) for name in ("uri", "experiment", "ledger_id"))
         return cls(**saved) if same else new
 
@@ -53,13 +56,13 @@ class Sender:
     gaps nor duplicates.
     """
 
-    def __init__(self, events: Path, uri: str, experiment: str):
+    def __init__(self, events: Path, uri: str, experiment: str | None):
         self.events, self.folder = events, RunFolder(events.parent)
         ledger_id = str(read_lines(events)[0]["id"])
         self.state = State.load(self.folder.tracker_state, uri, experiment, ledger_id)
         if not self.folder.tracker_state.is_file():
             self._save()  # says that this run is tracked, also if the tracker is never reached
-        self._client = Client(uri, experiment, ledger_id)
+        self._client = Client(uri, self.state.experiment, ledger_id)
         self._tail, self._read = Tail(events), 0
         self._stages: dict[str, Tail] = {}
 
@@ -133,6 +136,9 @@ class Sender:
             for stream, data in event["data"].items():
                 context = "training" if stream == "task" else "replay"
                 self._client.dataset(key, stream, data["content"][:16], data["path"], context, data["counts"])
+                # The list of runs shows the data of whole sequences: each stage's, by the stage's name.
+                name = event["name"] if stream == "task" else stream
+                self._client.dataset(SEQUENCE, name, data["content"][:16], data["path"], context, data["counts"])
         elif event["event"] == "inside":
             values = {f"score/{task}": value["score"] for task, value in event["scores"].items()}
             self._client.metrics(key, [Numbers(event["step"], time, values)])
@@ -144,6 +150,7 @@ class Sender:
 
     def _end(self, event: dict[str, Any], key: str, time: int) -> None:
         """Close the run and the stages that are open."""
+        self._client.tags(key, event.get("tags", {}))
         self._send_files(key, event["files"])
         if event["matrix"]:
             self._client.table(key, matrix_columns(read_matrix(event["matrix"])), "matrix.json")

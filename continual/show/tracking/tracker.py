@@ -24,7 +24,7 @@ class Tracker:
     is down they wait, and the next Tracker continues. Not for two processes at once (the run's lock).
     """
 
-    def __init__(self, events: Path, uri: str, experiment: str, enabled: bool = True):
+    def __init__(self, events: Path, uri: str, experiment: str | None = None, enabled: bool = True):
         self.enabled, self.uri, self.events = enabled, uri, events
         if not enabled:
             return

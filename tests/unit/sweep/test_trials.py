@@ -49,7 +49,7 @@ def test_a_grid_is_every_combination_with_its_own_runs(project: Path) -> None:
     swept = {"mitigation.0.temperature": "0.7", "mitigation.0.loss": "nll", "seed": "0"}
     assert track.params == swept
     assert track.tags == {"sweep": "ab", **swept}
-    assert track.experiment == "ab"
+    assert track.experiment is None
 
 
 def test_named_lists_and_keys_in_them(project: Path) -> None:
