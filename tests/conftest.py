@@ -55,7 +55,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def same_interrupt() -> Iterator[None]:
-    """Fail a test that leaves another handler of Ctrl-C behind: it would break those that come after in its process."""
+    """Fail a test that changes the handler of Ctrl-C and does not restore it: later tests would use that handler."""
     before = signal.getsignal(signal.SIGINT)
     yield
     after = signal.signal(signal.SIGINT, before)

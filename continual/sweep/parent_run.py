@@ -5,7 +5,7 @@ from pathlib import Path
 from continual.config.load import Loaded
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Events, Ledger
-from continual.run.events import Status, ended
+from continual.run.events import NOTE, Status, ended
 from continual.run.resume import FLUSH_SECONDS, tracker_of, tracking_uri
 from continual.show.tracking import Tracker, flatten
 from continual.sweep.results import PointResult
@@ -34,7 +34,7 @@ class Parent:
         """Start (or re-open) the run; return its id, None if the tracker does not answer or is off."""
         ablation = self.source.ablation
         params = flatten(ablation.model_dump(mode="json", exclude_none=True))
-        tags = {"kind": SWEEP, "sweep": ablation.name, "mlflow.note.content": f"the sweep {self.source.file}"}
+        tags = {"kind": SWEEP, "sweep": ablation.name, NOTE: f"the sweep {self.source.file}"}
         self.events.add("started", key=SWEEP, name=ablation.name, tags=tags, params=params, files=[])
         return self.tracker.wait_for(SWEEP, WAIT_SECONDS)
 

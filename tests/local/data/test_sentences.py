@@ -107,7 +107,7 @@ def test_ray_train(local_ray: None, tmp_path: Path, killed: bool) -> None:
 
     config = RunConfig(storage_path=str(tmp_path), failure_config=FailureConfig(max_failures=0))
     trainer = TorchTrainer(loop, scaling_config=ScalingConfig(num_workers=1), run_config=config)
-    # In a thread of its own: in the main thread fit() leaves a SIGINT handler behind, for the tests that come after.
+    # Call fit() in another thread: in the main thread it sets a SIGINT handler and never removes it.
     with ThreadPoolExecutor(1) as thread:
         told = describe(raised_by(lambda: thread.submit(trainer.fit).result()))
     assert ("process " in told and told.endswith("ran out of memory")) if killed else told == "ValueError: in the loop"
