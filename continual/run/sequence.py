@@ -46,8 +46,8 @@ TRACKER_SECONDS = 10.0
 class Run:
     """One run of a sequence and what it works with.
 
-    `source` is its YAML. `after_stage(stage)` is called when a stage is done, also for those that were
-    done before this start.
+    `source` is the path of its YAML. `after_stage(stage)` is called when a stage is done, also for those that were done
+    before this start.
     """
 
     sequence: Sequence
