@@ -11,7 +11,7 @@ from continual.errors import fingerprinted
 from continual.forgetting import read_matrix
 from continual.ledger.folder import RunFolder
 from continual.ledger.lines import Tail, read_lines
-from continual.ledger.places import placed
+from continual.ledger.places import placed, placed_model
 from continual.show.tables import matrix_columns
 from continual.show.tracking.client import METRICS_PER_REQUEST, Client, Numbers
 from continual.show.tracking.names import EXPERIMENT, SEQUENCE, stage_key, stage_metrics
@@ -155,7 +155,7 @@ class Sender:
             self._send_steps(key)
             if version := event["version"]:
                 self._client.register(
-                    key, version["name"], Path(placed(event["model"], self.folder.storage)), version["tags"]
+                    key, version["name"], Path(placed_model(event["model"], self.folder.path)), version["tags"]
                 )
             self._client.finish(key, "FINISHED", time)
 
