@@ -26,7 +26,8 @@ SHARED = Path(os.environ.get("CONTINUAL_SHARED", ROOT.parent / "shared"))
 # Files with tests that compare with the tiny run.
 TINY = {
     "tests/e2e/test_doors.py", "tests/e2e/test_report.py", "tests/e2e/test_run.py",
-    "tests/faults/test_driver_killed.py", "tests/faults/test_interrupted.py", "tests/faults/test_tracker_down.py",
+    "tests/faults/test_driver_killed.py", "tests/faults/test_interrupted.py", "tests/faults/test_moved.py",
+    "tests/faults/test_tracker_down.py",
 }  # fmt: skip
 
 

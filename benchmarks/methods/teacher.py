@@ -17,6 +17,7 @@ from benchmarks.methods.runs import ROOT, Arm, read
 from benchmarks.record import cell
 from continual.data.rows import RowReader
 from continual.ledger.ledger import read_events
+from continual.ledger.places import placed
 from continual.models import load_model
 from continual.store import Artefact
 from continual.sweep.results import mean_error
@@ -47,7 +48,7 @@ def bias(name: str, seed: int, storage: Path) -> dict[str, Any]:
     folder = storage / arm(LIVE, seed).run_name
     rows_hash = read_events(folder, "prepared")[-1]["inputs"]["context_free"][0]
     rows = RowReader(Artefact("rows", rows_hash, str(storage / "store"))).take(np.arange(ROWS))
-    start = read_events(folder, "start_model")[0]["path"]
+    start = placed(read_events(folder, "start_model")[0]["path"], folder.parent)
     student = read(arm(name, seed), storage).summary["checkpoints"]["shakespeare"]
     theirs, ours = logits(start, rows), logits(student, rows)
     each = torch.ones(1)

@@ -6,13 +6,14 @@ from continual.config.load import Loaded
 from continual.config.schema import Sequence
 from continual.contract.models import ModelRef
 from continual.errors import ConfigurationError
+from continual.evaluation.service import Scorer
 from continual.ledger.folder import RunFolder
-from continual.ledger.ledger import read_ledger
-from continual.ledger.places import placed
+from continual.ledger.ledger import Ledger, read_ledger
+from continual.ledger.places import placed, placed_model
 from continual.models.start import cached_hash, start_model
 from continual.run.read import changed_sources
 from continual.run.reuse import take_model
-from continual.store import Store
+from continual.store import Store, digest
 
 FIX = "put that back, choose a new `name`, or give --fresh to begin the run again"
 
@@ -59,4 +60,27 @@ def changes(loaded: Loaded) -> list[str]:
     local = Path(str(loaded.sequence.model.source))
     if loaded.sequence.model.source and local.is_dir() and cached_hash(store, local.resolve()) != began["hash"]:
         changed.insert(0, "model.source")
-    return [f"`{key}` has changed since this run began; its result is that of what was there then" for key in changed]
+    then = "has changed since; the result is that of what was there then"
+    notes = [f"finished with other data: `{key}` {then}" for key in changed]
+    for event in {event["stage"]: event for event in ledger.all("stage_done")}.values():
+        model = ModelRef(placed_model(event["model"], files.path), event["hash"])
+        try:
+            notes += filter(None, [check_finished(store, event["stage"], model)])
+        except ConfigurationError as error:
+            notes.append(f"{error.key}: {error.problem}")
+    return notes
+
+
+def refuse_other_measures(ledger: Ledger, scorer: Scorer) -> None:
+    """Raise ConfigurationError if the scores to come would be measured otherwise than those that the run has."""
+    # Texts are compared where they are read; other versions of libraries are the user's choice.
+    kept = {key: value for key, value in scorer.shared.items() if key not in ("texts", "versions")}
+    now = {key: digest(value) for key, value in kept.items()}
+    known = (ledger.find("measures") or {}).get("measures", now)
+    changed = [key for key in now if known.get(key, now[key]) != now[key]]
+    if changed and ledger.find("scored"):
+        what = "the files of its tasks have" if "include" in changed else f"its {', '.join(changed)} have"
+        problem = f"{what} changed since this run began, and its scores would not compare"
+        raise ConfigurationError("evaluate.include_path" if "include" in changed else "evaluate", problem, FIX)
+    if known != now or not ledger.find("measures"):
+        ledger.add("measures", measures=now)

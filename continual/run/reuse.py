@@ -6,9 +6,10 @@ records of the steps and the scores inside the stage, and a run that wants it at
 """
 
 import inspect
+import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from continual.contract.stream import Stream
 from continual.evaluation.service import Scorer
 from continual.ledger.folder import StageFolder
 from continual.models import tokenizer_hash
-from continual.models.start import cached_hash
-from continual.store import Store, folder_damage, hash_file, hash_folder, second_copy
+from continual.models.files import model_files
+from continual.store import Store, digest, folder_damage, hash_file, hash_folder, second_copy
 from continual.store.artefact import versions
 from continual.training.job import TrainJob
 from continual.training.launch import exported
@@ -44,7 +45,7 @@ def stage_inputs(job: TrainJob, scorer: Scorer) -> dict[str, Any]:
             for mitigation in job.mitigations
             if mitigation.overrides("adapt") or mitigation.overrides("control")
         ],
-        "train": compared({"train": job.train.model_dump()})["train"],
+        "train": compared({"train": job.train.model_dump()})["train"] | _file_options(job),
         "schedule": _source_hash(SCHEDULES.load(job.train.schedule)),
         "steps": job.steps,
         "seed": job.seed,
@@ -56,6 +57,11 @@ def stage_inputs(job: TrainJob, scorer: Scorer) -> dict[str, Any]:
         "code": [hash_folder(ROOMS / room, (".py",)) for room in ("training", "models", "methods")],
         "versions": versions(("torch", "transformers", "peft", "deepspeed")),
     }
+
+
+def _file_options(job: TrainJob) -> dict[str, Any]:
+    """Return the options of `train` that are files, by their content."""
+    return {"deepspeed": job.inputs["train.deepspeed"]} if "train.deepspeed" in job.inputs else {}
 
 
 def _stream(job: TrainJob, stream: Stream) -> list[Any]:
@@ -104,11 +110,20 @@ def trained_once(
 def take_model(store: Store, model: ModelRef) -> bool:
     """Put a trained stage's model from the store into its folder again; return whether the store has it."""
     for folder in sorted((store.root / KIND).glob("*/model")):
-        if cached_hash(store, folder) == model.hash and folder_damage(folder) is None:
+        if _listed_hash(folder) == model.hash and folder_damage(folder) is None:
             Path(model.path).parent.mkdir(parents=True, exist_ok=True)
             _place(folder, Path(model.path), partial(shutil.copytree, copy_function=second_copy))
             return True
     return False
+
+
+def _listed_hash(folder: Path) -> str | None:
+    """Return `model_hash` of an exported model by what its manifest says, without reading it; None without one."""
+    with suppress(OSError, ValueError, KeyError):
+        listed = json.loads((folder / "manifest.json").read_text())["files"]
+        names = [str(path.relative_to(folder)) for path in model_files(folder)]
+        return digest([[name, listed[name]["sha256"]] for name in names])
+    return None
 
 
 def _copy(source: Path, target: Path) -> None:

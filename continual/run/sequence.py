@@ -18,12 +18,12 @@ from continual.evaluation.service import InsideStage, Scorer
 from continual.forgetting import Scores, read_matrix, scores_as_json
 from continual.ledger.folder import RunFolder, StageFolder
 from continual.ledger.ledger import Ledger
-from continual.ledger.places import placed, stored
+from continual.ledger.places import placed, placed_model, stored
 from continual.models import check_start, model_hash, start_model
 from continual.preflight.estimate import epoch_steps
 from continual.preflight.stages import stage_view
 from continual.run.events import stage_numbers, stage_tags, started, streams, version
-from continual.run.found import check_finished, same_start
+from continual.run.found import check_finished, refuse_other_measures, same_start
 from continual.run.read import Data
 from continual.run.reuse import trained_once
 from continual.run.services import StageContext
@@ -85,6 +85,7 @@ def run_sequence(run: Run) -> dict[str, Any]:
     with run.phase("data", 0):
         data.read()
     scorer = Scorer(run.store, sequence, data.texts, threads=_cores())
+    refuse_other_measures(ledger, scorer)
     facts = {"versions": versions(PACKAGES), "git": git_state(Path.cwd())}
     write_atomic(run.folder.versions, json.dumps(facts, indent=1))
     ledger.add("started", **started(sequence, run.source, start, facts["git"], run.folder))
@@ -94,7 +95,7 @@ def run_sequence(run: Run) -> dict[str, Any]:
         known = ledger.find("stage_done", stage=stage)
         done = known or _stage(run, scorer, stage, start, current, data.stages[stage])
         rows = Artefact("rows", done["rows"], str(run.store.root))
-        current = ModelRef(placed(done["model"], run.folder.storage), done["hash"])
+        current = ModelRef(placed_model(done["model"], run.folder.path), done["hash"])
         if known and (note := check_finished(run.store, stage, current)):
             run.terminal.line(f"note: {note}")
         declared = sequence.stages[stage - 1]

@@ -11,7 +11,7 @@ from continual.forgetting import matrix_as_json, read_matrix, units_of
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Events, Ledger
 from continual.ledger.lines import read_lines
-from continual.ledger.places import placed
+from continual.ledger.places import placed_model
 from continual.sampling.sets import tokens_by_maker
 from continual.store import Artefact, write_atomic
 
@@ -36,7 +36,7 @@ def token_counts(folder: RunFolder, sequence: Sequence, ledger: Ledger, store: P
 def checkpoints(folder: RunFolder, ledger: Events) -> dict[str, str]:
     """Return the model folder of every finished stage, by the stage's name, where the storage lies now."""
     done = {event["stage"]: event for event in ledger.all("stage_done")}
-    return {event["name"]: placed(event["model"], folder.storage) for _, event in sorted(done.items())}
+    return {event["name"]: placed_model(event["model"], folder.path) for _, event in sorted(done.items())}
 
 
 def _documents(event: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from continual.contract.mitigation import Mitigation, Penalty
 from continual.contract.models import ModelRef
 from continual.contract.stream import Stream
 from continual.ledger.folder import StageFolder
+from continual.store import hash_file
 
 TASK = "task"
 """Name of the task's own stream."""
@@ -36,11 +37,13 @@ class TrainJob:
 
     @property
     def inputs(self) -> dict[str, list[str]]:
-        """Hashes of the model and of every stream's data; a stage can only resume with equal ones."""
+        """Hashes of the model, the streams' data and options' files; a stage can only resume with equal ones."""
         hashes = {"the stage-start model": [self.model.hash]}
         for stream in self.streams:
             stored = [stream.rows, *stream.token_weights, stream.columns, stream.teacher]
             hashes[stream.name] = [item.hash for item in stored if item is not None]
+        if isinstance(self.train.deepspeed, str):
+            hashes["train.deepspeed"] = [hash_file(self.train.deepspeed)]
         return hashes
 
     @property

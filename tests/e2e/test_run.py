@@ -72,10 +72,12 @@ def test_every_stage_leaves_a_model_that_transformers_loads(tiny: Path) -> None:
     checkpoints = command.summary(tiny)["checkpoints"]
     assert list(checkpoints) == ["reversal", "sort"]
     for event in command.events(tiny, "stage_done"):
-        assert checkpoints[event["name"]] == event["model"]
-        assert model_hash(event["model"]) == event["hash"]
-        model = AutoModelForCausalLM.from_pretrained(event["model"])
-        tokenizer = AutoTokenizer.from_pretrained(event["model"])
+        folder = checkpoints[event["name"]]
+        assert folder == str(tiny / event["model"]), "the ledger's paths begin at the storage, the summary's are whole"
+        assert not Path(event["model"]).is_absolute()
+        assert model_hash(folder) == event["hash"]
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
         assert tokenizer.eos_token == "<eos>"
         assert model.generation_config.eos_token_id == 8
         assert model.config.vocab_size == len(tokenizer)

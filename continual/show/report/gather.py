@@ -14,7 +14,7 @@ from continual.forgetting import Scores, StageScores, matrix_as_json, read_matri
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Events, read_ledger
 from continual.ledger.lines import read_lines
-from continual.ledger.places import placed
+from continual.ledger.places import placed, placed_model
 from continual.show.report.answers import Answers, gather_answers
 from continual.store import Artefact
 
@@ -152,9 +152,8 @@ def _store(folder: Path, config: dict[str, Any]) -> Path:
 def _sample_sets(folder: Path, ledger: Events, config: dict[str, Any]) -> list[SampleSet]:
     """Return the complete sample sets of the stages, each once per stage."""
     root = str(_store(folder, config))
-    models = {event["hash"]: event["path"] for event in ledger.all("start_model")}
-    models |= {event["hash"]: event["model"] for event in ledger.all("stage_done")}
-    models = {name: placed(path, folder.resolve().parent) for name, path in models.items()}
+    models = {event["hash"]: placed(event["path"], folder.resolve().parent) for event in ledger.all("start_model")}
+    models |= {event["hash"]: placed_model(event["model"], folder.resolve()) for event in ledger.all("stage_done")}
     used = dict.fromkeys((event["stage"], name) for event in ledger.all("prepared") for name in event["samples"])
     return [
         SampleSet(stage, config["stages"][stage - 1]["name"], samples, models.get(samples.manifest()["model"]))

@@ -8,10 +8,9 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec
-from urllib.parse import unquote
 
 from continual.errors import redacted
-from continual.show.tracking.moved import ARTIFACTS, move_artifacts
+from continual.show.tracking.moved import ARTIFACTS, move_artifacts, sqlite_file
 from continual.show.tracking.names import PARAM_CHARACTERS, TAG_CHARACTERS, clean, shorten
 from continual.show.tracking.registry import register
 from continual.store.lock import FileLock
@@ -81,18 +80,25 @@ class Client:
     def connected(self) -> bool:
         return self._client is not None
 
+    def settle(self) -> None:
+        """Let a SQLite file that was moved or copied with its artifacts find them beside it; without mlflow."""
+        database = sqlite_file(self.uri)
+        if database and database.is_file():
+            with FileLock(f"{database}.lock"):
+                move_artifacts(database)
+
     def connect(self, runs: dict[str, str]) -> bool:
         """Open the tracker, find or create the experiment; return whether the known `runs` are still there."""
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient  # takes 2 s, and torch-free callers never need it
 
-        database = _sqlite_file(self.uri)
+        database = sqlite_file(self.uri)
+        if database:
+            database.parent.mkdir(parents=True, exist_ok=True)
         # Processes that create one SQLite database together destroy each other's tables: one does it, the rest wait.
         with FileLock(f"{database}.lock") if database else contextlib.nullcontext():
             client = MlflowClient(self.uri)
-            if database:
-                move_artifacts(database)
             self._experiment_id = _experiment(client, self.experiment, database)
         there = not runs or _run(client, next(iter(runs.values()))) is not None
         self.runs = runs if there else {}
@@ -230,12 +236,3 @@ def _experiment(client: Any, name: str, database: Path | None) -> str:
                 raise
             experiment = client.get_experiment_by_name(name)
     return experiment.experiment_id
-
-
-def _sqlite_file(uri: str) -> Path | None:
-    """Return the absolute file of a `sqlite:///...` URI, with its folder made; None for any other tracker."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    path = Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path

@@ -3,6 +3,9 @@
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import unquote
+
+from continual.ledger.places import stored
 
 ARTIFACTS = "mlartifacts"
 """The folder beside the SQLite file in which its experiments keep their artifacts."""
@@ -11,6 +14,23 @@ PLACES = (
     ("logged_models", "artifact_location"),
 )  # fmt: skip
 """Tables of MLflow 3 and their columns with places."""
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Return the absolute file of a `sqlite:///...` URI; None for any other tracker."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
+
+
+def sqlite_in(storage: Path, uri: str) -> str | None:
+    """Return a name for a SQLite file in the storage that it keeps when the storage is moved; None for other trackers.
+
+    Runs moved with their tracker have nothing to send again.
+    """
+    file = sqlite_file(uri)
+    place = stored(file, storage) if file else ""
+    return f"storage:{place}" if place and not Path(place).is_absolute() else None
 
 
 def move_artifacts(database: Path) -> None:

@@ -11,9 +11,10 @@ from continual.errors import fingerprinted
 from continual.forgetting import read_matrix
 from continual.ledger.folder import RunFolder
 from continual.ledger.lines import Tail, read_lines
-from continual.ledger.places import placed
+from continual.ledger.places import placed, placed_model
 from continual.show.tables import matrix_columns
 from continual.show.tracking.client import METRICS_PER_REQUEST, Client, Numbers
+from continual.show.tracking.moved import sqlite_in
 from continual.show.tracking.names import EXPERIMENT, SEQUENCE, stage_key, stage_metrics
 from continual.store.files import write_atomic
 
@@ -64,7 +65,8 @@ class Sender:
     def __init__(self, events: Path, uri: str, experiment: str | None):
         self.events, self.folder = events, RunFolder(events.parent)
         ledger_id = str(read_lines(events)[0]["id"])
-        self.state = State.load(self.folder.tracker_state, uri, experiment, ledger_id)
+        place = sqlite_in(self.folder.storage, uri) or uri
+        self.state = State.load(self.folder.tracker_state, place, experiment, ledger_id)
         if not self.folder.tracker_state.is_file():
             self._save()  # says that this run is tracked, also if the tracker is never reached
         self._client = Client(uri, self.state.experiment, ledger_id)
@@ -88,6 +90,7 @@ class Sender:
     def send(self) -> None:
         """Send all that is new. Raises what mlflow raises when it is down; the state says how far this came."""
         if not self._client.connected:
+            self._client.settle()
             if next(self.waiting(), None) is None:
                 return
             if not self._client.connect(self.state.runs):
@@ -155,7 +158,7 @@ class Sender:
             self._send_steps(key)
             if version := event["version"]:
                 self._client.register(
-                    key, version["name"], Path(placed(event["model"], self.folder.storage)), version["tags"]
+                    key, version["name"], Path(placed_model(event["model"], self.folder.path)), version["tags"]
                 )
             self._client.finish(key, "FINISHED", time)
 

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy
 
 from continual.ledger.folder import RunFolder, default_tracking_uri, step_name, steps_in
-from continual.show.tracking.client import _sqlite_file
+from continual.show.tracking.moved import sqlite_file
 
 
 def test_a_stage_lies_below_its_run() -> None:
@@ -33,4 +33,4 @@ def test_the_default_tracker_is_in_the_storage_whatever_its_name(tmp_path: Path,
         connection.execute(sqlalchemy.text("create table t (x int)"))
     engine.dispose()
     assert (folder / "mlflow.db").is_file()
-    assert _sqlite_file(default_tracking_uri(folder)) == folder / "mlflow.db"
+    assert sqlite_file(default_tracking_uri(folder)) == folder / "mlflow.db"

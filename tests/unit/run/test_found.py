@@ -10,10 +10,11 @@ from continual.config.load import Loaded, load_sequence
 from continual.contract.models import ModelRef
 from continual.data.prepare import rows_inputs
 from continual.errors import ConfigurationError
+from continual.evaluation.service import Scorer
 from continual.ledger.ledger import Ledger
 from continual.models.files import model_hash
 from continual.models.start import cached_hash
-from continual.run.found import changes, check_finished, same_start
+from continual.run.found import changes, check_finished, refuse_other_measures, same_start
 from continual.run.read import changed_sources, file_state, sources
 from continual.store import Store, publish_folder
 
@@ -131,3 +132,44 @@ def test_a_model_that_the_store_lacks_is_one_sentence(tmp_path: Path, store_too:
     model = ModelRef(str(tmp_path / "run" / "model"), "0" * 20)
     with pytest.raises(ConfigurationError, match=r"its model in .*run/model is missing, and the store lacks it"):
         check_finished(store, 2, model)
+
+
+@pytest.mark.parametrize("fault", ["deleted", "changed"])
+def test_a_finished_run_says_what_became_of_its_models(loaded: Loaded, fault: str) -> None:
+    finished(loaded)
+    folder = model_folder(loaded.run_folder / "stages" / "1-one" / "model")
+    with Ledger(loaded.run_folder) as ledger:
+        ledger.add("stage_done", stage=1, name="one", model="small/stages/1-one/model", hash=model_hash(folder))
+    assert changes(loaded) == []
+    if fault == "deleted":
+        shutil.rmtree(folder)
+    else:
+        rewrite(folder / "model.safetensors", b"WEIGHTS")
+    [note] = changes(loaded)
+    what = "is missing" if fault == "deleted" else "has changed"
+    assert note == f"stages.0: its model in {folder} {what}, and the store lacks it"
+
+
+@pytest.mark.parametrize("name", ["tasks/sort.yaml", "tasks/utils.py", "tasks/data/sort.jsonl"])
+def test_scores_under_other_task_files_are_refused(loaded: Loaded, tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(parents=True)
+    file.write_text("one")
+    evaluate = loaded.sequence.evaluate.model_copy(update={"include_path": str(tmp_path / "tasks")})
+    sequence = loaded.sequence.model_copy(update={"evaluate": evaluate})
+
+    def measures() -> Scorer:
+        return Scorer(Store(tmp_path / "store"), sequence, {}, 1)
+
+    with Ledger(loaded.run_folder) as ledger:
+        refuse_other_measures(ledger, measures())
+        file.write_text("two")
+        refuse_other_measures(ledger, measures())  # nothing was scored yet
+        ledger.add("scored", stage=0)
+        refuse_other_measures(ledger, measures())
+        file.write_text("one")
+        with pytest.raises(ConfigurationError, match=r"evaluate\.include_path: the files of its tasks have changed"):
+            refuse_other_measures(ledger, measures())
+        file.write_text("two")
+        (tmp_path / "tasks" / "NOTES.md").write_text("not a task's")
+        refuse_other_measures(ledger, measures())

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from continual.show.tracking import Tracker
 from tests.kits.runs import KEPT, make_run, publish
 from tests.kits.tracking import client_of
 
@@ -39,3 +40,19 @@ def test_artifacts_follow_the_storage(tmp_path: Path, how: str) -> None:
             .get_run(run_id)
             .info.artifact_uri.startswith((old / "mlartifacts").as_uri())
         )
+
+
+@pytest.mark.parametrize("how", ["moved", "copied"])
+def test_a_run_that_moved_with_its_tracker_has_nothing_to_send_again(tmp_path: Path, how: str) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    _, folder = make_run(old, "one", KEPT)
+    assert publish(folder, f"sqlite:///{old}/mlflow.db", None).close(60) == 0
+    old.rename(new) if how == "moved" else shutil.copytree(old, new)
+    tracker = Tracker(new / "one" / "ledger.jsonl", f"sqlite:///{new}/mlflow.db", None)
+    assert tracker.waiting == 0
+    assert tracker.close(60) == 0
+    found = client_of(f"sqlite:///{new}/mlflow.db").get_run(str(tracker.run_id("sequence")))
+    assert found.info.artifact_uri.startswith((new / "mlartifacts").as_uri())
+    elsewhere = Tracker(new / "one" / "ledger.jsonl", f"sqlite:///{tmp_path}/other.db", None)
+    assert elsewhere.close(60) == 0
+    assert client_of(f"sqlite:///{tmp_path}/other.db").search_experiments(), "another tracker gets all of it"
