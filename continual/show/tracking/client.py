@@ -11,10 +11,11 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec
 from urllib.parse import unquote
 
 from continual.errors import redacted
+from continual.ledger.folder import RunFolder
 from continual.show.tracking.moved import ARTIFACTS, move_artifacts
 from continual.show.tracking.names import PARAM_CHARACTERS, TAG_CHARACTERS, clean, shorten
 from continual.show.tracking.registry import register
-from continual.store.lock import FileLock
+from continual.store.lock import FileLock, owner_of
 
 log = logging.getLogger(__name__)
 
@@ -239,3 +240,17 @@ def _sqlite_file(uri: str) -> Path | None:
     path = Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def close_runs(folder: Path, uri: str) -> None:
+    """Close the MLflow runs that the killed driver of a run or sweep left RUNNING, unless another one continues it."""
+    files = RunFolder(folder)
+    runs = json.loads(files.tracker_state.read_text())["runs"] if files.tracker_state.is_file() else {}
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    for run_id in runs.values():
+        if owner_of(files.lock) is None and client.get_run(run_id).info.status == "RUNNING":
+            client.set_terminated(run_id, "KILLED")
