@@ -1,7 +1,7 @@
 """Errors that a user meets, and how any exception becomes one of them."""
 
 from continual.errors.secrets import fingerprinted, left_out, redacted, remember, secrets_in
-from continual.errors.sentences import as_one_sentence, describe, naming_file, one_line, together, unwrap
+from continual.errors.sentences import as_one_sentence, describe, naming_file, one_line, together, unwrap, with_fix
 from continual.errors.suggest import nearest
 from continual.errors.types import ConfigurationError, ContinualError, ForgotTooMuch, Interrupted
 
@@ -22,4 +22,5 @@ __all__ = [
     "secrets_in",
     "together",
     "unwrap",
+    "with_fix",
 ]

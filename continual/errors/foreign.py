@@ -15,7 +15,8 @@ CONTEXT = "During handling of the above exception, another exception occurred:"
 RAISED = re.compile(r"(?P<type>[A-Za-z_][\w.]*)(?:\(\w+\))?(?:: ?(?P<text>.*))?$")
 """The line of a traceback that names the exception."""
 OURS = re.compile(r"continual\.(?:\w+\.)*(?P<type>[A-Z]\w*)")
-KILLED = "{what} was killed, or the machine ran out of memory"
+PERHAPS_MEMORY = "was killed, or the machine ran out of memory"
+KILLED = f"{{what}} {PERHAPS_MEMORY}"
 CLASS = re.compile(r"class_name: \S*?(\w+)$", re.MULTILINE)
 PROCESS = re.compile(r"\bpid: (\d+)")
 ENGINE = re.compile(r"Engine core initialization failed\..*?\{(?:'[^']*': (?P<code>-?\d+))?", re.S)

@@ -4,7 +4,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from continual.errors.foreign import causes, ours_in_text, own_line
+from continual.errors.foreign import PERHAPS_MEMORY, causes, ours_in_text, own_line
 from continual.errors.types import LONGEST, ConfigurationError, ContinualError
 
 
@@ -34,6 +34,11 @@ def describe(error: BaseException) -> str:
         return str(inner)
     lines = (own_line(known) for known in reversed(causes(error)))
     return next((line for line in lines if line), type(inner).__name__)
+
+
+def with_fix(sentence: str) -> str:
+    """Return the sentence with what to do after a process was killed: all that was done is kept."""
+    return f"{sentence}; run the same command again to resume" if sentence.endswith(PERHAPS_MEMORY) else sentence
 
 
 def one_line(error: BaseException, longest: int = 160) -> str:
@@ -92,4 +97,4 @@ def as_one_sentence(file: str) -> Iterator[None]:
             raise
         if isinstance(inner, ContinualError):
             raise inner from error
-        raise ContinualError(f"{describe(error)}; the run's log.txt has the traceback") from error
+        raise ContinualError(f"{with_fix(describe(error))}; the run's log.txt has the traceback") from error

@@ -64,3 +64,6 @@ class Interrupted(ContinualError):
     """The user pressed Ctrl-C; all files are complete and the same command resumes (exit code 130)."""
 
     exit_code = 130
+
+    def __init__(self, sentence: str = "interrupted; run the same command again to resume"):
+        super().__init__(sentence)

@@ -6,13 +6,15 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from continual.config.paths import in_job
 from continual.errors import ContinualError
 from continual.preflight.resources import local_cpus
+from continual.run.address import check_address
+from continual.run.guard import Guard, Head, own_sessions
 
 LOCAL_SYSTEM = {"idle_worker_killing_time_threshold_ms": 60_000, "enable_metrics_collection": False}
 """By default Ray ends processes that are idle for a second where there are more of them than CPUs. On a small machine
@@ -41,11 +43,13 @@ def stay_local() -> None:
 
 
 @contextmanager
-def connected() -> Iterator[dict[str, float]]:
-    """Connect to the cluster and yield its resources; disconnect at the end.
+def connected(guard: Guard) -> Iterator[dict[str, float]]:
+    """Connect to the cluster and yield its resources; disconnect at the end. `guard` cleans up after a local one.
 
-    Raises ContinualError when RAY_ADDRESS names a cluster that does not answer.
+    Raises ContinualError when RAY_ADDRESS names a cluster that does not answer, and when a local one ends.
     """
+    if given := os.environ.get("RAY_ADDRESS"):
+        check_address(given)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray Data's progress bars would fill the log file.
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
@@ -58,7 +62,8 @@ def connected() -> Iterator[dict[str, float]]:
     import ray
 
     options: dict[str, Any] = {"address": address or "local", "log_to_driver": True}
-    if not address:
+    local = not address
+    if local:
         options |= {"num_cpus": local_cpus(), "include_dashboard": False, "_system_config": dict(LOCAL_SYSTEM)}
     # Workers import the user's own modules (rows, models, tasks) from where the driver does.
     paths = os.pathsep.join(dict.fromkeys([str(Path.cwd()), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
@@ -66,14 +71,34 @@ def connected() -> Iterator[dict[str, float]]:
         options["runtime_env"] = {"env_vars": {"PYTHONPATH": paths.rstrip(os.pathsep)}}
     asked_to_end = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(**options)
+        with own_sessions(guard) if local else nullcontext():
+            ray.init(**options)
     except Exception as error:  # of no narrower type where a node needs more than Ray's half minute to come up
         what = f"no Ray cluster answers at RAY_ADDRESS={address}" if address else "Ray does not start on this machine"
         raise ContinualError(f"{what}: {error}") from error
     # ray.init() puts its own handler there, which ends a driver on SIGTERM without a checkpoint.
     if asked_to_end is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, asked_to_end)
+    head = Head(_head_processes(guard) if local else {}, guard)
     try:
         yield dict(ray.cluster_resources())
+    except BaseException as error:
+        if death := head.death():
+            raise ContinualError(f"{death}; run the same command again to resume") from error
+        raise
     finally:
-        ray.shutdown()
+        head.close()
+        # Without its head the connection cannot be closed: Ray would wait for it, and then end this process.
+        if head.death() is None:
+            ray.shutdown()
+
+
+def _head_processes(guard: Guard) -> dict[str, Any]:
+    """Return the processes of the local cluster by their type; tell the guard where its files are."""
+    from ray._private import worker
+
+    node = worker._global_node
+    if node is None:
+        return {}
+    guard.tell(session=node.get_session_dir_path())
+    return dict(node.all_processes)

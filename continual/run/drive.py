@@ -9,6 +9,7 @@ from typing import Any
 
 from continual.config.load import Loaded
 from continual.errors import as_one_sentence, describe
+from continual.errors.process import uninterrupted
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Ledger
 from continual.preflight.plan import make_plan
@@ -16,6 +17,7 @@ from continual.preflight.render import render
 from continual.preflight.resources import check_resources
 from continual.run.cluster import connected
 from continual.run.events import Status, ended
+from continual.run.guard import Guard
 from continual.run.resume import FLUSH_SECONDS, tracker_of, tracking_uri
 from continual.run.sequence import Run, run_sequence
 from continual.show.tables import closing
@@ -36,7 +38,19 @@ def tracked(loaded: Loaded, folder: RunFolder, ledger: Ledger, terminal: Termina
         status = "KILLED"
         raise
     finally:
+        with uninterrupted():
+            _close(tracker, status, loaded, folder, ledger, terminal)
+
+
+def _close(
+    tracker: Tracker, status: Status, loaded: Loaded, folder: RunFolder, ledger: Ledger, terminal: Terminal
+) -> None:
+    """Record how the run ended, here and in the tracker; a full disk must not hide why."""
+    try:
         ledger.add("ended", **ended(status, ledger.open_stages(), folder))
+    except OSError as error:
+        terminal.line(f"  the end of the run could not be recorded: {describe(error)}")
+    finally:
         if waiting := _flush(tracker, terminal):
             terminal.line(f"  {waiting} records wait for the tracker {tracking_uri(loaded)}; the next run sends them")
 
@@ -75,13 +89,14 @@ def drive(
     """
     sequence, files = loaded.sequence, RunFolder(folder)
     store = Store(Path(sequence.storage) / "store", maker=ledger.run_id())
-    with Terminal(files.log) as terminal:
+    uri = tracking_uri(loaded) if sequence.track.enabled else ""
+    with Guard(files.log, folder, uri) as guard, Terminal(files.log) as terminal, terminal.last_word():
         terminal.line(render(make_plan(loaded, held=True)))
         for note in notes:
             terminal.line(f"note: {note}")
         terminal.line(f"log: {files.log}")
         tracking = tracked(loaded, files, ledger, terminal)
-        with as_one_sentence(loaded.file), connected() as resources, tracking as tracker:
+        with as_one_sentence(loaded.file), connected(guard) as resources, tracking as tracker:
             cpus = resources.get("CPU", 0.0)
             check_resources(sequence, cpus, resources.get("GPU", 0.0))
             run = Run(sequence, str(loaded.path), files, store, ledger, terminal, tracker, cpus or 1.0, after_stage)

@@ -10,9 +10,11 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO, cast
 
+from continual.errors import Interrupted, describe
 from continual.errors.secrets import RedactedStream, redacted
 from continual.show.progress import Step
 
@@ -68,6 +70,18 @@ class Terminal:
             with contextlib.suppress(OSError):  # a full disk must not hide the error that ended the run
                 self._log.close()
             self._log = None
+
+    @contextlib.contextmanager
+    def last_word(self) -> Iterator[None]:
+        """Write the sentence with which the block ends to the log; the terminal gets it from whoever catches it."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self._to_log(str(Interrupted()))
+            raise
+        except Exception as error:
+            self._to_log(f"error: {describe(error)}")
+            raise
 
     @property
     def rewrites(self) -> bool:

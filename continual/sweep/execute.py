@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from continual.errors import ContinualError, as_one_sentence, redacted
 from continual.run.events import Status
+from continual.run.guard import Guard
 from continual.run.resume import catch_up, claim, tracking_uri
 from continual.show.terminal import Terminal
 from continual.sweep.outputs import write_results
@@ -30,11 +31,14 @@ def run_sweep(sweep: Sweep, fresh: bool) -> None:
                     catch_up(each.trial.loaded, each.summary)
             print(redacted(write_results(sweep.folder, sweep.source, sweep.outcomes())[0]))
             return
-        with Terminal(sweep.folder / "log.txt") as terminal:
+        log = sweep.folder / "log.txt"
+        tracked = next(iter(sweep.trials.made.values())).loaded
+        uri = tracking_uri(tracked) if tracked.sequence.track.enabled else ""
+        with Guard(log, sweep.folder, uri) as guard, Terminal(log) as terminal, terminal.last_word():
             terminal.line(plan_text(sweep))
             terminal.line(f"log: {sweep.folder / 'log.txt'}; every trial has its own in its run folder\n")
             with as_one_sentence(sweep.source.file):
-                _run(sweep, terminal)
+                _run(sweep, terminal, guard)
     if count := len(sweep.failed):
         failed = f"{count} trial{'s' * (count > 1)} of {len(sweep.listed())} failed"
         raise ContinualError(f"{failed} (see the table); run the same command again to retry what failed")
@@ -52,7 +56,7 @@ def _forget(sweep: Sweep) -> None:
     sweep.state = State.load(sweep.folder, sweep.source.ablation)
 
 
-def _run(sweep: Sweep, terminal: Terminal) -> None:
+def _run(sweep: Sweep, terminal: Terminal, guard: Guard) -> None:
     """Run the remaining trials inside the sweep's own run in the tracker; write the results whatever happens."""
     example = next(iter(sweep.trials.made.values())).loaded
     parent = Parent(sweep.folder, sweep.source, example)
@@ -66,7 +70,7 @@ def _run(sweep: Sweep, terminal: Terminal) -> None:
             if not sweep.finished():
                 from continual.sweep.runner import run_trials
 
-                run_trials(sweep, terminal, run_id)
+                run_trials(sweep, terminal, run_id, guard)
         finally:
             _close_stopped(sweep)
         status = "FAILED" if sweep.failed else "FINISHED"

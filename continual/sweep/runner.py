@@ -18,6 +18,7 @@ from ray.tune.schedulers import FIFOScheduler
 from continual.errors import ContinualError, describe
 from continual.preflight.resources import check_resources
 from continual.run.cluster import connected
+from continual.run.guard import Guard
 from continual.show.terminal import Terminal
 from continual.sweep.halving import Halving, judge
 from continual.sweep.results import judged_values
@@ -97,14 +98,14 @@ class Watch(NotPickled, tune.Callback, tune.Stopper):
         self.terminal.line(f"{self.sweep.trials.made[name].title}: {end} (trial {self.ends} of this start)")
 
 
-def run_trials(sweep: Sweep, terminal: Terminal, run_id: str | None) -> None:
+def run_trials(sweep: Sweep, terminal: Terminal, run_id: str | None, guard: Guard) -> None:
     """Run the remaining trials to their end; their runs in the tracker are below `run_id`.
 
     On KeyboardInterrupt the running trials stop in order, then it is raised again. With `fail_fast` the first failure
     stops the others in the same way and raises ContinualError.
     """
     ablation = sweep.source.ablation
-    with connected() as resources:
+    with connected(guard) as resources:
         cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
         sequences = [trial.loaded.sequence for trial in sweep.trials.made.values()]
         for sequence in sequences:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from continual.errors import ContinualError, describe
+from continual.errors import ContinualError, describe, with_fix
 from continual.ledger.lines import Tail
 from continual.store import folder_damage
 from continual.training.checkpoints import newest_valid
@@ -60,7 +60,7 @@ def fit(
     if error := outcome.get("error"):
         text = files.failed.read_text() if files.failed.is_file() else describe(error)
         step, _ = newest_valid(job.checkpoints)
-        raise ContinualError(f"training failed after step {step}: {text}") from error
+        raise ContinualError(with_fix(f"training failed after step {step}: {text}")) from error
     if not exported(job):
         raise ContinualError(f"training ended without a whole model in {job.export}; run the same command again")
 

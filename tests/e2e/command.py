@@ -67,7 +67,7 @@ def start(storage: Path, *overrides: str, yaml: Path = TINY) -> Driver:
     with output.open("w") as file:
         process = subprocess.Popen(
             arguments(storage, *overrides, yaml=yaml), cwd=ROOT, env=environment(),
-            stdout=file, stderr=subprocess.STDOUT, text=True,
+            stdout=file, stderr=subprocess.STDOUT, text=True, process_group=0,
         )  # fmt: skip
     return Driver(process, output)
 

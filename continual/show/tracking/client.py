@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec
 
 from continual.errors import redacted
+from continual.ledger.folder import RunFolder
 from continual.show.tracking.moved import ARTIFACTS, move_artifacts, sqlite_file
 from continual.show.tracking.names import PARAM_CHARACTERS, TAG_CHARACTERS, clean, shorten
 from continual.show.tracking.registry import register
-from continual.store.lock import FileLock
+from continual.store.lock import FileLock, owner_of
 
 log = logging.getLogger(__name__)
 
@@ -236,3 +237,17 @@ def _experiment(client: Any, name: str, database: Path | None) -> str:
                 raise
             experiment = client.get_experiment_by_name(name)
     return experiment.experiment_id
+
+
+def close_runs(folder: Path, uri: str) -> None:
+    """Close the MLflow runs that the killed driver of a run or sweep left RUNNING, unless another one continues it."""
+    files = RunFolder(folder)
+    runs = json.loads(files.tracker_state.read_text())["runs"] if files.tracker_state.is_file() else {}
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    for run_id in runs.values():
+        if owner_of(files.lock) is None and client.get_run(run_id).info.status == "RUNNING":
+            client.set_terminated(run_id, "KILLED")

@@ -1,0 +1,69 @@
+"""A driver that is killed leaves a sentence, no process, no shared memory and no session of its cluster."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from continual.run.processes import MEMORY
+from tests.conftest import ROOT
+
+DRIVER = """
+import subprocess, sys, time
+from pathlib import Path
+from continual.run.guard import Guard
+folder, memory = Path(sys.argv[1]), sys.argv[2]
+# Like a raylet: the leader of a session, with a child in another one that holds shared memory open.
+inner = f"import time; file = open({memory!r}, 'w'); time.sleep(600)"
+outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {inner!r}], start_new_session=True)"
+with Guard(folder / "log.txt", folder, "") as guard:
+    leader = subprocess.Popen([sys.executable, "-c", outer], start_new_session=True)
+    guard.tell(leader=leader.pid, session=str(folder / "session"))
+    while not Path(memory).exists():
+        time.sleep(0.05)
+    time.sleep(2.5)
+    print("ready", flush=True)
+    if sys.argv[3] == "killed":
+        time.sleep(600)
+"""
+
+
+def living(memory: Path) -> list[int]:
+    found = []
+    for path in Path("/proc").iterdir():
+        try:
+            if path.name.isdecimal() and str(memory) in (path / "cmdline").read_text():
+                found.append(int(path.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.skipif(not MEMORY.is_dir() or not Path("/proc/self/stat").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("end", ["killed", "well"])
+def test_nothing_is_left(tmp_path: Path, end: str) -> None:
+    memory = MEMORY / f"psm_test{os.getpid()}{end}"
+    (tmp_path / "session").mkdir()
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(tmp_path), str(memory), end],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == "ready\n"
+    if end == "killed":
+        driver.send_signal(signal.SIGKILL)
+    _, stderr = driver.communicate(timeout=60)  # whoever cleans up holds stderr until all is done
+    deadline = time.monotonic() + 10
+    while living(memory) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert living(memory) == []
+    assert not memory.exists()
+    sentence = f"error: the driver (process {driver.pid}) ended without a word"
+    assert stderr.startswith(sentence) == (end == "killed"), stderr
+    log = tmp_path / "log.txt"
+    assert (log.is_file() and sentence in log.read_text()) == (end == "killed")
+    assert (tmp_path / "session").exists() == (end == "killed"), "the logs of a failure are kept"
