@@ -43,7 +43,7 @@ def test_what_cannot_be_a_source_is_refused(source: dict[str, Any], words: str) 
         ("parquet", {"path", "split"}),
         ("text", {"path", "split"}),
         ("csv", {"path", "split", "delimiter", "header", "quoted"}),
-        ("hub", {"path", "split", "subset"}),
+        ("hub", {"path", "split", "subset", "revision"}),
         ("python", {"function", "arguments", "version"}),
     ],
 )
