@@ -177,7 +177,7 @@ def test_equals_simple_evaluate_with_few_shot_examples(model, tokenizer, own_tas
     harness = Harness(settings(include_path=own_tasks, num_fewshot=2, limit=10), tasks)
     scores, records, facts = harness.run(model, tokenizer)
     # Each by itself, as here: batches that tasks share are padded otherwise, which changes the last digits.
-    reference = {"samples": {}, "results": {}, "n-shot": {}}
+    reference: dict[str, dict] = {"samples": {}, "results": {}, "n-shot": {}}
     for name in names:
         alone = simple_evaluate(
             HFLM(pretrained=model, tokenizer=tokenizer, batch_size=64),
