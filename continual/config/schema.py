@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, field_validator, model_validator
 
-from continual.contract.base import Strict
+from continual.contract.base import Strict, Version
 from continual.contract.mitigation import Mitigation
 from continual.contract.registry import ENGINES, MITIGATIONS, SCHEDULES
 from continual.contract.source import SourceItem
@@ -45,6 +45,11 @@ class ModelSource(Strict):
     build: str | None = Field(None, description='python: "module:function" that returns a transformers model')
     tokenizer: str | None = Field(None, description='python: a tokenizer folder, or "module:function"')
     arguments: dict[str, Any] = Field(default_factory=dict, description="python: keyword arguments of `build`")
+    version: Version = Field(
+        None,
+        exclude_if=lambda given: given is None,
+        description="python: yours; change it when what `build` reads by itself has changed: no file shows that",
+    )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="dtype of training and of sampling")
 
     @model_validator(mode="after")

@@ -13,6 +13,8 @@ LARGEST_SEED = (1 << 32) - 1
 """The largest seed: numpy's, which lm-eval uses."""
 LARGEST_FLOAT = 3.4e38
 """About the largest number that a float32 holds."""
+Version = str | int | float | None
+"""The user's own version of code that is known by its files: part of the address of what it makes."""
 
 
 class Strict(BaseModel):

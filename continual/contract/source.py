@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
@@ -147,6 +147,10 @@ class Source(Strict):
     def notes(self) -> list[str]:
         """Return what the user should know of the source before a run, each one sentence."""
         return []
+
+    def pinned(self) -> Self:
+        """Return the source with whatever may change elsewhere (a hub's branch) named as it is now."""
+        return self
 
     def first(self, key: str, count: int) -> Beginning:
         """Return at most `count` documents from the beginning of the source, without Ray, read as the run reads them.

@@ -33,6 +33,7 @@ def prepare_rows(
     Raises:
         ConfigurationError: The source or a document of it cannot be used, or no document is left.
     """
+    source = source.pinned()
     inputs = rows_inputs(source, model, row_tokens)
     artefact = store.artefact("rows", inputs)
     with store.write(artefact, inputs) as writer:

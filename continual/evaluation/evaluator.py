@@ -5,7 +5,7 @@ import json
 import time
 from typing import Any
 
-from continual.forgetting import Scores, scores_as_json
+from continual.forgetting import Score, Scores, scores_as_json
 from continual.models import load_model, load_tokenizer
 from continual.store import Artefact, write_atomic
 from continual.store.artefact import versions
@@ -44,21 +44,64 @@ class Evaluator:
         `<output>.samples.jsonl`, one record per document, is written first. Both appear whole or not at all.
         Raises ContinualError if lm-eval fails or a score is not finite.
         """
+        tasks = [task["name"] for task in self.harness.tasks] if self.harness else []
+        return self._measured(model_path, {output: [*tasks, *self.texts]})[output]
+
+    def evaluate_each(self, model_path: str, outputs: dict[str, str]) -> None:
+        """Write what `evaluate` writes for each of the named tasks and texts alone; the model is loaded once."""
+        self._measured(model_path, {output: [name] for name, output in outputs.items()})
+
+    def _measured(self, model_path: str, wanted: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
+        """Score and write the names that are wanted by output."""
         import torch
 
-        started = time.perf_counter()
-        scores, records, facts = self._score(model_path)
+        results = self._score(model_path, wanted)
         gc.collect()
         torch.cuda.empty_cache()
+        return results
+
+    def _score(self, model_path: str, wanted: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
+        """Only this frame holds the model, so returning frees it."""
+        from continual.evaluation.harness import quiet
+
+        started = time.perf_counter()
+        with quiet():
+            model = load_model(model_path, self.dtype, self.device)
+        results = {}
+        for output, names in wanted.items():
+            scores: Scores = {}
+            records: list[dict[str, Any]] = []
+            facts: dict[str, dict[str, Any]] = {"task_versions": {}, "num_fewshot": {}}
+            for name in names:
+                scores[name], of_name, found = self._one(name, model, model_path)
+                records += of_name
+                facts = {key: {**facts[key], **found.get(key, {})} for key in facts}
+            texts = {name: self.texts[name].hash for name in names if name in self.texts}
+            results[output] = self._write(output, model_path, scores, records, facts, texts, started)
+            started = time.perf_counter()
+        return results
+
+    def _one(self, name: str, model: Any, model_path: str) -> tuple[Score, list[dict[str, Any]], dict[str, Any]]:
+        from continual.evaluation.texts import score_text
+
+        if name in self.texts:
+            return *score_text(model, name, self.texts[name]), {}
+        assert self.harness is not None
+        return self.harness.run_one(name, model, load_tokenizer(model_path))
+
+    def _write(
+        self, output: str, model_path: str, scores: Scores, records: list[dict[str, Any]],
+        facts: dict[str, dict[str, Any]], texts: dict[str, str], started: float,
+    ) -> dict[str, Any]:  # fmt: skip
         result = {
             "scores": scores_as_json(scores),
             "seconds": round(time.perf_counter() - started, 3),
-            "versions": {**versions(PACKAGES), "tasks": facts.pop("task_versions", {})},
+            "versions": {**versions(PACKAGES), "tasks": facts["task_versions"]},
             "settings": {
                 **{key: value for key, value in self.settings.items() if key not in ("old_tasks", "texts", "every")},
-                **facts,
+                "num_fewshot": facts["num_fewshot"],
                 "model": model_path,
-                "texts": {name: rows.hash for name, rows in self.texts.items()},
+                "texts": texts,
                 "threads": self.threads,
                 "dtype": self.dtype,
                 "device": self.device,
@@ -68,20 +111,3 @@ class Evaluator:
         write_atomic(f"{output}.samples.jsonl", lines)
         write_atomic(f"{output}.json", json.dumps(result, indent=1, allow_nan=False))
         return result
-
-    def _score(self, model_path: str) -> tuple[Scores, list[dict[str, Any]], dict[str, Any]]:
-        """Return scores, records and facts of the tasks. Only this frame holds the model, so returning frees it."""
-        from continual.evaluation.harness import quiet
-        from continual.evaluation.texts import score_text
-
-        with quiet():
-            model = load_model(model_path, self.dtype, self.device)
-        scores: Scores = {}
-        records: list[dict[str, Any]] = []
-        facts: dict[str, Any] = {}
-        if self.harness:
-            scores, records, facts = self.harness.run(model, load_tokenizer(model_path))
-        for name, rows in self.texts.items():
-            scores[name], documents = score_text(model, name, rows)
-            records += documents
-        return scores, records, facts

@@ -60,6 +60,21 @@ class Harness:
 
         `model`: a transformers causal model in eval mode, on its device. Raises ContinualError if lm-eval fails.
         """
+        scores: Scores = {}
+        records: list[dict[str, Any]] = []
+        facts: dict[str, Any] = {"task_versions": {}, "num_fewshot": {}}
+        for task in self.tasks:
+            scores[task["name"]], of_task, found = self.run_one(task["name"], model, tokenizer)
+            records += of_task
+            facts = {key: {**facts[key], **found[key]} for key in facts}
+        return scores, records, facts
+
+    def run_one(self, name: str, model: Any, tokenizer: Any) -> tuple[Score, list[dict[str, Any]], dict[str, Any]]:
+        """Return what `run` does for one task.
+
+        Each is run by itself: together they would share random states and batches, whose padding changes sums.
+        """
+        task = next(task for task in self.tasks if task["name"] == name)
         from lm_eval import evaluate
 
         from continual.evaluation.stopping import StoppingLM
@@ -70,7 +85,7 @@ class Harness:
             with quiet():
                 results: Any = evaluate(
                     lm=StoppingLM(model, tokenizer, settings["batch_size"], chat),
-                    task_dict=self.load(),
+                    task_dict=self.load(name),
                     limit=settings.get("limit"),
                     apply_chat_template=chat,
                     fewshot_as_multiturn=chat,
@@ -78,14 +93,16 @@ class Harness:
                     log_samples=True,
                 )
         except Exception as error:
-            listed = ", ".join(task["name"] for task in self.tasks)
-            raise ContinualError(f"lm-eval failed on {listed}: {describe(error)}") from error
-        scores = {task["name"]: self.score(task, results) for task in self.tasks}
-        records = [record(name, sample) for name, samples in results["samples"].items() for sample in samples]
-        return scores, records, {"task_versions": results["versions"], "num_fewshot": results["n-shot"]}
+            raise ContinualError(f"lm-eval failed on {name}: {describe(error)}") from error
+        records = [record(of, sample) for of, samples in results["samples"].items() for sample in samples]
+        return (
+            self.score(task, results),
+            records,
+            {"task_versions": results["versions"], "num_fewshot": results["n-shot"]},
+        )
 
-    def load(self) -> Any:
-        """Load the tasks with their data, and seed every random state.
+    def load(self, name: str) -> Any:
+        """Load a task with its data, and seed every random state.
 
         This does what `simple_evaluate` does before it calls `evaluate`: `num_fewshot` replaces a task's own number
         unless that is 0. `simple_evaluate` itself lists the machine's packages after every call, which takes seconds.
@@ -96,7 +113,7 @@ class Harness:
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
-        loaded = self.manager.load([task["name"] for task in self.tasks])
+        loaded = self.manager.load([name])
         for task in loaded["tasks"].values():
             own = task.get_config("num_fewshot")
             if own is None or (shots is not None and own != 0):

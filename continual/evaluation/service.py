@@ -3,24 +3,24 @@
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from continual.config.measured import evaluation_tasks
 from continual.config.schema import Sequence
+from continual.config.task_files import TaskFiles
 from continual.contract.models import ModelRef
 from continual.errors import ConfigurationError, ContinualError, describe, unwrap
+from continual.evaluation.identity import task_identity
 from continual.forgetting import Scores, scores_from_json
 from continual.ledger.folder import StageFolder, steps_in
-from continual.store import Artefact, Store, hash_folder
+from continual.store import Artefact, Store
 from continual.store.artefact import versions
 
 ACTOR_CPUS = 0
 """The actor mostly waits and lives as long as the sequence. If it reserved a CPU, an engine might not get enough to
 start, which happened on two cores."""
-
-TASK_FILES = (".yaml", ".yml", ".py", ".json", ".jsonl", ".csv", ".tsv", ".txt", ".parquet", ".arrow", ".gz", ".jinja")
-"""Files of `include_path` that may decide a score; compiled Python next to them does not."""
 
 
 class Scorer:
@@ -29,16 +29,24 @@ class Scorer:
     def __init__(self, store: Store, sequence: Sequence, texts: dict[str, Artefact], threads: int):
         self.store, self.sequence, self.texts, self.threads = store, sequence, texts, threads
         self.tasks = evaluation_tasks(sequence)
-        include = sequence.evaluate.include_path
-        self.shared = {
-            "tasks": [task.model_dump() for task in self.tasks],
-            "texts": {name: rows.hash for name, rows in texts.items()},
+        files = TaskFiles(sequence.evaluate.include_path) if self.tasks else None
+        of_tasks = [(task, files) for task in self.tasks if files]
+        self.measured: dict[str, dict[str, Any]] = {
+            task.name: {"task": task.model_dump(), "identity": task_identity(task.name, known)}
+            for task, known in of_tasks
+        } | {name: {"text": rows.hash} for name, rows in texts.items()}
+        """What decides each score beside the model and the settings: scores of equal ones are stored one by one."""
+        self.settings = {
             "settings": sequence.evaluate.model_dump(include={"limit", "num_fewshot", "apply_chat_template", "seed"}),
-            "include": hash_folder(include, TASK_FILES) if include else None,
             "dtype": sequence.model.dtype,
             "versions": versions(("lm-eval", "transformers", "torch")),
         }
         self._actor: Any = None
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """Everything that decides scores beside the model."""
+        return {"measured": list(self.measured.items()), **self.settings}
 
     def actor(self) -> Any:
         if self._actor is None:
@@ -50,7 +58,9 @@ class Scorer:
             evaluator = ray.remote(Evaluator).options(
                 num_cpus=ACTOR_CPUS, num_gpus=evaluate.gpus or None, max_restarts=2, max_task_retries=2
             )
-            self._actor = evaluator.remote(evaluate.model_dump(), self.shared["tasks"], self.texts, self.threads, dtype)
+            self._actor = evaluator.remote(
+                evaluate.model_dump(), [task.model_dump() for task in self.tasks], self.texts, self.threads, dtype
+            )
         return self._actor
 
     def _release(self) -> None:
@@ -66,23 +76,36 @@ class Scorer:
 
         Raises ContinualError when the evaluation fails.
         """
-        if not self.tasks and not self.texts:
-            return {}
+        places: dict[str, Artefact] = {}
+        with ExitStack() as held:
+            inputs = {name: {"model": model.hash, **own, **self.settings} for name, own in self.measured.items()}
+            places = {name: self.store.artefact("scores", given) for name, given in inputs.items()}
+            # Locks are taken in the order of the addresses, so that two runs never wait for each other.
+            writers = {}
+            for name in sorted(places, key=lambda name: places[name].hash):
+                writers[name] = held.enter_context(self.store.write(places[name], inputs[name]))
+            with ExitStack() as unfinished:
+                missing = {
+                    name: str(unfinished.enter_context(writer.files()) / "scores")
+                    for name in places
+                    if (writer := writers[name]) is not None
+                }
+                if missing:
+                    self._evaluate(model, missing)
+            for writer in writers.values():
+                if writer is not None:
+                    writer.finish()
+        return {name: read_scores(place.path / "scores.json")[name] for name, place in places.items()}
+
+    def _evaluate(self, model: ModelRef, outputs: dict[str, str]) -> None:
         import ray
 
-        inputs = {"model": model.hash, **self.shared}
-        artefact = self.store.artefact("scores", inputs)
-        with self.store.write(artefact, inputs) as writer:
-            if writer is not None:
-                try:
-                    with writer.files() as folder:
-                        ray.get(self.actor().evaluate.remote(model.path, str(folder / "scores")))
-                except ray.exceptions.RayError as error:
-                    raise _failed(f"the evaluation of {model.path} failed", error) from error
-                finally:
-                    self._release()
-                writer.finish()
-        return read_scores(artefact.path / "scores.json")
+        try:
+            ray.get(self.actor().evaluate_each.remote(model.path, outputs))
+        except ray.exceptions.RayError as error:
+            raise _failed(f"the evaluation of {model.path} failed", error) from error
+        finally:
+            self._release()
 
 
 def _failed(problem: str, error: Exception) -> ContinualError:

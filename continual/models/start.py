@@ -14,6 +14,7 @@ from continual.models.files import model_files, model_hash, tokenizer_hash
 from continual.models.load import load_tokenizer
 from continual.store import Store, hash_file, hash_folder, write_atomic
 from continual.store.artefact import versions
+from continual.store.code import module_code, with_content
 
 HASHES = ".hashes.json"
 
@@ -82,10 +83,7 @@ def _snapshot(name: str) -> str:
 
 
 def _built(store: Store, source: ModelSource, seed: int) -> Path:
-    inputs: dict[str, Any] = {"build": source.build, "arguments": source.arguments, "seed": seed}
-    inputs["module"] = hash_file(module_file(str(source.build)))
-    tokenizer = str(source.tokenizer)
-    inputs["tokenizer"] = hash_file(module_file(tokenizer)) if ":" in tokenizer else tokenizer_hash(tokenizer)
+    inputs = built_inputs(source, seed)
     artefact = store.artefact("models", inputs)
     with store.write(artefact, inputs) as writer:
         if writer is not None:
@@ -93,6 +91,28 @@ def _built(store: Store, source: ModelSource, seed: int) -> Path:
                 _in_cluster(_build, source, seed, str(folder))
             writer.finish()
     return artefact.path
+
+
+def built_inputs(source: ModelSource, seed: int) -> dict[str, Any]:
+    """Return what decides a model that the user's code builds.
+
+    Raises ConfigurationError if a module is missing, or a folder among the arguments is too large to hash.
+    """
+    build, tokenizer = str(source.build), str(source.tokenizer)
+    arguments = with_content("model.arguments", source.arguments, source.version)
+    inputs: dict[str, Any] = {"build": build, "arguments": arguments, "seed": seed, **_code(build, "")}
+    if ":" in tokenizer:
+        code = _code(tokenizer, "tokenizer_")
+        inputs |= {"tokenizer": code.pop("tokenizer_module"), **code}
+    else:
+        inputs["tokenizer"] = tokenizer_hash(tokenizer)
+    return inputs if source.version is None else {**inputs, "version": source.version}
+
+
+def _code(reference: str, prefix: str) -> dict[str, Any]:
+    file = module_file(reference)
+    code = {"module": hash_file(file), **module_code(file, reference.partition(":")[0])}
+    return {f"{prefix}{key}": value for key, value in code.items()}
 
 
 def _build(source: ModelSource, seed: int, folder: str) -> None:

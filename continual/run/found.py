@@ -74,13 +74,16 @@ def changes(loaded: Loaded) -> list[str]:
 def refuse_other_measures(ledger: Ledger, scorer: Scorer) -> None:
     """Raise ConfigurationError if the scores to come would be measured otherwise than those that the run has."""
     # Texts are compared where they are read; other versions of libraries are the user's choice.
-    kept = {key: value for key, value in scorer.shared.items() if key not in ("texts", "versions")}
-    now = {key: digest(value) for key, value in kept.items()}
+    tasks = {name: digest(what) for name, what in scorer.measured.items() if name not in scorer.texts}
+    settings = {key: digest(value) for key, value in scorer.settings.items() if key != "versions"}
+    now = {"tasks": tasks, "settings": settings}
     known = (ledger.find("measures") or {}).get("measures", now)
-    changed = [key for key in now if known.get(key, now[key]) != now[key]]
-    if changed and ledger.find("scored"):
-        what = "the files of its tasks have" if "include" in changed else f"its {', '.join(changed)} have"
-        problem = f"{what} changed since this run began, and its scores would not compare"
-        raise ConfigurationError("evaluate.include_path" if "include" in changed else "evaluate", problem, FIX)
+    others = {
+        kind: [key for key in now[kind] if known[kind].get(key, now[kind][key]) != now[kind][key]] for kind in now
+    }
+    if ledger.find("scored") and (changed := others["tasks"] + others["settings"]):
+        what = f"files or data of the tasks {', '.join(others['tasks'])}" if others["tasks"] else ", ".join(changed)
+        problem = f"{what} have changed since this run began, and its scores would not compare"
+        raise ConfigurationError("evaluate", problem, FIX)
     if known != now or not ledger.find("measures"):
         ledger.add("measures", measures=now)

@@ -5,7 +5,6 @@ Everything that decides a stage's weights is in its address; a run that finds it
 records of the steps and the scores inside the stage, and a run that wants it at the same moment waits.
 """
 
-import inspect
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -21,9 +20,11 @@ from continual.contract.stream import Stream
 from continual.evaluation.service import Scorer
 from continual.ledger.folder import StageFolder
 from continual.models import tokenizer_hash
+from continual.models.dropout import has_dropout
 from continual.models.files import model_files
-from continual.store import Store, digest, folder_damage, hash_file, hash_folder, second_copy
+from continual.store import Store, digest, folder_damage, hash_folder, second_copy
 from continual.store.artefact import versions
+from continual.store.code import definition_code, with_content
 from continual.training.job import TrainJob
 from continual.training.launch import exported
 
@@ -41,18 +42,23 @@ def stage_inputs(job: TrainJob, scorer: Scorer) -> dict[str, Any]:
             [p.name, p.centre.hash, p.curvature.hash if p.curvature else None, p.coefficient] for p in job.penalties
         ],
         "mitigations": [
-            [mitigation.model_dump(mode="json"), _source_hash(type(mitigation))]
+            [
+                with_content(
+                    mitigation.label, mitigation.model_dump(mode="json"), getattr(mitigation, "version", None)
+                ),
+                definition_code(type(mitigation)),
+            ]
             for mitigation in job.mitigations
             if mitigation.overrides("adapt") or mitigation.overrides("control")
         ],
         "train": compared({"train": job.train.model_dump()})["train"] | _file_options(job),
-        "schedule": _source_hash(SCHEDULES.load(job.train.schedule)),
+        "schedule": definition_code(SCHEDULES.load(job.train.schedule)),
         "steps": job.steps,
         "seed": job.seed,
-        "threads": job.threads,
         "ends": job.ends,
         "evaluate_every": job.evaluate_every,
         "scores": scorer.shared if job.evaluate_every else None,
+        **_drawn(job),
         # A mitigation may use other files of its room in the workers.
         "code": [hash_folder(ROOMS / room, (".py",)) for room in ("training", "models", "methods")],
         "versions": versions(("torch", "transformers", "peft", "deepspeed")),
@@ -64,17 +70,26 @@ def _file_options(job: TrainJob) -> dict[str, Any]:
     return {"deepspeed": job.inputs["train.deepspeed"]} if "train.deepspeed" in job.inputs else {}
 
 
+def resumed_inputs(job: TrainJob) -> dict[str, list[str]]:
+    """Return what must be equal for a stage to be trained on from a checkpoint: its data, and what dropout hangs on."""
+    drawn = _drawn(job)
+    return job.inputs | ({"train.micro_rows (the model has dropout)": [str(drawn["micro_rows"])]} if drawn else {})
+
+
+def _drawn(job: TrainJob) -> dict[str, Any]:
+    """Return options that change results only where dropout is drawn: once per forward pass, {} without dropout.
+
+    The number of threads is no such option: it changes the order of sums, so results are equal up to rounding.
+    """
+    options = [mitigation.model_dump(mode="json") for mitigation in job.mitigations if mitigation.overrides("adapt")]
+    return {"micro_rows": job.train.micro_rows} if has_dropout(job.model.path, options) else {}
+
+
 def _stream(job: TrainJob, stream: Stream) -> list[Any]:
     """Return what decides a stream's part in the weights: its settings, its loss's code, its data."""
-    loss = [type(stream.loss).__qualname__, _source_hash(type(stream.loss))]
+    loss = [type(stream.loss).__qualname__, definition_code(type(stream.loss))]
     settings = [stream.name, stream.coefficient, stream.rows_per_step, stream.shuffle, stream.held_out]
     return settings + loss + job.inputs[stream.name]
-
-
-def _source_hash(definition: Any) -> str:
-    """Return the hash of the file that defines a class or function, "" if there is none."""
-    source = inspect.getsourcefile(definition)
-    return hash_file(source) if source else ""
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from continual.preflight.stages import stage_view
 from continual.run.events import stage_numbers, stage_tags, started, streams, version
 from continual.run.found import check_finished, refuse_other_measures, same_start
 from continual.run.read import Data
-from continual.run.reuse import trained_once
+from continual.run.reuse import resumed_inputs, trained_once
 from continual.run.services import StageContext
 from continual.run.stage import build_job, passes, passes_in_words
 from continual.run.summary import summarise
@@ -153,7 +153,8 @@ def _stage(
     files = run.folder.stage(stage, declared.name)
     with run.phase("mitigate", stage):
         job = build_job(ctx, files.path, run.threads)
-    _refuse_other_inputs(run, stage, files, job.inputs)
+    inputs = resumed_inputs(job)
+    _refuse_other_inputs(run, stage, files, inputs)
     data = streams({stream.name: stream.rows for stream in job.streams}, run.folder.storage)
     read = passes(job)
     for name, of in read.items():
@@ -161,7 +162,7 @@ def _stage(
     sampled = {artefact.hash: count for artefact, count in ctx.used.items()}
     run.ledger.add(
         "prepared", stage=stage, name=declared.name, samples=list(sampled), sampled=sampled, steps=steps,
-        inputs=job.inputs, data=data, passes=read, tags=stage_tags(sequence, stage),
+        inputs=inputs, data=data, passes=read, tags=stage_tags(sequence, stage),
     )  # fmt: skip
     inside = _inside(run, scorer, stage, files)
     with _trained_once(run, stage, job, scorer):

@@ -14,6 +14,7 @@ from continual.sampling.settings import SampleSettings
 from continual.sampling.write import sampled_packing, write_rows, write_samples
 from continual.store import Artefact, Store
 from continual.store.artefact import versions
+from continual.store.code import OURS, definition_code
 
 Progress = Callable[[int, int, int], None]
 """Called after every shard with the samples done, the samples in all and the tokens done."""
@@ -39,6 +40,8 @@ def sampler_identity(dtype: str, config: Generate) -> dict[str, Any]:
     engine = ENGINES.load(config.engine)()
     identity = {"dtype": dtype, "engine": config.engine, "versions": versions(engine.packages)}
     identity |= {"engine_arguments": config.engine_arguments} if config.engine_arguments else {}
+    if type(engine).__module__.partition(".")[0] not in OURS:
+        identity["code"] = definition_code(type(engine))
     return identity | ({"block": block} if (block := engine.block(config)) > 1 else {})
 
 

@@ -6,10 +6,11 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, ClassVar, Literal
+from typing import IO, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from continual.config.hub import resolved_revision
 from continual.config.paths import looks_like_path, missing_folder, offline
 from continual.contract.reading import Beginning
 from continual.contract.source import Document
@@ -39,6 +40,11 @@ class HubSource(ColumnSource):
     path: str = Field(description="hub id or local folder")
     split: str = Field("train", description="the split")
     subset: str | None = Field(None, description="the configuration name")
+    revision: str | None = Field(
+        None,
+        exclude_if=lambda given: given is None,
+        description="commit, tag or branch of a hub id; null: `main` as it is when the run begins",
+    )
 
     @property
     def title(self) -> str:
@@ -85,11 +91,25 @@ class HubSource(ColumnSource):
     def identity(self) -> dict[str, Any]:
         from continual.store.files import hash_files
 
-        content: Any = [self.path, self.subset]
+        content: Any = [self.path, self.subset, self.commit]
         if self.folder is not None:
             # What tools leave in hidden folders beside the data (`.git`, `.cache`) decides nothing.
             content = hash_files(self.folder, sorted(files_below(self.folder)))
-        return {**self.model_dump(exclude={"path", "subset"}), "content": content}
+        return {**self.model_dump(exclude={"path", "subset", "revision"}), "content": content}
+
+    @property
+    def commit(self) -> str | None:
+        """The commit of a hub id that is read; None if neither the hub nor the cache names one."""
+        return None if self.folder is not None else resolved_revision("datasets", self.path, self.revision)
+
+    def pinned(self) -> Self:
+        return self.model_copy(update={"revision": self.commit}) if self.folder is None else self
+
+    def notes(self) -> list[str]:
+        notes = super().notes()
+        if self.folder is None and not looks_like_path(self.path) and self.commit is None:
+            notes.append(f"the commit of `{self.path}` is not known: rows are reused even if the data set has changed")
+        return notes
 
     def watched(self) -> list[Path]:
         return sorted(files_below(self.folder)) if self.folder is not None else []
@@ -107,7 +127,7 @@ class HubSource(ColumnSource):
     def _check_name(self) -> None:
         if self.folder is None and looks_like_path(self.path):
             raise ConfigurationError("path", *missing_folder(self.path))
-        if self.folder is None and offline():
+        if self.folder is None and offline() and self.commit is None:
             problem = f"`{self.path}` is not a local folder, and HF_HUB_OFFLINE forbids to fetch it"
             raise ConfigurationError("path", problem, "give a local folder or unset HF_HUB_OFFLINE")
         if self.folder is not None and not any(self.folder.iterdir()):
@@ -118,7 +138,9 @@ class HubSource(ColumnSource):
         import datasets
 
         if not self._is_saved:
-            return datasets.load_dataset(self.path, self.subset, split=self.split).with_format("arrow")
+            return datasets.load_dataset(
+                self.path, self.subset, split=self.split, revision=self._commit_to_load
+            ).with_format("arrow")
         self._check_saved_split()
         try:
             loaded = datasets.load_from_disk(self.path)
@@ -128,6 +150,11 @@ class HubSource(ColumnSource):
         if isinstance(loaded, datasets.DatasetDict):
             loaded = loaded[self.split]
         return loaded.with_format("arrow")
+
+    @property
+    def _commit_to_load(self) -> str | None:
+        """The commit; offline None, as `datasets` then takes what the cache has."""
+        return None if offline() or self.folder is not None else self.commit
 
     def _check_saved_split(self) -> None:
         splits = Path(self.path) / "dataset_dict.json"

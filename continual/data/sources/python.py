@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from continual.config.references import attempt, call, module_file
+from continual.config.references import attempt, call, known_by, module_file
+from continual.contract.base import Version
 from continual.contract.columns import kind_of
 from continual.contract.source import Document, Source
 from continual.errors import ConfigurationError
@@ -27,6 +28,12 @@ class PythonSource(Source):
     type: Literal["python"] = "python"
     function: str = Field(description='"module:function" that yields one dict per document')
     arguments: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the function")
+    version: Version = Field(
+        None,
+        exclude_if=lambda given: given is None,
+        description="yours: change it when what the function reads by itself (network, environment, paths that it "
+        "computes) has changed, as its files do not show that",
+    )
 
     @field_validator("function")
     @classmethod
@@ -70,6 +77,13 @@ class PythonSource(Source):
         return count
 
     def identity(self) -> dict[str, Any]:
-        from continual.store import hash_file
+        from continual.store.code import module_code, with_content
+        from continual.store.files import hash_file
 
-        return {**self.model_dump(), "module": hash_file(module_file(self.function))}
+        file = module_file(self.function)
+        arguments = with_content("arguments", self.arguments, self.version)
+        code = module_code(file, self.function.partition(":")[0])
+        return {**self.model_dump(), "arguments": arguments, "module": hash_file(file), **code}
+
+    def notes(self) -> list[str]:
+        return [known_by(self.function)] if self.version is None else []

@@ -51,29 +51,36 @@ class Answers:
 def gather_answers(ledger: Events, store: Path) -> list[Answers]:
     """Return what the model that was scored last answered, by task; [] where the records are gone."""
     scored = ledger.all("scored")
-    if not scored or (file := _records_of(store, scored[-1])) is None:
+    if not scored:
         return []
-    last, by_task = scored[-1], dict[str, list[dict[str, Any]]]()
-    for record in read_lines(file):
-        by_task.setdefault(str(record["task"]), []).append(record)
-    place = str(file.relative_to(store.parent))
+    last, by_task, places = scored[-1], dict[str, list[dict[str, Any]]](), dict[str, str]()
+    for file in _records_of(store, last):
+        found: dict[str, list[dict[str, Any]]] = {}
+        for record in read_lines(file):
+            found.setdefault(str(record["task"]), []).append(record)
+        for task, records in found.items():
+            by_task.setdefault(task, records)
+            places.setdefault(task, str(file.relative_to(store.parent)))
     return [
-        _of_task(task, score, by_task[task], f"{last['stage']} {last['name']}", place)
+        _of_task(task, score, by_task[task], f"{last['stage']} {last['name']}", places[task])
         for task, score in last["scores"].items()
         if task in by_task
     ]
 
 
-def _records_of(store: Path, scored: Mapping[str, Any]) -> Path | None:
-    """Return the records of the evaluation that a `scored` event took its scores from."""
+def _records_of(store: Path, scored: Mapping[str, Any]) -> list[Path]:
+    """Return the records of the evaluations that a `scored` event took its scores from; each is stored by itself."""
+    files = []
     for folder in sorted((store / "scores").glob("*")):
         manifest, result, file = (folder / name for name in ("manifest.json", "scores.json", "scores.samples.jsonl"))
         if not all(path.is_file() for path in (manifest, result, file)):
             continue
         inputs = json.loads(manifest.read_text()).get("inputs", {})
-        if inputs.get("model") == scored["model"] and json.loads(result.read_text())["scores"] == scored["scores"]:
-            return file
-    return None
+        if inputs.get("model") == scored["model"]:
+            stored = json.loads(result.read_text())["scores"]
+            if stored and stored.items() <= scored["scores"].items():
+                files.append(file)
+    return files
 
 
 def _of_task(task: str, score: Mapping[str, Any], records: list[dict[str, Any]], after: str, file: str) -> Answers:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from continual.config.load import Loaded, load_sequence
+from continual.config.schema import EvaluationTask
 from continual.contract.models import ModelRef
 from continual.data.prepare import rows_inputs
 from continual.errors import ConfigurationError
@@ -150,12 +151,20 @@ def test_a_finished_run_says_what_became_of_its_models(loaded: Loaded, fault: st
     assert note == f"stages.0: its model in {folder} {what}, and the store lacks it"
 
 
-@pytest.mark.parametrize("name", ["tasks/sort.yaml", "tasks/utils.py", "tasks/data/sort.jsonl"])
+@pytest.mark.parametrize("name", ["tasks/sort.yaml", "tasks/utils.py", "data/sort.jsonl"])
 def test_scores_under_other_task_files_are_refused(loaded: Loaded, tmp_path: Path, name: str) -> None:
-    file = tmp_path / name
-    file.parent.mkdir(parents=True)
-    file.write_text("one")
-    evaluate = loaded.sequence.evaluate.model_copy(update={"include_path": str(tmp_path / "tasks")})
+    file, data = tmp_path / name, tmp_path / "data" / "sort.jsonl"
+    texts = {
+        "tasks/sort.yaml": "task: sort\ndataset_path: json\ntest_split: test\ndoc_to_text: !function utils.ask\n"
+        f"dataset_kwargs: {{data_files: {{test: {data}}}}}\n",
+        "tasks/utils.py": "def ask(doc): return doc['ask']\n",
+        "data/sort.jsonl": '{"ask": "2 1"}\n',
+    }
+    for given, text in texts.items():
+        (tmp_path / given).parent.mkdir(exist_ok=True)
+        (tmp_path / given).write_text(text)
+    update = {"include_path": str(tmp_path / "tasks"), "old_tasks": [EvaluationTask(name="sort")]}
+    evaluate = loaded.sequence.evaluate.model_copy(update=update)
     sequence = loaded.sequence.model_copy(update={"evaluate": evaluate})
 
     def measures() -> Scorer:
@@ -163,13 +172,13 @@ def test_scores_under_other_task_files_are_refused(loaded: Loaded, tmp_path: Pat
 
     with Ledger(loaded.run_folder) as ledger:
         refuse_other_measures(ledger, measures())
-        file.write_text("two")
+        file.write_text(f"{texts[name]}\n")
         refuse_other_measures(ledger, measures())  # nothing was scored yet
         ledger.add("scored", stage=0)
         refuse_other_measures(ledger, measures())
-        file.write_text("one")
-        with pytest.raises(ConfigurationError, match=r"evaluate\.include_path: the files of its tasks have changed"):
+        file.write_text(texts[name].replace("ask", "old").replace("test_split: test", "test_split: old"))
+        with pytest.raises(ConfigurationError, match="evaluate: files or data of the tasks sort have changed"):
             refuse_other_measures(ledger, measures())
-        file.write_text("two")
-        (tmp_path / "tasks" / "NOTES.md").write_text("not a task's")
+        file.write_text(f"{texts[name]}\n")
+        (tmp_path / "tasks" / "other.yaml").write_text("task: other\n")
         refuse_other_measures(ledger, measures())

@@ -8,7 +8,7 @@ import pytest
 from continual.evaluation.service import Scorer
 from continual.ledger.lines import read_lines
 from continual.ledger.records import Records
-from continual.run.reuse import stage_inputs, trained_once
+from continual.run.reuse import resumed_inputs, stage_inputs, trained_once
 from continual.store import Store, digest
 from continual.training.job import TrainJob
 from continual.training.launch import exported
@@ -52,7 +52,7 @@ def test_what_decides_the_weights_is_in_the_address(tmp_path: Path) -> None:
     jobs += [made(tmp_path, [], learning_rate=1e-2)[:2], made(tmp_path, [], weight_decay=0.1)[:2]]
     job, scorer = jobs[0]
     jobs += [(TrainJob(**{**vars(job), key: value}), scorer) for key, value in
-             [("seed", 5), ("steps", 3), ("threads", 2), ("evaluate_every", 2)]]  # fmt: skip
+             [("seed", 5), ("steps", 3), ("evaluate_every", 2)]]  # fmt: skip
     addresses = [address(*one) for one in jobs]
     assert len(set(addresses)) == len(addresses)
 
@@ -70,6 +70,17 @@ def test_what_decides_nothing_is_not(tmp_path: Path) -> None:
     assert address(*made(tmp_path, [], checkpoint_every=7, keep_checkpoints=5)[:2]) == plain
     job, scorer, _ = made(tmp_path, [])
     assert address(TrainJob(**{**vars(job), "folder": tmp_path / "elsewhere"}), scorer) == plain
+    # Threads change the order of sums at most: equal up to rounding, like rows at a time.
+    assert address(TrainJob(**{**vars(job), "threads": 2}), scorer) == plain
+    assert address(*made(tmp_path, [], micro_rows=1)[:2]) == plain
+
+
+def test_rows_at_a_time_decide_where_dropout_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [made(tmp_path, [], micro_rows=rows)[:2] for rows in (1, 2)]
+    assert resumed_inputs(jobs[0][0]) == resumed_inputs(jobs[1][0]) == jobs[0][0].inputs
+    monkeypatch.setattr("continual.run.reuse.has_dropout", lambda folder, options: True)
+    assert address(*jobs[0]) != address(*jobs[1])
+    assert resumed_inputs(jobs[0][0]) != resumed_inputs(jobs[1][0])
 
 
 def trained(job: TrainJob, scorer: Scorer, store: Store) -> tuple[list[str], int]:

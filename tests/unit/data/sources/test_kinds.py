@@ -43,8 +43,8 @@ def test_what_cannot_be_a_source_is_refused(source: dict[str, Any], words: str) 
         ("parquet", {"path", "split"}),
         ("text", {"path", "split"}),
         ("csv", {"path", "split", "delimiter", "header", "quoted"}),
-        ("hub", {"path", "split", "subset"}),
-        ("python", {"function", "arguments"}),
+        ("hub", {"path", "split", "subset", "revision"}),
+        ("python", {"function", "arguments", "version"}),
     ],
 )
 def test_a_kind_has_no_options_of_another_kind(kind: str, expected: set[str]) -> None:

@@ -1,0 +1,100 @@
+"""What decides the score of an lm-eval task: its YAML with what it includes, its Python, its data."""
+
+import datetime
+import importlib.util
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from continual.config.hub import resolved_revision
+from continual.config.paths import is_path, is_uri
+from continual.config.task_files import Function, TaskFiles
+from continual.errors import ConfigurationError
+from continual.store import digest, hash_file
+from continual.store.code import module_code, with_content
+
+BUILDERS = ("json", "csv", "parquet", "text", "arrow", "pandas")
+NOT_DATA = (".yaml", ".yml", ".pyc")
+"""What may lie beside a task's Python and is not read by it: other tasks."""
+
+
+def task_identity(name: str, files: TaskFiles) -> str:
+    """Return the address of a task, group or tag: equal as long as no file, module or data set of it changes."""
+    return digest(_identity(name, files, ()))
+
+
+def _identity(name: str, files: TaskFiles, within: tuple[str, ...]) -> Any:
+    found = files.find(name)
+    if found is None or name in within:
+        return name  # the check before the start refuses it
+    if found.kind == "tag":
+        return {member: _identity(member, files, (*within, name)) for member in files.members(name)}
+    return [_config(files.read(place), files, (*within, name)) for place in found.places]
+
+
+def _config(config: dict[str, Any], files: TaskFiles, within: tuple[str, ...]) -> Any:
+    """Return the content of a task or group with hashes in place of functions, data and members."""
+    known = {key: _value(value) for key, value in config.items() if key != "task" or isinstance(value, str)}
+    if isinstance(config.get("task"), list):
+        known["task"] = [_member(item, files, within) for item in config["task"]]
+    return {**known, "data": _data(config)}
+
+
+def _member(item: Any, files: TaskFiles, within: tuple[str, ...]) -> Any:
+    if isinstance(item, dict):
+        name = item.get("task")
+        own = _identity(name, files, within) if isinstance(name, str) else None
+        return [_config(item, files, within), own]
+    return _identity(item, files, within) if isinstance(item, str) else _value(item)
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, Function):
+        return {"function": str(value), **_code(value)}
+    if isinstance(value, dict):
+        return {str(key): _value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_value(item) for item in value]
+    return str(value) if isinstance(value, datetime.date | bytes | float) else value
+
+
+def _code(function: Function) -> dict[str, Any]:
+    """Return hashes of a function's module, of what it imports, and of the files beside it, which it may read."""
+    module = str(function).rpartition(".")[0]
+    beside = Path(function.folder) / f"{module.replace('.', '/')}.py"
+    if beside.is_file():
+        others = [
+            [str(path.relative_to(beside.parent)), hash_file(path)]
+            for path in sorted(beside.parent.rglob("*"))
+            if path.is_file() and path.suffix not in (*NOT_DATA, ".py") and "__pycache__" not in path.parts
+        ]
+        return {"module": hash_file(beside), **module_code(beside, beside.stem, beside=True), "beside": others}
+    with suppress(ImportError, ValueError):
+        spec = importlib.util.find_spec(module)
+        if spec and spec.origin and Path(spec.origin).is_file():
+            return {"module": hash_file(spec.origin), **module_code(spec.origin, module)}
+    return {}
+
+
+def _data(config: dict[str, Any]) -> Any:
+    """Return the content of local data, and the commit of those of the hub."""
+    path, options = config.get("dataset_path"), config.get("dataset_kwargs") or {}
+    if not isinstance(path, str) or isinstance(path, Function) or not isinstance(options, dict):
+        return None
+    folder = options.get("data_dir")
+    named = options.get("data_files")
+    if path not in BUILDERS and not is_uri(path) and not is_path(path, Path(path).expanduser().absolute()):
+        return resolved_revision("datasets", path, options.get("revision"))
+    places = {"path": None if path in BUILDERS else path, "folder": folder, "files": _joined(folder, named)}
+    try:
+        return with_content("dataset_kwargs", places)
+    except ConfigurationError as error:
+        raise ConfigurationError("evaluate", f"{error.problem}", "name the files of the task's data") from error
+
+
+def _joined(folder: Any, named: Any) -> Any:
+    if isinstance(named, dict):
+        return {str(key): _joined(folder, item) for key, item in named.items()}
+    if isinstance(named, list):
+        return [_joined(folder, item) for item in named]
+    return str(Path(str(folder or ""), named).expanduser()) if isinstance(named, str) and not is_uri(named) else named

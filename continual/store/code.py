@@ -1,0 +1,250 @@
+"""The identity of code that is not ours: the user's modules, what they import, and the files that they are given.
+
+Nothing is run or imported: imports are read from the syntax tree, so those whose names are computed are not seen, nor
+is what code fetches or opens by itself. For that there is the key `version`.
+"""
+
+import ast
+import functools
+import glob
+import importlib.util
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+from typing import Any
+
+from continual.errors import ConfigurationError
+from continual.store.files import digest, hash_file
+
+OURS = ("continual",)
+"""Packages whose results the revisions of the store and the hashes of whole rooms speak for."""
+INSTALLED = ("site-packages", "dist-packages")
+LEFT_OUT = frozenset({".git", ".cache", ".venv", "__pycache__", ".ipynb_checkpoints", ".DS_Store"})
+"""What tools leave beside data."""
+KINDS = ("rows", "models", "scores", "stages", "checks")
+"""Folders of a storage's `store`, by which it is known."""
+MOST_FILES = 20_000
+MOST_BYTES = 32 << 30
+
+
+def module_code(file: str | Path, name: str, beside: bool = False) -> dict[str, Any]:
+    """Return what is known of the code of a module, {} if it imports nothing but the standard library and ours.
+
+    Args:
+        file: The module's file, which the caller hashes.
+        name: Its full name.
+        beside: Whether its own imports may lie beside it, too.
+
+    Returns:
+        `imports`: hashes of the local modules that it imports, directly or not, by name; `packages`: versions of the
+        installed distributions that these name.
+    """
+    closure = _Closure(name.partition(".")[0], [str(Path(file).parent)] if beside else [])
+    closure.walk(name, Path(file), Path(file).name == "__init__.py")
+    found = {"imports": dict(sorted(closure.files.items())), "packages": _distributions(closure.installed)}
+    return {key: value for key, value in found.items() if value}
+
+
+def definition_code(definition: Any) -> Any:
+    """Return the identity of the module that defines a class or function: a hash, with what it imports if it does."""
+    module = getattr(definition, "__module__", None)
+    loaded = sys.modules.get(module or "")
+    file = getattr(loaded, "__file__", None)
+    if not module or not file or not Path(file).is_file():
+        return ""
+    code = module_code(file, module) if module.partition(".")[0] not in OURS else {}
+    return [hash_file(file), code] if code else hash_file(file)
+
+
+class _Closure:
+    """Gathers what modules import. `top` is the package of the first one, which is local wherever it is installed."""
+
+    def __init__(self, top: str, folders: Sequence[str]):
+        self.top, self.folders = top, list(folders)
+        self.files: dict[str, str] = {}
+        self.installed: set[str] = set()
+        self._seen: set[str] = set()
+
+    def walk(self, name: str, file: Path, package: bool) -> None:
+        """Gather the imports of a module and of the packages that hold it."""
+        waiting = [(name, file, package)]
+        self._seen.add(name)
+        parents = [name.rpartition(".")[0]] if "." in name else []
+        while waiting:
+            module, path, is_package = waiting.pop()
+            names = [*parents, *_imported(path, module if is_package else module.rpartition(".")[0])]
+            parents = []
+            for imported in dict.fromkeys(names):
+                waiting += self._local(imported)
+
+    def _local(self, name: str) -> Iterator[tuple[str, Path, bool]]:
+        """Yield the local modules of a dotted name that are new: its packages, and the module itself if it is one."""
+        top = name.partition(".")[0]
+        if top in OURS:
+            return
+        locations: Sequence[str] | None = None
+        known = ""
+        for part in name.split("."):
+            known = f"{known}.{part}" if known else part
+            spec = self._spec(known, locations)
+            if spec is None:
+                return
+            locations = spec.submodule_search_locations
+            file = Path(spec.origin) if spec.has_location and spec.origin else None
+            place = file or Path(next(iter(locations or []), ""))
+            if known == top and top != self.top and (where := _where(place, spec)) != "local":
+                if where == "installed":
+                    self.installed.add(top)
+                return
+            if file is not None and known not in self._seen:
+                self._seen.add(known)
+                self.files[known] = hash_file(file)
+                yield known, file, locations is not None
+
+    def _spec(self, name: str, locations: Sequence[str] | None) -> ModuleSpec | None:
+        if locations is None and "." in name:
+            return None
+        try:
+            if locations is not None:
+                return PathFinder.find_spec(name, locations)
+            if self.folders and (spec := PathFinder.find_spec(name, self.folders)):
+                return spec
+            return importlib.util.find_spec(name)
+        except (ImportError, ValueError, AttributeError):
+            return None
+
+
+def _where(place: Path, spec: ModuleSpec) -> str:
+    """Return whether a top-level module is `local`, `installed`, or of the `standard` library."""
+    if spec.origin in ("built-in", "frozen") or (not spec.has_location and spec.submodule_search_locations is None):
+        return "standard"
+    if any(part in INSTALLED for part in place.parts):
+        return "installed"
+    return "standard" if place.is_relative_to(sysconfig.get_path("stdlib")) else "local"
+
+
+def _imported(file: Path, package: str) -> list[str]:
+    """Return the absolute dotted names that a module may import; `from a import b` gives `a.b`, whatever `b` is."""
+    if file.suffix != ".py":
+        return []
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError, RecursionError):
+        return []  # importing it fails, and says so
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute("." * node.level + (node.module or ""), package)
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names if alias.name != "*")] if base else []
+        elif isinstance(node, ast.Call) and _imports(node.func) and node.args:
+            first = node.args[0]
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                names.append(_absolute(first.value, package))
+    return [name for name in names if name]
+
+
+def _imports(function: ast.expr) -> bool:
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    return name in ("import_module", "__import__")
+
+
+def _absolute(name: str, package: str) -> str:
+    """Return the full name of a module that a module of `package` calls `name`, "" if it has none."""
+    level = len(name) - len(name.lstrip("."))
+    if not level:
+        return name
+    parts = package.split(".") if package else []
+    if level > len(parts):
+        # A file that is loaded by its path is in no package; what lies beside it is found by its plain name.
+        return name.lstrip(".")
+    return ".".join([*parts[: len(parts) - level + 1], *filter(None, [name.lstrip(".")])])
+
+
+@functools.cache
+def _owners() -> Mapping[str, list[str]]:
+    return packages_distributions()
+
+
+def _distributions(names: set[str]) -> dict[str, str]:
+    """Return the versions of the installed distributions that have these top-level modules."""
+    owners = {owner for name in names for owner in _owners().get(name, [])}
+    return {owner: version(owner) for owner in sorted(owners)}
+
+
+def with_content(key: str, value: Any, version: str | float | None = None) -> Any:
+    """Return `value` with every text that names files or folders here replaced by its last name and their content.
+
+    Args:
+        key: The configuration key that holds the value, for messages.
+        value: What is given to code: mappings and lists of plain values.
+        version: The user's own; with one, what is too large to hash counts by its name alone.
+
+    Raises:
+        ConfigurationError: A folder is too large to hash, and there is no `version`.
+    """
+    if isinstance(value, dict):
+        return {name: with_content(f"{key}.{name}", item, version) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [with_content(f"{key}.{number}", item, version) for number, item in enumerate(value)]
+    paths = _named(value) if isinstance(value, str) else []
+    if not paths:
+        return value
+    return {"name": Path(str(value)).name, "content": [content(key, path, version) for path in paths]}
+
+
+def _named(text: str) -> list[Path]:
+    """Return the files and folders that a text names, as it stands, from the home folder or as a pattern."""
+    if not text.strip("/") or "\0" in text or "\n" in text or len(text) > 4096:
+        return []
+    try:
+        path = Path(text.removeprefix("file://")).expanduser()
+        if path.exists():
+            return [path]
+        if glob.has_magic(text):
+            return sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207  an absolute pattern, too
+    except (OSError, RuntimeError, ValueError):
+        pass
+    return []
+
+
+def content(key: str, path: Path, version: str | float | None = None) -> str:
+    """Return the hash of a file, or the address of a folder by the relative names and content of its files.
+
+    Raises ConfigurationError as `with_content`.
+    """
+    if path.is_file():
+        return hash_file(path)
+    found: list[Path] = []
+    size = 0
+    for file in _files(path):
+        found.append(file)
+        size += file.stat().st_size
+        if len(found) > MOST_FILES or size > MOST_BYTES:
+            if version is not None:
+                return ""
+            most = f"{MOST_FILES:,} files or {MOST_BYTES >> 30} GiB"
+            problem = f"the folder {path} has more than {most}, too much to know it by its content"
+            raise ConfigurationError(
+                key, problem, "name a smaller one, or say what it holds by a `version` of your own"
+            )
+    return digest([[str(file.relative_to(path)), hash_file(file)] for file in sorted(found)])
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder, without what tools leave there and without storages, which runs change."""
+    for entry in sorted(folder.iterdir()):
+        if entry.name in LEFT_OUT or entry.name.startswith("mlflow.db"):
+            continue
+        if entry.is_file():
+            yield entry
+        elif entry.is_dir() and not entry.is_symlink() and not _is_storage(entry):
+            yield from _files(entry)
+
+
+def _is_storage(folder: Path) -> bool:
+    return any((folder / "store" / kind).is_dir() for kind in KINDS)

@@ -1,0 +1,171 @@
+"""Scores are addressed task by task: whatever decides one changes its address, and no other task does."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+
+from continual.config.hub import resolved_revision
+from continual.config.schema import Sequence
+from continual.config.task_files import TaskFiles
+from continual.contract.models import ModelRef
+from continual.data.sources.hub import HubSource
+from continual.evaluation.identity import task_identity
+from continual.evaluation.service import Scorer
+from continual.store import Artefact, Store
+from continual.store.revisions import REVISIONS
+
+COMMIT, OTHER = "a" * 40, "b" * 40
+FILES = {
+    "tasks/one.yaml": "task: one\ninclude: base.inc\ndoc_to_text: !function utils.ask\nmetadata: {version: 1.0}\n",
+    "tasks/base.inc": "dataset_path: json\ndataset_kwargs: {data_files: {test: data/test.jsonl}}\ntest_split: test\n",
+    "tasks/utils.py": "from sibling import word\ndef ask(doc): return word\n",
+    "tasks/sibling.py": "word = 'a'\n",
+    "tasks/words.csv": "a,b\n",
+    "tasks/script.yaml": "task: script\ndataset_path: data/folder\ntest_split: test\n",
+    "tasks/hub.yaml": "task: hub\ndataset_path: owner/name\ntest_split: test\n",
+    "tasks/both.yaml": "group: both\ntask: [one, script]\n",
+    "data/test.jsonl": '{"a": 1}\n',
+    "data/folder/script.py": "number = 1\n",
+}
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    cache = tmp_path / "hub" / "datasets--owner--name" / "refs"
+    cache.mkdir(parents=True)
+    (cache / "main").write_text(COMMIT)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "ready"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def address(task: str) -> str:
+    return task_identity(task, TaskFiles("tasks"))
+
+
+@pytest.mark.parametrize(
+    ("task", "file"),
+    [
+        ("one", "tasks/one.yaml"), ("one", "tasks/base.inc"), ("one", "tasks/utils.py"), ("one", "tasks/sibling.py"),
+        ("one", "tasks/words.csv"), ("one", "data/test.jsonl"), ("script", "data/folder/script.py"),
+        ("hub", "hub/datasets--owner--name/refs/main"), ("both", "tasks/both.yaml"), ("both", "tasks/sibling.py"),
+        ("both", "data/folder/script.py"),
+    ],
+)  # fmt: skip
+def test_what_decides_a_score_changes_its_address(project: Path, task: str, file: str) -> None:
+    path = project / file
+    text, state, before = path.read_text(), path.stat(), address(task)
+    changed = text.replace("1", "2") if "1" in text else text.replace("a", "b")
+    changed = changed.replace("[one, script]", "[script]").replace("version: 2.0", "version: 3.0")
+    assert changed != text
+    path.write_text(changed)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert address(task) != before
+    path.write_text(text)
+    assert address(task) == before
+
+
+def test_other_tasks_and_the_place_of_the_folder_do_not(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = [address(task) for task in ("one", "script", "hub", "both")]
+    (project / "tasks" / "more.yaml").write_text("task: more\ndataset_path: owner/other\n")
+    (project / "tasks" / "__pycache__").mkdir()
+    (project / "tasks" / "__pycache__" / "utils.pyc").write_text("compiled")
+    assert [address(task) for task in ("one", "script", "hub", "both")] == before
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "moved"
+    (project / "tasks").rename(elsewhere)
+    assert [task_identity(task, TaskFiles(str(elsewhere))) for task in ("one", "script", "hub", "both")] == before
+
+
+def test_the_cache_says_the_commit_without_a_network(project: Path) -> None:
+    assert resolved_revision("datasets", "owner/name") == COMMIT
+    assert resolved_revision("datasets", "owner/name", OTHER) == OTHER
+    assert resolved_revision("datasets", "owner/name", "v1") is None
+    assert resolved_revision("datasets", "owner/other") is None
+    (project / "ready" / "owner___other" / "default" / "0.0.0" / OTHER).mkdir(parents=True)
+    assert resolved_revision("datasets", "owner/other") == OTHER
+
+
+def test_the_commit_is_in_the_address_of_a_hub_source(project: Path) -> None:
+    source = HubSource(path="owner/name", text="t")
+    before = source.identity()
+    assert before["content"] == ["owner/name", None, COMMIT]
+    assert source.notes() == []
+    assert source.pinned().revision == COMMIT
+    assert source.pinned().identity() == before
+    (project / "hub" / "datasets--owner--name" / "refs" / "main").write_text(OTHER)
+    assert source.identity() != before
+    [note] = HubSource(path="owner/unknown", text="t").notes()
+    assert "commit of `owner/unknown` is not known" in note
+
+
+class Actor:
+    """Writes a score for every name that it is asked for, and notes the names."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+        self.evaluate_each = SimpleNamespace(remote=self._each)
+
+    def _each(self, model: str, outputs: dict[str, str]) -> None:
+        self.asked.append(list(outputs))
+        for name, output in outputs.items():
+            Path(output).parent.mkdir(parents=True, exist_ok=True)
+            Path(f"{output}.json").write_text(json.dumps({"scores": {name: {"score": float(len(name))}}}))
+
+
+@pytest.fixture
+def scorer(project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Scorer, Actor]]:
+    monkeypatch.setattr(ray, "get", lambda value: value)
+
+    def made(tasks: list[str], texts: dict[str, str] | None = None, **evaluate: Any) -> tuple[Scorer, Actor]:
+        sequence = Sequence.model_validate({
+            "name": "n", "model": {"type": "pretrained", "source": "m"},
+            "stages": [{"name": "s", "steps": 1, "data": {"type": "text", "path": "x"}, "tasks": tasks}],
+            "evaluate": {"include_path": "tasks", **evaluate},
+        })  # fmt: skip
+        rows = {name: Artefact("rows", hashed, "/nowhere") for name, hashed in (texts or {}).items()}
+        built, actor = Scorer(Store(project / "store"), sequence, rows, 1), Actor()
+        monkeypatch.setattr(built, "actor", lambda: actor)
+        return built, actor
+
+    return made
+
+
+def test_one_more_task_or_text_scores_that_one_alone(scorer: Any, project: Path) -> None:
+    model = ModelRef("m", "hash")
+
+    def asked(*arguments: Any, **options: Any) -> list[list[str]]:
+        built, actor = scorer(*arguments, **options)
+        names = list(built.measured)
+        assert list(built.score(model)) == names
+        return actor.asked
+
+    assert asked(["one"]) == [["one"]]
+    assert asked(["one"]) == []
+    assert asked(["script", "one"]) == [["script"]]
+    assert asked(["one", "script"], {"text": "1"}) == [["text"]]
+    assert asked(["one"], {"text": "2"}) == [["text"]]
+    assert asked(["one"], limit=3) == [["one"]]
+    (project / "tasks" / "sibling.py").write_text("word = 'b'\n")
+    assert asked(["one", "script"], {"text": "2"}) == [["one"]]
+
+
+def test_the_revision_of_scores_changes_every_address(scorer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = ModelRef("m", "hash")
+    scorer(["one"])[0].score(model)
+    monkeypatch.setitem(REVISIONS, "scores", REVISIONS["scores"] + 1)
+    built, actor = scorer(["one"])
+    built.score(model)
+    assert actor.asked == [["one"]]
