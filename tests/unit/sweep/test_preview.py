@@ -22,7 +22,7 @@ def test_what_trials_share_is_counted_before_the_start(project: Path) -> None:
     assert sum(parts.samples.values()) == 4 * 16 * 32
     # 100 documents of 6 tokens, 5 in a row of 32 tokens: 20 rows, 2 epochs, 8 rows a step.
     steps = 2 * 10 + 8 * 5
-    assert parts.training() == f"~{steps} steps, ~{steps * 256:,} task tokens"
+    assert parts.training() == f"~{steps} steps, ~{steps * 256:,} tokens"
     text = preview_text(source, trials.made, {next(iter(trials.made)): "done"})
     assert "8 = 2 temperature x 2 loss x 2 seeds, 1 at the same time" in text
     assert "4 sets for 8 uses" in text
