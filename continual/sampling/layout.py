@@ -46,6 +46,14 @@ class Packing:
         self.numbers, self.lengths, self.row_tokens, self.wanted = numbers, lengths, row_tokens, held_out
         self._bins: dict[tuple[int, ...], Bins] = {}
 
+    def extend(self, numbers: np.ndarray, lengths: np.ndarray) -> None:
+        """Add samples that have been made since; what is laid out of those before stays."""
+        self.numbers, self.lengths = np.concatenate([self.numbers, numbers]), np.concatenate([self.lengths, lengths])
+
+    def held_out_is_known(self, windows: int) -> bool:
+        """Return whether no sample behind so many windows can change which documents are held out."""
+        return not self.wanted or self._pool([self._places(w * WINDOW, (w + 1) * WINDOW) for w in range(windows)])[1]
+
     def layout(self, count: int) -> Layout:
         """Return the rows of the samples with numbers below `count`."""
         windows = [self._places(first, min(first + WINDOW, count)) for first in range(0, count, WINDOW)]
@@ -91,12 +99,7 @@ class Packing:
 
         Later windows follow only where earlier ones do not suffice.
         """
-        pool: list[int] = []
-        room = self.wanted * self.row_tokens
-        for part in windows:
-            if sum(int(self.lengths[place]) for place in pool) > room:
-                break
-            pool += sorted(part, key=lambda place: _hash(int(self.numbers[place])))[: len(part) // 2]
+        pool, room = self._pool(windows)[0], self.wanted * self.row_tokens
         fewest, most = 0, int(np.searchsorted(np.cumsum(self.lengths[np.asarray(pool, np.int64)]), room, side="right"))
         while fewest < most:
             middle = (fewest + most + 1) // 2
@@ -105,6 +108,18 @@ class Packing:
             else:
                 most = middle - 1
         return pool[:fewest]
+
+    def _pool(self, windows: list[list[int]]) -> tuple[list[int], bool]:
+        """Return the documents that may be held out, and whether they fill more than the rows wanted."""
+        pool: list[int] = []
+        tokens, room = 0, self.wanted * self.row_tokens
+        for part in windows:
+            if tokens > room:
+                break
+            drawn = sorted(part, key=lambda place: _hash(int(self.numbers[place])))[: len(part) // 2]
+            tokens += sum(int(self.lengths[place]) for place in drawn)
+            pool += drawn
+        return pool, tokens > room
 
     def _pack(self, places: list[int]) -> Bins:
         key = tuple(places)

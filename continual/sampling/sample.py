@@ -1,38 +1,23 @@
 """Sample sets in the store: sampled once by any engine, resumed by shard, grown on demand, packed into rows."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from continual.config.schema import Generate
 from continual.contract.models import ModelRef
 from continual.contract.registry import ENGINES
 from continual.data.remote import in_cluster
-from continual.sampling.layout import Packing
+from continual.sampling.fill import fill_rows, pack_rows
 from continual.sampling.sets import covers
 from continual.sampling.settings import SampleSettings
-from continual.sampling.write import sampled_packing, write_rows, write_samples
+from continual.sampling.wanted import Wanted
+from continual.sampling.write import write_samples
 from continual.store import Artefact, Store
 from continual.store.artefact import versions
 from continual.store.code import OURS, definition_code
 
 Progress = Callable[[int, int, int], None]
 """Called after every shard with the samples done, the samples in all and the tokens done."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """How many samples: `count`, or as many as fill `rows` rows beside `held_out` ones (see `SampleRequest`)."""
-
-    row_tokens: int
-    count: int | None = None
-    rows: int | None = None
-    held_out: int = 0
-
-    def inputs(self, samples: Artefact) -> dict[str, Any]:
-        """Return what decides the packed rows of a set."""
-        size = {"rows": self.rows} if self.count is None else {"count": self.count}
-        return {"samples": samples.hash, "row_tokens": self.row_tokens, "held_out": self.held_out, **size}
 
 
 def sampler_identity(dtype: str, config: Generate) -> dict[str, Any]:
@@ -93,42 +78,31 @@ def sample_rows(
     The manifest of the rows says how many samples they hold (`count`) and how many rows are `held_out`. Rows that the
     store has are found without their samples.
     """
-    samples = store.artefact("samples", sample_inputs(model, dtype, settings, config))
+    made_of = sample_inputs(model, dtype, settings, config)
+    samples = store.artefact("samples", made_of)
     inputs = wanted.inputs(samples)
     rows = store.artefact("rows", inputs)
     with store.write(rows, inputs) as writer:
         if writer is not None:
-
-            def make(count: int) -> None:
-                sample_set(store, model, dtype, settings, config, count, progress)
-
-            count = _enough(samples, wanted, make)
-            [held_out] = in_cluster(write_rows, writer, samples, count, wanted.row_tokens, wanted.held_out)
-            writer.finish(samples=samples.hash, sampled_from=model.hash, count=count, held_out=held_out)
+            [facts] = in_cluster(pack_rows, writer, wanted, samples) if samples.complete else [None]
+            if facts is None:
+                with store.grow(samples, made_of, lambda: False) as growing:
+                    assert growing is not None
+                    made = in_cluster(fill_rows, writer, wanted, growing, model.path, dtype, settings, config)
+                    facts = _followed(made, progress)
+                    growing.finish(
+                        engine=config.engine, model=model.hash, distinct=facts["distinct"], settings=made_of["settings"]
+                    )
+            counts = {key: facts[key] for key in ("count", "held_out")}
+            writer.finish(samples=samples.hash, sampled_from=model.hash, **counts)
     return rows, samples
 
 
-def _enough(samples: Artefact, wanted: Wanted, make: Callable[[int], None]) -> int:
-    """Sample until there is enough, and return how many samples that takes.
-
-    The first round makes the least that can suffice, the next one what the lengths of the samples say, so that a third
-    is rare. What was sampled beyond the number stays in the set.
-    """
-    if wanted.count is not None:
-        make(wanted.count)
-        return wanted.count
-    rows = wanted.rows or 0
-    count, found = sampled_packing(samples, 0, wanted.row_tokens, wanted.held_out).enough(rows, 0)
-    target = count
-    while found is None:
-        make(target)
-        available = _available(samples)
-        packing: Packing = sampled_packing(samples, available, wanted.row_tokens, wanted.held_out)
-        count, found = packing.enough(rows, available)
-        target = max(count, packing.estimate(rows, available))
-    return count
-
-
-def _available(samples: Artefact) -> int:
-    counts = samples.manifest()["counts"]
-    return int(counts["samples"] + counts["failed"])
+def _followed(made: Iterator[dict[str, int]], progress: Progress | None) -> dict[str, int]:
+    """Report what is made as it comes; return what came last."""
+    facts: dict[str, int] = {}
+    for facts in made:
+        if progress and "wanted" in facts:
+            done = facts["samples"] + facts["failed"]
+            progress(done, max(facts["wanted"], done), facts["tokens"])
+    return facts

@@ -1,7 +1,10 @@
 """Sample and publish shards; these functions run in the cluster, and their results are counts."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -9,13 +12,12 @@ import pyarrow.compute as pc
 
 from continual.config.schema import Generate
 from continual.contract.registry import ENGINES
-from continual.data.packing import Arrays, concatenate, fill_rows
-from continual.data.rows import row_facts, rows_table
+from continual.data.packing import Arrays, fill_rows
 from continual.errors import ContinualError
-from continual.sampling.layout import Bins, Packing
-from continual.sampling.sets import first_samples, lists, missing_shards
+from continual.sampling.engine import Sample
+from continual.sampling.layout import Bins
+from continual.sampling.sets import lists, missing_shards
 from continual.sampling.settings import SampleSettings
-from continual.store import Artefact
 from continual.store.artefact import Writer
 
 
@@ -25,24 +27,61 @@ def write_samples(
     """Sample and publish what is missing of the first `count` samples; yield what is stored in all after each shard.
 
     Yields:
-        `samples`, `failed` and `tokens` (sampled ones); at the end also `distinct`: samples that differ in prompt or
-        tokens, by 64-bit hashes.
+        `samples`, `failed` and `tokens` (sampled ones); at the end also `distinct` (see `Sampler`).
 
     Raises:
         ContinualError: More requests failed than `generate.max_failed` allows, or the engine ended early.
     """
-    block = ENGINES.load(config.engine)().block(config)
-    known = writer.known()
-    hashes = [_hashes(writer.artefact.table(shard)) for shard in known]
-    missing = missing_shards(known, _rounded(count, block), _rounded(config.shard_samples, block))
-    for shard, table, failed in _sampled_shards(missing, model, dtype, settings, config):
-        tokens = len(pc.list_flatten(table["tokens"]))
-        first = missing[shard].start
-        writer.put(shard, table, first=first, samples=table.num_rows, failed=failed, tokens=tokens)
-        hashes.append(_hashes(table))
-        limit_failures(writer.counts["failed"], count, config)
-        yield dict(writer.counts)
-    yield {**writer.counts, "distinct": len(np.unique(np.concatenate(hashes)))}
+    with Sampler(writer, model, dtype, settings, config) as sampler:
+        yield from sampler.up_to(count)
+        yield {**sampler.counts, "distinct": sampler.distinct()}
+
+
+class Sampler:
+    """Adds samples to a set, in one or more rounds. Inside the block the engine stays, from the first round on."""
+
+    def __init__(self, writer: Writer, model: str, dtype: str, settings: SampleSettings, config: Generate):
+        self.writer, self.settings, self.config = writer, settings, config
+        self._engine = ENGINES.load(config.engine)()
+        self._open = partial(self._engine.session, model, dtype, settings, config)
+        self._stack = ExitStack()
+        self._sample: Callable[[list[int]], Iterator[Sample]] | None = None
+
+    def __enter__(self) -> Self:
+        self._hashes = [_hashes(self.writer.artefact.table(shard)) for shard in self.writer.known()]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What is stored in all: `samples`, `failed` and `tokens` (sampled ones)."""
+        return {key: self.writer.counts[key] for key in ("samples", "failed", "tokens")}
+
+    def distinct(self) -> int:
+        """Return how many samples differ in prompt or tokens, by 64-bit hashes."""
+        return len(np.unique(np.concatenate(self._hashes))) if self._hashes else 0
+
+    def up_to(self, count: int) -> Iterator[dict[str, int]]:
+        """Sample what is missing of the first `count` samples, in whole blocks; yield `counts` after each shard.
+
+        Raises ContinualError as `write_samples` does.
+        """
+        config, block = self.config, self._engine.block(self.config)
+        known = self.writer.known()
+        missing = missing_shards(known, _rounded(count, block), _rounded(config.shard_samples, block))
+        if not missing:
+            return
+        if self._sample is None:
+            self._sample = self._stack.enter_context(self._open())
+        for shard, table, failed in _sampled_shards(missing, self._sample, self.settings, config):
+            tokens = len(pc.list_flatten(table["tokens"]))
+            first = missing[shard].start
+            self.writer.put(shard, table, first=first, samples=table.num_rows, failed=failed, tokens=tokens)
+            self._hashes.append(_hashes(table))
+            limit_failures(self.writer.counts["failed"], count, config)
+            yield self.counts
 
 
 def _rounded(count: int, block: int) -> int:
@@ -56,29 +95,6 @@ def limit_failures(failed: int, count: int, config: Generate) -> None:
             f"{failed} of {count} samples failed, more than `generate.max_failed` ({config.max_failed}) "
             f"allows; the log file has the engine's errors"
         )
-
-
-def sampled_packing(samples: Artefact, count: int, row_tokens: int, held_out: int) -> Packing:
-    """Return the packing of the first `count` samples of a set."""
-    numbers, lengths = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    for table in first_samples(samples, count):
-        numbers.append(table["number"].to_numpy())
-        lengths.append(sum(pc.list_value_length(table[name]).to_numpy() for name in ("start", "tokens")))
-    return Packing(np.concatenate(numbers), np.concatenate(lengths), row_tokens, held_out)
-
-
-def write_rows(writer: Writer, samples: Artefact, count: int, row_tokens: int, held_out: int) -> Iterator[int]:
-    """Pack the first `count` samples of a set, window by window; yield the number of rows held out.
-
-    The first shard begins with these.
-    """
-    layout = sampled_packing(samples, count, row_tokens, held_out).layout(count)
-    table = pa.concat_tables(list(first_samples(samples, count)))
-    for shard in writer.missing(len(layout.windows)):
-        parts = [layout.windows[shard]] if shard else [layout.held_out, layout.windows[0]]
-        rows = concatenate([pack_samples(table, bins, row_tokens) for bins in parts])
-        writer.put(shard, rows_table(rows), **row_facts(rows))
-    yield len(layout.held_out)
 
 
 def pack_samples(samples: pa.Table, bins: Bins, row_tokens: int) -> Arrays:
@@ -97,14 +113,15 @@ def pack_samples(samples: pa.Table, bins: Bins, row_tokens: int) -> Arrays:
 
 
 def _sampled_shards(
-    missing: dict[int, range], model: str, dtype: str, settings: SampleSettings, config: Generate
+    missing: dict[int, range],
+    sample: Callable[[list[int]], Iterator[Sample]],
+    settings: SampleSettings,
+    config: Generate,
 ) -> Iterator[tuple[int, pa.Table, int]]:
     """Yield (shard, samples, failed requests) for every missing shard, as soon as its last sample is there."""
-    if not missing:
-        return
     waiting: dict[int, dict[int, np.ndarray | None]] = {shard: {} for shard in missing}
     shard_of = {number: shard for shard, numbers in missing.items() for number in numbers}
-    for number, tokens in ENGINES.load(config.engine)().generate(model, dtype, settings, list(shard_of), config):
+    for number, tokens in sample(list(shard_of)):
         shard = shard_of[number]
         waiting[shard][number] = tokens
         if len(waiting[shard]) == len(missing[shard]):

@@ -16,6 +16,7 @@ from continual.models.load import load_tokenizer
 from continual.preflight.stages import stage_view
 from continual.run.services import StageContext
 from continual.sampling import SampleSettings
+from continual.sampling.engine import Engine as BaseEngine
 from continual.sampling.engine_vllm import VllmEngine
 from continual.show.terminal import Terminal
 from continual.store import Artefact, Store
@@ -30,6 +31,8 @@ Script = Callable[[str, str, int], str | None]
 
 class Engine(VllmEngine):
     """Stands in for vLLM: says what a script says. `asked` gathers (folder, prompt ids)."""
+
+    session = BaseEngine.session
 
     def __init__(self, script: Script):
         self.script = script

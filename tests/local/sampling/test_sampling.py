@@ -25,28 +25,22 @@ Samples = list[np.ndarray]
 
 
 class WithLogprobs(engine_vllm.Request):
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        request = super().__call__(row)
-        request["sampling_params"]["logprobs"] = 0
-        return request
+    def parameters(self, number: int) -> dict[str, Any]:
+        return super().parameters(number) | {"logprobs": 0}
 
-
-def answer(row: dict[str, Any]) -> dict[str, Any]:
-    tokens = list(row["generated_tokens"])
-    found = [entry[token]["logprob"] for token, entry in zip(tokens, row["logprobs"], strict=True)]
-    return {"number": row["number"], "tokens": tokens, "logprobs": found}
+    def answer(self, output: Any) -> tuple[np.ndarray, np.ndarray]:
+        found = [entry[token].logprob for token, entry in zip(output.token_ids, output.logprobs, strict=True)]
+        return super().answer(output), np.asarray(found)
 
 
 @pytest.fixture(scope="module")
 def vllm(local_ray: None, stories: Path) -> dict[int, tuple[np.ndarray, np.ndarray]]:
     """Tokens and vLLM's own log-probabilities, by sample number."""
-    import ray.data
-
-    requests = ray.data.from_items([{"number": n} for n in range(COUNT)], override_num_blocks=COUNT // 64)
-    stage = engine_vllm.processor(str(stories), "float32", TOKENS + 1, Generate(), WithLogprobs(PLAIN), answer)
-    return {
-        row["number"]: (np.asarray(row["tokens"]), np.asarray(row["logprobs"])) for row in stage(requests).iter_rows()
-    }
+    engines = engine_vllm.start_replicas(str(stories), "float32", TOKENS + 1, Generate(), WithLogprobs(PLAIN))
+    try:
+        return dict(engines.sample(list(range(COUNT))))
+    finally:
+        engines.close()
 
 
 @pytest.fixture(scope="module")
