@@ -190,6 +190,9 @@ class Generate(Strict):
     )
     max_failed: float = Field(0.01, ge=0, le=1, description="largest tolerated share of failed requests")
     engine_arguments: dict[str, Any] = Field(default_factory=dict, description="vLLM engine arguments, merged in")
+    delivery: Literal["auto", "stream", "store"] = Field(
+        "auto", description="stream: a stage trains while its samples are made; store: after that; auto: by resources"
+    )
 
 
 class Text(Strict):

@@ -78,6 +78,11 @@ class TeacherReplay(Replay):
         """
         return (self.held_out or 0) if self.loss_type.teacher else 0
 
+    @property
+    def reads_in_order(self) -> bool:
+        """Whether nothing but the training reads the rows: a cached teacher reads all of them before."""
+        return self.teacher == "live"
+
     def coefficient(self) -> float:
         """Return what the stream's loss is multiplied by at first."""
         return self.weight
@@ -90,14 +95,14 @@ class TeacherReplay(Replay):
 
     def streams(self, ctx: Context, artefacts: dict[str, "Artefact"]) -> list[Stream]:
         loss, cached, rows = self.loss_type, artefacts.get("teacher"), artefacts["rows"]
-        facts, wanted = rows.manifest(), self.held_out_rows(ctx.view)
+        wanted = self.held_out_rows(ctx.view)
         # Rows of samples were laid out for replay: in random order, those held out first. Others are drawn from here.
-        laid_out = "held_out" in facts
-        total = facts["counts"]["rows"]
-        held_out = facts["held_out"] if laid_out else min(wanted, total // 2)
+        first = rows.shard_facts(0) or {}
+        laid_out = "held_out" in first
+        held_out = first["held_out"] if laid_out else min(wanted, rows.manifest()["counts"]["rows"] // 2)
         if held_out < wanted:
             with ctx.step("rows held out") as step:
-                step.note(f"{held_out} instead of {wanted}: no more than half of {total} rows are kept from training")
+                step.note(f"{held_out} instead of {wanted}: no more than half of the rows are kept from training")
         return [
             Stream(
                 name=self.label,

@@ -2,15 +2,17 @@
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
-from continual.errors import ContinualError, unwrap
+from continual.errors import ContinualError, Interrupted, unwrap
 
 P = ParamSpec("P")
 T = TypeVar("T")
 RESTARTS = 2
 """How often work begins again after its process was killed."""
+LOOK_SECONDS = 0.5
 
 
 def in_cluster(work: Callable[P, Iterator[T]], *arguments: P.args, **options: P.kwargs) -> Iterator[T]:
@@ -19,13 +21,20 @@ def in_cluster(work: Callable[P, Iterator[T]], *arguments: P.args, **options: P.
     The process reserves no CPU: it waits for Ray Data's tasks most of the time. If it is killed, the work begins again,
     so it must skip what is stored, or store the same again. A ContinualError keeps its type.
     """
+    return in_cluster_until(None, work, *arguments, **options)
+
+
+def in_cluster_until(
+    stop: threading.Event | None, work: Callable[P, Iterator[T]], *arguments: P.args, **options: P.kwargs
+) -> Iterator[T]:
+    """Do what `in_cluster` does until another thread sets `stop`: the work is ended then, and Interrupted raised."""
     import ray
 
     task: Any = ray.remote(_run).options(num_cpus=0, max_retries=0, num_returns="streaming")
     for restarts in range(RESTARTS, -1, -1):
         stream = task.remote(work, arguments, options)
         try:
-            for reference in stream:
+            for reference in _references(stream, stop):
                 yield ray.get(reference)
             return
         except ray.exceptions.RayTaskError as error:
@@ -41,6 +50,24 @@ def in_cluster(work: Callable[P, Iterator[T]], *arguments: P.args, **options: P.
             # Nobody waits for the rest. A polite request gets lost if the work has just begun (ray 2.60).
             ray.cancel(stream, force=True)
             raise
+
+
+def _references(stream: Any, stop: threading.Event | None) -> Iterator[Any]:
+    """Yield what a task yields; raise Interrupted when `stop` is set."""
+    import ray
+
+    if stop is None:
+        yield from stream
+        return
+    while True:
+        while not ray.wait([stream], timeout=LOOK_SECONDS)[0] and not stop.is_set():
+            pass
+        if stop.is_set():
+            raise Interrupted
+        try:
+            yield next(stream)
+        except StopIteration:
+            return
 
 
 def _run(work: Callable[..., Iterator[T]], arguments: tuple[Any, ...], options: dict[str, Any]) -> Iterator[T]:

@@ -126,6 +126,7 @@ class ContextFree(TeacherReplay):
             top_k=self.top_k,
             run_on=self.run_on,
             seed=self.seed,
+            growing=self.reads_in_order,
         )
 
     def coefficient(self) -> float:

@@ -11,10 +11,11 @@ from continual.errors import ConfigurationError
 from continual.ledger.changes import refuse_changes
 from continual.ledger.folder import RunFolder, default_tracking_uri, steps_in
 from continual.ledger.progress import Progress, counted, read_progress
+from continual.preflight.delivery import chosen_delivery, training_cpus
 from continual.preflight.estimate import epoch_steps, estimated_rows, stored_rows
 from continual.preflight.model_facts import read_model
 from continual.preflight.passes import replay_passes
-from continual.preflight.resources import detect_machine, local_cpus
+from continual.preflight.resources import Machine, detect_machine, local_cpus
 from continual.preflight.stages import acting, entries, stage_view, uses_sampling
 from continual.preflight.tokenizer_facts import TokenizerFacts, read_tokenizer
 from continual.sampling.sets import covers, tokens_by_maker
@@ -109,8 +110,8 @@ def _facts(sequence: Sequence, folder: Path) -> dict[str, str]:
     uri = track.uri or default_tracking_uri(Path(sequence.storage))
     return {
         "model": f"{model.source if model.type == 'pretrained' else model.build}, {model.dtype}",
-        "training": f"{_workers(sequence, machine.cpus)}; {rows}",
-        "sampling": _engines(sequence),
+        "training": f"{_workers(sequence, machine.cpus, machine.gpus)}; {rows}",
+        "sampling": _engines(sequence, machine),
         "evaluation": f"{', '.join(Measured.of(sequence).names) or 'nothing'}; at the start, after every stage{every}",
         "machine": here,
         "run": str(folder),
@@ -179,22 +180,27 @@ def _state(number: int, name: str, run_folder: Path, progress: Progress) -> str:
     return f"step {step}" if step else "begun" if number in progress.prepared else ""
 
 
-def _workers(sequence: Sequence, cpus: float | None) -> str:
+def _workers(sequence: Sequence, cpus: float | None, gpus: float | None) -> str:
     train = sequence.train
-    share = worker_cpus(train, local_cpus() if cpus is None else cpus)
+    cpus_here = local_cpus() if cpus is None else cpus
+    delivery = chosen_delivery(sequence, cpus, gpus).delivery
+    share = worker_cpus(train, training_cpus(sequence, delivery, cpus_here))
     each = "a share of the CPUs" if cpus is None and not train.cpus_per_worker else f"{share:g} CPU"
     gpu = f" and {train.gpus_per_worker:g} GPU" if train.gpus_per_worker else ""
     strategy = f"deepspeed ZeRO-{train.zero_stage}" if train.strategy == "deepspeed" else train.strategy
     return f"{strategy}, {train.workers} {'worker' if train.workers == 1 else 'workers'} with {each}{gpu}"
 
 
-def _engines(sequence: Sequence) -> str:
+def _engines(sequence: Sequence, machine: Machine) -> str:
     generate = sequence.generate
     if not uses_sampling(sequence):
         return "nothing is sampled"
     gpu = f" and {generate.gpus_per_replica:g} GPU" if generate.gpus_per_replica else ""
     count = f"{generate.replicas} {'engine' if generate.replicas == 1 else 'engines'}"
-    return f"{generate.engine}, {count} with {generate.cpus_per_replica:g} CPU{gpu}"
+    delivery, why = chosen_delivery(sequence, machine.cpus, machine.gpus)
+    when = "decided when the run connects" if machine.cpus is None and generate.delivery == "auto" else why
+    order = {"stream": "while a stage trains", "store": "before a stage trains"}[delivery]
+    return f"{generate.engine}, {count} with {generate.cpus_per_replica:g} CPU{gpu}; {order} ({when})"
 
 
 def remaining(plan: Plan) -> StagePlan:

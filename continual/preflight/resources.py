@@ -10,6 +10,9 @@ from continual.errors import ConfigurationError
 from continual.preflight.stages import uses_sampling
 from continual.training.resources import FREE_CPUS
 
+BESIDE = "sampling beside training"
+STORED = "write `generate.delivery: store`, which does one after the other"
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -74,6 +77,16 @@ def demands(sequence: Sequence) -> list[Demand]:
     return [training] + [sampling] * uses_sampling(sequence) + [evaluation] * bool(evaluate.gpus)
 
 
+def beside(sequence: Sequence) -> Demand | None:
+    """Return what training and sampling take together, None if nothing is sampled."""
+    found = {demand.phase: demand for demand in demands(sequence)}
+    if "sampling" not in found:
+        return None
+    training, sampling = found["training"], found["sampling"]
+    cpus, gpus = training.cpus + sampling.cpus, training.gpus + sampling.gpus
+    return Demand(BESIDE, cpus, gpus, "generate.delivery")
+
+
 def check_resources(sequence: Sequence, cpus: float | None, gpus: float | None) -> None:
     """Raise ConfigurationError for a phase that needs more CPUs or GPUs than there are (None: unknown)."""
     train = sequence.train
@@ -82,7 +95,8 @@ def check_resources(sequence: Sequence, cpus: float | None, gpus: float | None) 
         share = f", or `train.cpus_per_worker: {part:g}` to share the CPUs" if part else ""
         problem = f"{train.workers} workers train on CPUs, and there are {cpus:g}"
         raise ConfigurationError("train.workers", problem, f"write at most {cpus:g}{share}")
-    for demand in demands(sequence):
+    both = beside(sequence) if sequence.generate.delivery == "stream" else None
+    for demand in [*demands(sequence), *([both] if both else [])]:
         if cpus is not None and demand.cpus + FREE_CPUS > cpus:
             problem = f"{demand.phase} takes {demand.cpus:g} CPUs and reading its data 1, but there are {cpus:g}"
             raise ConfigurationError(demand.key, problem, _fewer_cpus(sequence, demand, cpus))
@@ -91,12 +105,15 @@ def check_resources(sequence: Sequence, cpus: float | None, gpus: float | None) 
             have = f"there are {gpus:g}" if gpus else "there is none"
             problem = f"{demand.phase} takes {demand.gpus:g} GPU{'s' * (demand.gpus > 1)}, but {have}"
             fix = "lower it, or start on a cluster that has them (RAY_ADDRESS)"
+            fix = STORED if demand.phase == BESIDE else fix
             raise ConfigurationError(keys.get(demand.phase, demand.key), problem, fix)
 
 
 def _fewer_cpus(sequence: Sequence, demand: Demand, cpus: float) -> str:
     """Return the fix for a phase that takes too many CPUs."""
     free = cpus - FREE_CPUS
+    if demand.phase == BESIDE:
+        return STORED
     if free <= 0:
         return "start on a cluster with at least 2 CPUs"
     if demand.phase == "training":

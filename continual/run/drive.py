@@ -12,6 +12,7 @@ from continual.errors import as_one_sentence, describe
 from continual.errors.process import uninterrupted
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Ledger
+from continual.preflight.delivery import chosen_delivery, training_cpus
 from continual.preflight.plan import make_plan
 from continual.preflight.render import render
 from continual.preflight.resources import check_resources
@@ -97,9 +98,11 @@ def drive(
         terminal.line(f"log: {files.log}")
         tracking = tracked(loaded, files, ledger, terminal)
         with as_one_sentence(loaded.file), connected(guard) as resources, tracking as tracker:
-            cpus = resources.get("CPU", 0.0)
-            check_resources(sequence, cpus, resources.get("GPU", 0.0))
-            run = Run(sequence, str(loaded.path), files, store, ledger, terminal, tracker, cpus or 1.0, after_stage)
+            cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+            check_resources(sequence, cpus, gpus)
+            delivery = chosen_delivery(sequence, cpus, gpus).delivery
+            free = training_cpus(sequence, delivery, cpus or 1.0)
+            run = Run(sequence, str(loaded.path), files, store, ledger, terminal, tracker, free, delivery, after_stage)
             summary = run_sequence(run)
             add_report(run)
         # Everything is done only here: after a kill or Ctrl-C before this line, MLflow's runs must still be closed.

@@ -20,9 +20,11 @@ from continual.ledger.folder import RunFolder, StageFolder
 from continual.ledger.ledger import Ledger
 from continual.ledger.places import placed, placed_model, stored
 from continual.models import check_start, model_hash, start_model
+from continual.preflight.delivery import Delivery
 from continual.preflight.estimate import epoch_steps
 from continual.preflight.stages import stage_view
 from continual.run.events import stage_numbers, stage_tags, started, streams, version
+from continual.run.feed import Feeds
 from continual.run.found import check_finished, refuse_other_measures, same_start
 from continual.run.read import Data
 from continual.run.reuse import resumed_inputs, trained_once
@@ -46,8 +48,8 @@ TRACKER_SECONDS = 10.0
 class Run:
     """One run of a sequence and what it works with.
 
-    `source` is the path of its YAML. `after_stage(stage)` is called when a stage is done, also for those that were done
-    before this start.
+    `source` is the path of its YAML; `training_cpus` are what its workers may reserve. `after_stage(stage)` is called
+    when a stage is done, also for those that were done before this start.
     """
 
     sequence: Sequence
@@ -57,7 +59,8 @@ class Run:
     ledger: Ledger
     terminal: Terminal
     tracker: Tracker
-    cluster_cpus: float
+    training_cpus: float
+    delivery: Delivery
     after_stage: Callable[[int], None] = lambda stage: None
     earlier: list[StageRecord] = field(default_factory=list)
 
@@ -149,27 +152,23 @@ def _stage(
     total = rows.manifest()["counts"]["rows"]
     steps = declared.steps or epoch_steps(declared.epochs or 1.0, total, sequence.train.batch_rows)
     view = stage_view(sequence, stage, steps)
-    ctx = StageContext(sequence, view, run.store, run.terminal, start, stage_start, list(run.earlier), rows)
+    streamed = run.delivery == "stream"
+    ctx = StageContext(sequence, view, run.store, run.terminal, start, stage_start, list(run.earlier), rows, streamed)
     files = run.folder.stage(stage, declared.name)
-    with run.phase("mitigate", stage):
-        job = build_job(ctx, files.path, run.threads)
-    inputs = resumed_inputs(job)
-    _refuse_other_inputs(run, stage, files, inputs)
-    data = streams({stream.name: stream.rows for stream in job.streams}, run.folder.storage)
-    read = passes(job)
-    for name, of in read.items():
-        run.terminal.line(f"  {passes_in_words(name, of)}")
-    sampled = {artefact.hash: count for artefact, count in ctx.used.items()}
-    run.ledger.add(
-        "prepared", stage=stage, name=declared.name, samples=list(sampled), sampled=sampled, steps=steps,
-        inputs=inputs, data=data, passes=read, tags=stage_tags(sequence, stage),
-    )  # fmt: skip
-    inside = _inside(run, scorer, stage, files)
-    with _trained_once(run, stage, job, scorer):
-        if not exported(job):
-            with run.phase("train", stage):
-                _train(run, job, stage, inside)
-        inside.finish()
+    with ctx.feeds:
+        with run.phase("mitigate", stage):
+            job = build_job(ctx, files.path, run.threads)
+        _refuse_other_inputs(run, stage, files, resumed_inputs(job))
+        data = _prepared(run, job, ctx)
+        inside = _inside(run, scorer, stage, files)
+        with _trained_once(run, stage, job, scorer):
+            if not exported(job):
+                with run.phase("train", stage):
+                    _train(run, job, stage, inside, ctx.feeds)
+            inside.finish()
+        if ctx.feeds.all:
+            ctx.finish()
+            data = _prepared(run, job, ctx)
     trained = ModelRef(str(job.export), model_hash(job.export))
     # The first candidate, or else the trained model, goes into the next stage; the other candidates are only scored.
     candidates = [candidate for mitigation in job.mitigations for candidate in mitigation.after_training(ctx, trained)]
@@ -184,6 +183,21 @@ def _stage(
         "stage_done", stage=stage, name=declared.name, model=stored(chosen.path, run.folder.storage), hash=chosen.hash,
         rows=rows.hash, steps=steps, version=version(sequence, stage, chosen.hash, metrics, data),
     )  # fmt: skip
+
+
+def _prepared(run: Run, job: TrainJob, ctx: StageContext) -> dict[str, Any]:
+    """Record what the stage trains on, as far as it is complete; return it (see `streams`)."""
+    stage, name = ctx.view.number, ctx.view.name
+    data = streams({stream.name: stream.rows for stream in job.streams}, run.folder.storage)
+    read = passes(job)
+    for stream, of in read.items():
+        run.terminal.line(f"  {passes_in_words(stream, of)}")
+    sampled = {artefact.hash: count for artefact, count in ctx.used.items()}
+    run.ledger.add(
+        "prepared", stage=stage, name=name, samples=list(sampled), sampled=sampled, steps=job.steps,
+        inputs=resumed_inputs(job), data=data, passes=read, tags=stage_tags(run.sequence, stage),
+    )  # fmt: skip
+    return data
 
 
 def _inside(run: Run, scorer: Scorer, stage: int, files: StageFolder) -> InsideStage:
@@ -229,7 +243,7 @@ def _trained_once(run: Run, stage: int, job: TrainJob, scorer: Scorer) -> Iterat
         yield
 
 
-def _train(run: Run, job: Any, stage: int, inside: InsideStage) -> None:
+def _train(run: Run, job: Any, stage: int, inside: InsideStage, feeds: Feeds) -> None:
     title = f"stage {stage} {run.sequence.stages[stage - 1].name}: train"
     with run.terminal.step(title, "starting the workers") as step:
 
@@ -237,7 +251,7 @@ def _train(run: Run, job: Any, stage: int, inside: InsideStage) -> None:
             if records:
                 last = records[-1]
                 losses = " ".join(f"{name} {value:.3f}" for name, value in last["loss"].items())
-                step.update(last["step"], job.steps, f"loss {losses}")
+                step.update(last["step"], job.steps, f"loss {losses}{feeds.progress()}")
             inside.poll()
 
         def stopping() -> None:
@@ -245,4 +259,4 @@ def _train(run: Run, job: Any, stage: int, inside: InsideStage) -> None:
                 "interrupted: the workers finish their step and write a checkpoint; Ctrl-C again skips it"
             )
 
-        fit(job, run.cluster_cpus, watch, stopping)
+        fit(job, run.training_cpus, watch, stopping)

@@ -15,9 +15,11 @@ from continual.contract.view import StageView
 from continual.data.prepare import prepare_rows
 from continual.errors import ConfigurationError
 from continual.models import load_tokenizer, start_model
+from continual.run.feed import Feed, Feeds
 from continual.sampling import SampleSettings, bos_start, sample_rows, sample_set, task_starts, template_start
-from continual.sampling.sample import Wanted, sampler_identity
+from continual.sampling.sample import sampled_artefacts, sampler_identity
 from continual.sampling.start import bos_note, end_tokens
+from continual.sampling.wanted import Wanted
 from continual.scoring import fisher_artefact, score_rows
 from continual.show.progress import Step
 from continual.show.terminal import Terminal
@@ -26,7 +28,10 @@ from continual.store import Artefact, Store
 
 @dataclass
 class StageContext(Context):
-    """The contract's Context for one stage. `used` collects the sample sets, and how many samples of each are used."""
+    """The contract's Context for one stage. `used` collects the sample sets, and how many samples of each are used.
+
+    `streamed`: rows that may grow are returned early, and `feeds` fill them; `finish` waits for these.
+    """
 
     sequence: Sequence
     view: StageView
@@ -36,6 +41,8 @@ class StageContext(Context):
     stage_start: ModelRef
     earlier: list[StageRecord]
     rows: Artefact
+    streamed: bool = False
+    feeds: Feeds = field(default_factory=Feeds)
     used: dict[Artefact, int] = field(default_factory=dict)
 
     @property
@@ -55,15 +62,31 @@ class StageContext(Context):
         dtype, config = self.sequence.model.dtype, self.sequence.generate
         wanted = Wanted(self.view.row_tokens, request.count, request.rows, request.held_out)
         size = str(request.count) if request.rows is None else f"{request.rows + request.held_out} rows"
+        what = (self.store, request.model, dtype, settings, config, wanted)
+        rows, samples = sampled_artefacts(*what)
         with self.step(f"sample {size} from {request.start}", "starting the engine") as step:
-            counted = _counting_tokens(step)
-            rows, samples = sample_rows(self.store, request.model, dtype, settings, config, wanted, counted)
-            facts = rows.manifest()
-            step.note(
-                f"{facts['count']} samples in {facts['counts']['rows']} rows, {facts['held_out']} of them held out"
-            )
-        self.use(samples, facts["count"])
+            if request.growing and self.streamed and not rows.complete:
+                feed = Feed(rows, samples, lambda progress, stop: sample_rows(*what, progress, stop))
+                self.feeds.all.append(feed)
+                feed.wait_for_first(step)
+                step.note("the first rows are there, the others follow while the stage trains")
+                return rows
+            sample_rows(*what, _counting_tokens(step))
+            step.note(self._filled(rows, samples))
         return rows
+
+    def _filled(self, rows: Artefact, samples: Artefact) -> str:
+        """Record what complete rows use of the samples; return it in words."""
+        facts = rows.manifest()
+        self.use(samples, facts["count"])
+        return f"{facts['count']} samples in {facts['counts']['rows']} rows, {facts['held_out']} of them held out"
+
+    def finish(self) -> None:
+        """Wait for the rows that still come, and record what they use."""
+        for feed in self.feeds.all:
+            with self.step("sample the rest", "waiting for the last samples") as step:
+                feed.wait(step)
+                step.note(self._filled(feed.rows, feed.samples))
 
     def generate(self, request: SampleRequest, title: str = "generate") -> Artefact:
         request = request.resolved(self.view)

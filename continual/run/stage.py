@@ -52,11 +52,13 @@ def build_job(ctx: StageContext, folder: Path, threads: int) -> TrainJob:
 
 
 def passes(job: TrainJob) -> dict[str, dict[str, float]]:
-    """Return for each stream the rows that the stage reads, those that there are beside the rows held out, and the
-    quotient: more than one pass repeats rows.
+    """Return for each complete stream the rows that the stage reads, those that there are beside the rows held out, and
+    the quotient: more than one pass repeats rows.
     """
     found = {}
     for stream in job.streams:
+        if not stream.rows.complete:
+            continue
         total = int(stream.rows.manifest()["counts"]["rows"])
         there, read = total - min(stream.held_out, total), stream.rows_per_step * job.steps
         found[stream.name] = {

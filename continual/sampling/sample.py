@@ -1,12 +1,13 @@
 """Sample sets in the store: sampled once by any engine, resumed by shard, grown on demand, packed into rows."""
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from continual.config.schema import Generate
 from continual.contract.models import ModelRef
 from continual.contract.registry import ENGINES
-from continual.data.remote import in_cluster
+from continual.data.remote import in_cluster, in_cluster_until
 from continual.sampling.fill import fill_rows, pack_rows
 from continual.sampling.sets import covers
 from continual.sampling.settings import SampleSettings
@@ -64,6 +65,14 @@ def sample_set(
     return samples
 
 
+def sampled_artefacts(
+    store: Store, model: ModelRef, dtype: str, settings: SampleSettings, config: Generate, wanted: Wanted
+) -> tuple[Artefact, Artefact]:
+    """Return the places of the rows that `sample_rows` makes, and of their samples."""
+    samples = store.artefact("samples", sample_inputs(model, dtype, settings, config))
+    return store.artefact("rows", wanted.inputs(samples)), samples
+
+
 def sample_rows(
     store: Store,
     model: ModelRef,
@@ -72,23 +81,28 @@ def sample_rows(
     config: Generate,
     wanted: Wanted,
     progress: Progress | None = None,
+    stop: threading.Event | None = None,
 ) -> tuple[Artefact, Artefact]:
     """Return rows packed from the first samples of a set, and the set (see `sample_set`).
+
+    Each shard of rows is published when it is final, long before the last one is. Raises Interrupted if another thread
+    sets `stop`.
 
     The manifest of the rows says how many samples they hold (`count`) and how many rows are `held_out`. Rows that the
     store has are found without their samples.
     """
     made_of = sample_inputs(model, dtype, settings, config)
-    samples = store.artefact("samples", made_of)
+    rows, samples = sampled_artefacts(store, model, dtype, settings, config, wanted)
     inputs = wanted.inputs(samples)
-    rows = store.artefact("rows", inputs)
     with store.write(rows, inputs) as writer:
         if writer is not None:
             [facts] = in_cluster(pack_rows, writer, wanted, samples) if samples.complete else [None]
             if facts is None:
                 with store.grow(samples, made_of, lambda: False) as growing:
                     assert growing is not None
-                    made = in_cluster(fill_rows, writer, wanted, growing, model.path, dtype, settings, config)
+                    made = in_cluster_until(
+                        stop, fill_rows, writer, wanted, growing, model.path, dtype, settings, config
+                    )
                     facts = _followed(made, progress)
                     growing.finish(
                         engine=config.engine, model=model.hash, distinct=facts["distinct"], settings=made_of["settings"]

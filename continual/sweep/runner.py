@@ -157,6 +157,8 @@ def _config(sweep: Sweep, trial: Trial, cpus: float, run_id: str | None) -> dict
     """
     ablation, sequence = sweep.source.ablation, trial.loaded.sequence
     changes = [*trial.set, *cpu_overrides(sequence, ablation.concurrency, cpus)]
+    if sequence.generate.delivery == "auto" and ablation.concurrency > 1:  # what is free belongs to the others
+        changes.append("generate.delivery=store")
     if run_id:
         tags = {**sequence.track.tags, "mlflow.parentRunId": run_id}
         changes.append(f"track.tags={json.dumps(tags)}")

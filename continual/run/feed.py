@@ -1,0 +1,86 @@
+"""Sampling that goes on while a stage trains on the rows that are there."""
+
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Self
+
+from continual.errors import Interrupted
+from continual.sampling.sample import Progress
+from continual.show.progress import Step
+from continual.store import Artefact
+
+LOOK_SECONDS = 0.2
+
+
+class Feed:
+    """Rows that a thread of the driver fills with samples. `work(progress, stop)` returns when they are complete."""
+
+    def __init__(self, rows: Artefact, samples: Artefact, work: Callable[[Progress, threading.Event], object]):
+        self.rows, self.samples, self._work = rows, samples, work
+        self.error: BaseException | None = None
+        self.done = self.wanted = self.tokens = 0
+        self._stop, self._ended = threading.Event(), threading.Event()
+        threading.Thread(target=self._run, name="feed", daemon=True).start()
+
+    def wait_for_first(self, step: Step) -> None:
+        """Return when the first shard of rows is there, which has those held out, or raise what the work has raised."""
+        while not self._ended.wait(LOOK_SECONDS) and self.rows.shard_facts(0) is None:
+            if self.tokens:
+                step.update(self.done, self.wanted, f"{self.tokens} tokens")
+        if self.error:
+            raise self.error
+
+    def wait(self, step: Step) -> None:
+        """Return when the rows are complete, or raise what the work has raised."""
+        while not self._ended.wait(LOOK_SECONDS):
+            step.update(self.done, self.wanted, f"{self.tokens} tokens")
+        if self.error:
+            raise self.error
+
+    @property
+    def complete(self) -> bool:
+        """Whether all rows are there."""
+        return self._ended.is_set() and self.error is None
+
+    def stop(self) -> None:
+        """End the work, if it has not ended."""
+        self._stop.set()
+        self._ended.wait()
+
+    def _run(self) -> None:
+        try:
+            self._work(self._count, self._stop)
+        except BaseException as error:
+            self.error = error
+        finally:
+            self._ended.set()
+
+    def _count(self, done: int, wanted: int, tokens: int) -> None:
+        self.done, self.wanted, self.tokens = done, wanted, tokens
+
+
+class Feeds(AbstractContextManager["Feeds"]):
+    """The feeds of a stage; the block's end stops those that still run."""
+
+    def __init__(self) -> None:
+        self.all: list[Feed] = []
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for feed in self.all:
+            feed.stop()
+        # What ended a feed is why the workers' data did not come.
+        failed = next((feed.error for feed in self.all if feed.error and not isinstance(feed.error, Interrupted)), None)
+        if failed and error and not isinstance(error, KeyboardInterrupt):
+            raise failed from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def progress(self) -> str:
+        """Return what the line of the training says of the feeds that still run, "" if none does."""
+        running = [feed for feed in self.all if not feed.complete]
+        return "".join(f", sampled {feed.done:,} of ~{feed.wanted:,}" for feed in running)
