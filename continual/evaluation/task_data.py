@@ -4,7 +4,6 @@ import ast
 import importlib.util
 import os
 from collections.abc import Iterator
-from glob import iglob
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from continual.config.paths import hub_folder, is_path, is_uri
 from continual.config.references import defined_names
 from continual.config.task_files import Function
 from continual.errors import ConfigurationError, nearest
+from continual.errors.bounded import matches
 
 OUTPUTS = ("loglikelihood", "multiple_choice", "loglikelihood_rolling", "generate_until")
 BUILDERS = ("json", "csv", "parquet", "text", "arrow", "pandas")
@@ -107,7 +107,7 @@ def _check_files(file: str, config: Any, files: Any, folder: str | None) -> None
             path = str(Path(folder or "", str(name)).expanduser().absolute())
             if is_uri(str(name)) or is_uri(str(folder or "")):
                 continue
-            found = next(iglob(path, recursive=True), None)  # noqa: PTH207  an absolute pattern
+            found = next(iter(matches(path, file)), None)
             if found is None and not Path(path).exists():
                 fix = "correct `data_files` (relative ones start at the current folder)"
                 raise ConfigurationError(file, f"there is no file {path}", fix)

@@ -2,7 +2,6 @@
 
 import json
 import re
-from glob import iglob
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from lm_eval.utils import env
 
 from continual.config.task_files import Function
 from continual.errors import ConfigurationError, nearest
+from continual.errors.bounded import matches
 
 SHAPES: dict[str, tuple[type, str]] = {
     "metric_list": (list, "a list of mappings, each with `metric`"),
@@ -98,7 +98,7 @@ def _columns(files: Any, config: dict[str, Any]) -> set[str]:
     if config.get("dataset_path") != "json" or not isinstance(first, str) or "://" in first:
         return set()
     path = str(Path((config.get("dataset_kwargs") or {}).get("data_dir") or "", first).expanduser().absolute())
-    found = path if Path(path).is_file() else next(iglob(path, recursive=True), None)  # noqa: PTH207
+    found = path if Path(path).is_file() else next(iter(matches(path, "evaluate")), None)
     try:
         with Path(str(found)).open(encoding="utf-8") as opened:
             document = json.loads(opened.readline())

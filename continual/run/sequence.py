@@ -13,7 +13,6 @@ from typing import Any
 from continual.config.schema import Sequence
 from continual.contract.context import StageRecord
 from continual.contract.models import ModelRef
-from continual.errors import ConfigurationError
 from continual.evaluation.service import InsideStage, Scorer
 from continual.forgetting import Scores, read_matrix, scores_as_json
 from continual.ledger.folder import RunFolder, StageFolder
@@ -25,7 +24,7 @@ from continual.preflight.estimate import epoch_steps
 from continual.preflight.stages import stage_view
 from continual.run.events import stage_numbers, stage_tags, started, streams, version
 from continual.run.feed import Feeds
-from continual.run.found import check_finished, refuse_other_measures, same_start
+from continual.run.found import check_finished, refuse_other_inputs, refuse_other_measures, same_start
 from continual.run.read import Data
 from continual.run.reuse import resumed_inputs, trained_once
 from continual.run.services import StageContext
@@ -158,8 +157,11 @@ def _stage(
     with ctx.feeds:
         with run.phase("mitigate", stage):
             job = build_job(ctx, files.path, run.threads)
-        _refuse_other_inputs(run, stage, files, resumed_inputs(job))
-        data = _prepared(run, job, ctx)
+        inputs = resumed_inputs(job)
+        known = (run.ledger.find("prepared", stage=stage) or {}).get("inputs", inputs)
+        changed = [name for name in {**known, **inputs} if known.get(name) != inputs.get(name)]
+        refuse_other_inputs(stage, files, changed)
+        data, said = _prepared(run, job, ctx, inputs, {})
         inside = _inside(run, scorer, stage, files)
         with _trained_once(run, stage, job, scorer):
             if not exported(job):
@@ -168,7 +170,7 @@ def _stage(
             inside.finish()
         if ctx.feeds.all:
             ctx.finish()
-            data = _prepared(run, job, ctx)
+            data, _ = _prepared(run, job, ctx, inputs, said)
     trained = ModelRef(str(job.export), model_hash(job.export))
     # The first candidate, or else the trained model, goes into the next stage; the other candidates are only scored.
     candidates = [candidate for mitigation in job.mitigations for candidate in mitigation.after_training(ctx, trained)]
@@ -185,19 +187,24 @@ def _stage(
     )  # fmt: skip
 
 
-def _prepared(run: Run, job: TrainJob, ctx: StageContext) -> dict[str, Any]:
-    """Record what the stage trains on, as far as it is complete; return it (see `streams`)."""
+def _prepared(
+    run: Run, job: TrainJob, ctx: StageContext, inputs: dict[str, list[str]], said: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Record what the stage trains on, as far as it is complete; return it and its passes (see `streams`, `passes`).
+
+    The passes are told on the terminal, but for those that were `said`.
+    """
     stage, name = ctx.view.number, ctx.view.name
     data = streams({stream.name: stream.rows for stream in job.streams}, run.folder.storage)
     read = passes(job)
-    for stream, of in read.items():
-        run.terminal.line(f"  {passes_in_words(stream, of)}")
+    for stream in sorted(read.keys() - said.keys()):
+        run.terminal.line(f"  {passes_in_words(stream, read[stream])}")
     sampled = {artefact.hash: count for artefact, count in ctx.used.items()}
     run.ledger.add(
         "prepared", stage=stage, name=name, samples=list(sampled), sampled=sampled, steps=job.steps,
-        inputs=resumed_inputs(job), data=data, passes=read, tags=stage_tags(run.sequence, stage),
+        inputs=inputs, data=data, passes=read, tags=stage_tags(run.sequence, stage),
     )  # fmt: skip
-    return data
+    return data, read
 
 
 def _inside(run: Run, scorer: Scorer, stage: int, files: StageFolder) -> InsideStage:
@@ -207,18 +214,6 @@ def _inside(run: Run, scorer: Scorer, stage: int, files: StageFolder) -> InsideS
         run.ledger.add("inside", stage=stage, step=step, scores=scores_as_json(scores))
 
     return InsideStage(scorer, files, known, report)
-
-
-def _refuse_other_inputs(run: Run, stage: int, files: StageFolder, inputs: dict[str, list[str]]) -> None:
-    """Refuse to resume a stage whose training was begun with other data, samples or models."""
-    known = (run.ledger.find("prepared", stage=stage) or {}).get("inputs", inputs)
-    changed = [name for name in {**known, **inputs} if known.get(name) != inputs.get(name)]
-    if changed and any(path.is_dir() for path in (files.checkpoints, files.model, files.evaluations, files.scores)):
-        raise ConfigurationError(
-            f"stages.{stage - 1}",
-            f"its training began with different contents of {', '.join(changed)} (files, code or versions changed)",
-            "put that back, choose a new `name`, or give --fresh to begin the run again",
-        )
 
 
 @contextmanager
