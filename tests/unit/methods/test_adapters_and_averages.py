@@ -82,7 +82,7 @@ def test_an_average_lies_between_the_ends_and_keeps_what_belongs_to_the_model(tm
 @pytest.mark.parametrize("fault", ["flipped", "deleted"])
 def test_a_damaged_average_is_made_again(tmp_path: Path, fault: str) -> None:
     ctx = kit.context(tmp_path, [])
-    ends = [kit.model_ref(tmp_path / name, seed) for seed, name in enumerate(("before", "after"))]
+    ends = kit.model_ref(tmp_path / "before", 0), kit.model_ref(tmp_path / "after", 1)
     made = averaged(ctx, *ends, 0.25)
     weights = Path(made.path) / "model.safetensors"
     content = weights.read_bytes()
