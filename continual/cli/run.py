@@ -71,7 +71,11 @@ def _run(options: argparse.Namespace) -> None:
         lines = [render(make_plan(loaded)), *(f"note: {note}" for note in notes)]
         print(redacted("\n".join(lines)))
         if not options.fresh:
+            from continual.run.found import foreseen
+
             refuse_changes(loaded.run_folder, loaded)  # as the run would be
+            for note in foreseen(loaded):
+                print(redacted(f"note: {note}"))
         return
     from continual.run.execute import execute
     from continual.run.summary import gate

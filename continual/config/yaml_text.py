@@ -16,6 +16,8 @@ from continual.errors import ConfigurationError, naming_file, one_line
 TAG = "tag:yaml.org,2002:"
 MOST_VALUES = 200_000
 """Values of a file with every use of an anchor counted: a few hundred bytes of nested ones would fill any memory."""
+MOST_BYTES = 16 << 20
+"""Bytes of a file: far more than anybody writes, and a device has no end."""
 MOST_DIGITS = 400
 """Digits of a number: more than any number that is used, fewer than Python's own limit."""
 
@@ -97,7 +99,11 @@ def read_yaml(path: Path, file: str) -> dict[str, Any]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise ConfigurationError("", f"the file has more than {MOST_BYTES >> 20} MiB", "name a YAML that you wrote")
+        return data.decode("utf-8")
     except FileNotFoundError:
         raise ConfigurationError("", "there is no such file", "give the path of a sequence's YAML") from None
     except IsADirectoryError:

@@ -19,11 +19,11 @@ from continual.store.code import module_code, with_content
 HASHES = ".hashes.json"
 
 
-def cached_hash(store: Store, folder: Path) -> str:
+def cached_hash(store: Store, folder: Path, remember: bool = True) -> str:
     """Return `model_hash(folder)`, remembered in the store as long as none of its files is written.
 
     A copy that keeps size and time of modification (`rsync -t`, `cp -p`) is told by the time of change, which nobody
-    can set.
+    can set. A plan, which writes nothing, uses what runs have remembered and does not `remember` more.
     """
     stats = [(path, path.stat()) for path in model_files(folder)]
     state = [[str(path), s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for path, s in stats]
@@ -32,7 +32,8 @@ def cached_hash(store: Store, folder: Path) -> str:
     entry = known.get(str(folder))
     if not entry or entry["state"] != state:
         known[str(folder)] = entry = {"state": state, "hash": model_hash(folder)}
-        write_atomic(path, json.dumps(known))
+        if remember:
+            write_atomic(path, json.dumps(known))
     return str(entry["hash"])
 
 

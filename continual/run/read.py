@@ -15,6 +15,8 @@ from continual.preflight.stages import acting
 from continual.show.terminal import Terminal
 from continual.store import Artefact, Store, digest
 
+FIX = "put that back, choose a new `name`, or give --fresh to begin the run again"
+
 
 class Named(NamedTuple):
     """A data source of a sequence: its key in the configuration, its stage (0 for texts), what it is for."""
@@ -63,6 +65,18 @@ def _same(source: Source, read: dict[str, Any], sequence: Sequence, store: Store
     return store.artefact("rows", inputs).hash == rows.hash
 
 
+def changed_note(named: Named, ledger: Events) -> str:
+    """Return a note that the run goes on with other rows than it has read.
+
+    Raises ConfigurationError for a text: its scores would not compare. A stage whose training has begun is refused when
+    it is prepared.
+    """
+    change = "has changed since this run began (files, code or versions)"
+    if named.stage == 0 and ledger.find("scored"):
+        raise ConfigurationError(named.key, f"what is measured {change}", FIX)
+    return f"`{named.key}` {change}"
+
+
 @dataclass
 class Data:
     """Reads the sources of a sequence under a tokenizer, each once, and says what became of their documents.
@@ -102,7 +116,7 @@ class Data:
                     self.stages[named.stage] = rows
         for named in changed_sources(self.sequence, self.ledger, self.store, self.tokenizer):
             if named.stage not in left:
-                self._changed(named)
+                self._say(named)
 
     def _left(self) -> Iterator[int]:
         return (n for n in range(1, len(self.sequence.stages) + 1) if not self.ledger.find("stage_done", stage=n))
@@ -125,7 +139,7 @@ class Data:
             self.terminal.line(f"  {reason}")
         read, state = self.ledger.find("read", key=key), file_state(source)
         if read and read["rows"] != rows.hash:
-            self._changed(named)
+            self._say(named)
         if not read or (read["rows"], read.get("state")) != (rows.hash, state):
             kept = {name: value for name, value in manifest.items() if name in COUNTED}
             self.ledger.add(
@@ -133,13 +147,5 @@ class Data:
             )
         return rows
 
-    def _changed(self, named: Named) -> None:
-        """Say that the run goes on with other rows than it has read; refuse a text: its scores would not compare.
-
-        A stage whose training has begun is refused when it is prepared.
-        """
-        change = "has changed since this run began (files, code or versions)"
-        if named.stage == 0 and self.ledger.find("scored"):
-            fix = "put that back, choose a new `name`, or give --fresh to begin the run again"
-            raise ConfigurationError(named.key, f"what is measured {change}", fix)
-        self.terminal.line(f"  note: `{named.key}` {change}")
+    def _say(self, named: Named) -> None:
+        self.terminal.line(f"  note: {changed_note(named, self.ledger)}")

@@ -29,6 +29,8 @@ from continual.training.job import TrainJob
 from continual.training.launch import exported
 
 KIND = "stages"
+DROPOUT = "train.micro_rows (the model has dropout)"
+"""How an input of stages that draw dropout is called."""
 ROOMS = Path(__file__).parents[1]
 
 
@@ -73,7 +75,7 @@ def _file_options(job: TrainJob) -> dict[str, Any]:
 def resumed_inputs(job: TrainJob) -> dict[str, list[str]]:
     """Return what must be equal for a stage to be trained on from a checkpoint: its data, and what dropout hangs on."""
     drawn = _drawn(job)
-    return job.inputs | ({"train.micro_rows (the model has dropout)": [str(drawn["micro_rows"])]} if drawn else {})
+    return job.inputs | ({DROPOUT: [str(drawn["micro_rows"])]} if drawn else {})
 
 
 def _drawn(job: TrainJob) -> dict[str, Any]:
@@ -124,12 +126,17 @@ def trained_once(
 
 def take_model(store: Store, model: ModelRef) -> bool:
     """Put a trained stage's model from the store into its folder again; return whether the store has it."""
-    for folder in sorted((store.root / KIND).glob("*/model")):
-        if _listed_hash(folder) == model.hash and folder_damage(folder) is None:
-            Path(model.path).parent.mkdir(parents=True, exist_ok=True)
-            _place(folder, Path(model.path), partial(shutil.copytree, copy_function=second_copy))
-            return True
-    return False
+    if (folder := stored_model(store, model)) is None:
+        return False
+    Path(model.path).parent.mkdir(parents=True, exist_ok=True)
+    _place(folder, Path(model.path), partial(shutil.copytree, copy_function=second_copy))
+    return True
+
+
+def stored_model(store: Store, model: ModelRef) -> Path | None:
+    """Return the folder in which the store has a trained stage's model whole, None if it has not."""
+    folders = sorted((store.root / KIND).glob("*/model"))
+    return next((path for path in folders if _listed_hash(path) == model.hash and folder_damage(path) is None), None)
 
 
 def _listed_hash(folder: Path) -> str | None:

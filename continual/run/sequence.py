@@ -13,7 +13,6 @@ from typing import Any
 from continual.config.schema import Sequence
 from continual.contract.context import StageRecord
 from continual.contract.models import ModelRef
-from continual.errors import ConfigurationError
 from continual.evaluation.service import InsideStage, Scorer
 from continual.forgetting import Scores, read_matrix, scores_as_json
 from continual.ledger.folder import RunFolder, StageFolder
@@ -23,7 +22,7 @@ from continual.models import check_start, model_hash, start_model
 from continual.preflight.estimate import epoch_steps
 from continual.preflight.stages import stage_view
 from continual.run.events import stage_numbers, stage_tags, started, streams, version
-from continual.run.found import check_finished, refuse_other_measures, same_start
+from continual.run.found import check_finished, refuse_other_inputs, refuse_other_measures, same_start
 from continual.run.read import Data
 from continual.run.reuse import resumed_inputs, trained_once
 from continual.run.services import StageContext
@@ -154,7 +153,9 @@ def _stage(
     with run.phase("mitigate", stage):
         job = build_job(ctx, files.path, run.threads)
     inputs = resumed_inputs(job)
-    _refuse_other_inputs(run, stage, files, inputs)
+    known = (run.ledger.find("prepared", stage=stage) or {}).get("inputs", inputs)
+    changed = [name for name in {**known, **inputs} if known.get(name) != inputs.get(name)]
+    refuse_other_inputs(stage, files, changed)
     data = streams({stream.name: stream.rows for stream in job.streams}, run.folder.storage)
     read = passes(job)
     for name, of in read.items():
@@ -193,18 +194,6 @@ def _inside(run: Run, scorer: Scorer, stage: int, files: StageFolder) -> InsideS
         run.ledger.add("inside", stage=stage, step=step, scores=scores_as_json(scores))
 
     return InsideStage(scorer, files, known, report)
-
-
-def _refuse_other_inputs(run: Run, stage: int, files: StageFolder, inputs: dict[str, list[str]]) -> None:
-    """Refuse to resume a stage whose training was begun with other data, samples or models."""
-    known = (run.ledger.find("prepared", stage=stage) or {}).get("inputs", inputs)
-    changed = [name for name in {**known, **inputs} if known.get(name) != inputs.get(name)]
-    if changed and any(path.is_dir() for path in (files.checkpoints, files.model, files.evaluations, files.scores)):
-        raise ConfigurationError(
-            f"stages.{stage - 1}",
-            f"its training began with different contents of {', '.join(changed)} (files, code or versions changed)",
-            "put that back, choose a new `name`, or give --fresh to begin the run again",
-        )
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.errors import ConfigurationError
+from continual.errors.bounded import matches
 from continual.store.files import digest, hash_file
 
 OURS = ("continual",)
@@ -191,13 +192,13 @@ def with_content(key: str, value: Any, version: str | float | None = None) -> An
         return {name: with_content(f"{key}.{name}", item, version) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [with_content(f"{key}.{number}", item, version) for number, item in enumerate(value)]
-    paths = _named(value) if isinstance(value, str) else []
+    paths = _named(key, value) if isinstance(value, str) else []
     if not paths:
         return value
     return {"name": Path(str(value)).name, "content": [content(key, path, version) for path in paths]}
 
 
-def _named(text: str) -> list[Path]:
+def _named(key: str, text: str) -> list[Path]:
     """Return the files and folders that a text names, as it stands, from the home folder or as a pattern."""
     if not text.strip("/") or "\0" in text or "\n" in text or len(text) > 4096:
         return []
@@ -206,7 +207,7 @@ def _named(text: str) -> list[Path]:
         if path.exists():
             return [path]
         if glob.has_magic(text):
-            return sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207  an absolute pattern, too
+            return sorted(map(Path, matches(str(path), key)))
     except (OSError, RuntimeError, ValueError):
         pass
     return []

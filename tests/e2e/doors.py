@@ -23,10 +23,14 @@ WRITTEN = {
     "track.tags": '{"source": "https://reader:planted-in-a-tag@data.example/x?token=planted-parameter&v=1"}',
     "track.params": '{"origin": "postgresql://reader:planted%2Din%2Da%2Dparam@host/db"}',
 }
+IN_URI = "track.uri=https://reader:planted-in-the-uri@mlflow.example"
+"""Read by plans alone: the run sends to a tracker that is there."""
+PLANS = {"plan": [IN_URI], "refused": [IN_URI, "track.urii=https://reader:planted-in-a-typo@mlflow.example"]}
 PLANTED = [
-    *ENVIRONMENT.values(), "planted-in-a-tag", "planted-parameter", "planted%2Din%2Da%2Dparam", "planted-in-a-param",
+    *ENVIRONMENT.values(), "planted-in-the-uri", "planted-in-a-typo",
+    "planted-in-a-tag", "planted-parameter", "planted%2Din%2Da%2Dparam", "planted-in-a-param",
 ]  # fmt: skip
-LISTENED, FOUND = "listened.json", "found.json"
+LISTENED, FOUND, PLANNED = "listened.json", "found.json", "planned.json"
 
 
 def run(storage: Path) -> tuple[int, str]:
@@ -47,12 +51,22 @@ def run(storage: Path) -> tuple[int, str]:
             for name, address in _listening(driver.pid):
                 listened.setdefault(address, set()).add(name)
             time.sleep(1.0)
-    found = [*_found(storage), *_found(temporary)]
+    environment = command.environment() | ENVIRONMENT
+    planned = {name: plan(storage, [*overrides, *more], environment) for name, more in PLANS.items()}
+    (storage / PLANNED).write_text(json.dumps(planned))
+    found = [*_found(storage), *_found(temporary)]  # also in what all of them wrote to stdout and stderr
     (storage / LISTENED).write_text(json.dumps({address: sorted(names) for address, names in listened.items()}))
     (storage / FOUND).write_text(json.dumps(found))
     text, failure = out.read_text(), err.read_text()
     shutil.rmtree(temporary, ignore_errors=True)
     return driver.returncode, text if driver.returncode == 0 else text + failure
+
+
+def plan(storage: Path, overrides: list[str], environment: dict[str, str]) -> list[str]:
+    """Return what a plan writes to stdout and to stderr."""
+    arguments = [*command.arguments(storage, *overrides), "--plan"]
+    done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return [done.stdout, done.stderr]
 
 
 def _listening(pid: int) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from tests.e2e import doors
 
 
 def test_planted_secrets_are_found_nowhere(tiny: Path) -> None:
-    """In the storage with all its databases, stdout, stderr, and what Ray wrote of the session."""
+    """In the storage with all its databases, what Ray wrote of the session, and stdout and stderr of run and plans."""
     assert json.loads((tiny / doors.FOUND).read_text()) == []
 
 
@@ -20,6 +20,10 @@ def test_what_was_planted_reached_the_run(tiny: Path) -> None:
     assert "https://***@data.example/x?token=***&v=1" in values
     assert "postgresql://reader:***@host/db" in values
     assert "***" in (tiny / "tiny" / "config.yaml").read_text()
+    planned = json.loads((tiny / doors.PLANNED).read_text())
+    assert "https://***@mlflow.example" in planned["plan"][0]
+    assert planned["refused"][1].startswith("error: ")
+    assert "urii" in planned["refused"][1]
 
 
 def test_a_local_run_listens_on_loopback(tiny: Path) -> None:

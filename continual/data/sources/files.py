@@ -15,6 +15,7 @@ from continual.contract.selection import Selection
 from continual.contract.source import Document, Source
 from continual.data.sources.bytes import COMPRESSED, opened
 from continual.errors import ConfigurationError, nearest
+from continual.errors.bounded import check_size, matches
 
 BESIDE_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "croissant.json"}
 """Files that tools leave beside data, and that look like data."""
@@ -157,7 +158,7 @@ class FileSource(Source):
             return sorted(files_below(path))
         if path.is_file():
             return [path]
-        return sorted(file for name in glob.glob(self.path, recursive=True) if (file := Path(name)).is_file())  # noqa: PTH207
+        return sorted(file for name in matches(self.path, "path") if (file := Path(name)).is_file())
 
     def _has_type(self, file: Path) -> bool:
         """Return whether a file is data of this type: by its name, if it was not named by the user."""
@@ -239,7 +240,9 @@ def files_below(folder: Path) -> Iterator[Path]:
     """Yield the files below a folder that are not hidden, in no order.
 
     Links to folders are followed, after the folders that are there themselves; of no folder files are found twice.
+    Raises ConfigurationError for a folder with so much below it that it cannot be meant, such as `/`.
     """
+    check_size(folder, "path")
     seen: set[Path] = set()
     tops = [folder]
     while tops:

@@ -20,6 +20,7 @@ from continual.data.sources.files import ColumnSource, count_documents, files_be
 from continual.data.sources.json_text import json_documents
 from continual.data.sources.parquet import count_rows, needed, parquet_documents, without_absent
 from continual.errors import ConfigurationError, nearest, one_line
+from continual.errors.bounded import check_size
 
 ROWS = 50_000
 """Rows of a loaded data set that one task reads."""
@@ -56,6 +57,7 @@ class HubSource(ColumnSource):
         return Path(self.path) if Path(self.path).exists() else None
 
     def files(self) -> list[Path]:
+        check_size(self.path, "path")
         return sorted(path for path in self.folder.rglob("*") if path.is_file()) if self.folder else []
 
     def first(self, key: str, count: int) -> Beginning:
@@ -187,6 +189,7 @@ class HubSource(ColumnSource):
         """Return the files of the split if they can be read here, else []. `datasets` decides which they are."""
         import datasets
 
+        check_size(self.path, "path")  # `datasets` looks at all that is there
         # It warns of every README.md that has no header for the hub.
         logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)
         with tempfile.TemporaryDirectory() as cache:

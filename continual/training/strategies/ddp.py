@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from continual.config.schema import Train
+from continual.training.checkpoints import only_values
 from continual.training.losses.kinds import Nll
 from continual.training.module import LossModule
 from continual.training.penalties import LoadedPenalty
@@ -94,7 +95,8 @@ class Ddp(Strategy):
             torch.save(state, folder / FILE)
 
     def load(self, folder: Path) -> None:
-        state = torch.load(folder / FILE, map_location="cpu", weights_only=True)
+        with only_values(folder / FILE):
+            state = torch.load(folder / FILE, map_location="cpu", weights_only=True)
         self.module.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from continual.config.schema import Train
 from continual.errors import ContinualError
+from continual.training.checkpoints import only_values
 from continual.training.module import LossModule
 from continual.training.strategies.base import Strategy, adamw, copied
 from continual.training.strategies.deepspeed_json import merged, read_json
@@ -66,7 +67,8 @@ class DeepSpeed(Strategy):
         self.engine.save_checkpoint(str(folder), tag=TAG)
 
     def load(self, folder: Path) -> None:
-        path, _ = self.engine.load_checkpoint(str(folder), tag=TAG)
+        with only_values(folder, own_kinds()):
+            path, _ = self.engine.load_checkpoint(str(folder), tag=TAG)
         if path is None:
             raise ContinualError(f"there is no deepspeed checkpoint in {folder}")
 
@@ -91,6 +93,15 @@ class DeepSpeed(Strategy):
         for _ in whole():
             pass
         return None
+
+
+def own_kinds() -> list[type]:
+    """Return the classes whose instances DeepSpeed writes into its checkpoints; they hold numbers."""
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    return [LossScaler, ZeroStageEnum, fragment_address]
 
 
 def settings(train: Train, micro_batches: int) -> dict[str, Any]:

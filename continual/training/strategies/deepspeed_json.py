@@ -18,6 +18,7 @@ OURS = (
     "zero_optimization.stage",
 )
 """Keys that we set from other keys of `train`."""
+NAME_JSON = "name a JSON file, or write the keys here"
 
 
 def conflicts(user: dict[str, Any]) -> list[str]:
@@ -39,11 +40,13 @@ def read_json(value: dict[str, Any] | str | None) -> dict[str, Any]:
     """Return `train.deepspeed` without its "auto" values. Raise ConfigurationError for a bad file or bad keys."""
     user: Any = value or {}
     if isinstance(user, str):
+        if not Path(user).is_file():  # a pipe or a device would be waited for
+            raise ConfigurationError("train.deepspeed", f"there is no file `{value}`", NAME_JSON)
         try:
             user = json.loads(Path(user).read_text())
         except (OSError, ValueError) as error:
             problem = f"`{value}` cannot be read ({one_line(error)})"
-            raise ConfigurationError("train.deepspeed", problem, "name a JSON file, or write the keys here") from error
+            raise ConfigurationError("train.deepspeed", problem, NAME_JSON) from error
     if not isinstance(user, dict):
         raise ConfigurationError("train.deepspeed", f"`{value}` does not hold a JSON object", "write {...}")
     if keys := conflicts(user):

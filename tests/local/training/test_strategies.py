@@ -3,8 +3,10 @@
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import torch.multiprocessing as mp
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from continual.config.schema import Train
-from continual.errors import ConfigurationError
+from continual.errors import ConfigurationError, ContinualError
 from continual.training.losses.kinds import Kl, Nll
 from continual.training.module import LossModule
 from continual.training.strategies import build_strategy
@@ -129,9 +131,39 @@ def scenarios(rank: int, world: int, folder: Path) -> dict[str, Any]:
         record = train_steps(resumed, range(HALF, STEPS), rank, world)
         results[name] |= {"resumed": record, "resumed_state": resumed.full_state()}
 
+        results[name]["planted"] = load_planted(name, rank, world, saved)
         tied = build(name, rank, world, tied=True, clip=None)
         results[name] |= {"tied": train_steps(tied, range(TIED_STEPS), rank, world), "tied_state": tied.full_state()}
     return results
+
+
+class Planted:
+    """Unpickled, it runs a command: what a stranger could put into a checkpoint."""
+
+    def __init__(self, mark: Path):
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.mark}",)
+
+
+def load_planted(name: str, rank: int, world: int, saved: Path) -> list[str]:
+    """Load checkpoints in which a command was planted, and return what was said: in all files, in the optimizer's."""
+    said = []
+    for pattern in ("*.pt", "*optim*.pt"):
+        dist.barrier()
+        planted = saved.with_name(f"{name}-planted-{pattern.count('*')}")
+        if rank == 0:
+            shutil.copytree(saved, planted)
+            for file in [file for file in planted.rglob("*.pt") if fnmatch(file.name, pattern) or name == "ddp"]:
+                state = torch.load(file, weights_only=False)
+                torch.save({**state, "more": [Planted(saved.with_name("ran"))]}, file)
+        dist.barrier()
+        try:
+            build(name, rank, world).load(planted)
+        except ContinualError as error:
+            said.append(str(error))
+    return said
 
 
 def in_process(rank: int, world: int, folder: Path, function: Any) -> None:
@@ -208,6 +240,13 @@ def test_tied_embeddings_without_clipping(results: dict[str, Any], name: str) ->
 def test_resumed_run_equals_undisturbed_bit_for_bit(results: dict[str, Any], name: str) -> None:
     assert results[name]["resumed"] == results[name]["record"][HALF:]
     assert largest(results[name]["resumed_state"], results[name]["state"]) == 0.0
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_planted_command_in_a_checkpoint_is_not_run(results: dict[str, Any], name: str, folder: Path) -> None:
+    assert len(results[name]["planted"]) == 2
+    assert all("holds more than tensors, arrays and plain values" in said for said in results[name]["planted"])
+    assert not (folder / "ran").exists()
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

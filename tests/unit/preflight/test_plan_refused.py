@@ -1,19 +1,27 @@
 """A plan says what a run would say: of a changed configuration, of another version, of a run that is running."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from continual.cli.run import main
 from continual.config.load import load_sequence
+from continual.contract.models import ModelRef
 from continual.errors import ConfigurationError
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import FORMAT, Ledger
+from continual.models.files import model_hash
 from continual.preflight.plan import make_plan
 from continual.preflight.render import render
+from continual.run.found import same_start
 from continual.run.resume import claim
+from continual.store import Store
 from continual.store.lock import FileLock, owner_of
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -87,3 +95,32 @@ def test_the_plan_tells_the_mistakes_of_all_parts_at_once(project: Path, capsys:
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert all(key in said for key in ("train.workers", "stages.0.data", "stages.1.start_token"))
+
+
+def test_the_plan_of_changed_start_weights_ends_as_the_run(
+    begun: RunFolder, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, model = Store(project / "runs" / "store"), project / "model"
+    with Ledger(begun.path) as ledger:
+        ledger.add("start_model", path=str(model), hash=model_hash(model))
+    assert main(["seq.yaml", "--plan"]) == 0
+    (model / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes()[:-1] + b"\x01")
+    capsys.readouterr()
+    assert main(["seq.yaml", "--plan"]) == 2
+    said = capsys.readouterr().err
+    with pytest.raises(ConfigurationError) as raised:
+        same_start(load_sequence("seq.yaml").sequence, store, ModelRef(str(model), ledger.events[-1]["hash"]))
+    assert said == f"error: seq.yaml: {raised.value}\n"
+    assert main(["seq.yaml", "--plan", "--fresh"]) == 0
+
+
+def test_the_plan_of_a_begun_run_starts_no_ray(begun: RunFolder, project: Path) -> None:
+    with Ledger(begun.path) as ledger:
+        ledger.add("start_model", path=str(project / "model"), hash=model_hash(project / "model"))
+    code = (
+        "import sys; from continual.config.load import load_sequence; from continual.run.found import foreseen\n"
+        "print(foreseen(load_sequence('seq.yaml')), 'ray' in sys.modules)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "[] False\n"

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,14 @@ from continual.config.load import Loaded, load_sequence
 from continual.config.schema import EvaluationTask
 from continual.contract.models import ModelRef
 from continual.data.prepare import rows_inputs
+from continual.data.sources.python import PythonSource
 from continual.errors import ConfigurationError
 from continual.evaluation.service import Scorer
+from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Ledger
 from continual.models.files import model_hash
-from continual.models.start import cached_hash
-from continual.run.found import changes, check_finished, refuse_other_measures, same_start
+from continual.models.start import built_inputs, cached_hash
+from continual.run.found import changes, check_finished, foreseen, refuse_other_measures, same_start
 from continual.run.read import changed_sources, file_state, sources
 from continual.store import Store, publish_folder
 
@@ -182,3 +185,124 @@ def test_scores_under_other_task_files_are_refused(loaded: Loaded, tmp_path: Pat
         file.write_text(f"{texts[name]}\n")
         (tmp_path / "tasks" / "other.yaml").write_text("task: other\n")
         refuse_other_measures(ledger, measures())
+
+
+def code(folder: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write a module of the user's that imports a helper, and make it importable; return the helper's file."""
+    helper = folder / f"{name}_helper.py"
+    helper.write_text(text)
+    (folder / f"{name}.py").write_text(f"from {name}_helper import value\n")
+    monkeypatch.syspath_prepend(folder)
+    return helper
+
+
+@pytest.mark.parametrize("plan", [False, True])
+def test_a_finished_run_notices_another_model_builder(
+    loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: bool
+) -> None:
+    helper = code(tmp_path, f"builder_{plan}".lower(), "value = 1\n", monkeypatch)
+    model = loaded.sequence.model.model_copy(
+        update={
+            "type": "python", "source": None, "build": f"builder_{plan}:value".lower(),
+            "arguments": {"corpus": str(tmp_path / "text.jsonl")}, "tokenizer": str(tmp_path / "model"),
+        }
+    )  # fmt: skip
+    loaded = replace(loaded, sequence=loaded.sequence.model_copy(update={"model": model}))
+    store = Store(Path(loaded.sequence.storage) / "store")
+    with Ledger(loaded.run_folder) as ledger:
+        built = store.artefact("models", built_inputs(model, 0)).hash
+        ledger.add("start_model", path=f"store/models/{built}", hash="0" * 20)
+    assert changes(loaded, plan) == foreseen(loaded) == []
+    helper.write_text("value = 2\n")
+    assert [text.split("`")[1] for text in changes(loaded, plan)] == ["model.build"]
+    [note] = foreseen(loaded)
+    assert note.startswith("`model.build`: its code, arguments or files have changed since this run began")
+    helper.write_text("value = 1\n")
+    (tmp_path / "text.jsonl").write_text('{"text": "another argument"}\n')
+    assert [text.split("`")[1] for text in changes(loaded, plan)] == ["model.build"]
+
+
+def test_a_finished_run_notices_another_python_source(
+    loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helper = code(tmp_path, "documents", "value = 1\n", monkeypatch)
+    source = PythonSource(function="documents:value")
+    stage = loaded.sequence.stages[0].model_copy(update={"data": source})
+    loaded = replace(loaded, sequence=loaded.sequence.model_copy(update={"stages": [stage]}))
+    finished(loaded)
+    assert changes(loaded) == []
+    helper.write_text("value = 2\n")
+    assert [text.split("`")[1] for text in changes(loaded)] == ["stages.0.data"]
+
+
+def interrupted(loaded: Loaded, *events: str) -> None:
+    finished(loaded)
+    with Ledger(loaded.run_folder) as ledger:
+        for event in events:
+            facts = {"stage": 1, "name": "one"} if event == "prepared" else {"stage": 0}
+            ledger.add(event, **facts, **({"inputs": {"task": ["1"]}} if event == "prepared" else {}))
+
+
+def test_a_plan_refuses_changed_start_weights_and_texts_as_the_run(loaded: Loaded, tmp_path: Path) -> None:
+    interrupted(loaded, "scored")
+    before = sorted(path for path in (tmp_path / "runs").rglob("*"))
+    assert foreseen(loaded) == []
+    rewrite(tmp_path / "text.jsonl", b'{"text": "x y"}\n')
+    with pytest.raises(ConfigurationError, match=r"evaluate\.texts\.0\.data: what is measured has changed since"):
+        foreseen(loaded)
+    rewrite(tmp_path / "model" / "model.safetensors", b"WEIGHTS")
+    with pytest.raises(ConfigurationError, match=r"model\.source: the start model in .* has changed since this run"):
+        foreseen(loaded)
+    assert sorted(path for path in (tmp_path / "runs").rglob("*")) == before
+    hashes = (tmp_path / "runs" / "store" / ".hashes.json").read_text()
+    assert "WEIGHTS" not in hashes
+    assert model_hash(tmp_path / "model") not in hashes
+
+
+def test_a_plan_names_changed_data_and_refuses_it_once_training_began(loaded: Loaded, tmp_path: Path) -> None:
+    interrupted(loaded, "prepared")
+    assert foreseen(loaded) == []
+    (tmp_path / "task.jsonl").write_text('{"text": "a c"}\n')
+    [note] = foreseen(loaded)
+    assert note == "`stages.0.data` has changed since this run began (files, code or versions)"
+    RunFolder(loaded.run_folder).stage(1, "one").checkpoints.mkdir(parents=True)
+    with pytest.raises(ConfigurationError, match=r"stages\.0: its training began with different contents of task "):
+        foreseen(loaded)
+
+
+def test_a_plan_says_that_a_model_comes_from_the_store_and_leaves_it_there(loaded: Loaded, tmp_path: Path) -> None:
+    interrupted(loaded)
+    kept = tmp_path / "runs" / "store" / "stages" / "abc" / "model"
+    kept.parent.mkdir(parents=True)
+    publish_folder(model_folder(tmp_path / "new"), kept, {})
+    with Ledger(loaded.run_folder) as ledger:
+        ledger.add("stage_done", stage=1, name="one", model="small/stages/1-one/model", hash=model_hash(kept))
+    [note] = foreseen(loaded)
+    assert note.endswith("is missing; it will be taken from the store again")
+    assert not (loaded.run_folder / "stages").exists()
+    shutil.rmtree(kept)
+    with pytest.raises(ConfigurationError, match=r"stages\.0: its model in .* is missing, and the store lacks it"):
+        foreseen(loaded)
+
+
+def test_a_plan_refuses_other_measures_as_the_run(loaded: Loaded, tmp_path: Path) -> None:
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    (tasks / "sort.yaml").write_text("task: sort\ndoc_to_text: '{{ask}}'\n")
+    update = {"include_path": str(tasks), "old_tasks": [EvaluationTask(name="sort")]}
+    evaluate = loaded.sequence.evaluate.model_copy(update=update)
+    loaded = replace(loaded, sequence=loaded.sequence.model_copy(update={"evaluate": evaluate}))
+    interrupted(loaded, "scored")
+    with Ledger(loaded.run_folder) as ledger:
+        refuse_other_measures(ledger, Scorer(Store(tmp_path / "runs" / "store"), loaded.sequence, {}, 1))
+    assert foreseen(loaded) == []
+    (tasks / "sort.yaml").write_text("task: sort\ndoc_to_text: 'Sort: {{ask}}'\n")
+    with pytest.raises(ConfigurationError, match="evaluate: files or data of the tasks sort have changed"):
+        foreseen(loaded)
+    assert changes(loaded) == [
+        "evaluate: files or data of the tasks sort have changed since this run began, and its scores would not compare"
+    ]
+    other = loaded.sequence.model_copy(update={"evaluate": loaded.sequence.evaluate.model_copy(update={"limit": 3})})
+    (tasks / "sort.yaml").write_text("task: sort\ndoc_to_text: '{{ask}}'\n")
+    with pytest.raises(ConfigurationError, match="evaluate: settings have changed since this run began"):
+        foreseen(replace(loaded, sequence=other))
