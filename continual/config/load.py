@@ -78,13 +78,13 @@ def load_sequence(
     raw.setdefault("storage", Sequence.model_fields["storage"].default)
     with naming_file(file):
         notes = rename_keys(raw, Sequence)
-    relative = resolve_paths(raw, full.parent)
+        relative = resolve_paths(raw, full.parent)
     for text, base in [*((text, Path.cwd()) for text in overrides), *((text, folder or Path.cwd()) for text in more)]:
         override = apply_override(raw, text)
         with naming_file(file):
             notes += rename_keys(raw, Sequence, override.path)
-        relative = [place for place in relative if place[: len(override.path)] != override.path]
-        relative += resolve_paths(raw, base, within=override.path)
+            relative = [place for place in relative if place[: len(override.path)] != override.path]
+            relative += resolve_paths(raw, base, within=override.path)
         applied.append(override)
     typed_here = any(override.path == ("storage",) for override in applied)
     with naming_file(file):

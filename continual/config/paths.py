@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from continual.config.overrides import KeyPath
+from continual.config.overrides import KeyPath, dotted
 from continual.contract.registry import MITIGATIONS, SOURCES
 from continual.errors import ConfigurationError
 
@@ -17,6 +17,13 @@ CORRECT_PATH = "correct the path (relative ones start at the YAML's folder, on t
 HUB_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 HUB_ID = re.compile(rf"(?!.*(?:--|\.\.)){HUB_NAME}(?:/{HUB_NAME})?")
 LONGEST_HUB_ID = 96
+MOST_SHOWN = 80
+"""Characters of a path that are shown of one which is too long."""
+
+
+def expanded(path: str | Path) -> Path:
+    """Return a path with the home folder in place of `~`; one of a user that there is not stays as it is written."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  `Path.expanduser` raises RuntimeError
 
 
 def in_job() -> bool:
@@ -100,6 +107,8 @@ def resolve_paths(raw: dict[str, Any], base: Path, within: KeyPath = ()) -> list
     """Make relative paths absolute, in place; return their places. `within`: only at or below this place.
 
     What may be a hub id is a path if it looks like one or is there.
+
+    Raises ConfigurationError for a path that the system refuses even to look for.
     """
     changed = []
     for mapping, key, place, hub in list(path_places(raw)):
@@ -108,13 +117,28 @@ def resolve_paths(raw: dict[str, Any], base: Path, within: KeyPath = ()) -> list
         path = mapping[key]
         if is_uri(path) or not path:
             continue
-        full = Path(os.path.abspath(base / Path(path).expanduser()))  # noqa: PTH100  `..` without following links
+        full = Path(os.path.abspath(base / expanded(path)))  # noqa: PTH100  `..` without following links
+        _look_for(full, dotted(place))
         if hub and not is_path(path, full):
             continue
         if not Path(path).is_absolute():
             changed.append(place)
         mapping[key] = str(full)
     return changed
+
+
+def _look_for(path: Path, key: str) -> None:
+    """Raise ConfigurationError for a path of which one cannot even say that nothing is there.
+
+    Its names are too long, or it leads through a folder that may not be read: `Path.is_file` and others raise OSError.
+    """
+    try:
+        path.is_file()
+    except OSError as error:
+        name = str(path)
+        short = name if len(name) <= MOST_SHOWN else f"{name[:MOST_SHOWN]}... ({len(name):,} characters)"
+        why = (error.strerror or str(error)).lower()
+        raise ConfigurationError(key, f"{short} cannot be looked for ({why})", CORRECT_PATH) from None
 
 
 def resolve_storage(storage: Any, base: Path) -> Any:
@@ -125,7 +149,7 @@ def resolve_storage(storage: Any, base: Path) -> Any:
     """
     if not isinstance(storage, str) or is_uri(storage):
         return storage
-    path = Path(storage).expanduser()
+    path = expanded(storage)
     if path.is_absolute():
         return str(path)
     if in_job():

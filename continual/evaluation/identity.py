@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.config.hub import resolved_revision
-from continual.config.paths import is_path, is_uri
+from continual.config.paths import expanded, is_path, is_uri
 from continual.config.task_files import Function, TaskFiles
 from continual.errors import ConfigurationError
 from continual.store import digest, hash_file
@@ -83,7 +83,7 @@ def _data(config: dict[str, Any]) -> Any:
         return None
     folder = options.get("data_dir")
     named = options.get("data_files")
-    if path not in BUILDERS and not is_uri(path) and not is_path(path, Path(path).expanduser().absolute()):
+    if path not in BUILDERS and not is_uri(path) and not is_path(path, expanded(path).absolute()):
         return resolved_revision("datasets", path, options.get("revision"))
     places = {"path": None if path in BUILDERS else path, "folder": folder, "files": _joined(folder, named)}
     try:
@@ -97,4 +97,4 @@ def _joined(folder: Any, named: Any) -> Any:
         return {str(key): _joined(folder, item) for key, item in named.items()}
     if isinstance(named, list):
         return [_joined(folder, item) for item in named]
-    return str(Path(str(folder or ""), named).expanduser()) if isinstance(named, str) and not is_uri(named) else named
+    return str(expanded(Path(str(folder or ""), named))) if isinstance(named, str) and not is_uri(named) else named

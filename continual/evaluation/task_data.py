@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from continual.config.paths import hub_folder, is_path, is_uri
+from continual.config.paths import expanded, hub_folder, is_path, is_uri
 from continual.config.references import defined_names
 from continual.config.task_files import Function
 from continual.errors import ConfigurationError, nearest
@@ -71,11 +71,11 @@ def check_data(file: str, config: Any) -> None:
         _check_files(file, config, files, options.get("data_dir"))
     elif path in BUILDERS and (data_dir := options.get("data_dir")) is None:
         raise ConfigurationError(file, "the task names no files of data", "write `data_files` below `dataset_kwargs`")
-    elif path in BUILDERS and not is_uri(str(data_dir)) and not Path(str(data_dir)).expanduser().is_dir():
+    elif path in BUILDERS and not is_uri(str(data_dir)) and not expanded(str(data_dir)).is_dir():
         fix = "correct `data_dir` (relative ones start at the current folder)"
-        raise ConfigurationError(file, f"there is no folder {Path(str(data_dir)).expanduser().absolute()}", fix)
+        raise ConfigurationError(file, f"there is no folder {expanded(str(data_dir)).absolute()}", fix)
     elif path not in BUILDERS and not is_uri(path):
-        folder = Path(path).expanduser().absolute()
+        folder = expanded(path).absolute()
         if is_path(path, folder) and not folder.exists():
             fix = "correct it (relative ones start at the current folder)"
             raise ConfigurationError(file, f"there is no folder {folder} (`dataset_path`)", fix)
@@ -84,7 +84,7 @@ def check_data(file: str, config: Any) -> None:
 def hub_data(config: Any) -> str | None:
     """Return the hub id of a task's data, None for local data and for those that Python of the task makes."""
     path = str(config.dataset_path or "")
-    local = path in BUILDERS or is_uri(path) or is_path(path, Path(path).expanduser().absolute())
+    local = path in BUILDERS or is_uri(path) or is_path(path, expanded(path).absolute())
     return None if not path or local or config.custom_dataset is not None else path
 
 
@@ -104,7 +104,7 @@ def _check_files(file: str, config: Any, files: Any, folder: str | None) -> None
             raise ConfigurationError(file, f"the task asks for a split `{split}`, which its data do not have", fix)
     for listed in splits.values():
         for name in listed if isinstance(listed, list) else [listed]:
-            path = str(Path(folder or "", str(name)).expanduser().absolute())
+            path = str(expanded(Path(folder or "", str(name))).absolute())
             if is_uri(str(name)) or is_uri(str(folder or "")):
                 continue
             found = next(iter(matches(path, file)), None)

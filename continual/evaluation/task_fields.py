@@ -10,6 +10,7 @@ from jinja2 import TemplateSyntaxError
 from lm_eval.api.registry import aggregation_registry, metric_agg_registry, metric_registry
 from lm_eval.utils import env
 
+from continual.config.paths import expanded
 from continual.config.task_files import Function
 from continual.errors import ConfigurationError, nearest
 from continual.errors.bounded import matches
@@ -97,7 +98,7 @@ def _columns(files: Any, config: dict[str, Any]) -> set[str]:
     first = listed[0] if isinstance(listed, list) and listed else listed
     if config.get("dataset_path") != "json" or not isinstance(first, str) or "://" in first:
         return set()
-    path = str(Path((config.get("dataset_kwargs") or {}).get("data_dir") or "", first).expanduser().absolute())
+    path = str(expanded(Path((config.get("dataset_kwargs") or {}).get("data_dir") or "", first)).absolute())
     found = path if Path(path).is_file() else next(iter(matches(path, "evaluate")), None)
     try:
         with Path(str(found)).open(encoding="utf-8") as opened:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from continual.config.overrides import apply_override
+from continual.config.paths import expanded
 from continual.config.problems import explain
 from continual.config.schema import LONGEST_NAME, NAME, Strict
 from continual.config.yaml_text import read_yaml
@@ -151,5 +152,5 @@ def load_ablation(path: str | Path, arguments: Sequence[str] = ()) -> LoadedAbla
         ablation = Ablation.model_validate(raw)
     except ValidationError as error:
         raise explain(error, Ablation, raw, file, applied) from error
-    base = os.path.relpath(full.parent / Path(ablation.sequence).expanduser())
+    base = os.path.relpath(full.parent / expanded(ablation.sequence))
     return LoadedAblation(ablation, file, full.parent, base, [text for text in arguments if text not in own])

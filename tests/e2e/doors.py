@@ -27,7 +27,8 @@ IN_URI = "track.uri=https://reader:planted-in-the-uri@mlflow.example"
 """Read by plans alone: the run sends to a tracker that is there."""
 PLANS = {"plan": [IN_URI], "refused": [IN_URI, "track.urii=https://reader:planted-in-a-typo@mlflow.example"]}
 PLANTED = [
-    *ENVIRONMENT.values(), "planted-in-the-uri", "planted-in-a-typo", "planted-in-a-tag", "planted-parameter", "planted%2Din%2Da%2Dparam", "planted-in-a-param",
+    *ENVIRONMENT.values(), "planted-in-the-uri", "planted-in-a-typo",
+    "planted-in-a-tag", "planted-parameter", "planted%2Din%2Da%2Dparam", "planted-in-a-param",
 ]  # fmt: skip
 LISTENED, FOUND, PLANNED = "listened.json", "found.json", "planned.json"
 

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from baselines.lora import Lora
-from baselines.weight_average import average
+from baselines.weight_average import average, averaged
 from tests.kits import baselines as kit
 
 
@@ -77,3 +77,21 @@ def test_an_average_lies_between_the_ends_and_keeps_what_belongs_to_the_model(tm
         before.path, after.path, tmp_path / "out"))  # fmt: skip
     for name in a:
         torch.testing.assert_close(out[name], (1 - alpha) * a[name] + alpha * b[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("fault", ["flipped", "deleted"])
+def test_a_damaged_average_is_made_again(tmp_path: Path, fault: str) -> None:
+    ctx = kit.context(tmp_path, [])
+    ends = kit.model_ref(tmp_path / "before", 0), kit.model_ref(tmp_path / "after", 1)
+    made = averaged(ctx, *ends, 0.25)
+    weights = Path(made.path) / "model.safetensors"
+    content = weights.read_bytes()
+    if fault == "flipped":
+        weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    else:
+        weights.unlink()
+    assert averaged(ctx, *ends, 0.25) == made
+    assert weights.read_bytes() == content
+    written = weights.stat().st_mtime_ns
+    assert averaged(ctx, *ends, 0.25) == made
+    assert weights.stat().st_mtime_ns == written, "what is whole is not made again"

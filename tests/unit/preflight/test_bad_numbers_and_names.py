@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from continual.config.load import load_sequence
+from continual.config.paths import resolve_paths
 from continual.config.schema import Evaluate, EvaluationTask, Sequence, Stage, Train
 from continual.contract.registry import MITIGATIONS
 from continual.errors import ConfigurationError
@@ -237,3 +238,31 @@ def test_an_include_path_on_the_command_line_lies_in_the_current_folder(project:
     error = refused("evaluate.include_path=nowhere")
     assert error.problem == f"there is no folder {project}/nowhere"
     assert "on the command line in the current one" in error.fix
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "y/" * 2100, "x" * 5000 + "/*.jsonl"])
+@pytest.mark.parametrize("key", ["stages.0.data.path", "model.source", "model.tokenizer", "evaluate.include_path"])
+def test_a_path_that_the_system_refuses_is_one_sentence(project: Path, key: str, path: str) -> None:
+    error = refused(f"{key}={path}")
+    assert error.key == key
+    assert "cannot be looked for (file name too long)" in error.problem
+    assert len(str(error)) <= 300
+
+
+def test_a_path_behind_a_closed_folder_is_one_sentence(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root, who runs the tests somewhere, no folder is closed."""
+
+    def stat(path: Path, **options: object) -> object:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", stat)
+    with pytest.raises(ConfigurationError, match=r"stages\.0\.data\.path: .* cannot be looked for \(permission denied"):
+        resolve_paths({"stages": [{"data": {"type": "jsonl", "path": "closed/qa.jsonl"}}]}, project)
+
+
+@pytest.mark.parametrize("key", ["stages.0.data.path", "model.source", "storage"])
+def test_the_home_of_nobody_is_a_name_like_another(project: Path, key: str) -> None:
+    if key == "storage":
+        assert load_sequence("seq.yaml", ["storage=~nobody-here/x"]).sequence.storage == f"{project}/~nobody-here/x"
+    else:
+        assert f"{project}/~nobody-here" in str(refused(f"{key}=~nobody-here/x"))
