@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from continual.config.schema import Generate
@@ -100,10 +101,9 @@ def sample_rows(
             if facts is None:
                 with store.grow(samples, made_of, lambda: False) as growing:
                     assert growing is not None
-                    made = in_cluster_until(
-                        stop, fill_rows, writer, wanted, growing, model.path, dtype, settings, config
-                    )
-                    facts = _followed(made, progress)
+                    sampler = (growing, model.path, dtype, settings, config)
+                    run = partial(in_cluster_until, stop) if stop else in_cluster
+                    facts = _followed(run(fill_rows, writer, wanted, *sampler), progress)
                     growing.finish(
                         engine=config.engine, model=model.hash, distinct=facts["distinct"], settings=made_of["settings"]
                     )

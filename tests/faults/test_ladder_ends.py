@@ -134,11 +134,11 @@ def test_engine_twice(tmp_path: Path, row: Row) -> None:
     driver = command.start(storage, *options, yaml=LADDER)
     driver.wait_for(lambda: any((storage / "store" / "samples").glob("*/shard-*.json")))
     processes = provoke.tree(driver)
-    first = provoke.find(driver, "EngineCore")
+    first = provoke.find(driver, "ray::Replica")
     provoke.killed(first)
     first.wait(10)
     try:
-        second = provoke.find(driver, "EngineCore", timeout=90)
+        second = provoke.find(driver, "ray::Replica", timeout=90)
         processes += provoke.tree(driver)
         provoke.killed(second)
     except (AssertionError, psutil.NoSuchProcess):

@@ -1,0 +1,95 @@
+"""Whether samples are streamed: never where training and sampling would wait for each other's resources."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from continual.config.schema import Sequence
+from continual.errors import ConfigurationError
+from continual.preflight.delivery import chosen_delivery, training_cpus
+from continual.preflight.resources import check_resources
+from continual.training.resources import worker_cpus
+
+TOKENIZER = "benchmarks.arithmetic.tokenizer:build"
+
+
+def sequence(train: dict[str, Any], generate: dict[str, Any], sampled: bool = True) -> Sequence:
+    mitigation = [{"type": "context_free", "samples": 64}] if sampled else []
+    rows = {"type": "python", "function": "benchmarks.arithmetic.tasks:rows", "arguments": {"task": "sort"}}
+    return Sequence.model_validate(
+        {
+            "name": "s",
+            "model": {"type": "python", "build": "benchmarks.arithmetic.model:build", "tokenizer": TOKENIZER},
+            "stages": [{"name": "one", "data": rows, "steps": 1}, {"name": "two", "data": rows, "steps": 1}],
+            "mitigation": mitigation,
+            "train": train,
+            "generate": generate,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "train", "generate", "expected"),
+    [
+        (2, 0, {}, {}, ("store", "to train and sample at one time takes 3 CPUs of 2")),
+        (3, 0, {}, {}, ("stream", "training and sampling fit at one time")),
+        (2, 0, {"cpus_per_worker": 0.5}, {"cpus_per_replica": 0.5}, ("stream", "training and sampling fit")),
+        (16, 1, {"gpus_per_worker": 1}, {"gpus_per_replica": 1}, ("store", "takes 2 GPUs of 1")),
+        (16, 2, {"gpus_per_worker": 1}, {"gpus_per_replica": 1}, ("stream", "")),
+        (16, 8, {"gpus_per_worker": 1, "workers": 4}, {"gpus_per_replica": 1, "replicas": 5}, ("store", "9 GPUs of 8")),
+        (None, None, {}, {}, ("store", "unknown")),
+        (64, 8, {}, {"delivery": "store"}, ("store", "as `generate.delivery` says")),
+        (4, 0, {}, {"delivery": "stream"}, ("stream", "as `generate.delivery` says")),
+    ],
+)  # fmt: skip
+def test_the_choice_and_its_reason(
+    cpus: float | None, gpus: float | None, train: dict[str, Any], generate: dict[str, Any], expected: tuple[str, str]
+) -> None:
+    found = chosen_delivery(sequence(train, generate), cpus, gpus)
+    assert found.delivery == expected[0]
+    assert expected[1] in found.why
+
+
+def test_without_samples_nothing_is_streamed() -> None:
+    assert chosen_delivery(sequence({}, {"delivery": "stream"}, sampled=False), 64, 0).delivery == "store"
+
+
+def test_a_stream_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"sampling beside training takes 2 CPUs .* `generate.delivery: store`"
+    ):
+        check_resources(sequence({}, {"delivery": "stream"}), 2, 0)
+    gpus = sequence({"gpus_per_worker": 1}, {"gpus_per_replica": 1, "delivery": "stream"})
+    with pytest.raises(ConfigurationError, match=r"sampling beside training takes 2 GPUs, but there are 1; write"):
+        check_resources(gpus, 16, 1)
+    check_resources(sequence({}, {"delivery": "stream"}), 3, 0)
+
+
+@given(
+    cpus=st.integers(1, 8), gpus=st.integers(0, 4), workers=st.integers(1, 4), each=st.sampled_from([None, 0.5, 1, 2]),
+    worker_gpus=st.sampled_from([0, 0.5, 1]), replicas=st.integers(1, 4), engine_cpus=st.sampled_from([0.5, 1, 2]),
+    engine_gpus=st.sampled_from([0, 0.5, 1, 2]), delivery=st.sampled_from(["auto", "stream", "store"]),
+)  # fmt: skip
+def test_what_runs_at_one_time_always_fits(
+    cpus: int, gpus: int, workers: int, each: float | None, worker_gpus: float, replicas: int, engine_cpus: float,
+    engine_gpus: float, delivery: str,
+) -> None:  # fmt: skip
+    """Every plan is refused, or engines, workers and the reading of rows have their resources at the same time."""
+    made = sequence(
+        {"workers": workers, "cpus_per_worker": each, "gpus_per_worker": worker_gpus},
+        {
+            "replicas": replicas, "cpus_per_replica": engine_cpus, "gpus_per_replica": engine_gpus,
+            "delivery": delivery,
+        },
+    )  # fmt: skip
+    try:
+        check_resources(made, cpus, gpus)
+    except ConfigurationError:
+        return
+    chosen = chosen_delivery(made, cpus, gpus).delivery
+    streamed = chosen == "stream"
+    training = workers * worker_cpus(made.train, training_cpus(made, chosen, cpus))
+    assert training + streamed * replicas * engine_cpus < cpus  # something is left for the readers
+    assert workers * worker_gpus + streamed * replicas * engine_gpus <= gpus
