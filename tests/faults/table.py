@@ -23,7 +23,7 @@ def _versions() -> str:
     return ", ".join(found)
 
 
-def render(rows: list[tuple[str, str, str]], seconds: float) -> str:
+def render(rows: list[tuple[str, ...]], seconds: float) -> str:
     """Return the table in Markdown, with the machine and the versions behind it."""
     wrong = sum(seen.startswith("FAILED") for _, _, seen in rows)
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
