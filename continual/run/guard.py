@@ -13,11 +13,10 @@ from typing import Any, Self
 
 from continual.errors import ContinualError
 from continual.errors.process import fail
+from continual.run.processes import HEAD, head_ended
 
 POLL_SECONDS = 0.5
 END_SECONDS = 15.0
-HEAD = {"raylet": "raylet", "gcs_server": "control service (GCS)"}
-"""The processes without which a cluster cannot go on, and their names for users."""
 
 
 class Guard:
@@ -94,6 +93,7 @@ class Head:
         for kind in HEAD:
             for info in processes.get(kind, []):
                 self._polls[kind], self._pids[kind] = info.process.poll, info.process.pid
+        guard.tell(head=self._pids)
         self._over = threading.Event()
         threading.Thread(target=self._watch, name="head", daemon=True).start()
 
@@ -101,8 +101,7 @@ class Head:
         """Return what has ended, as the beginning of a sentence; None while all live."""
         for kind, poll in self._polls.items():
             if poll() is not None:
-                what = f"Ray's {HEAD[kind]}, process {self._pids[kind]}"
-                return f"{what}, was killed, or the machine ran out of memory"
+                return head_ended(kind, self._pids[kind])
         return None
 
     def close(self) -> None:

@@ -12,6 +12,13 @@ from pathlib import Path
 PROC, MEMORY = Path("/proc"), Path("/dev/shm")
 UNNAMED = ("psm_", "torch_")
 """Shared memory that vLLM and torch make under a random name, and that a killed process leaves."""
+HEAD = {"raylet": "raylet", "gcs_server": "control service (GCS)"}
+"""The processes without which a cluster cannot go on, and their names for users."""
+
+
+def head_ended(kind: str, pid: int) -> str:
+    """Return the beginning of the sentence that says which process of the head has ended."""
+    return f"Ray's {HEAD[kind]}, process {pid}, was killed, or the machine ran out of memory"
 
 
 def _facts(pid: int) -> tuple[int, int, str] | None:

@@ -1,6 +1,5 @@
 """Collects the rows of the ladder's table; prints them, and writes them into the manual when the whole ladder ran."""
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +11,6 @@ from tests.faults import table
 
 LADDER = Path(__file__).with_name("ladder.yaml")
 ROWS: list[list[Any]] = []
-BEGUN = time.monotonic()
 
 
 @dataclass
@@ -62,10 +60,11 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Print the rows; with `-m faults` write them into the manual, where a chosen few take the place of their own."""
     if ROWS and not hasattr(session.config, "workerinput"):
-        text = table.render([tuple(row) for _, *row in sorted(ROWS)], time.monotonic() - BEGUN)
-        print(f"\n{text}")
-        # A chosen few would hide the rest of the table.
+        rows = [tuple(row) for _, *row in sorted(ROWS)]
+        print(f"\n{table.render(rows)}")
         option, chosen = session.config.option, session.config.args
-        if option.markexpr == "faults" and not option.keyword and all(Path(name).is_dir() for name in chosen):
-            table.write(text)
+        if option.markexpr == "faults":
+            whole = not option.keyword and all(Path(name).is_dir() for name in chosen)
+            (table.write if whole else table.update)(rows)

@@ -74,8 +74,16 @@ SIGNALS: dict[str, Callable[[command.Driver], None]] = {
 }
 
 
+@pytest.fixture
+def hangs_up() -> Iterator[None]:
+    """Let runs hear SIGHUP also where these tests do not, e.g. under `nohup`: they would ignore it, too."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("name", SIGNALS)
-def test_signals(calm: Path, tmp_path: Path, row: Row, name: str) -> None:
+def test_signals(hangs_up: None, calm: Path, tmp_path: Path, row: Row, name: str) -> None:
     twice = "twice" in name
     row.fault, row.expected = name, f"exit 130, {'a' if twice else 'a checkpoint, a'} sentence; `same`"
     checkpoints = tmp_path / "tiny" / "stages" / "2-sort" / "checkpoints"
