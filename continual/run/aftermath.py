@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from continual.run.processes import Processes, head_ended
+from continual.run.processes import HEAD, Processes, head_ended
 
 LOOK_SECONDS = 1.0
 TRACKER_SECONDS = 60
@@ -63,7 +63,8 @@ class Aftermath:
         """
         ended = [number for number in ready if number in self._head]
         if ended and 0 not in ready and os.getppid() == self.driver:
-            self.facts.setdefault("cause", head_ended(*self._head[ended[0]]))
+            first = min((self._head[number] for number in ended), key=lambda known: list(HEAD).index(known[0]))
+            self.facts.setdefault("cause", head_ended(*first))
         for number in ended:
             del self._head[number]
             os.close(number)

@@ -12,8 +12,8 @@ from pathlib import Path
 PROC, MEMORY = Path("/proc"), Path("/dev/shm")
 UNNAMED = ("psm_", "torch_")
 """Shared memory that vLLM and torch make under a random name, and that a killed process leaves."""
-HEAD = {"raylet": "raylet", "gcs_server": "control service (GCS)"}
-"""The processes without which a cluster cannot go on, and their names for users."""
+HEAD = {"gcs_server": "control service (GCS)", "raylet": "raylet"}
+"""The processes without which a cluster cannot go on, and their names for users. A raylet ends when the GCS is gone."""
 
 
 def head_ended(kind: str, pid: int) -> str:
