@@ -118,10 +118,9 @@ def test_full_disk(calm: Path, row: Row, request: pytest.FixtureRequest) -> None
     provoke.from_store(calm, disk)
     driver = provoke.in_training(disk)
     processes = provoke.tree(driver)
-    with (disk / "filler").open("wb") as filler, pytest.raises(OSError):
+    with (disk / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError):
         while True:
             filler.write(b"\0" * 4096)
-            filler.flush()
     code = provoke.ended(driver, processes)
     text = driver.output.read_text()
     row.seen.append(f"exit {code}, {len(text.splitlines())} lines")
