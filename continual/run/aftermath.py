@@ -16,9 +16,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from continual.run.processes import HEAD, Processes, head_ended
+from continual.run.processes import HEAD, Processes, head_ended, is_alive
 
 LOOK_SECONDS = 1.0
+GRACE_SECONDS = 1.0
 TRACKER_SECONDS = 60
 AGAIN = "run the same command again to resume"
 
@@ -57,14 +58,17 @@ class Aftermath:
                 self._head[os.pidfd_open(pid)] = (kind, pid)
 
     def _look_at_head(self, ready: list[int]) -> None:
-        """Remember what of the head has ended before the driver, which Ray's core may end before it can say so.
+        """Remember what of the head has ended before the driver, which cannot always say so itself.
 
-        When the driver ends first, the head ends with it: then both are found at once.
+        A driver that is killed takes its head along, while its threads still end one after another: only what a living
+        driver has lost is a cause.
         """
         ended = [number for number in ready if number in self._head]
-        if ended and 0 not in ready and os.getppid() == self.driver:
-            first = min((self._head[number] for number in ended), key=lambda known: list(HEAD).index(known[0]))
-            self.facts.setdefault("cause", head_ended(*first))
+        if ended and 0 not in ready:
+            time.sleep(GRACE_SECONDS)
+            if is_alive(self.driver):
+                first = min((self._head[number] for number in ended), key=lambda known: list(HEAD).index(known[0]))
+                self.facts.setdefault("cause", head_ended(*first))
         for number in ended:
             del self._head[number]
             os.close(number)

@@ -30,6 +30,11 @@ def _facts(pid: int) -> tuple[int, int, str] | None:
     return None if fields[0] in "ZX" else (int(fields[1]), int(fields[3]), fields[19])
 
 
+def is_alive(pid: int) -> bool:
+    """Return whether a process is there and has not begun to end."""
+    return _facts(pid) is not None
+
+
 def _numbers() -> list[int]:
     try:
         return [int(path.name) for path in PROC.iterdir() if path.name.isdecimal()]

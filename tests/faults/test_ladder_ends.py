@@ -34,7 +34,7 @@ def test_controller(calm: Path, tmp_path: Path, row: Row) -> None:
     provoke.disturb(calm, tmp_path, row, lambda d: provoke.killed(provoke.find(d, "ray::TrainController")), 1, "FAILED")
 
 
-@pytest.mark.parametrize(("name", "shown"), [("raylet/raylet", "raylet"), ("gcs_server", "GCS")])
+@pytest.mark.parametrize(("name", "shown"), [("raylet/raylet", "raylet"), ("gcs/gcs_server", "GCS")])
 def test_head(calm: Path, tmp_path: Path, row: Row, name: str, shown: str) -> None:
     row.fault, row.expected = f"kill -9 of the {shown}", "exit 1, a sentence; `same`"
     sentence = provoke.disturb(calm, tmp_path, row, lambda d: provoke.killed(provoke.find(d, name)), 1, "FAILED")

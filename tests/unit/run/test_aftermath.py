@@ -82,7 +82,9 @@ with Guard(folder / "log.txt", folder, "") as guard:
     time.sleep(2.0)
     if sys.argv[2] != "driver":
         head[sys.argv[2]].kill()
-        time.sleep(0.5)
+        time.sleep(3.0)
+    else:  # as the kernel does with a head that is to end with its parent
+        head["raylet"].kill()
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
