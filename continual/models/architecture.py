@@ -15,7 +15,7 @@ def read_config(folder: str) -> Any:
 
     try:
         written, _ = PretrainedConfig.get_config_dict(folder)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError("", f"{folder}/config.json is damaged ({one_line(error)})", READ_IT) from error
     if not written.get("model_type"):
         raise ConfigurationError("", f"{folder}/config.json has no `model_type`", READ_IT)
