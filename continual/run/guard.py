@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from continual.errors import ContinualError
+from continual.errors import ContinualError, with_fix
 from continual.errors.process import fail
 from continual.run.processes import HEAD, head_ended
 
@@ -112,5 +112,5 @@ class Head:
         while not self._over.wait(POLL_SECONDS):
             if (death := self.death()) and not self._over.is_set():
                 self._guard.tell(cause=death)
-                fail(ContinualError(f"{death}; run the same command again to resume"))
+                fail(ContinualError(with_fix(death)))
                 return

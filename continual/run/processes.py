@@ -9,6 +9,8 @@ import signal
 import time
 from pathlib import Path
 
+from continual.errors.foreign import PERHAPS_MEMORY
+
 PROC, MEMORY = Path("/proc"), Path("/dev/shm")
 UNNAMED = ("psm_", "torch_")
 """Shared memory that vLLM and torch make under a random name, and that a killed process leaves."""
@@ -18,7 +20,7 @@ HEAD = {"gcs_server": "control service (GCS)", "raylet": "raylet"}
 
 def head_ended(kind: str, pid: int) -> str:
     """Return the beginning of the sentence that says which process of the head has ended."""
-    return f"Ray's {HEAD[kind]}, process {pid}, was killed, or the machine ran out of memory"
+    return f"Ray's {HEAD[kind]}, process {pid}, {PERHAPS_MEMORY}"
 
 
 def _facts(pid: int) -> tuple[int, int, str] | None:

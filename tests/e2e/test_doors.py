@@ -27,7 +27,7 @@ def test_what_was_planted_reached_the_run(tiny: Path) -> None:
 
 
 def test_a_local_run_listens_on_loopback(tiny: Path) -> None:
-    """PyTorch's store of rendezvous is the exception that docs/security.md names: it cannot be bound."""
+    """One port of a training worker is the exception that docs/security.md names."""
     listened = json.loads((tiny / doors.LISTENED).read_text())
     assert {"gcs_server", "raylet"} <= {name for names in listened.values() for name in names}
     open_to_others = {
