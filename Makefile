@@ -47,7 +47,7 @@ soak: $(READY) ## tests that run for long, not part of CI
 	@$(BIN)/pytest -m soak
 
 faults: $(READY) ## every fault that is provoked, one after another, and the table in the manual
-	@$(BIN)/pytest -m faults tests/faults
+	@$(BIN)/pytest -m faults -n 2 --dist load -rs tests/faults
 
 cover: $(READY) ## line coverage of the unit tests, with the lines that no test runs
 	@$(BIN)/pytest -m 'not slow and not soak and not faults' $(TWO) --quiet --cov=continual --cov=baselines \

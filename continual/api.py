@@ -10,7 +10,7 @@ from continual.contract.mitigation import Candidate, Mitigation, Penalty
 from continual.contract.models import ModelFacts, ModelRef
 from continual.contract.registry import LOSSES, SOURCES
 from continual.contract.replay import Replay, TeacherReplay
-from continual.contract.requests import SampleRequest, most_filled
+from continual.contract.requests import SampleRequest, least_samples, most_filled
 from continual.contract.source import Document, Source, SourceItem
 from continual.contract.stream import Stream
 from continual.contract.view import StageView
@@ -27,6 +27,6 @@ __all__ = [
     "ContinualError", "Document", "Loss", "LossInputs", "LossName", "Mitigation", "ModelFacts", "ModelRef",
     "Penalty", "Replay", "RowReader", "SampleRequest", "Source", "SourceItem", "StageRecord", "StageView", "Step",
     "Store", "Stream", "Strict", "TeacherReplay", "chat_template", "column", "copy_settings", "digest",
-    "fixed_column", "load_model", "load_tokenizer", "model_hash", "most_filled", "row_facts", "rows_table",
-    "sample_seed", "template_start", "versions", "write_atomic",
+    "fixed_column", "least_samples", "load_model", "load_tokenizer", "model_hash", "most_filled", "row_facts",
+    "rows_table", "sample_seed", "template_start", "versions", "write_atomic",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from baselines.instructions.generators import SELF, Generator
-from continual.api import Context, StageView, TeacherReplay, most_filled
+from continual.api import Context, StageView, TeacherReplay, least_samples, most_filled
 
 
 class SynthesisOptions(TeacherReplay):
@@ -58,9 +58,8 @@ class SynthesisOptions(TeacherReplay):
         return most_filled(self.instructions, self.held_out_rows(view)) if self.instructions else None
 
     def needed(self, view: StageView) -> int:
-        """Return the rows that the stage reads, and those held out, of which there are no more than half."""
-        held_out = self.held_out_rows(view)
-        return max(view.replay_rows(self.ratio) + held_out, 2 * held_out)
+        """Return the rows to fill: those that the stage reads and those held out. At most half are held out."""
+        return least_samples(view.replay_rows(self.ratio), self.held_out_rows(view))
 
     def seed_of(self, ctx: Context) -> int:
         """Return the seed of all sampling."""

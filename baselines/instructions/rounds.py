@@ -100,12 +100,10 @@ class Rounds:
         replies, samples = sample_replies(ctx, model, tokenizer, [template_start(tokenizer)[0]], ask)
         self.samples |= samples
         counts["sampled"] = ask.samples
-        found = [replies.get(number) for number in range(ask.samples)]
-        texts = self._texts(found)
-        numbers = [number for number, reply in enumerate(found) if reply and reply.finished and reply.text]
-        kept, counts["duplicates"], counts["near_duplicates"] = first_of_each(texts)
+        texts = list(self._texts([replies.get(number) for number in range(ask.samples)]).items())
+        kept, counts["duplicates"], counts["near_duplicates"] = first_of_each([text for _, text in texts])
         counts["instructions"] = len(kept)
-        return [(numbers[place], texts[place]) for place in kept]
+        return [texts[place] for place in kept]
 
     def _ask(self, number: int, texts: list[str], ask: Ask) -> list[list[Reply | None]]:
         """Return what generator `number` replies, by text and then by sample; None where it does not."""
@@ -117,12 +115,15 @@ class Rounds:
         numbers = range(ask.samples * len(texts))
         return [[replies.get(number) for number in numbers[place :: len(texts)]] for place in range(len(texts))]
 
-    def _texts(self, replies: list[Reply | None], of: str = "") -> list[str]:
-        """Return the replies that came to an end and say something; count the others."""
-        for reply in replies:
-            if reply is None or not (reply.finished and reply.text):
+    def _texts(self, replies: list[Reply | None], of: str = "") -> dict[int, str]:
+        """Return, by number, the replies that came to an end and say something; count the others."""
+        texts = {}
+        for number, reply in enumerate(replies):
+            if reply and reply.finished and reply.text:
+                texts[number] = reply.text
+            else:
                 self.counts[("failed" if reply is None else "empty" if reply.finished else "cut") + of] += 1
-        return [reply.text for reply in replies if reply and reply.finished and reply.text]
+        return texts
 
     def _candidates(self, part: list[str], where: str) -> list[Candidate]:
         """Return all answers that can be used."""
@@ -132,7 +133,7 @@ class Rounds:
         for number, generator in enumerate(options.generators):
             ask = Ask(*how, title=f"answers of {generator.title}{where}")
             for place, answers in enumerate(self._ask(number, part, ask)):
-                candidates += [Candidate(place, number, text) for text in self._texts(answers, "_answers")]
+                candidates += [Candidate(place, number, text) for text in self._texts(answers, "_answers").values()]
         self.counts["candidates"] += len(candidates)
         return candidates
 

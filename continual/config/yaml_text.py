@@ -17,7 +17,7 @@ TAG = "tag:yaml.org,2002:"
 MOST_VALUES = 200_000
 """Values of a file with every use of an anchor counted: a few hundred bytes of nested ones would fill any memory."""
 MOST_BYTES = 16 << 20
-"""Bytes of a file: far more than anybody writes, and a device has no end."""
+"""Most bytes that are read of a file. Nobody writes a longer one, and a device never ends."""
 MOST_DIGITS = 400
 """Digits of a number: more than any number that is used, fewer than Python's own limit."""
 

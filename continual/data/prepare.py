@@ -68,8 +68,9 @@ def write_rows(writer: Writer, source: Source, model: str, row_tokens: int) -> I
         writer.put(shard, rows_table(rows), **row_facts(rows))
         yield tally.facts()
     tally.check(row_tokens)
-    write_origins(writer.artefact, np.frombuffer(origins, np.int64))
-    yield tally.facts() | {"origins": len(set(origins))}
+    numbers = np.frombuffer(origins, np.int64)
+    write_origins(writer.artefact, numbers)
+    yield tally.facts() | {"origins": len(np.unique(numbers))}
 
 
 def _tokenized(source: Source, model: str, row_tokens: int) -> Iterator[Mapping[str, np.ndarray]]:

@@ -53,7 +53,7 @@ def _carried(error: BaseException) -> BaseException | None:
 
 def own_line(error: BaseException) -> str:
     """Return the type and the first line of an exception's own text; "" if it has none."""
-    text = _clean(str(error))
+    text = clean(str(error))
     if plain := _in_plain_words(text):
         return plain
     if _is_traceback(text):
@@ -68,7 +68,7 @@ def ours_in_text(error: BaseException) -> ContinualError | None:
 
     Of several the outermost: it says more than what it was raised from.
     """
-    text = _clean(str(error))
+    text = clean(str(error))
     found = [(OURS.fullmatch(name), line) for name, line in _raised(text, whole=True)] if _is_traceback(text) else []
     for ours, line in reversed(found):
         if ours:
@@ -76,7 +76,8 @@ def ours_in_text(error: BaseException) -> ContinualError | None:
     return None
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
+    """Return a text without colors and without Ray Data's advice."""
     return ADVICE.sub("", COLORS.sub("", text))
 
 

@@ -77,7 +77,7 @@ def remember(value: Any) -> None:
 
 def _is_path(name: str, text: str) -> bool:
     """Return whether a variable names a file or folder, as PWD and GOOGLE_APPLICATION_CREDENTIALS do."""
-    return name in ("PWD", "OLDPWD") or os.path.exists(text)  # noqa: PTH110  a text that is no path raises in pathlib
+    return name in ("PWD", "OLDPWD") or os.path.exists(text)  # noqa: PTH110  pathlib raises for a text that is no path
 
 
 def is_secret_name(name: str) -> bool:

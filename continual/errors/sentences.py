@@ -4,7 +4,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from continual.errors.foreign import PERHAPS_MEMORY, causes, ours_in_text, own_line
+from continual.errors.foreign import PERHAPS_MEMORY, causes, clean, ours_in_text, own_line
 from continual.errors.types import LONGEST, ConfigurationError, ContinualError
 
 
@@ -16,11 +16,20 @@ def unwrap(error: BaseException) -> BaseException:
     chain = causes(error)
     for known in chain:
         if isinstance(known, ContinualError):
-            return known
+            return _without_advice(known)
     for known in chain:
         if ours := ours_in_text(known):
             return ours
     return chain[-1]
+
+
+def _without_advice(error: ContinualError) -> ContinualError:
+    """Take away what Ray Data has put into the first argument of an exception of ours."""
+    if error.args and isinstance(error.args[0], str):
+        error.args = (clean(error.args[0]), *error.args[1:])
+        if isinstance(error, ConfigurationError):
+            error.key = clean(error.key)
+    return error
 
 
 def describe(error: BaseException) -> str:

@@ -5,7 +5,7 @@ import json
 import time
 from typing import Any
 
-from continual.forgetting import Score, Scores, scores_as_json
+from continual.forgetting import Scores, scores_as_json
 from continual.models import load_model, load_tokenizer
 from continual.store import Artefact, write_atomic
 from continual.store.artefact import versions
@@ -63,35 +63,31 @@ class Evaluator:
     def _score(self, model_path: str, wanted: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
         """Only this frame holds the model, so returning frees it."""
         from continual.evaluation.harness import quiet
+        from continual.evaluation.texts import score_text
 
         started = time.perf_counter()
         with quiet():
             model = load_model(model_path, self.dtype, self.device)
+        tokenizer = load_tokenizer(model_path) if self.harness else None
         results = {}
         for output, names in wanted.items():
             scores: Scores = {}
             records: list[dict[str, Any]] = []
-            facts: dict[str, dict[str, Any]] = {"task_versions": {}, "num_fewshot": {}}
-            for name in names:
-                scores[name], of_name, found = self._one(name, model, model_path)
-                records += of_name
-                facts = {key: {**facts[key], **found.get(key, {})} for key in facts}
-            texts = {name: self.texts[name].hash for name in names if name in self.texts}
-            results[output] = self._write(output, model_path, scores, records, facts, texts, started)
+            facts: dict[str, Any] = {"task_versions": {}, "num_fewshot": {}}
+            if self.harness:
+                scores, records, facts = self.harness.run(model, tokenizer, names)
+            texts = {name: self.texts[name] for name in names if name in self.texts}
+            for name, rows in texts.items():
+                scores[name], documents = score_text(model, name, rows)
+                records += documents
+            hashes = {name: rows.hash for name, rows in texts.items()}
+            results[output] = self._write(output, model_path, scores, records, facts, hashes, started)
             started = time.perf_counter()
         return results
 
-    def _one(self, name: str, model: Any, model_path: str) -> tuple[Score, list[dict[str, Any]], dict[str, Any]]:
-        from continual.evaluation.texts import score_text
-
-        if name in self.texts:
-            return *score_text(model, name, self.texts[name]), {}
-        assert self.harness is not None
-        return self.harness.run_one(name, model, load_tokenizer(model_path))
-
     def _write(
         self, output: str, model_path: str, scores: Scores, records: list[dict[str, Any]],
-        facts: dict[str, dict[str, Any]], texts: dict[str, str], started: float,
+        facts: dict[str, Any], texts: dict[str, str], started: float,
     ) -> dict[str, Any]:  # fmt: skip
         result = {
             "scores": scores_as_json(scores),

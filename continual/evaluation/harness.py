@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -55,26 +55,32 @@ class Harness:
         with quiet():
             self.manager = TaskManager(include_path=folder, include_defaults=defaults)
 
-    def run(self, model: Any, tokenizer: Any) -> tuple[Scores, list[dict[str, Any]], dict[str, Any]]:
+    def run(
+        self, model: Any, tokenizer: Any, wanted: Collection[str] | None = None
+    ) -> tuple[Scores, list[dict[str, Any]], dict[str, Any]]:
         """Return scores by task (see `names.score`), a record per document and filter, and facts about the tasks.
 
-        `model`: a transformers causal model in eval mode, on its device. Raises ContinualError if lm-eval fails.
+        `model`: a transformers causal model in eval mode, on its device. `wanted`: the tasks to run; None: all.
+        Raises ContinualError if lm-eval fails.
         """
         scores: Scores = {}
         records: list[dict[str, Any]] = []
         facts: dict[str, Any] = {"task_versions": {}, "num_fewshot": {}}
         for task in self.tasks:
-            scores[task["name"]], of_task, found = self.run_one(task["name"], model, tokenizer)
+            if wanted is not None and task["name"] not in wanted:
+                continue
+            scores[task["name"]], of_task, found = self._run_one(task, model, tokenizer)
             records += of_task
             facts = {key: {**facts[key], **found[key]} for key in facts}
         return scores, records, facts
 
-    def run_one(self, name: str, model: Any, tokenizer: Any) -> tuple[Score, list[dict[str, Any]], dict[str, Any]]:
+    def _run_one(
+        self, task: dict[str, Any], model: Any, tokenizer: Any
+    ) -> tuple[Score, list[dict[str, Any]], dict[str, Any]]:
         """Return what `run` does for one task.
 
         Each is run by itself: together they would share random states and batches, whose padding changes sums.
         """
-        task = next(task for task in self.tasks if task["name"] == name)
         from lm_eval import evaluate
 
         from continual.evaluation.stopping import StoppingLM
@@ -85,7 +91,7 @@ class Harness:
             with quiet():
                 results: Any = evaluate(
                     lm=StoppingLM(model, tokenizer, settings["batch_size"], chat),
-                    task_dict=self.load(name),
+                    task_dict=self.load(task["name"]),
                     limit=settings.get("limit"),
                     apply_chat_template=chat,
                     fewshot_as_multiturn=chat,
@@ -93,7 +99,7 @@ class Harness:
                     log_samples=True,
                 )
         except Exception as error:
-            raise ContinualError(f"lm-eval failed on {name}: {describe(error)}") from error
+            raise ContinualError(f"lm-eval failed on {task['name']}: {describe(error)}") from error
         records = [record(of, sample) for of, samples in results["samples"].items() for sample in samples]
         return (
             self.score(task, results),

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from continual.config.hub import resolved_revision
-from continual.config.paths import expanded, is_path, is_uri
+from continual.config.paths import expanded, is_uri
 from continual.config.task_files import Function, TaskFiles
 from continual.errors import ConfigurationError
+from continual.evaluation.task_data import BUILDERS, is_local
 from continual.store import digest, hash_file
 from continual.store.code import module_code, with_content
 
-BUILDERS = ("json", "csv", "parquet", "text", "arrow", "pandas")
 NOT_DATA = (".yaml", ".yml", ".pyc")
 """What may lie beside a task's Python and is not read by it: other tasks."""
 
@@ -83,7 +83,7 @@ def _data(config: dict[str, Any]) -> Any:
         return None
     folder = options.get("data_dir")
     named = options.get("data_files")
-    if path not in BUILDERS and not is_uri(path) and not is_path(path, expanded(path).absolute()):
+    if not is_local(path):
         return resolved_revision("datasets", path, options.get("revision"))
     places = {"path": None if path in BUILDERS else path, "folder": folder, "files": _joined(folder, named)}
     try:

@@ -84,8 +84,12 @@ def check_data(file: str, config: Any) -> None:
 def hub_data(config: Any) -> str | None:
     """Return the hub id of a task's data, None for local data and for those that Python of the task makes."""
     path = str(config.dataset_path or "")
-    local = path in BUILDERS or is_uri(path) or is_path(path, expanded(path).absolute())
-    return None if not path or local or config.custom_dataset is not None else path
+    return None if not path or is_local(path) or config.custom_dataset is not None else path
+
+
+def is_local(path: str) -> bool:
+    """Return whether a `dataset_path` names files, here or by a URL, and no data set of the hub."""
+    return path in BUILDERS or is_uri(path) or is_path(path, expanded(path).absolute())
 
 
 def is_cached(data: str) -> bool:

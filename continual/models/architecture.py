@@ -7,6 +7,9 @@ from continual.errors import ConfigurationError, one_line
 
 READ_IT = "correct config.json, or copy it again"
 OTHER_FAMILY = "take a causal language model, e.g. of the Llama or Qwen3 family"
+LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+MOST_LAYERS = 10_000
+"""More would take minutes to lay out before anything could be said of the model."""
 
 
 def read_config(folder: str) -> Any:
@@ -15,8 +18,13 @@ def read_config(folder: str) -> Any:
 
     try:
         written, _ = PretrainedConfig.get_config_dict(folder)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError("", f"{folder}/config.json is damaged ({one_line(error)})", READ_IT) from error
+    for name in LAYERS:
+        if isinstance(layers := written.get(name), int) and layers > MOST_LAYERS:
+            raise ConfigurationError(
+                "", f"{folder}/config.json: `{name}` is {layers:g}, more than {MOST_LAYERS}", READ_IT
+            )
     if not written.get("model_type"):
         raise ConfigurationError("", f"{folder}/config.json has no `model_type`", READ_IT)
     try:

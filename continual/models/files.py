@@ -64,7 +64,7 @@ def weight_map(index: Path) -> dict[str, str]:
     """
     try:
         content = json.loads(index.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError("", f"{index} is damaged ({one_line(error)})", "copy the file again") from error
     files = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(files, dict) or not files or not all(isinstance(name, str) for name in files.values()):

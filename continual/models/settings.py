@@ -24,7 +24,7 @@ def check_ends(folder: str, config: Any) -> None:
     if found:
         try:
             settings = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ConfigurationError("", f"{file} is damaged ({one_line(error)})", "copy the file again") from error
         if not isinstance(settings, dict):
             raise ConfigurationError("", f"{file} does not hold a JSON object", "copy the file again")

@@ -144,7 +144,7 @@ def read_json(key: str, path: Path) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(key, f"{path} is damaged ({one_line(error)})", "copy the file again") from error
     if not isinstance(value, dict):
         raise ConfigurationError(key, f"{path} does not hold a JSON object", "copy the file again")

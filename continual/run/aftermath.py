@@ -16,26 +16,30 @@ import time
 from pathlib import Path
 from typing import Any
 
-from continual.run.processes import Processes
+from continual.run.processes import HEAD, Processes, head_ended, is_alive
 
 LOOK_SECONDS = 1.0
+GRACE_SECONDS = 1.0
 TRACKER_SECONDS = 60
 AGAIN = "run the same command again to resume"
 
 
 class Aftermath:
-    """What the driver has told so far. `facts` has `log`, `folder`, `uri`, `session`, `cause` and `ended`."""
+    """What the driver has told so far. `facts` has `log`, `folder`, `uri`, `session`, `head`, `cause` and `ended`."""
 
     def __init__(self, driver: int):
         self.driver = driver
         self.processes = Processes()
         self.facts: dict[str, Any] = {}
+        self._head: dict[int, tuple[str, int]] = {}
 
     def watch(self) -> None:
         """Return when the driver has ended, or says that it is about to."""
         rest = b""
         while os.getppid() == self.driver and "ended" not in self.facts:
-            if select.select([0], [], [], LOOK_SECONDS)[0]:
+            ready = select.select([0, *self._head], [], [], LOOK_SECONDS)[0]
+            self._look_at_head(ready)
+            if 0 in ready:
                 read = os.read(0, 65536)
                 if not read:
                     break
@@ -44,8 +48,30 @@ class Aftermath:
                     told = json.loads(line)
                     if leader := told.pop("leader", None):
                         self.processes.sessions.add(leader)
+                    self._watch_head(told.get("head", {}))
                     self.facts |= told
             self.processes.look()
+
+    def _watch_head(self, pids: dict[str, int]) -> None:
+        for kind, pid in pids.items():
+            with contextlib.suppress(OSError):
+                self._head[os.pidfd_open(pid)] = (kind, pid)
+
+    def _look_at_head(self, ready: list[int]) -> None:
+        """Remember what of the head has ended before the driver, which cannot always say so itself.
+
+        A driver that is killed takes its head along, while its threads still end one after another: only what a living
+        driver has lost is a cause.
+        """
+        ended = [number for number in ready if number in self._head]
+        if ended and 0 not in ready:
+            time.sleep(GRACE_SECONDS)
+            if is_alive(self.driver):
+                first = min((self._head[number] for number in ended), key=lambda known: list(HEAD).index(known[0]))
+                self.facts.setdefault("cause", head_ended(*first))
+        for number in ended:
+            del self._head[number]
+            os.close(number)
 
     def finish(self) -> None:
         """Do what is left to be done."""

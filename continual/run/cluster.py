@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.config.paths import in_job
-from continual.errors import ContinualError
+from continual.errors import ContinualError, with_fix
 from continual.preflight.resources import local_cpus
 from continual.run.address import check_address
 from continual.run.guard import Guard, Head, own_sessions
@@ -48,21 +48,21 @@ def connected(guard: Guard) -> Iterator[dict[str, float]]:
 
     Raises ContinualError when RAY_ADDRESS names a cluster that does not answer, and when a local one ends.
     """
-    if given := os.environ.get("RAY_ADDRESS"):
-        check_address(given)
+    address = os.environ.get("RAY_ADDRESS")
+    local = not address
+    if address:
+        check_address(address)
+    else:
+        stay_local()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray Data's progress bars would fill the log file.
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     # Ray Data hides the user's exceptions in one of its own, which keeps a text alone.
     os.environ.setdefault("RAY_DATA_RAISE_ORIGINAL_MAP_EXCEPTION", "1")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
-    address = os.environ.get("RAY_ADDRESS")
-    if not address:
-        stay_local()
     import ray
 
     options: dict[str, Any] = {"address": address or "local", "log_to_driver": True}
-    local = not address
     if local:
         options |= {"num_cpus": local_cpus(), "include_dashboard": False, "_system_config": dict(LOCAL_SYSTEM)}
     # Workers import the user's own modules (rows, models, tasks) from where the driver does.
@@ -84,7 +84,7 @@ def connected(guard: Guard) -> Iterator[dict[str, float]]:
         yield dict(ray.cluster_resources())
     except BaseException as error:
         if death := head.death():
-            raise ContinualError(f"{death}; run the same command again to resume") from error
+            raise ContinualError(with_fix(death)) from error
         raise
     finally:
         head.close()

@@ -11,13 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from continual.errors import ContinualError
+from continual.errors import ContinualError, with_fix
 from continual.errors.process import fail
+from continual.run.processes import HEAD, head_ended
 
 POLL_SECONDS = 0.5
 END_SECONDS = 15.0
-HEAD = {"raylet": "raylet", "gcs_server": "control service (GCS)"}
-"""The processes without which a cluster cannot go on, and their names for users."""
 
 
 class Guard:
@@ -94,6 +93,7 @@ class Head:
         for kind in HEAD:
             for info in processes.get(kind, []):
                 self._polls[kind], self._pids[kind] = info.process.poll, info.process.pid
+        guard.tell(head=self._pids)
         self._over = threading.Event()
         threading.Thread(target=self._watch, name="head", daemon=True).start()
 
@@ -101,8 +101,7 @@ class Head:
         """Return what has ended, as the beginning of a sentence; None while all live."""
         for kind, poll in self._polls.items():
             if poll() is not None:
-                what = f"Ray's {HEAD[kind]}, process {self._pids[kind]}"
-                return f"{what}, was killed, or the machine ran out of memory"
+                return head_ended(kind, self._pids[kind])
         return None
 
     def close(self) -> None:
@@ -113,5 +112,5 @@ class Head:
         while not self._over.wait(POLL_SECONDS):
             if (death := self.death()) and not self._over.is_set():
                 self._guard.tell(cause=death)
-                fail(ContinualError(f"{death}; run the same command again to resume"))
+                fail(ContinualError(with_fix(death)))
                 return

@@ -9,9 +9,18 @@ import signal
 import time
 from pathlib import Path
 
+from continual.errors.foreign import PERHAPS_MEMORY
+
 PROC, MEMORY = Path("/proc"), Path("/dev/shm")
 UNNAMED = ("psm_", "torch_")
 """Shared memory that vLLM and torch make under a random name, and that a killed process leaves."""
+HEAD = {"gcs_server": "control service (GCS)", "raylet": "raylet"}
+"""The processes without which a cluster cannot go on, and their names for users. A raylet ends when the GCS is gone."""
+
+
+def head_ended(kind: str, pid: int) -> str:
+    """Return the beginning of the sentence that says which process of the head has ended."""
+    return f"Ray's {HEAD[kind]}, process {pid}, {PERHAPS_MEMORY}"
 
 
 def _facts(pid: int) -> tuple[int, int, str] | None:
@@ -21,6 +30,11 @@ def _facts(pid: int) -> tuple[int, int, str] | None:
     except (OSError, ValueError):
         return None
     return None if fields[0] in "ZX" else (int(fields[1]), int(fields[3]), fields[19])
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process is there and has not begun to end."""
+    return _facts(pid) is not None
 
 
 def _numbers() -> list[int]:

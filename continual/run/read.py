@@ -19,18 +19,21 @@ FIX = "put that back, choose a new `name`, or give --fresh to begin the run agai
 
 
 class Named(NamedTuple):
-    """A data source of a sequence: its key in the configuration, its stage (0 for texts), what it is for."""
+    """A data source of a sequence: its key in the configuration, its stage (0 for texts), its name for the terminal.
+
+    That is the name of the text, `task`, or the mitigation's label.
+    """
 
     key: str
     stage: int
-    title: str
+    name: str
     source: Source
 
 
 def sources(sequence: Sequence) -> Iterator[Named]:
     """Yield the data sources of a sequence: texts, the stages' own, and what mitigations read."""
     for number, text in enumerate(sequence.evaluate.texts):
-        yield Named(f"evaluate.texts.{number}.data", 0, f"text {text.name}", text.data)
+        yield Named(f"evaluate.texts.{number}.data", 0, text.name, text.data)
     for stage, declared in enumerate(sequence.stages, 1):
         yield Named(f"stages.{stage - 1}.data", stage, "task", declared.data)
         for key, mitigation in acting(sequence, stage):
@@ -66,7 +69,7 @@ def _same(source: Source, read: dict[str, Any], sequence: Sequence, store: Store
 
 
 def changed_note(named: Named, ledger: Events) -> str:
-    """Return a note that the run goes on with other rows than it has read.
+    """Return the note that a source has changed and that the run goes on with its new rows.
 
     Raises ConfigurationError for a text: its scores would not compare. A stage whose training has begun is refused when
     it is prepared.
@@ -104,14 +107,13 @@ class Data:
         left = set(self._left())
         for named in sources(self.sequence):
             if named.stage == 0:
-                name = named.title.removeprefix("text ")
-                rows = self.texts[name] = self._rows(named, f"start: read {named.title}")
+                rows = self.texts[named.name] = self._rows(named, f"start: read text {named.name}")
                 if rows.manifest().get("origins") == 1:
-                    one = f"the text `{name}` is one document: the error of its loss cannot be told; give several"
+                    one = f"the text `{named.name}` is one document: the error of its loss cannot be told; give several"
                     self.terminal.line(f"  {one}")
             elif named.stage in left:
-                name = self.sequence.stages[named.stage - 1].name
-                rows = self._rows(named, f"stage {named.stage} {name}: read {named.title}")
+                stage = self.sequence.stages[named.stage - 1].name
+                rows = self._rows(named, f"stage {named.stage} {stage}: read {named.name}")
                 if named.key == f"stages.{named.stage - 1}.data":
                     self.stages[named.stage] = rows
         for named in changed_sources(self.sequence, self.ledger, self.store, self.tokenizer):

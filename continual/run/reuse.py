@@ -81,7 +81,7 @@ def resumed_inputs(job: TrainJob) -> dict[str, list[str]]:
 def _drawn(job: TrainJob) -> dict[str, Any]:
     """Return options that change results only where dropout is drawn: once per forward pass, {} without dropout.
 
-    The number of threads is no such option: it changes the order of sums, so results are equal up to rounding.
+    The number of threads is left out: it only changes the order of sums, and results stay equal up to rounding.
     """
     options = [mitigation.model_dump(mode="json") for mitigation in job.mitigations if mitigation.overrides("adapt")]
     return {"micro_rows": job.train.micro_rows} if has_dropout(job.model.path, options) else {}

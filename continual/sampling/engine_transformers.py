@@ -31,7 +31,7 @@ class TransformersEngine(Engine):
         batches: dict[int, list[int]] = {}
         for number in numbers:
             batches.setdefault(number // self.block(config), []).append(number)
-        # Ray Data emits whole blocks of its own: with one batch in each, finished shards survive an interruption.
+        # Ray Data emits only whole blocks. With one batch in each block, finished shards survive an interruption.
         requests = ray.data.from_items(
             [{"numbers": batch} for batch in batches.values()], override_num_blocks=len(batches)
         )

@@ -129,7 +129,7 @@ class Packing:
         return self._bins[key]
 
     def _shuffled(self, window: int, places: list[int]) -> Bins:
-        """Return a window's rows in an order of its own: packing puts those with many short documents first."""
+        """Return a window's rows in random order: packing puts rows of many short documents first."""
         bins = self._pack(places)
         random = np.random.Generator(np.random.Philox(int(digest(["window", window, len(bins)]), 16) % (1 << 64)))
         return [bins[place] for place in random.permutation(len(bins))]

@@ -9,7 +9,7 @@ from continual.run.guard import Guard
 from continual.run.resume import catch_up, claim, tracking_uri
 from continual.show.terminal import Terminal
 from continual.sweep.outputs import write_results
-from continual.sweep.parent_run import Parent, close_held, close_stopped
+from continual.sweep.parent_run import Parent, close_run
 from continual.sweep.results import best_of
 from continual.sweep.state import State, lock_sweep
 from continual.sweep.sweep import Sweep, plan_text
@@ -92,9 +92,9 @@ def _run(sweep: Sweep, terminal: Terminal, guard: Guard) -> None:
 def _close_stopped(sweep: Sweep) -> None:
     """Close the tracker's runs of stopped trials, also those that a killed start left open, and of held ones."""
     for trial in sweep.held.values():
-        close_held(trial)
+        close_run(trial, None)
     for each in sweep.outcomes():
         why = sweep.state.stopped.get(each.trial.name)
         if each.state == "stopped" and why and not why.closed:
-            close_stopped(each.trial, why)
+            close_run(each.trial, why)
             sweep.state.stop(each.trial.name, replace(why, closed=True))

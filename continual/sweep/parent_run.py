@@ -52,17 +52,11 @@ class Parent:
         return self.tracker.close(FLUSH_SECONDS)
 
 
-def close_stopped(trial: Trial, why: Stopped) -> None:
-    """Close the run of a trial that a scheduler stopped: its driver was ended while it waited for an answer."""
-    _close(trial, why)
+def close_run(trial: Trial, why: Stopped | None) -> None:
+    """Close the run of a trial whose driver was ended while it waited for an answer.
 
-
-def close_held(trial: Trial) -> None:
-    """Close the run of a trial that still waits for the other seeds of its point; the next start opens it again."""
-    _close(trial, None)
-
-
-def _close(trial: Trial, why: Stopped | None) -> None:
+    `why` a scheduler stopped it; None: it waits for the other seeds of its point, and the next start opens it again.
+    """
     with Ledger(trial.loaded.run_folder, wait=True) as ledger:
         tracker = tracker_of(trial.loaded)
         if why:

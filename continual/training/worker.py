@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from continual.data.rows import RowReader
-from continual.errors import ContinualError, redacted
+from continual.errors import ContinualError, describe, redacted
 from continual.ledger.records import Records
 from continual.models import load_model
 from continual.models.export import export_model
@@ -179,7 +179,8 @@ def train_worker(config: dict[str, TrainJob]) -> None:
         del worker
         gc.collect()
     except ContinualError as error:
-        write_atomic(failed, redacted(str(error)))
+        # An error from a task that reads rows comes wrapped, with the task's traceback as its text.
+        write_atomic(failed, redacted(describe(error)))
         raise
     ray.train.report({"step": step})
 

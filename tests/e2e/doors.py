@@ -46,16 +46,21 @@ def run(storage: Path) -> tuple[int, str]:
             command.arguments(storage, *overrides), cwd=ROOT, stdout=output, stderr=errors,
             env=command.environment() | ENVIRONMENT | {"RAY_TMPDIR": str(temporary)},
         )  # fmt: skip
-        listened: dict[str, set[str]] = {}
+        # Ray names a process after what it does at the moment: one process has several names.
+        names: dict[int, set[str]] = {}
+        listened: dict[str, set[int]] = {}
         while driver.poll() is None:
-            for name, address in _listening(driver.pid):
-                listened.setdefault(address, set()).add(name)
+            for pid, name, addresses in _processes(driver.pid):
+                names.setdefault(pid, set()).add(name)
+                for address in addresses:
+                    listened.setdefault(address, set()).add(pid)
             time.sleep(1.0)
     environment = command.environment() | ENVIRONMENT
     planned = {name: plan(storage, [*overrides, *more], environment) for name, more in PLANS.items()}
     (storage / PLANNED).write_text(json.dumps(planned))
     found = [*_found(storage), *_found(temporary)]  # also in what all of them wrote to stdout and stderr
-    (storage / LISTENED).write_text(json.dumps({address: sorted(names) for address, names in listened.items()}))
+    named = {address: [sorted(names[pid]) for pid in sorted(pids)] for address, pids in listened.items()}
+    (storage / LISTENED).write_text(json.dumps(named))
     (storage / FOUND).write_text(json.dumps(found))
     text, failure = out.read_text(), err.read_text()
     shutil.rmtree(temporary, ignore_errors=True)
@@ -69,20 +74,20 @@ def plan(storage: Path, overrides: list[str], environment: dict[str, str]) -> li
     return [done.stdout, done.stderr]
 
 
-def _listening(pid: int) -> list[tuple[str, str]]:
-    """Return (process, address) of every socket that a process or one of its descendants listens at."""
+def _processes(pid: int) -> list[tuple[int, str, list[str]]]:
+    """Return number and present name of a process and its descendants, and the addresses that each listens at."""
     try:
         processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
-    pairs = []
+    found = []
     for process in processes:
         try:
             listening = [c for c in process.net_connections("inet") if c.status == psutil.CONN_LISTEN]
-            pairs += [(process.name(), str(connection.laddr.ip)) for connection in listening]
+            found.append((process.pid, process.name(), [str(connection.laddr.ip) for connection in listening]))
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-    return pairs
+    return found
 
 
 def _found(folder: Path) -> list[str]:

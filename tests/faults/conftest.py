@@ -1,10 +1,8 @@
 """Collects the rows of the ladder's table; prints them, and writes them into the manual when the whole ladder ran."""
 
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -12,8 +10,7 @@ from tests.e2e import command
 from tests.faults import table
 
 LADDER = Path(__file__).with_name("ladder.yaml")
-ROWS: list[tuple[str, str, str]] = []
-BEGUN = time.monotonic()
+ROWS: list[list[Any]] = []
 
 
 @dataclass
@@ -25,28 +22,32 @@ class Row:
     seen: list[str] = field(default_factory=list)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Any:
-    report = yield
-    if report.when == "call":
-        item.stash[OUTCOME] = report
-    return report
-
-
-OUTCOME: pytest.StashKey[Any] = pytest.StashKey()
+ROW: pytest.StashKey[Row] = pytest.StashKey()
 
 
 @pytest.fixture
-def row(request: pytest.FixtureRequest) -> Iterator[Row]:
-    made = Row()
-    yield made
-    report = request.node.stash.get(OUTCOME, None)
-    seen = "; ".join(made.seen)
-    if report is not None and report.skipped:
-        seen = f"not run: {report.longrepr[2].removeprefix('Skipped: ')}"
-    elif report is None or report.failed:
-        seen = f"FAILED after: {seen or 'nothing'}"
-    ROWS.append((made.fault, made.expected, seen.replace("|", "/")))
+def row(request: pytest.FixtureRequest) -> Row:
+    request.node.stash[ROW] = made = Row()
+    return made
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Any:
+    """Send the test's row along with its report, which reaches the process that writes the table."""
+    report = yield
+    if report.when == "call" and (made := item.stash.get(ROW, None)):
+        seen = "; ".join(made.seen)
+        if report.skipped:
+            seen = f"not run: {report.longrepr[2].removeprefix('Skipped: ')}"
+        elif report.failed:
+            seen = f"FAILED after: {seen or 'nothing'}"
+        place = item.session.items.index(item)
+        report.user_properties.append(("row", [place, made.fault, made.expected, seen.replace("|", "/")]))
+    return report
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    ROWS.extend(cast(list[Any], value) for name, value in report.user_properties if name == "row")
 
 
 @pytest.fixture(scope="session")
@@ -59,9 +60,11 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if ROWS:
-        text = table.render(ROWS, time.monotonic() - BEGUN)
-        print(f"\n{text}")
-        # A chosen few would hide the rest of the table.
-        if len(ROWS) == len(session.items) and session.config.option.markexpr == "faults":
-            table.write(text)
+    """Print the rows; with `-m faults` write them into the manual, where a chosen few take the place of their own."""
+    if ROWS and not hasattr(session.config, "workerinput"):
+        rows = [tuple(row) for _, *row in sorted(ROWS)]
+        print(f"\n{table.render(rows)}")
+        option, chosen = session.config.option, session.config.args
+        if option.markexpr == "faults":
+            whole = not option.keyword and all(Path(name).is_dir() for name in chosen)
+            (table.write if whole else table.update)(rows)

@@ -34,7 +34,7 @@ def test_controller(calm: Path, tmp_path: Path, row: Row) -> None:
     provoke.disturb(calm, tmp_path, row, lambda d: provoke.killed(provoke.find(d, "ray::TrainController")), 1, "FAILED")
 
 
-@pytest.mark.parametrize(("name", "shown"), [("raylet/raylet", "raylet"), ("gcs_server", "GCS")])
+@pytest.mark.parametrize(("name", "shown"), [("raylet/raylet", "raylet"), ("gcs/gcs_server", "GCS")])
 def test_head(calm: Path, tmp_path: Path, row: Row, name: str, shown: str) -> None:
     row.fault, row.expected = f"kill -9 of the {shown}", "exit 1, a sentence; `same`"
     sentence = provoke.disturb(calm, tmp_path, row, lambda d: provoke.killed(provoke.find(d, name)), 1, "FAILED")
@@ -74,8 +74,16 @@ SIGNALS: dict[str, Callable[[command.Driver], None]] = {
 }
 
 
+@pytest.fixture
+def hangs_up() -> Iterator[None]:
+    """Let runs hear SIGHUP also where these tests do not, e.g. under `nohup`: they would ignore it, too."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("name", SIGNALS)
-def test_signals(calm: Path, tmp_path: Path, row: Row, name: str) -> None:
+def test_signals(hangs_up: None, calm: Path, tmp_path: Path, row: Row, name: str) -> None:
     twice = "twice" in name
     row.fault, row.expected = name, f"exit 130, {'a' if twice else 'a checkpoint, a'} sentence; `same`"
     checkpoints = tmp_path / "tiny" / "stages" / "2-sort" / "checkpoints"
@@ -110,10 +118,9 @@ def test_full_disk(calm: Path, row: Row, request: pytest.FixtureRequest) -> None
     provoke.from_store(calm, disk)
     driver = provoke.in_training(disk)
     processes = provoke.tree(driver)
-    with (disk / "filler").open("wb") as filler, pytest.raises(OSError):
+    with (disk / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError):
         while True:
             filler.write(b"\0" * 4096)
-            filler.flush()
     code = provoke.ended(driver, processes)
     text = driver.output.read_text()
     row.seen.append(f"exit {code}, {len(text.splitlines())} lines")

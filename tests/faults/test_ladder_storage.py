@@ -50,11 +50,12 @@ def test_flipped_shard(calm: Path, tmp_path: Path, row: Row) -> None:
     finished = command.run(tmp_path, yaml=LADDER)
     row.seen.append(f"exit {finished.returncode}")
     assert finished.returncode == 1, finished.stdout[-2000:]
-    assert "Traceback" not in finished.stderr
+    assert len(finished.stderr.splitlines()) == 1, finished.stderr
     assert "delete the folder" in finished.stderr, finished.stderr
     for folder in {shard.parent for shard in damaged}:
         shutil.rmtree(folder)
-    provoke.same(calm, tmp_path, row)
+    # The rows of the first stage, which is done, are not made again.
+    provoke.same(calm, tmp_path, row, but=("store",))
 
 
 def test_damaged_ledger(calm: Path, tmp_path: Path, row: Row) -> None:
@@ -68,6 +69,8 @@ def test_damaged_ledger(calm: Path, tmp_path: Path, row: Row) -> None:
     finished = command.run(tmp_path, yaml=LADDER)
     assert finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-2000:]
     assert "damaged line" in finished.stdout
+    # It stays there, for whoever wants to mend it.
+    path.write_text("".join(f"{line}\n" for line in path.read_text().splitlines() if "\x00" not in line))
     assert command.essence(tmp_path) == command.essence(calm)
     row.seen.append("exit 0, told, `same`")
 

@@ -17,7 +17,7 @@ CHARACTERS = 600
 
 @dataclass(frozen=True)
 class Answer:
-    """A document of a task: what was asked, expected and given. `right` is None where the metric is no yes or no."""
+    """A document of a task with its question, the expected answer and the model's. `right`: None unless yes or no."""
 
     right: bool | None
     value: float | None

@@ -24,12 +24,7 @@ def render(runs: Sequence[RunData], labels: Sequence[str], **content: Any) -> st
     """Return the whole HTML file. `content`: what else the template shows, lists in the order of `labels`."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
                                      lstrip_blocks=True)  # fmt: skip
-    environment.globals |= {
-        "number": number,
-        "derived": derived,
-        "inline": inline,
-        "duration": duration,
-    }
+    environment.globals |= {"number": number, "derived": derived, "inline": inline, "duration": duration}
     template = environment.from_string((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
     return template.render(
         runs=runs,

@@ -36,7 +36,7 @@ def sqlite_in(storage: Path, uri: str) -> str | None:
 def move_artifacts(database: Path) -> None:
     """Make artifacts that lie in `mlartifacts` beside the file be looked for there, wherever they lay before.
 
-    Without it MLflow would make the old folder again and write into it. It has no call that changes a place.
+    Otherwise MLflow makes the old folder again and writes into it. MLflow itself cannot change a location.
     """
     here = (database.parent / ARTIFACTS).as_uri()
     if not database.is_file() or not (database.parent / ARTIFACTS).is_dir():

@@ -90,6 +90,9 @@ NESTED = (
         # Ray Data, which has put its advice into the exception's first argument
         (Carrier("a text", ValueError(f"first own line\nsecond line\n{ADVICE}")), "ValueError: first own line"),
         (Carrier("a text", KeyError(f"foo\n{ADVICE}")), "KeyError: 'foo'"),
+        (Carrier("a text", ContinualError(f"rows: the stored file is damaged\n{ADVICE}")),
+         "rows: the stored file is damaged"),
+        (Carrier("a text", ConfigurationError(f"train\n{ADVICE}", "no", "yes")), "train: no; yes"),
         (
             UnicodeDecodeError(f"utf-8\n{ADVICE}", b"a\xff", 1, 2, "invalid start byte"),
             "UnicodeDecodeError: 'utf-8' codec can't decode byte 0xff in position 1: invalid start byte",

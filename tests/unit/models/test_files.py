@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from continual.errors import ConfigurationError
+from continual.models.architecture import read_config
 from continual.models.files import (
     PROCESSOR,
     TOKENIZER,
@@ -24,9 +25,10 @@ from continual.models.files import (
     tokenizer_files,
     tokenizer_hash,
     weight_files,
+    weight_map,
 )
 from continual.preflight.model_facts import check_weights
-from continual.preflight.tokenizer_facts import folder_tokenizer
+from continual.preflight.tokenizer_facts import folder_tokenizer, read_json
 
 KINDS = {
     "tokenizer.json": "tokenizer.json", "*.model": "spiece.model", "*.model.v[0-9]*": "tokenizer.model.v3",
@@ -205,3 +207,24 @@ def test_an_index_without_a_map_is_refused(tmp_path: Path, text: str) -> None:
     for check in (loaded_files, check_weights):
         with pytest.raises(ConfigurationError, match=r"model\.safetensors\.index\.json"):
             check(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["index", "config.json", "tokenizer.json"])
+def test_json_of_any_depth_is_a_sentence(tmp_path: Path, name: str) -> None:
+    """Python's reader gives up on 100,000 brackets with an error that is no ValueError."""
+    file = tmp_path / name
+    file.write_text("[" * 100_000)
+    read = {
+        "index": lambda: weight_map(file),
+        "config.json": lambda: read_config(str(tmp_path)),
+        "tokenizer.json": lambda: read_json("model", file),
+    }[name]
+    with pytest.raises(ConfigurationError, match="is damaged"):
+        read()
+
+
+@pytest.mark.parametrize("name", ["num_hidden_layers", "n_layer"])
+def test_more_layers_than_can_be_laid_out_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", name: 10**9}))
+    with pytest.raises(ConfigurationError, match=f"`{name}` is 1e.09, more than 10000"):
+        read_config(str(tmp_path))

@@ -67,3 +67,37 @@ def test_nothing_is_left(tmp_path: Path, end: str) -> None:
     log = tmp_path / "log.txt"
     assert (log.is_file() and sentence in log.read_text()) == (end == "killed")
     assert (tmp_path / "session").exists() == (end == "killed"), "the logs of a failure are kept"
+
+
+HEAD_DIES = """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+from continual.run.guard import Guard
+folder = Path(sys.argv[1])
+with Guard(folder / "log.txt", folder, "") as guard:
+    head = {kind: subprocess.Popen(["sleep", "600"], start_new_session=True) for kind in ("raylet", "gcs_server")}
+    for process in head.values():
+        guard.tell(leader=process.pid)
+    guard.tell(head={kind: process.pid for kind, process in head.items()})
+    time.sleep(2.0)
+    if sys.argv[2] != "driver":
+        head[sys.argv[2]].kill()
+        time.sleep(3.0)
+    else:  # as the kernel does with a head that is to end with its parent
+        head["raylet"].kill()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux's pidfd")
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [("raylet", "Ray's raylet, "), ("gcs_server", "Ray's control service (GCS), "), ("driver", "the driver (process ")],
+)
+def test_what_ended_first_is_named(tmp_path: Path, first: str, said: str) -> None:
+    """Ray's core ends a driver whose head is gone, sometimes before the driver can say so."""
+    driver = subprocess.run(
+        [sys.executable, "-c", HEAD_DIES, str(tmp_path), first],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert driver.stderr.startswith(f"error: {said}"), driver.stderr

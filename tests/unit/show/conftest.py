@@ -1,4 +1,4 @@
-"""The database of MLflow that the tests of the tracker copy."""
+"""The database of MLflow that the tests of the tracker copy, and the runs that those of the report show."""
 
 import shutil
 import subprocess
@@ -6,6 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from continual.show.report import write_report
+from tests.kits.page import Read
+from tests.kits.runs import KEPT, LOST, make_run
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +32,19 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def uri(database: Path, tmp_path: Path) -> str:
     shutil.copy(database, tmp_path / "mlflow.db")
     return f"sqlite:///{tmp_path}/mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three finished runs, kept, lost and warm, and one that is in its second stage."""
+    storage = tmp_path_factory.mktemp("storage")
+    make_run(storage, "kept", KEPT)
+    make_run(storage, "lost", LOST, "mitigation=[]", inside=False)
+    make_run(storage, "warm", LOST, "mitigation.0.temperature=1.3")
+    make_run(storage, "going", KEPT, stages=1)
+    return storage
+
+
+@pytest.fixture(scope="module")
+def page(storage: Path) -> Read:
+    return Read(write_report([storage / "kept"]))

@@ -5,8 +5,6 @@ import math
 import re
 import subprocess
 import sys
-from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,53 +12,15 @@ from typing import Any
 import pytest
 
 from continual.cli.report import main
-from continual.config.measured import figure_units
 from continual.ledger.folder import RunFolder
-from continual.ledger.ledger import read_ledger
 from continual.show.report import write_report
-from continual.show.report.answers import _answer, _of_task, gather_answers
 from continual.show.report.figures import Figures
-from continual.show.report.gather import RunData, gather, over_steps
-from continual.show.report.page import render
+from continual.show.report.gather import gather, over_steps
 from continual.show.report.series import differing, names, shown
 from continual.show.report.trade_off import EARLIER, OLD, trade_offs
 from tests.conftest import ROOT
+from tests.kits.page import Read
 from tests.kits.runs import HOSTILE, KEPT, LOST, N, make_run
-
-
-class Read(HTMLParser):
-    """What a page has: elements with attributes, text, and the numbers that carry where they come from."""
-
-    def __init__(self, page: Path):
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, Any]]] = []
-        self.texts: list[str] = []
-        self.numbers: dict[tuple[str, str], tuple[float, str]] = {}
-        self._open: tuple[str, str] | None = None
-        self.feed(page.read_text())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = dict(attrs)
-        self.elements.append((tag, values))
-        if tag == "data":
-            self._open = (str(values["data-run"]), str(values["data-key"]))
-            assert values["value"] == values["data-value"]
-            self.numbers[self._open] = (json.loads(str(values["data-value"])), "")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._open = None if tag == "data" else self._open
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
-        if self._open:
-            self.numbers[self._open] = (self.numbers[self._open][0], data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.texts).split())
-
-    def all(self, tag: str) -> list[dict[str, Any]]:
-        return [values for name, values in self.elements if name == tag]
 
 
 def at(summary: Any, pointer: str) -> Any:
@@ -69,22 +29,6 @@ def at(summary: Any, pointer: str) -> Any:
         part = part.replace("~1", "/").replace("~0", "~")
         summary = summary[int(part) if isinstance(summary, list) else part]
     return summary
-
-
-@pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three finished runs, kept, lost and warm, and one that is in its second stage."""
-    storage = tmp_path_factory.mktemp("storage")
-    make_run(storage, "kept", KEPT)
-    make_run(storage, "lost", LOST, "mitigation=[]", inside=False)
-    make_run(storage, "warm", LOST, "mitigation.0.temperature=1.3")
-    make_run(storage, "going", KEPT, stages=1)
-    return storage
-
-
-@pytest.fixture(scope="module")
-def page(storage: Path) -> Read:
-    return Read(write_report([storage / "kept"]))
 
 
 def test_every_number_is_the_summarys(storage: Path, page: Read) -> None:
@@ -303,82 +247,6 @@ def test_old_abilities_are_a_mean_of_one_unit(storage: Path) -> None:
     assert point.old.stderr == pytest.approx(0.25)
     run.summary["unit"]["y"] = "nats"
     assert OLD not in trade_offs([run])
-
-
-def test_answers_of_the_last_model_are_shown_right_and_wrong(storage: Path, tmp_path: Path) -> None:
-    """A score of 0.125 can be looked into: what was asked, expected and given, from the records of its evaluation."""
-    ledger = read_ledger(storage / "lost")
-    scored = ledger.all("scored")[-1]
-
-    def record(task: str, number: int, right: bool) -> dict[str, Any]:
-        given = f"good {number}" if right else HOSTILE
-        return {"task": task, "prompt": f"asked {number}", "target": f"good {number}", "filter": "none",
-                "filtered_resps": [given], "exact_match": float(right)}  # fmt: skip
-
-    records = [record("reversal", number, number < 8) for number in range(64)]
-    records += [{"task": "book", "document": d, "nats_per_token": float(d), "tokens": 3} for d in range(9)]
-    for name, model in (("00", "other"), ("11", scored["model"])):
-        folder = tmp_path / "store" / "scores" / name
-        folder.mkdir(parents=True)
-        (folder / "manifest.json").write_text(json.dumps({"inputs": {"model": model}}))
-        (folder / "scores.json").write_text(json.dumps({"scores": scored["scores"]}))
-        (folder / "scores.samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in records))
-    [found] = gather_answers(ledger, tmp_path / "store")
-    assert (found.task, found.after, found.counts) == ("reversal", "2 sort", {"right": 8, "wrong": 56})
-    assert found.file == "store/scores/11/scores.samples.jsonl"
-    assert [(each.right, each.given) for each in found.answers] == [(False, HOSTILE)] * 5 + [
-        (True, f"good {number}") for number in range(5)
-    ]
-    text = _of_task("book", {"metric": "nll"}, records[64:], "2 sort", "file")
-    assert [line.document for line in text.worst] == [8, 7, 6, 5, 4]
-
-    run = replace(gather(storage / "lost"), answers=[found, text])
-    page = tmp_path / "page.html"
-    page.write_text(render_page(run))
-    read = Read(page)
-    assert "reversal after 2 sort: 8 right, 56 wrong" in read.text
-    assert "wrong asked 8 good 8 " in read.text
-    assert "book after 2 sort: 9 documents" in read.text
-    assert len(read.all("script")) == 1
-
-
-def render_page(run: RunData) -> str:
-    """A page of a run alone, without pictures."""
-    lists = ("matrices", "over_stages", "over_steps", "trade_offs", "losses", "drift", "weights", "samples")
-    empty: dict[str, Any] = {name: [] for name in lists}
-    return render([run], [run.name], points={}, seconds=None, **empty)
-
-
-def test_a_choice_is_told_by_what_the_model_found_likely() -> None:
-    record = {"filtered_resps": [["-3.5", "False"], ["-1.25", "True"]], "doc": {"choices": ["moose", "alligator"]},
-              "acc": 0.0, "prompt": "p" * 700, "target": "moose"}  # fmt: skip
-    answer = _answer(record, "acc")
-    assert answer.given == "choice 1: alligator (log-likelihoods -3.50, -1.25)"
-    assert answer.right is False
-    assert answer.prompt == "… " + "p" * 600
-    assert _answer({"f1": 0.5, "filtered_resps": ["x"]}, "f1").right is None
-
-
-def test_figures_carry_their_units(storage: Path, page: Read) -> None:
-    assert "forgetting, accuracy" in page.text
-    assert "average score, accuracy" in page.text
-    config = gather(storage / "kept").config
-    config["evaluate"]["texts"] = [{"name": "book"}]
-    units = {"reversal": "accuracy", "sort": "accuracy", "book": "nats"}
-    found = figure_units(config, units)
-    assert (found["forgetting"], found["forgetting_old"]) == ("accuracy", "nats")
-    assert figure_units(config, {**units, "sort": "f1"}) == {"forgetting_old": "nats"}
-
-
-def test_a_run_that_learned_little_is_flagged(tmp_path: Path) -> None:
-    make_run(tmp_path, "learned", KEPT)
-    make_run(tmp_path, "idle", [(0.0, 0.0), (0.25, 0.0), (0.25, 0.125)], "mitigation=[]")
-    page = Read(write_report([tmp_path / "learned", tmp_path / "idle"], tmp_path / "both.html"))
-    assert "Learned little: mitigation: none." in page.text
-    assert "Learned little" not in Read(write_report([tmp_path / "learned"])).text
-
-
-# Drawing ----------------------------------------------------------------------------------------------------------
 
 
 def test_every_figure_has_a_name_of_its_own(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_every_point_is_checked_before_a_start(project: Path, changes: dict[str,
 
 def test_a_stopped_run_is_closed_once_even_after_a_kill(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[str] = []
-    monkeypatch.setattr(execute, "close_stopped", lambda trial, why: closed.append(trial.name))
+    monkeypatch.setattr(execute, "close_run", lambda trial, why: closed.append(trial.name))
     killed = prepare(load(project, scheduler="asha"))
     name = list(killed.trials.made)[1]
     killed.folder.mkdir(parents=True)
