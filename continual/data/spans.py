@@ -10,6 +10,8 @@ Encoded = tuple[list[int], list[range]]
 """The ids of a text without special tokens, and for each of its spans of characters the tokens that hold any of it."""
 CALL_CHARACTERS = 1 << 20
 """Texts that are encoded in one call have about so many characters together: the results need several times as much."""
+IDS_ALONE = {"return_attention_mask": False, "return_token_type_ids": False}
+WITH_OFFSETS = {**IDS_ALONE, "return_offsets_mapping": True}
 
 
 def encode_texts(tokenizer: Any, texts: Sequence[tuple[str, Spans]]) -> list[Encoded | Exception]:
@@ -22,8 +24,9 @@ def encode_texts(tokenizer: Any, texts: Sequence[tuple[str, Spans]]) -> list[Enc
     for offsets in (False, True):
         # Offsets take several times the memory: only where a span asks for them.
         numbers = [number for number, (_, spans) in enumerate(texts) if (bool(spans) and fast) == offsets]
+        options = WITH_OFFSETS if offsets else IDS_ALONE if fast else {}
         for call in _calls(numbers, texts):
-            encoded = _called(tokenizer, [texts[number][0] for number in call], offsets)
+            encoded = _called(tokenizer, [texts[number][0] for number in call], options)
             for number, found in zip(call, encoded, strict=True):
                 made[number] = found if isinstance(found, Exception) else _spanned(tokenizer, *texts[number], *found)
     return made
@@ -43,15 +46,14 @@ def _calls(numbers: Sequence[int], texts: Sequence[tuple[str, Spans]]) -> Iterat
         yield call
 
 
-def _called(tokenizer: Any, texts: list[str], offsets: bool) -> list[tuple[list[int], Any] | Exception]:
+def _called(tokenizer: Any, texts: list[str], options: dict[str, bool]) -> list[tuple[list[int], Any] | Exception]:
     """Return ids and offsets, or None, of every text, or what the tokenizer raises for it alone."""
-    options = {"return_offsets_mapping": True} if offsets else {}
     try:
         encoded = tokenizer(texts, add_special_tokens=False, **options)
-        found = encoded["offset_mapping"] if offsets else [None] * len(texts)
-        return list(zip(encoded["input_ids"], found, strict=True))
+        offsets = encoded["offset_mapping"] if "return_offsets_mapping" in options else [None] * len(texts)
+        return list(zip(encoded["input_ids"], offsets, strict=True))
     except Exception as error:  # tokenizers raises bare Exception
-        return [error] if len(texts) == 1 else [_called(tokenizer, [text], offsets)[0] for text in texts]
+        return [error] if len(texts) == 1 else [_called(tokenizer, [text], options)[0] for text in texts]
 
 
 def _spanned(tokenizer: Any, text: str, spans: Spans, ids: list[int], offsets: Any) -> Encoded | Exception:

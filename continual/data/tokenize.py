@@ -16,6 +16,7 @@ from continual.data.spans import encode_texts
 from continual.errors import ConfigurationError, one_line
 from continual.models.load import load_tokenizer
 
+Made = list[formats.Piece] | ConfigurationError
 THREADS = 2
 """Threads in which a task encodes texts: half as many processes need not import transformers."""
 
@@ -38,10 +39,10 @@ class Tokenize:
         made = iter(all_pieces([e for e in examples if e], self.source, tokenizer, self.row_tokens))
         table = _Table()
         for example, place, _, problem, end in zip(examples, *columns, strict=True):
-            pieces = next(made) if example else [NOTHING]
-            if isinstance(pieces, ConfigurationError):
-                pieces, problem = [NOTHING], as_text(pieces.at(json.loads(place)))
-            table.add(pieces, example is not None and example.kind == "messages", problem, end)
+            found: Made = next(made) if example else [NOTHING]
+            if isinstance(found, ConfigurationError):
+                found, problem = [NOTHING], as_text(found.at(json.loads(place)))
+            table.add(found, example is not None and example.kind == "messages", problem, end)
         return table.arrow()
 
 
@@ -91,33 +92,36 @@ def document_pieces(example: Example, source: Source, tokenizer: Any, row_tokens
     return made
 
 
-def all_pieces(
-    examples: Sequence[Example], source: Source, tokenizer: Any, row_tokens: int
-) -> list[list[formats.Piece] | ConfigurationError]:
+def all_pieces(examples: Sequence[Example], source: Source, tokenizer: Any, row_tokens: int) -> list[Made]:
     """Return the pieces of every document, or why it cannot be turned into tokens (see `document_pieces`)."""
-    around: formats.Frame | None = None
-    texts: list[list[formats.Script] | ConfigurationError] = []
-    for example in examples:
-        try:
-            around = around or formats.frame(source, tokenizer)
-            texts.append(formats.written(example, tokenizer, around) if example.has_answer else [])
-        except Exception as error:  # tokenizers raises bare Exception
-            texts.append(_failure(error))
+    try:
+        around = formats.frame(source, tokenizer)
+    except Exception as error:  # tokenizers raises bare Exception
+        return [_failure(error) if example.has_answer else _unlearnable() for example in examples]
+    texts = [_written(example, tokenizer, around) for example in examples]
     flat = [(script.text, script.spans) for scripts in texts if isinstance(scripts, list) for script in scripts]
     encoded = iter(encode_texts(tokenizer, flat))
-    made: list[list[formats.Piece] | ConfigurationError] = []
+    made: list[Made] = []
     for example, scripts in zip(examples, texts, strict=True):
-        found = [next(encoded) for _ in scripts] if isinstance(scripts, list) else []
-        failed = [error for error in found if isinstance(error, Exception)]
         if isinstance(scripts, ConfigurationError):
             made.append(scripts)
+            continue
+        found = [next(encoded) for _ in scripts]
+        whole = [ids for ids in found if not isinstance(ids, Exception)]
+        if len(whole) < len(found):
+            made.append(_failure(next(error for error in found if isinstance(error, Exception))))
         elif not example.has_answer:
-            made.append([formats.Piece(NOTHING.ids, NOTHING.weights, formats.UNLEARNABLE)])
-        elif failed:
-            made.append(_failure(failed[0]))
+            made.append(_unlearnable())
         else:
-            made.append(_learnable(formats.pieces(example, scripts, found, source.cuts, around, row_tokens)))
+            made.append(_learnable(formats.pieces(example, scripts, whole, source.cuts, around, row_tokens)))
     return made
+
+
+def _written(example: Example, tokenizer: Any, around: formats.Frame) -> list[formats.Script] | ConfigurationError:
+    try:
+        return formats.written(example, tokenizer, around) if example.has_answer else []
+    except Exception as error:  # of the tokenizer or its chat template
+        return _failure(error)
 
 
 def _failure(error: Exception) -> ConfigurationError:
@@ -127,6 +131,10 @@ def _failure(error: Exception) -> ConfigurationError:
     failure = ConfigurationError("", problem, "change the document or the tokenizer")
     failure.__cause__ = error
     return failure
+
+
+def _unlearnable() -> list[formats.Piece]:
+    return [formats.Piece(NOTHING.ids, NOTHING.weights, formats.UNLEARNABLE)]
 
 
 def _learnable(pieces: list[formats.Piece]) -> list[formats.Piece]:
