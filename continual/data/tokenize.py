@@ -41,7 +41,8 @@ class Tokenize:
         for example, place, _, problem, end in zip(examples, *columns, strict=True):
             found: Made = next(made) if example else [NOTHING]
             if isinstance(found, ConfigurationError):
-                found, problem = [NOTHING], as_text(found.at(json.loads(place)))
+                problem = as_text(found.at(json.loads(place)))
+                found = [NOTHING]
             table.add(found, example is not None and example.kind == "messages", problem, end)
         return table.arrow()
 
