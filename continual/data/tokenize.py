@@ -1,8 +1,10 @@
 """From documents to pieces of token ids and weights, in Ray Data tasks."""
 
+import gc
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -33,52 +35,64 @@ class Tokenize:
 
     def __call__(self, block: pa.Table) -> pa.Table:
         os.environ.setdefault("RAYON_NUM_THREADS", str(THREADS))  # of the tokenizers; read when they start
-        tokenizer = load_tokenizer(self.model)
-        columns = [block.column(name).to_pylist() for name in ("place", "item", "problem", "end")]
-        examples = [Example(**json.loads(item)) if item else None for item in columns[1]]
-        made = iter(all_pieces([e for e in examples if e], self.source, tokenizer, self.row_tokens))
-        table = _Table()
-        for example, place, _, problem, end in zip(examples, *columns, strict=True):
-            found: Made = next(made) if example else [NOTHING]
+        with no_collection():
+            return self._pieces(block)
+
+    def _pieces(self, block: pa.Table) -> pa.Table:
+        items, problems, ends = (block.column(name).to_pylist() for name in ("item", "problem", "end"))
+        examples = [Example(**json.loads(item)) if item else None for item in items]
+        made = all_pieces([e for e in examples if e], self.source, load_tokenizer(self.model), self.row_tokens)
+        of_each = iter(made)
+        documents: list[list[formats.Piece]] = []
+        for number, example in enumerate(examples):
+            found: Made = next(of_each) if example else [NOTHING]
             if isinstance(found, ConfigurationError):
-                problem = as_text(found.at(json.loads(place)))
+                problems[number] = as_text(found.at(json.loads(block.column("place")[number].as_py())))
                 found = [NOTHING]
-            table.add(found, example is not None and example.kind == "messages", problem, end)
-        return table.arrow()
+            documents.append(found)
+        chats = [example is not None and example.kind == "messages" for example in examples]
+        return _table(documents, chats, problems, ends)
 
 
-class _Table:
-    """The columns of a table of pieces."""
-
-    def __init__(self) -> None:
-        self.pieces: list[formats.Piece] = []
-        self.columns: dict[str, list[Any]] = {key: [] for key in ("outcome", "first", "chat", "problem", "end")}
-
-    def add(self, pieces: list[formats.Piece], chat: bool, problem: str, end: str) -> None:
-        """Add the pieces of a document."""
-        for number, piece in enumerate(pieces):
-            self.pieces.append(piece)
-            outcome = formats.PROBLEM if problem or end else piece.outcome
-            for key, value in zip(self.columns, (outcome, number == 0, chat, problem, end), strict=True):
-                self.columns[key].append(value)
-
-    def arrow(self) -> pa.Table:
-        lengths = [len(piece.ids) for piece in self.pieces]
-        offsets = pa.array(np.cumsum([0, *lengths], dtype=np.int64))
-        lists = {
-            name: pa.LargeListArray.from_arrays(offsets, pa.array(np.concatenate([NONE, *parts]).astype(kind)))
-            for name, kind, parts in (
-                ("ids", np.int32, [piece.ids for piece in self.pieces]),
-                ("weights", np.float32, [piece.weights for piece in self.pieces]),
-            )
-        }
-        types = (pa.int8(), pa.bool_(), pa.bool_(), pa.large_string(), pa.large_string())
-        other = {key: pa.array(self.columns[key], kind) for key, kind in zip(self.columns, types, strict=True)}
-        return pa.table({**lists, **other})
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Keep Python from looking for reference cycles: encoding makes very many lists and none, and the search takes a
+    quarter of its time.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
-NONE = np.zeros(0, np.int32)
-NOTHING = formats.Piece(NONE, np.zeros(0, np.float32), formats.PROBLEM)
+def _table(documents: list[list[formats.Piece]], chats: list[bool], problems: list[str], ends: list[str]) -> pa.Table:
+    """Return the pieces of documents as a table."""
+    counts = [len(pieces) for pieces in documents]
+    first = np.zeros(sum(counts), bool)
+    first[np.cumsum([0, *counts])[:-1]] = True
+    pieces = [piece for made in documents for piece in made]
+    offsets = pa.array(np.cumsum([0, *(len(piece.ids) for piece in pieces)], dtype=np.int64))
+    ids = np.concatenate([NOTHING.ids, *(piece.ids for piece in pieces)])
+    weights = np.concatenate([NOTHING.weights, *(piece.weights for piece in pieces)])
+    outcomes = np.array([piece.outcome for piece in pieces], np.int8)
+    of = np.repeat(np.arange(len(documents)), counts)
+    none = np.array([bool(problem or end) for problem, end in zip(problems, ends, strict=True)], bool)
+    outcomes[none[of]] = formats.PROBLEM
+    return pa.table({
+        "ids": pa.LargeListArray.from_arrays(offsets, pa.array(ids)),
+        "weights": pa.LargeListArray.from_arrays(offsets, pa.array(weights)),
+        "outcome": outcomes,
+        "first": first,
+        "chat": np.array(chats, bool)[of],
+        "problem": pa.array(problems, pa.large_string()).take(of),
+        "end": pa.array(ends, pa.large_string()).take(of),
+    })  # fmt: skip
+
+
+NOTHING = formats.Piece(np.zeros(0, np.int32), np.zeros(0, np.float32), formats.PROBLEM)
 
 
 def document_pieces(example: Example, source: Source, tokenizer: Any, row_tokens: int) -> list[formats.Piece]:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from continual.contract.example import Example
 from continual.contract.source import Document, Source
 from continual.data import spans
-from continual.data.read import TABLE_DOCUMENTS, rows, tables
+from continual.data.read import SCHEMA, TABLE_DOCUMENTS, rows, tables
 from continual.data.sources.jsonl import JsonlSource
 from continual.data.spans import encode_texts
-from continual.data.tokenize import all_pieces
+from continual.data.tokenize import Tokenize, all_pieces
 from continual.errors import ConfigurationError
 from tests.unit.data.test_formats import Letters
 from tests.unit.data.test_tokens import KINDS
@@ -71,6 +71,12 @@ def test_a_place_may_have_letters_that_are_no_unicode() -> None:
     source = Odd(type="odd", text="text")
     [table] = tables(source, source.selection(), {"part": [""]})
     assert json.loads(table.column("place")[0].as_py()) == "caf\udce9.txt"
+
+
+def test_a_block_without_documents_gives_a_table_without_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("continual.data.tokenize.load_tokenizer", lambda _: Letters())
+    made = Tokenize("letters", Endless(type="endless", text="text"), 8)(SCHEMA.empty_table())
+    assert (len(made), made.column_names[:2]) == (0, ["ids", "weights"])
 
 
 @pytest.mark.parametrize("kind", KINDS)
