@@ -35,6 +35,7 @@ SHARDS = (10, 100, 1_000, 10_000)
 SCORED_EVERY = 100
 """Steps between two evaluations inside the stage."""
 STAGES = (10, 100, 1_000)
+STAGE_REPEATS = 50
 REPEATS = 200
 LAST_SHARDS = 10
 """How many of the last shards the time of a shard is taken over."""
@@ -148,8 +149,8 @@ def stage(folder: Path, stages: int) -> dict[str, float]:
         book()
     matrix = read_matrix(ledger.all("scored"))
     return {
-        "ledger": median_ms(book, lambda: None, LAST_SHARDS),
-        "figures": median_ms(lambda: _figures(matrix), lambda: None, LAST_SHARDS),
+        "ledger": median_ms(book, lambda: None, STAGE_REPEATS),
+        "figures": median_ms(lambda: _figures(matrix), lambda: None, STAGE_REPEATS),
     }
 
 
