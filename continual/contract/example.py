@@ -1,6 +1,6 @@
 """What is learned of one document, whatever file or function it came from. Imports neither torch nor ray."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 Turn = dict[str, Any]
@@ -37,4 +37,7 @@ class Example:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields that are not empty; `Example(**fields)` is the example again."""
-        return {key: value for key, value in asdict(self).items() if value or key == "kind"}
+        return {key: value for key in FIELDS if (value := getattr(self, key)) or key == "kind"}
+
+
+FIELDS = tuple(field.name for field in fields(Example))

@@ -13,8 +13,8 @@ import numpy as np
 
 from continual.contract.example import Example
 from continual.contract.source import Source
-from continual.data.chat import scripts
-from continual.data.spans import encode_spans
+from continual.data.chat import Script, scripts
+from continual.data.spans import Encoded
 from continual.models.template import chat_template
 
 WHOLE, CUT, DROPPED, EMPTY, LOST, UNLEARNABLE, PROBLEM = range(7)
@@ -54,7 +54,40 @@ def _plain(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def encode(example: Example, source: Source, tokenizer: Any, row_tokens: int) -> list[Piece]:
+@dataclass(frozen=True)
+class Frame:
+    """What stands around every text: the tokenizer's own prefix, and the end-of-text token, where there is one."""
+
+    prefix: list[int]
+    end: int | None
+    end_text: str
+
+
+def frame(source: Source, tokenizer: Any) -> Frame:
+    """Return what the texts of a source get from a tokenizer."""
+    end = tokenizer.eos_token_id if source.end_token else None
+    return Frame(special_prefix(tokenizer), end, str(getattr(tokenizer, "eos_token", None) or ""))
+
+
+def written(example: Example, tokenizer: Any, around: Frame) -> list[Script]:
+    """Return the texts of a document as they are tokenized, and which of their characters are learned.
+
+    Running text has no such characters: it is learned whole.
+
+    Raises:
+        ConfigurationError: The chat template refuses the conversation, or leaves out a part of it.
+    """
+    if example.kind == "messages":
+        return scripts(example, chat_template(tokenizer), around.end is not None)
+    if example.kind == "text":
+        return [Script(example.text, ())]
+    text = example.prompt + example.completion
+    return [Script(text, ((len(example.prompt), len(text)),))]
+
+
+def pieces(
+    example: Example, texts: Sequence[Script], encoded: Sequence[Encoded], cuts: bool, around: Frame, row_tokens: int
+) -> list[Piece]:
     """Return the pieces of one document, none longer than `row_tokens` tokens.
 
     Running text that is too long and may be cut becomes consecutive pieces, each after the tokenizer's own prefix. Of
@@ -63,33 +96,27 @@ def encode(example: Example, source: Source, tokenizer: Any, row_tokens: int) ->
 
     Args:
         example: What is learned of the document.
-        source: Where it comes from: whether it may be cut, and whether it gets an end token.
-        tokenizer: The model's tokenizer.
+        texts: Its texts (see `written`).
+        encoded: Their ids, and the tokens of what is learned.
+        cuts: Whether it may be cut.
+        around: What stands around its texts.
         row_tokens: Longest piece.
 
     Returns:
         At least one piece; those that are not trained are without tokens and say why.
-
-    Raises:
-        ConfigurationError: The chat template refuses the conversation, or leaves out a part of it.
     """
-    prefix = special_prefix(tokenizer)
     if example.kind == "messages":
-        return _encode_chat(example, source, tokenizer, prefix, row_tokens)
-    text = example.text if example.kind == "text" else example.prompt + example.completion
-    learned: range | None = None
-    if example.kind == "text":
-        ids = _plain(tokenizer, text)  # without offsets, which take several times the memory
-    else:
-        ids, [learned] = encode_spans(tokenizer, text, [(len(example.prompt), len(text))])
+        return _pieces_of_chat(texts, encoded, cuts, around, row_tokens)
+    [script], [(ids, answers)], prefix = texts, encoded, around.prefix
     own = _brought(prefix, ids)
-    body, end = ids[own:], _end(source, tokenizer, text, ids)
+    body, end = ids[own:], _end(around, script.text, ids)
     if example.kind == "text":
-        return _pieces_of_text(prefix, body + end, source.cuts, row_tokens)
+        return _pieces_of_text(prefix, body + end, cuts, row_tokens)
+    [learned] = answers
     shift = len(prefix) - own
     first = max(learned.start + shift, len(prefix)) if learned else len(prefix) + len(body)
     whole = prefix + body + end
-    return _pieces_of_answers(whole, len(prefix), [range(first, len(whole))], source.cuts, row_tokens)
+    return _pieces_of_answers(whole, len(prefix), [range(first, len(whole))], cuts, row_tokens)
 
 
 def _brought(prefix: list[int], ids: list[int]) -> int:
@@ -98,39 +125,41 @@ def _brought(prefix: list[int], ids: list[int]) -> int:
     return next((length for length in lengths if prefix[-length:] == ids[:length]), 0)
 
 
-def _end(source: Source, tokenizer: Any, text: str, ids: list[int]) -> list[int]:
+def _end(around: Frame, text: str, ids: list[int]) -> list[int]:
     """Return the end-of-text token, or nothing if the text brings its own or is to have none."""
-    end = tokenizer.eos_token_id
-    if end is None or not source.end_token:
+    if around.end is None:
         return []
-    written = getattr(tokenizer, "eos_token", None)
-    own = ids[-1:] == [end] or (end in ids and bool(written) and text.rstrip().endswith(str(written)))
-    return [] if own else [end]
+    own = ids[-1:] == [around.end] or (
+        around.end in ids and bool(around.end_text) and text.rstrip().endswith(around.end_text)
+    )
+    return [] if own else [around.end]
 
 
 def _pieces_of_text(prefix: list[int], body: list[int], cuts: bool, row_tokens: int) -> list[Piece]:
-    room, before = row_tokens - len(prefix), [0.0] * len(prefix)
+    room = row_tokens - len(prefix)
     if len(prefix) + len(body) < 2:
         return [_none(EMPTY)]
     if len(body) <= room:
-        return [_piece(prefix + body, before + [1.0] * len(body), WHOLE)]
+        return [_weighted(prefix + body, [range(len(prefix), len(prefix) + len(body))], WHOLE)]
     if not cuts or room < 1:
         return [_none(DROPPED)]
     parts = [body[start : start + room] for start in range(0, len(body), room)]
-    return [_piece(prefix + part, before + [1.0] * len(part), CUT) for part in parts]
+    return [_weighted(prefix + part, [range(len(prefix), len(prefix) + len(part))], CUT) for part in parts]
 
 
-def _encode_chat(example: Example, source: Source, tokenizer: Any, prefix: list[int], row_tokens: int) -> list[Piece]:
-    pieces: list[Piece] = []
-    for script in scripts(example, chat_template(tokenizer), source.end_token and tokenizer.eos_token_id is not None):
-        ids, answers = encode_spans(tokenizer, script.text, script.spans)
-        if script.ends:
+def _pieces_of_chat(
+    texts: Sequence[Script], encoded: Sequence[Encoded], cuts: bool, around: Frame, row_tokens: int
+) -> list[Piece]:
+    made: list[Piece] = []
+    for script, (plain, spans) in zip(texts, encoded, strict=True):
+        ids, answers = plain, list(spans)
+        if script.ends and around.end is not None:
             answers[-1] = range(answers[-1].start if answers[-1] else len(ids), len(ids) + 1)
-            ids = [*ids, tokenizer.eos_token_id]
+            ids = [*ids, around.end]
         # A conversation has the prefix that the template writes.
-        head = len(prefix) if ids[: len(prefix)] == prefix else 0
-        pieces += _pieces_of_answers(ids, head, answers, source.cuts, row_tokens)
-    return pieces or [_none(UNLEARNABLE)]
+        head = len(around.prefix) if ids[: len(around.prefix)] == around.prefix else 0
+        made += _pieces_of_answers(ids, head, answers, cuts, row_tokens)
+    return made or [_none(UNLEARNABLE)]
 
 
 def _pieces_of_answers(ids: list[int], head: int, answers: Sequence[range], cuts: bool, row_tokens: int) -> list[Piece]:
@@ -161,14 +190,9 @@ def _weighted(ids: list[int], answers: Sequence[range], outcome: int) -> Piece:
     weights = np.zeros(len(ids), np.float32)
     for answer in answers:
         weights[answer.start : answer.stop] = 1.0
-    return _piece(ids, weights, outcome)
+    weights[:1] = 0.0
+    return Piece(np.asarray(ids, np.int32), weights, outcome)
 
 
 def _none(outcome: int) -> Piece:
-    return _piece([], [], outcome)
-
-
-def _piece(ids: Sequence[int], weights: Sequence[float] | np.ndarray, outcome: int) -> Piece:
-    piece = Piece(np.asarray(ids, np.int32), np.asarray(weights, np.float32), outcome)
-    piece.weights[:1] = 0.0
-    return piece
+    return Piece(np.zeros(0, np.int32), np.zeros(0, np.float32), outcome)

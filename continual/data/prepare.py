@@ -1,10 +1,11 @@
 """Read, tokenize and pack a data source with Ray Data; publish the rows shard by shard."""
 
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from continual.contract.source import Source
 from continual.data.formats import CUT
@@ -13,7 +14,7 @@ from continual.data.read import read_all
 from continual.data.remote import in_cluster
 from continual.data.rows import row_facts, rows_table, write_origins
 from continual.data.tally import Pieces, Tally
-from continual.data.tokenize import Tokenize
+from continual.data.tokenize import THREADS, Tokenize
 from continual.models.files import tokenizer_hash
 from continual.store import Artefact, Store
 from continual.store.artefact import Writer
@@ -73,15 +74,21 @@ def write_rows(writer: Writer, source: Source, model: str, row_tokens: int) -> I
     yield tally.facts() | {"origins": len(np.unique(numbers))}
 
 
-def _tokenized(source: Source, model: str, row_tokens: int) -> Iterator[Mapping[str, np.ndarray]]:
+def _tokenized(source: Source, model: str, row_tokens: int) -> Iterator[pa.Table]:
     """Yield the pieces of all documents, in their order, with the problems of those that cannot be used."""
+    import ray
     import ray.data
 
     ray.data.DataContext.get_current().execution_options.preserve_order = True
     tokenized = read_all(source).map_batches(
-        Tokenize(model, source, row_tokens), batch_size=WINDOW, num_cpus=1, zero_copy_batch=False
+        Tokenize(model, source, row_tokens),
+        batch_size=None,
+        batch_format="pyarrow",
+        num_cpus=1,
+        # Each has THREADS threads. More tasks would each import transformers, and encode no faster.
+        concurrency=max(1, int(ray.cluster_resources().get("CPU", 1)) // THREADS),
     )
-    yield from tokenized.iter_batches(batch_size=WINDOW, batch_format="numpy")
+    yield from tokenized.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
 def _shards(batches: Iterator[Pieces], row_tokens: int, origins: "array[int]") -> Iterator[Arrays]:

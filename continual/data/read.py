@@ -7,6 +7,8 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from continual.contract.reading import read_part
 from continual.contract.selection import Selection
 from continual.contract.source import Source
@@ -19,40 +21,52 @@ READ_CPUS = 0.5
 """CPUs of a Ray task that reads documents."""
 MOST_TASKS = 256
 """Tasks that share the parts of a source."""
+BLOCK_BYTES = 1 << 20
+"""Documents that go on together, while their part is read on: about so many bytes of JSON."""
+TABLE_DOCUMENTS = 256
+"""Documents that a task hands to Ray Data at a time, which joins them to blocks."""
+COLUMNS = ("place", "item", "problem", "end")
+SCHEMA = pa.schema([(name, pa.large_string()) for name in COLUMNS])
 
 
 def read_all(source: Source) -> "ray.data.Dataset":
-    """Return the documents of a source that are asked for, part by part.
+    """Return the documents of a source that are asked for, part by part, in blocks of about BLOCK_BYTES.
 
-    Columns: `place`; `item`, the example as JSON text, "" if there is none; `problem`, why it cannot be used, as JSON
-    text; and in a row of its own behind each part `end`, what the reading met of the documents asked for, as JSON text.
+    Columns, all JSON text, "" for nothing: `place`; `item`, the example; `problem`, why it cannot be used; and in a row
+    of its own behind each part `end`, what the reading met of the documents asked for.
     """
     import ray.data
 
+    context = ray.data.DataContext.get_current().copy()
+    context.target_max_block_size = BLOCK_BYTES
     parts = [{"part": part} for part in source.parts()]
-    blocks = ray.data.from_items(parts, override_num_blocks=min(len(parts), MOST_TASKS))
-    return blocks.flat_map(partial(rows, source, source.selection()), num_cpus=READ_CPUS)
+    with ray.data.DataContext.current(context):
+        listed = ray.data.from_items(parts, override_num_blocks=min(len(parts), MOST_TASKS))
+        return listed.map_batches(partial(tables, source, source.selection()), batch_size=1, num_cpus=READ_CPUS)
 
 
-def rows(source: Source, asked_for: Selection, part: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """Yield the rows of one part (see `read_all`). A problem that ends the part is in the last one."""
+def tables(source: Source, asked_for: Selection, batch: dict[str, Any]) -> Iterator[pa.Table]:
+    """Yield the rows of the parts of a batch (see `read_all`), a table as soon as it is full or its part ends."""
+    for part in batch["part"]:
+        found = rows(source, asked_for, str(part))
+        while chunk := list(islice(found, TABLE_DOCUMENTS)):
+            yield pa.table(dict(zip(COLUMNS, zip(*chunk, strict=True), strict=True)), SCHEMA)
+
+
+def rows(source: Source, asked_for: Selection, part: str) -> Iterator[tuple[str, str, str, str]]:
+    """Yield the rows of one part, with the values of COLUMNS. A problem that ends the part is in the last one."""
     selection = copy.deepcopy(asked_for)
     fatal: ConfigurationError | None = None
     try:
-        documents = (found for found in read_part(source, part["part"], selection) if found is not None)
+        documents = (found for found in read_part(source, part, selection) if found is not None)
         # Not one document further than the limit: what stands behind it may be damaged.
         for found in islice(documents, source.limit):
             item = json.dumps(found.example.as_json()) if found.example else ""
-            yield row(found.place, item, as_text(found.problem) if found.problem else "")
+            yield json.dumps(found.place), item, as_text(found.problem) if found.problem else "", ""
     except ConfigurationError as error:
         # An exception raised here would leave the task without its type: Ray Data keeps only its text.
         fatal = error
-    yield row(end=json.dumps(selection.facts()), problem=as_text(fatal) if fatal else "")
-
-
-def row(place: str = "", item: str = "", problem: str = "", end: str = "") -> dict[str, str]:
-    """Return a row of `read_all`."""
-    return {"place": place, "item": item, "problem": problem, "end": end}
+    yield "", "", as_text(fatal) if fatal else "", json.dumps(selection.facts())
 
 
 def as_text(error: ConfigurationError) -> str:

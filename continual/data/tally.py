@@ -1,11 +1,14 @@
 """What became of the documents of a source: read, trained whole or cut, dropped, skipped, left out."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from continual.contract.source import Source
 from continual.data.formats import CUT, DROPPED, EMPTY, LOST, PROBLEM, UNLEARNABLE, WHOLE
@@ -44,6 +47,15 @@ class Pieces:
         return taken
 
 
+def split(column: pa.ChunkedArray) -> list[np.ndarray]:
+    """Return the lists of a column as arrays, without a copy."""
+    made = []
+    for chunk in column.chunks:
+        values, places = chunk.values.to_numpy(), chunk.offsets.to_pylist()
+        made += [values[start:stop] for start, stop in pairwise(places)]
+    return made
+
+
 class Tally:
     """Counts the documents of one reading of a source, and stops it at the first that cannot be used.
 
@@ -62,24 +74,28 @@ class Tally:
         """Whether `limit` was reached."""
         self._reasons: dict[str, dict[str, Any]] = {}
 
-    def pieces(self, batches: Iterator[Mapping[str, np.ndarray]]) -> Iterator[Pieces]:
-        """Yield the pieces of batches that `Tokenize` has made, and count them.
+    def pieces(self, tables: Iterable[pa.Table]) -> Iterator[Pieces]:
+        """Yield the pieces of tables that `Tokenize` has made, and count them.
 
         Raises:
             ConfigurationError: A document cannot be used and `on_bad` is `refuse`, or a part cannot be read on.
         """
-        for batch in batches:
+        for table in tables:
             pieces = Pieces()
-            for number in range(len(batch["outcome"])):
-                if not self._counts(str(batch["problem"][number]), str(batch["end"][number]), batch["first"][number]):
+            ids, weights = split(table.column("ids")), split(table.column("weights"))
+            outcomes, first, problems, ends = (
+                table.column(name).to_pylist() for name in ("outcome", "first", "problem", "end")
+            )
+            for number, outcome in enumerate(outcomes):
+                if not self._counts(problems[number], ends[number], first[number]):
                     continue
                 if self.full:
                     break
-                pieces.ids.append(batch["ids"][number])
-                pieces.weights.append(batch["weights"][number])
-                pieces.outcome.append(int(batch["outcome"][number]))
+                pieces.ids.append(ids[number])
+                pieces.weights.append(weights[number])
+                pieces.outcome.append(outcome)
                 pieces.origins.append(self.read - 1)
-            self.chat = self.chat or bool(np.any(batch["chat"]))
+            self.chat = self.chat or bool(pc.any(table.column("chat")).as_py())
             self.outcomes += np.bincount(np.asarray(pieces.outcome, np.int64), minlength=PROBLEM + 1)
             yield pieces
             if self.full:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from continual.errors import ConfigurationError, ContinualError
-from continual.forgetting.matrix import Matrix, tasks_of, units_of
+from continual.forgetting.matrix import Matrix, StageScores, tasks_of, units_of
 from continual.forgetting.score import Score
 
 FIGURES = (
@@ -166,17 +166,30 @@ def figures(matrix: Matrix, stage_tasks: Sequence[Sequence[str]], old_tasks: Seq
         ConfigurationError: a mean would mix units.
         ContinualError: a score is missing or not finite.
     """
+    matrix, reader = _read(matrix, stage_tasks, old_tasks)
+    history = [{"stage": row.stage, "name": row.name, **reader.after(row.stage)} for row in matrix]
+    # A matrix without rows has the figures of the start: none.
+    return {**reader.after(max(0, len(matrix) - 1)), "history": history}
+
+
+def last_figures(matrix: Matrix, stage_tasks: Sequence[Sequence[str]], old_tasks: Sequence[str]) -> dict[str, Any]:
+    """Return what `figures` does without `history`, which takes as long as all stages before took together."""
+    matrix, reader = _read(matrix, stage_tasks, old_tasks)
+    return reader.after(max(0, len(matrix) - 1))
+
+
+def _read(
+    matrix: Matrix, stage_tasks: Sequence[Sequence[str]], old_tasks: Sequence[str]
+) -> tuple[list[StageScores], Reader]:
+    """Check a matrix; return it in the order of its stages, and its reader."""
     learned: dict[str, int] = {}
     for number, tasks in enumerate(stage_tasks, 1):
         for task in tasks:
             learned.setdefault(task, number)
     old = list(dict.fromkeys(old_tasks))
-    matrix = sorted(matrix, key=lambda row: row.stage)
-    columns = sorted({*learned, *old, *tasks_of(matrix)})
-    scores = cells_of(matrix, columns)
+    rows = sorted(matrix, key=lambda row: row.stage)
+    columns = sorted({*learned, *old, *tasks_of(rows)})
+    scores = cells_of(rows, columns)
     if scores:
-        check_units(stage_tasks, old, units_of(matrix))
-    reader = Reader(scores, columns, learned, old)
-    history = [{"stage": row.stage, "name": row.name, **reader.after(row.stage)} for row in matrix]
-    # A matrix without rows has the figures of the start: none.
-    return {**reader.after(max(0, len(matrix) - 1)), "history": history}
+        check_units(stage_tasks, old, units_of(rows))
+    return rows, Reader(scores, columns, learned, old)

@@ -25,6 +25,9 @@ class Events:
         self.path = path
         self.events: list[dict[str, Any]] = []
         self.damaged = 0
+        self._by_stage: dict[tuple[str, Any], list[dict[str, Any]]] = {}
+        self._known = 0
+        """How many of the events are in `_by_stage`."""
 
     def open(self) -> Self:
         """Read the file in order to append to it: a line that a kill left unfinished is cut off.
@@ -32,7 +35,8 @@ class Events:
         `damaged` counts the lines that are not JSON; they stay in the file, and their events are lost.
         """
         tail = Tail(self.path)
-        self.events = list(tail.read())
+        self.forget()
+        self.events += tail.read()
         self.damaged = tail.damaged
         tail.close()
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,9 +53,21 @@ class Events:
         return line
 
     def find(self, event: str, **facts: Any) -> dict[str, Any] | None:
-        """Return the newest event with these facts."""
+        """Return the newest event with these facts; of those with a `stage`, only that stage's are looked at."""
         wanted = {"event": event, **facts}
-        return next((line for line in reversed(self.events) if wanted.items() <= line.items()), None)
+        events = self.of_stage(event, facts["stage"]) if "stage" in facts else self.events
+        return next((line for line in reversed(events) if wanted.items() <= line.items()), None)
+
+    def forget(self) -> None:
+        """Drop the events that were read or added; the file stays as it is."""
+        self.events, self._by_stage, self._known = [], {}, 0
+
+    def of_stage(self, event: str, stage: int) -> list[dict[str, Any]]:
+        """Return the events of one kind and stage, however many others there are."""
+        for line in self.events[self._known :]:
+            self._by_stage.setdefault((line["event"], line.get("stage")), []).append(line)
+        self._known = len(self.events)
+        return self._by_stage.get((event, stage), [])
 
     def all(self, event: str) -> list[dict[str, Any]]:
         return [line for line in self.events if line["event"] == event]

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from continual.config.measured import figures_of
+from continual.config.measured import Measured
 from continual.config.schema import Sequence
 from continual.config.yaml_text import read_yaml
 from continual.contract.models import ModelRef
-from continual.forgetting import FIGURES, Matrix, read_matrix
+from continual.forgetting import FIGURES, Matrix, last_figures, read_matrix
 from continual.ledger.folder import RunFolder
 from continual.ledger.places import stored
 from continual.preflight.stages import acting
@@ -100,7 +100,9 @@ def streams(rows: dict[str, Artefact], storage: Path) -> dict[str, Any]:
 
 def stage_numbers(sequence: Sequence, matrix: Matrix, stage: int) -> dict[str, float]:
     """Return the run's metrics after a stage of the matrix."""
-    return sequence_metrics(figures_of(sequence, matrix)["history"][stage], matrix[stage].scores)
+    names = Measured.of(sequence)
+    figures = last_figures(matrix[: stage + 1], names.stage_tasks, names.old)
+    return sequence_metrics(figures, matrix[stage].scores)
 
 
 def version(

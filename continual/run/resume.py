@@ -73,7 +73,7 @@ def claim(folder: Path, loaded: Loaded, fresh: bool) -> Iterator[Ledger]:
     with Ledger(folder) as ledger:
         if fresh:
             _forget(files)
-            ledger.events.clear()
+            ledger.forget()
         refuse_changes(folder, loaded)
         write_atomic(files.identity, json.dumps(loaded.identity))
         write_atomic(files.config, yaml.safe_dump(loaded.resolved, sort_keys=False))

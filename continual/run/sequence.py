@@ -208,7 +208,7 @@ def _prepared(
 
 
 def _inside(run: Run, scorer: Scorer, stage: int, files: StageFolder) -> InsideStage:
-    known = {event["step"] for event in run.ledger.all("inside") if event["stage"] == stage}
+    known = {event["step"] for event in run.ledger.of_stage("inside", stage)}
 
     def report(step: int, scores: Scores) -> None:
         run.ledger.add("inside", stage=stage, step=step, scores=scores_as_json(scores))

@@ -15,10 +15,10 @@ from transformers import PreTrainedTokenizerFast
 
 from continual.contract.example import Example
 from continual.contract.source import Source
-from continual.data import formats
 from continual.data.formats import Piece
 from continual.data.sources.jsonl import JsonlSource
 from continual.errors import ConfigurationError
+from tests.kits import tokens
 
 FOLDER = Path(__file__).parent / "templates"
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "conversations.md"
@@ -139,7 +139,7 @@ def chat_tokenizer(name: str) -> PreTrainedTokenizerFast:
 def encode(document: dict[str, Any], tokenizer: Any, row_tokens: int = 4096, **options: Any) -> list[Piece]:
     source: Source = JsonlSource(path="x.jsonl", messages="messages", **options)
     example = Example("messages", messages=document["messages"], tools=document.get("tools"))
-    return formats.encode(example, source, tokenizer, row_tokens)
+    return tokens.encode(example, source, tokenizer, row_tokens)
 
 
 def learned(piece: Piece, tokenizer: Any) -> list[str]:

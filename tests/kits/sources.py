@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
+import pyarrow as pa
 
 from continual.contract.source import Document, Source
-from continual.data.read import rows
+from continual.data.read import tables
 from continual.data.tokenize import Tokenize
 
 
@@ -39,12 +39,11 @@ class Numbered(Source):
 OUTSIDE = f"{__name__}:Numbered"
 
 
-def tokenized(source: Source, model: str, row_tokens: int) -> Iterator[dict[str, Any]]:
+def tokenized(source: Source, model: str, row_tokens: int) -> Iterator[pa.Table]:
     """In place of the tasks of Ray Data: what they do, part by part, in this process."""
     for part in source.parts():
-        batch = list(rows(source, source.selection(), {"part": part}))
-        columns = {key: np.array([row[key] for row in batch], dtype=object) for key in batch[0]}
-        yield Tokenize(model, source, row_tokens)(columns)
+        for block in tables(source, source.selection(), {"part": [part]}):
+            yield Tokenize(model, source, row_tokens)(block)
 
 
 def in_process(work: Callable[..., Iterator[Any]], *arguments: Any) -> Iterator[Any]:

@@ -11,10 +11,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from continual.contract.source import Source
-from continual.data import formats
 from continual.data.formats import CUT, DROPPED, EMPTY, LOST, UNLEARNABLE, WHOLE, Piece, special_prefix
 from continual.data.sources.jsonl import JsonlSource
 from continual.errors import ConfigurationError
+from tests.kits import tokens
 
 
 class Letters:
@@ -24,7 +24,10 @@ class Letters:
     eos_token_id: int | None = 0
     chat_template = "yes"
 
-    def __call__(self, text: str, add_special_tokens: bool = True, **_: Any) -> dict[str, Any]:
+    def __call__(self, text: str | list[str], add_special_tokens: bool = True, **_: Any) -> dict[str, Any]:
+        if not isinstance(text, str):
+            each = [self(one, add_special_tokens) for one in text]
+            return {key: [one[key] for one in each] for key in ("input_ids", "offset_mapping")}
         ids = [ord(letter) for letter in text]
         prefix = [self.bos_token_id] if add_special_tokens and self.bos_token_id is not None else []
         return {"input_ids": prefix + ids, "offset_mapping": [(at, at + 1) for at in range(len(text))]}
@@ -42,7 +45,7 @@ def source(**keys: Any) -> Source:
 
 
 def encode(document: dict[str, Any], source: Source, tokenizer: Any, row_tokens: int) -> list[Piece]:
-    return formats.encode(source.example(document), source, tokenizer, row_tokens)
+    return tokens.encode(source.example(document), source, tokenizer, row_tokens)
 
 
 def trained(piece: Piece) -> str:

@@ -11,9 +11,9 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from continual.contract.example import Example
-from continual.data.formats import DROPPED, WHOLE, Piece, encode, special_prefix
+from continual.data.formats import DROPPED, WHOLE, Piece, special_prefix
 from continual.data.sources.jsonl import JsonlSource
-from continual.data.spans import encode_spans
+from tests.kits.tokens import encode, encode_spans
 
 LETTERS = "abcdefgQ:0123456789+= .<>[]/INSThiyo"
 

@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from continual.errors import ConfigurationError, ContinualError
-from continual.forgetting import FIGURES, Score, StageScores, check_units, figures, matrix_as_json, read_matrix
+from continual.forgetting import (
+    FIGURES,
+    Score,
+    StageScores,
+    check_units,
+    figures,
+    last_figures,
+    matrix_as_json,
+    read_matrix,
+)
 
 
 def matrix_of(table, stderrs=None, units=None):
@@ -95,6 +104,7 @@ def test_figures_equal_the_definitions_after_every_stage(sequence):
             {name: entry[name] for name in (*FIGURES, "forgetting_by_task")}, reference(table, stage_tasks, old, k)
         )
     assert all(found[name] == found["history"][-1][name] for name in (*FIGURES, "forgetting_by_task", "stderr"))
+    assert last_figures(matrix_of(table), stage_tasks, old) == {k: v for k, v in found.items() if k != "history"}
 
 
 @given(sequences())

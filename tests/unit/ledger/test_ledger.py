@@ -56,3 +56,21 @@ def test_a_second_driver_is_refused(tmp_path: Path) -> None:
         pass
     with Ledger(tmp_path):
         pass
+
+
+def test_the_events_of_a_stage_are_those_that_a_search_finds(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        for number in range(12):
+            ledger.add(("scored", "inside", "done")[number % 3], stage=number % 4, n=number)
+            ledger.add("started", n=number)
+            for stage in range(4):
+                for event in ("scored", "inside", "never"):
+                    plain = [line for line in ledger.all(event) if line.get("stage") == stage]
+                    assert ledger.of_stage(event, stage) == plain
+                    assert ledger.find(event, stage=stage) == (plain[-1] if plain else None)
+        ledger.forget()
+        assert ledger.of_stage("scored", 0) == []
+        ledger.add("scored", stage=0, n=99)
+        assert [line["n"] for line in ledger.of_stage("scored", 0)] == [99]
+    with Ledger(tmp_path) as again:
+        assert [line["n"] for line in again.of_stage("scored", 0)] == [0, 99]

@@ -1,7 +1,9 @@
-"""What the driver's bookkeeping costs as a run grows: a poll of a stage's files, and a shard put into the store.
+"""What the driver's bookkeeping costs as a run grows: a poll of a stage's files, a shard put into the store, a stage.
 
-`python -m benchmarks.driver` measures both on files that it generates in a temporary folder, without Ray. A poll of the
-tracker, in its own thread, saves its state twice, and a shard its side file once: their time is mostly the disk's.
+`python -m benchmarks.throughput.driver` measures them on files that it generates in a temporary folder, without Ray. A
+poll of the tracker, in its own thread, saves its state twice, and a shard its side file once: their time is mostly the
+disk's. A stage is what the driver looks up and writes in the ledger for it, and the figures of the matrix after it; the
+files are synced for every event.
 """
 
 import argparse
@@ -10,7 +12,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +21,7 @@ import pyarrow as pa
 
 from benchmarks import record
 from continual.evaluation.service import InsideStage
+from continual.forgetting import Matrix, last_figures, read_matrix
 from continual.ledger.folder import StageFolder
 from continual.ledger.ledger import Events
 from continual.ledger.lines import Tail
@@ -31,6 +34,8 @@ STEPS = (100, 1_000, 10_000, 100_000)
 SHARDS = (10, 100, 1_000, 10_000)
 SCORED_EVERY = 100
 """Steps between two evaluations inside the stage."""
+STAGES = (10, 100, 1_000)
+STAGE_REPEATS = 50
 REPEATS = 200
 LAST_SHARDS = 10
 """How many of the last shards the time of a shard is taken over."""
@@ -120,15 +125,53 @@ def shard(folder: Path, shards: int) -> dict[str, float]:
     return {"shard": 1000 * statistics.median(durations[-LAST_SHARDS:]), "all": 1000 * sum(durations)}
 
 
-def measure() -> dict[str, Any]:
-    polls, shards = {}, {}
-    for steps in STEPS:
+def stage(folder: Path, stages: int) -> dict[str, float]:
+    """Return the milliseconds of one more stage after `stages`, all scored on two tasks: the ledger's and the figures'.
+
+    The ledger is asked and written as `run_sequence` does.
+    """
+    ledger = Events(folder / "ledger.jsonl").open()
+    scores = {task: {"score": 0.5, "stderr": 0.1, "n": 64, "unit": "accuracy"} for task in ("a", "b")}
+    numbers = itertools.count()
+
+    def book() -> None:
+        number = next(numbers)
+        name, model = f"s{number}", f"hash{number}"
+        ledger.find("stage_done", stage=number)
+        ledger.find("prepared", stage=number)
+        ledger.of_stage("inside", number)
+        ledger.add("prepared", stage=number, name=name)
+        ledger.find("scored", stage=number, model=model)
+        ledger.add("scored", stage=number, name=name, model=model, scores=scores)
+        ledger.add("stage_done", stage=number, name=name)
+
+    for _ in range(stages):
+        book()
+    matrix = read_matrix(ledger.all("scored"))
+    return {
+        "ledger": median_ms(book, lambda: None, STAGE_REPEATS),
+        "figures": median_ms(lambda: _figures(matrix), lambda: None, STAGE_REPEATS),
+    }
+
+
+def _figures(matrix: Matrix) -> None:
+    last_figures(matrix, [["a"], ["b"]], [])
+
+
+def measure(
+    steps: Sequence[int] = STEPS, shard_counts: Sequence[int] = SHARDS, stage_counts: Sequence[int] = STAGES
+) -> dict[str, Any]:
+    polls, shards, stages = {}, {}, {}
+    for count in steps:
         with tempfile.TemporaryDirectory() as folder:
-            polls[steps] = poll(Path(folder), steps)
-    for count in SHARDS:
+            polls[count] = poll(Path(folder), count)
+    for count in shard_counts:
         with tempfile.TemporaryDirectory() as folder:
             shards[count] = shard(Path(folder), count)
-    return {"unit": "milliseconds", "poll": polls, "shards": shards}
+    for count in stage_counts:
+        with tempfile.TemporaryDirectory() as folder:
+            stages[count] = stage(Path(folder), count)
+    return {"unit": "milliseconds", "poll": polls, "shards": shards, "stages": stages}
 
 
 def table(results: dict[str, Any]) -> str:
@@ -137,6 +180,8 @@ def table(results: dict[str, Any]) -> str:
     lines += [f"| {steps:,} | {ms['driver']:.3f} | {ms['tracker']:.3f} |" for steps, ms in results["poll"].items()]
     lines += ["", "| shards | one more shard, ms | all shards, s |", "|---|---|---|"]
     lines += [f"| {n:,} | {ms['shard']:.3f} | {ms['all'] / 1000:.2f} |" for n, ms in results["shards"].items()]
+    lines += ["", "| stages | the ledger of one more, ms | figures after it, ms |", "|---|---|---|"]
+    lines += [f"| {n:,} | {ms['ledger']:.3f} | {ms['figures']:.3f} |" for n, ms in results["stages"].items()]
     return "\n".join(lines)
 
 

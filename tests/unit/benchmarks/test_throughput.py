@@ -1,0 +1,88 @@
+"""The benchmarks of throughput run at tiny sizes, and compare equal work; no test depends on a duration."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.throughput import driver, rows, sides, start
+from tests.kits.runs import KEPT, TINY, make_run
+
+
+def test_sides_alternate_and_are_compared_within_their_round() -> None:
+    order: list[str] = []
+    numbers = {"a": iter([2.0, 9.0, 4.0]), "b": iter([1.0, 3.0, 1.0])}
+
+    def one(name: str) -> Any:
+        def run() -> dict[str, float]:
+            order.append(name)
+            return {"x": next(numbers[name])}
+
+        return run
+
+    found = sides.alternate({"a": one("a"), "b": one("b")}, 3)
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert sides.medians(found["a"]) == {"x": 4.0}
+    ratio = sides.ratio(found, "x", "a", "b")
+    assert (ratio["median"], ratio["lowest"], ratio["highest"]) == (3.0, 2.0, 4.0)
+
+
+def test_what_is_used_counts_only_what_follows() -> None:
+    with sides.used() as used:
+        sum(number * number for number in range(200_000))
+    assert used.seconds > 0
+    assert used.largest_mib > 1
+    assert math.isfinite(used.cpu_seconds)
+
+
+def test_the_driver_is_measured_at_every_size() -> None:
+    results = driver.measure((3, 5), (2, 3), (2, 4))
+    assert [list(results[key]) for key in ("poll", "shards", "stages")] == [[3, 5], [2, 3], [2, 4]]
+    assert driver.table(results).count("\n| ") == 8
+
+
+def test_both_packings_hold_the_same_documents(tmp_path: Path) -> None:
+    tokenizer = tmp_path / "tokenizer"
+    rows.write_tokenizer(tokenizer, rows.documents(30))
+    from transformers import AutoTokenizer
+
+    encoder = AutoTokenizer.from_pretrained(tokenizer)
+    texts = list(rows.documents(30))
+    encoded = rows.encode(encoder, {"text": texts})["ids"]
+    packed = rows.pack({"ids": encoded})
+    for number, ids in enumerate(encoded):
+        [row] = [row for row, of in enumerate(packed["documents"]) if number in of]
+        places = [place for place, of in enumerate(packed["documents"][row]) if of == number]
+        assert [packed["ids"][row][place] for place in places] == ids
+        assert encoder.decode(ids) == texts[number] + rows.END
+    assert max(map(len, packed["ids"])) <= rows.ROW_TOKENS
+
+
+def test_the_table_of_rows_names_both_sides() -> None:
+    numbers = {"seconds": 2.0, "cpu_seconds": 3.0, "largest_mib": 400.0, "tokens": 10.0, "rows": 1.0}
+    found = {rows.CONTINUAL: [{**numbers, "tokens_per_second": 5.0, "first_shard_seconds": 1.0}],
+             rows.DATASETS: [{**numbers, "tokens_per_second": 4.0}]}  # fmt: skip
+    results = {
+        "documents": 7,
+        "sides": {side: {"median": sides.medians(each), "rounds": each} for side, each in found.items()},
+        "ratio": sides.ratio(found, "tokens_per_second", rows.CONTINUAL, rows.DATASETS),
+    }
+    assert rows.table(results).endswith("7 documents. Tokens per second: 1.25 of `datasets` (1.25 to 1.25, 1 rounds).")
+
+
+@pytest.mark.slow
+def test_rows_are_measured_with_both_sides(tmp_path: Path) -> None:
+    results = rows.measure(40, 1, None)
+    ours, others = (results["sides"][side]["median"] for side in (rows.CONTINUAL, rows.DATASETS))
+    # `datasets` packs what each of its processes has.
+    assert ours["tokens"] == others["tokens"] > 40
+    assert ours["rows"] <= others["rows"]
+
+
+def test_the_command_line_is_timed_on_a_finished_run(tmp_path: Path) -> None:
+    make_run(tmp_path, "tiny", KEPT)
+    of = start.commands(tmp_path, TINY, ("name=tiny",))
+    results = start.measure(1, {name: of[name] for name in ("plan", start.PYTHON)})
+    assert list(results["sides"]) == ["plan", start.PYTHON]
+    assert start.table(results).count("\n| ") == 2
