@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 from continual.config.schema import Generate
@@ -102,8 +101,8 @@ def sample_rows(
                 with store.grow(samples, made_of, lambda: False) as growing:
                     assert growing is not None
                     sampler = (growing, model.path, dtype, settings, config)
-                    run = partial(in_cluster_until, stop) if stop else in_cluster
-                    facts = _followed(run(fill_rows, writer, wanted, *sampler), progress)
+                    filled = in_cluster_until(stop, fill_rows, writer, wanted, *sampler)
+                    facts = _followed(filled, progress)
                     growing.finish(
                         engine=config.engine, model=model.hash, distinct=facts["distinct"], settings=made_of["settings"]
                     )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
+import pytest
 
 from continual.contract.source import Document, Source
 from continual.data.read import tables
@@ -49,3 +50,10 @@ def tokenized(source: Source, model: str, row_tokens: int) -> Iterator[pa.Table]
 def in_process(work: Callable[..., Iterator[Any]], *arguments: Any) -> Iterator[Any]:
     """In place of `in_cluster`: the same work without Ray."""
     yield from work(*arguments)
+
+
+def sample_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let samples be made in this process."""
+    monkeypatch.setattr("continual.sampling.sample.in_cluster", in_process)
+    until = "continual.sampling.sample.in_cluster_until"
+    monkeypatch.setattr(until, lambda stop, work, *arguments: in_process(work, *arguments))

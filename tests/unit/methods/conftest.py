@@ -7,7 +7,7 @@ import pytest
 
 from continual.contract.registry import ENGINES
 from tests.kits.instructions import chat_folder
-from tests.kits.sources import in_process, tokenized
+from tests.kits.sources import in_process, sample_in_process, tokenized
 from tests.kits.synthesis import Engine, Script
 
 
@@ -29,7 +29,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Callable[[Script], Engine]:
     """Sampling and tokenising in this process."""
     monkeypatch.setattr("continual.data.prepare._tokenized", tokenized)
     monkeypatch.setattr("continual.data.prepare.in_cluster", in_process)
-    monkeypatch.setattr("continual.sampling.sample.in_cluster", in_process)
+    sample_in_process(monkeypatch)
 
     def install(script: Script) -> Engine:
         engine = Engine(script)

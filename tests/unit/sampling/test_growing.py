@@ -19,7 +19,7 @@ from continual.sampling.engine import Engine, Sample
 from continual.sampling.sample import Wanted
 from continual.sampling.sets import first_samples, missing_shards, numbers_of, tokens_by_maker
 from continual.store import Artefact, Store
-from tests.kits.sources import in_process
+from tests.kits.sources import sample_in_process
 
 MODEL, SETTINGS, ROW = ModelRef("nowhere", "abc"), SampleSettings(((1,),), tokens=32, stop=(2,)), 32
 
@@ -57,7 +57,7 @@ Install = Callable[..., Counting]
 
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Install:
-    monkeypatch.setattr("continual.sampling.sample.in_cluster", in_process)
+    sample_in_process(monkeypatch)
 
     def with_engine(**options: Any) -> Counting:
         engine = Counting(**options)

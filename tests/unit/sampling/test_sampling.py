@@ -27,7 +27,7 @@ from continual.sampling.start import end_tokens
 from continual.sampling.write import pack_samples
 from continual.store import Artefact, Store
 from tests.conftest import ROOT
-from tests.kits.sources import in_process
+from tests.kits.sources import sample_in_process
 
 
 @given(st.integers(1, 4), st.integers(0, 5))
@@ -122,7 +122,7 @@ Install = Callable[[Fake], Fake]
 @pytest.fixture
 def install(monkeypatch: pytest.MonkeyPatch) -> Install:
     """Sample with an engine in this process."""
-    monkeypatch.setattr("continual.sampling.sample.in_cluster", in_process)
+    sample_in_process(monkeypatch)
 
     def with_engine(engine: Fake) -> Fake:
         monkeypatch.setattr(ENGINES, "load", lambda name: lambda: engine)
