@@ -82,9 +82,10 @@ def with_datasets(file: Path, tokenizer: Path, folder: Path, processes: int) -> 
     """`datasets.map` twice, with as many processes as there are cores."""
     with sides.used() as used:
         import datasets
-        from transformers import AutoTokenizer
 
-        encoder = AutoTokenizer.from_pretrained(tokenizer)
+        from continual.models.load import load_tokenizer
+
+        encoder = load_tokenizer(tokenizer)
         datasets.disable_progress_bars()
         loaded = datasets.load_dataset("json", data_files=str(file), split="train", cache_dir=str(folder))
         options: dict[str, Any] = {"batched": True, "num_proc": processes if processes > 1 else None}
