@@ -85,7 +85,7 @@ def with_datasets(file: Path, tokenizer: Path, folder: Path, processes: int) -> 
 
         from continual.models.load import load_tokenizer
 
-        encoder = load_tokenizer(tokenizer)
+        encoder = load_tokenizer(str(tokenizer))
         datasets.disable_progress_bars()
         loaded = datasets.load_dataset("json", data_files=str(file), split="train", cache_dir=str(folder))
         options: dict[str, Any] = {"batched": True, "num_proc": processes if processes > 1 else None}

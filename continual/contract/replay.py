@@ -102,7 +102,8 @@ class TeacherReplay(Replay):
         held_out = first["held_out"] if laid_out else min(wanted, rows.manifest()["counts"]["rows"] // 2)
         if held_out < wanted:
             with ctx.step("rows held out") as step:
-                step.note(f"{held_out} instead of {wanted}: no more than half of the rows are kept from training")
+                half = f"half of {rows.manifest()['counts']['rows']} rows" if rows.complete else "half of the rows"
+                step.note(f"{held_out} instead of {wanted}: no more than {half} are kept from training")
         return [
             Stream(
                 name=self.label,

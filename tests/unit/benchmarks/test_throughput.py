@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks.throughput import driver, rows, sides, start
-from tests.kits.runs import KEPT, TINY, make_run
+from tests.kits.runs import TINY
 
 
 def test_sides_alternate_and_are_compared_within_their_round() -> None:
@@ -80,8 +80,7 @@ def test_rows_are_measured_with_both_sides(tmp_path: Path) -> None:
     assert ours["rows"] <= others["rows"]
 
 
-def test_the_command_line_is_timed_on_a_finished_run(tmp_path: Path) -> None:
-    make_run(tmp_path, "tiny", KEPT)
+def test_the_command_line_is_timed(tmp_path: Path) -> None:
     of = start.commands(tmp_path, TINY, ("name=tiny",))
     results = start.measure(1, {name: of[name] for name in ("plan", start.PYTHON)})
     assert list(results["sides"]) == ["plan", start.PYTHON]
