@@ -94,5 +94,5 @@ class Contextual(TeacherReplay):
             top_p=self.top_p,
             top_k=self.top_k,
             seed=self.seed,
-            growing=self.reads_in_order,
+            step_rows=view.replay_step(self.ratio) if self.reads_in_order else 0,
         )

@@ -19,6 +19,7 @@ NOT_COMPARED = {
     "generate.batch_size": "vllm: every sample has its own seed, whichever batch it is in; transformers: other samples "
     "are made, and a stage whose training has begun is refused",
     "generate.delivery": "samples, order of rows and weights are the same",
+    "generate.ahead": "decides when samples are made, not which",
     "generate.max_failed": "decides when sampling gives up, not what is sampled",
     "evaluate.batch_size": "documents at a time: equal up to rounding, and the fix when memory runs out",
     "evaluate.gpus": "resources change only the speed",

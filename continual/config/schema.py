@@ -193,6 +193,9 @@ class Generate(Strict):
     delivery: Literal["auto", "stream", "store"] = Field(
         "auto", description="stream: a stage trains while its samples are made; store: after that; auto: by resources"
     )
+    ahead: int | None = Field(
+        None, ge=1, description="stream: shards of rows that an engine may be ahead of the training; null: any number"
+    )
 
 
 class Text(Strict):

@@ -62,7 +62,7 @@ class Context(ABC):
         """Return rows packed from the samples. They stop at end-of-text unless the request says `run_on`.
 
         The first rows, as many as `held_out` of the first shard's facts, are for measuring alone; the others can be
-        read from first to last. With `growing` of the request only the first shard may be there yet.
+        read from first to last. With `step_rows` of the request only the first shard may be there yet.
         """
 
     @abstractmethod

@@ -30,8 +30,8 @@ class SampleRequest:
         held_out: Rows to pack of documents that are drawn by the hash of their number and lie in no other row. They
             come first. Never more than half of the documents; with `rows`, samples are made until they suffice.
         row_tokens: Tokens in a packed row; 0 until the stage has filled it in.
-        growing: Nothing but the training reads the rows, in order and waiting for those that are missing: the stage may
-            train while they are made (`generate.delivery`).
+        step_rows: Rows that an optimizer step reads, if nothing else reads them: in order, and waiting for those that
+            are missing. The stage may then train while they are made (`generate.delivery`). 0: others read them, too.
     """
 
     model: ModelRef
@@ -49,7 +49,7 @@ class SampleRequest:
     rows: int | None = None
     held_out: int = 0
     row_tokens: int = 0
-    growing: bool = False
+    step_rows: int = 0
 
     def __post_init__(self) -> None:
         if (self.count is None) == (self.rows is None):
@@ -78,7 +78,7 @@ class SampleRequest:
 
         How many are made does not: a set that is asked for more grows.
         """
-        packing = ("count", "rows", "held_out", "row_tokens", "growing")
+        packing = ("count", "rows", "held_out", "row_tokens", "step_rows")
         decisive = {key: value for key, value in asdict(self).items() if key not in packing}
         return {**decisive, "model": self.model.hash, "prompts": [list(prompt) for prompt in self.prompts]}
 

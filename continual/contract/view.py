@@ -55,4 +55,8 @@ class StageView:
 
     def replay_rows(self, ratio: float) -> int:
         """Return the rows that replay at `ratio` reads in the whole stage."""
-        return round(ratio * self.batch_rows) * (self.steps or UNKNOWN_STEPS)
+        return self.replay_step(ratio) * (self.steps or UNKNOWN_STEPS)
+
+    def replay_step(self, ratio: float) -> int:
+        """Return the rows that replay at `ratio` reads in a step."""
+        return round(ratio * self.batch_rows)

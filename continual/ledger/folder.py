@@ -25,7 +25,8 @@ class StageFolder:
     """`<run>/stages/<number>-<name>`: what the training of one stage leaves.
 
     `metrics` has one line per optimizer step. `stop` asks the workers to stop after their step; `failed` holds the
-    sentence with which they failed.
+    sentence with which they failed. `fed` exists when all streams have their first rows, and sampling may pause for the
+    training.
     """
 
     def __init__(self, path: Path):
@@ -38,6 +39,7 @@ class StageFolder:
         self.ray = path / "ray"
         self.stop = path / "stop"
         self.failed = path / "failed.txt"
+        self.fed = path / "fed"
 
     def score_file(self, step: int) -> Path:
         """Return the file of the scores inside the stage after `step`."""

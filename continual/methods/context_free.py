@@ -126,7 +126,7 @@ class ContextFree(TeacherReplay):
             top_k=self.top_k,
             run_on=self.run_on,
             seed=self.seed,
-            growing=self.reads_in_order,
+            step_rows=view.replay_step(self.ratio) if self.reads_in_order else 0,
         )
 
     def coefficient(self) -> float:

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from continual.errors import Interrupted
-from continual.sampling.sample import Progress
+from continual.sampling.sample import Made, Progress
 from continual.show.progress import Step
 from continual.store import Artefact
 
@@ -20,22 +20,22 @@ class Feed:
     def __init__(self, rows: Artefact, samples: Artefact, work: Callable[[Progress, threading.Event], object]):
         self.rows, self.samples, self._work = rows, samples, work
         self.error: BaseException | None = None
-        self.done = self.wanted = self.tokens = 0
+        self.made = Made(0, 0, 0)
         self._stop, self._ended = threading.Event(), threading.Event()
         threading.Thread(target=self._run, name="feed", daemon=True).start()
 
     def wait_for_first(self, step: Step) -> None:
         """Return when the first shard of rows is there, which has those held out, or raise what the work has raised."""
         while not self._ended.wait(LOOK_SECONDS) and self.rows.shard_facts(0) is None:
-            if self.tokens:
-                step.update(self.done, self.wanted, f"{self.tokens} tokens")
+            if self.made.tokens:
+                self._show(step)
         if self.error:
             raise self.error
 
     def wait(self, step: Step) -> None:
         """Return when the rows are complete, or raise what the work has raised."""
         while not self._ended.wait(LOOK_SECONDS):
-            step.update(self.done, self.wanted, f"{self.tokens} tokens")
+            self._show(step)
         if self.error:
             raise self.error
 
@@ -43,6 +43,12 @@ class Feed:
     def complete(self) -> bool:
         """Whether all rows are there."""
         return self._ended.is_set() and self.error is None
+
+    def so_far(self) -> str:
+        """Return how far the work is, in words."""
+        if not self.made.wanted:
+            return "the engine starts"
+        return f"sampled {self.made.done:,} of ~{self.made.wanted:,}{', paused' * self.made.paused}"
 
     def stop(self) -> None:
         """End the work, if it has not ended."""
@@ -57,8 +63,11 @@ class Feed:
         finally:
             self._ended.set()
 
-    def _count(self, done: int, wanted: int, tokens: int) -> None:
-        self.done, self.wanted, self.tokens = done, wanted, tokens
+    def _show(self, step: Step) -> None:
+        step.update(self.made.done, self.made.wanted, f"{self.made.tokens} tokens")
+
+    def _count(self, made: Made) -> None:
+        self.made = made
 
 
 class Feeds(AbstractContextManager["Feeds"]):
@@ -82,5 +91,4 @@ class Feeds(AbstractContextManager["Feeds"]):
 
     def progress(self) -> str:
         """Return what the line of the training says of the feeds that still run, "" if none does."""
-        running = [feed for feed in self.all if not feed.complete]
-        return "".join(f", sampled {feed.done:,} of ~{feed.wanted:,}" for feed in running)
+        return "".join(f", {feed.so_far()}" for feed in self.all if not feed.complete)

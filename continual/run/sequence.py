@@ -151,12 +151,16 @@ def _stage(
     total = rows.manifest()["counts"]["rows"]
     steps = declared.steps or epoch_steps(declared.epochs or 1.0, total, sequence.train.batch_rows)
     view = stage_view(sequence, stage, steps)
-    streamed = run.delivery == "stream"
-    ctx = StageContext(sequence, view, run.store, run.terminal, start, stage_start, list(run.earlier), rows, streamed)
     files = run.folder.stage(stage, declared.name)
+    files.fed.unlink(missing_ok=True)
+    streamed = files if run.delivery == "stream" else None
+    ctx = StageContext(sequence, view, run.store, run.terminal, start, stage_start, list(run.earlier), rows, streamed)
     with ctx.feeds:
         with run.phase("mitigate", stage):
             job = build_job(ctx, files.path, run.threads)
+            if ctx.feeds.all:
+                files.path.mkdir(parents=True, exist_ok=True)
+                files.fed.touch()
         inputs = resumed_inputs(job)
         known = (run.ledger.find("prepared", stage=stage) or {}).get("inputs", inputs)
         changed = [name for name in {**known, **inputs} if known.get(name) != inputs.get(name)]

@@ -1,7 +1,6 @@
 """The services that mitigations use on the driver; what the store has is not made again."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +13,12 @@ from continual.contract.source import Source
 from continual.contract.view import StageView
 from continual.data.prepare import prepare_rows
 from continual.errors import ConfigurationError
+from continual.ledger.folder import StageFolder
 from continual.models import load_tokenizer, start_model
 from continual.run.feed import Feed, Feeds
 from continual.sampling import SampleSettings, bos_start, sample_rows, sample_set, task_starts, template_start
-from continual.sampling.sample import sampled_artefacts, sampler_identity
+from continual.sampling.pace import Pace
+from continual.sampling.sample import Progress, sampled_artefacts, sampler_identity
 from continual.sampling.start import bos_note, end_tokens
 from continual.sampling.wanted import Wanted
 from continual.scoring import fisher_artefact, score_rows
@@ -30,7 +31,8 @@ from continual.store import Artefact, Store
 class StageContext(Context):
     """The contract's Context for one stage. `used` collects the sample sets, and how many samples of each are used.
 
-    `streamed`: rows that may grow are returned early, and `feeds` fill them; `finish` waits for these.
+    `streamed`: the folder of the stage whose training reads rows while `feeds` fill them; None: rows are complete when
+    they are returned. `finish` waits for the feeds.
     """
 
     sequence: Sequence
@@ -41,7 +43,7 @@ class StageContext(Context):
     stage_start: ModelRef
     earlier: list[StageRecord]
     rows: Artefact
-    streamed: bool = False
+    streamed: StageFolder | None = None
     feeds: Feeds = field(default_factory=Feeds)
     used: dict[Artefact, int] = field(default_factory=dict)
 
@@ -65,8 +67,9 @@ class StageContext(Context):
         what = (self.store, request.model, dtype, settings, config, wanted)
         rows, samples = sampled_artefacts(*what)
         with self.step(f"sample {size} from {request.start}", "starting the engine") as step:
-            if request.growing and self.streamed and not rows.complete:
-                feed = Feed(rows, samples, lambda progress, stop: sample_rows(*what, progress, stop))
+            if request.step_rows and self.streamed and not rows.complete:
+                pace = self._pace(self.streamed, request)
+                feed = Feed(rows, samples, lambda progress, stop: sample_rows(*what, progress, stop, pace))
                 self.feeds.all.append(feed)
                 feed.wait_for_first(step)
                 step.note("the first rows are there, the others follow while the stage trains")
@@ -74,6 +77,10 @@ class StageContext(Context):
             sample_rows(*what, _counting_tokens(step))
             step.note(self._filled(rows, samples))
         return rows
+
+    def _pace(self, files: StageFolder, request: SampleRequest) -> Pace | None:
+        ahead = self.sequence.generate.ahead
+        return Pace(files.metrics, files.fed, request.step_rows, ahead) if ahead else None
 
     def _filled(self, rows: Artefact, samples: Artefact) -> str:
         """Record what complete rows use of the samples; return it in words."""
@@ -166,6 +173,6 @@ def _settings_of(model: ModelRef, name: str) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _counting_tokens(step: Step) -> Callable[[int, int, int], None]:
+def _counting_tokens(step: Step) -> Progress:
     """Return a function that shows samples done, samples in all and tokens done on the step's line."""
-    return lambda done, total, tokens: step.update(done, total, f"{tokens} tokens")
+    return lambda made: step.update(made.done, made.wanted, f"{made.tokens} tokens")

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -92,7 +93,10 @@ class Replica:
         from vllm.v1.engine.llm_engine import LLMEngine
 
         self.request = request
-        self.engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
+        # vLLM leaves a file for the meeting of its processes behind (vllm 0.29, utils/network_utils.py).
+        with tempfile.TemporaryDirectory() as tempfile.tempdir:
+            self.engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
+        tempfile.tempdir = None
         self.most = WAITING * self.engine.vllm_config.scheduler_config.max_num_seqs
 
     def sample(self, numbers: list[int]) -> Iterator[list[tuple[int, Any]]]:

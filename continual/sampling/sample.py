@@ -2,13 +2,14 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from continual.config.schema import Generate
 from continual.contract.models import ModelRef
 from continual.contract.registry import ENGINES
 from continual.data.remote import in_cluster, in_cluster_until
 from continual.sampling.fill import fill_rows, pack_rows
+from continual.sampling.pace import Pace
 from continual.sampling.sets import covers
 from continual.sampling.settings import SampleSettings
 from continual.sampling.wanted import Wanted
@@ -17,8 +18,18 @@ from continual.store import Artefact, Store
 from continual.store.artefact import versions
 from continual.store.code import OURS, definition_code
 
-Progress = Callable[[int, int, int], None]
-"""Called after every shard with the samples done, the samples in all and the tokens done."""
+
+class Made(NamedTuple):
+    """How far a set of samples is: the samples done and to be made, their tokens, whether the engine pauses."""
+
+    done: int
+    wanted: int
+    tokens: int
+    paused: bool = False
+
+
+Progress = Callable[[Made], None]
+"""Called after every shard."""
 
 
 def sampler_identity(dtype: str, config: Generate) -> dict[str, Any]:
@@ -58,7 +69,7 @@ def sample_set(
             for totals in in_cluster(write_samples, writer, model.path, dtype, settings, config, count):
                 if progress:
                     done = totals["samples"] + totals["failed"]
-                    progress(done, max(count, done), totals["tokens"])
+                    progress(Made(done, max(count, done), totals["tokens"]))
             writer.finish(
                 engine=config.engine, model=model.hash, distinct=totals["distinct"], settings=inputs["settings"]
             )
@@ -82,11 +93,12 @@ def sample_rows(
     wanted: Wanted,
     progress: Progress | None = None,
     stop: threading.Event | None = None,
+    pace: Pace | None = None,
 ) -> tuple[Artefact, Artefact]:
     """Return rows packed from the first samples of a set, and the set (see `sample_set`).
 
     Each shard of rows is published when it is final, long before the last one is. Raises Interrupted if another thread
-    sets `stop`.
+    sets `stop`. With `pace` the engine pauses where it is too far ahead of the training.
 
     The manifest of the rows says how many samples they hold (`count`) and how many rows are `held_out`. Rows that the
     store has are found without their samples.
@@ -101,7 +113,7 @@ def sample_rows(
                 with store.grow(samples, made_of, lambda: False) as growing:
                     assert growing is not None
                     sampler = (growing, model.path, dtype, settings, config)
-                    filled = in_cluster_until(stop, fill_rows, writer, wanted, *sampler)
+                    filled = in_cluster_until(stop, fill_rows, writer, wanted, *sampler, pace)
                     facts = _followed(filled, progress)
                     growing.finish(
                         engine=config.engine, model=model.hash, distinct=facts["distinct"], settings=made_of["settings"]
@@ -117,5 +129,5 @@ def _followed(made: Iterator[dict[str, int]], progress: Progress | None) -> dict
     for facts in made:
         if progress and "wanted" in facts:
             done = facts["samples"] + facts["failed"]
-            progress(done, max(facts["wanted"], done), facts["tokens"])
+            progress(Made(done, max(facts["wanted"], done), facts["tokens"], "paused" in facts))
     return facts

@@ -63,6 +63,11 @@ class Sampler:
         """Return how many samples differ in prompt or tokens, by 64-bit hashes."""
         return len(np.unique(np.concatenate(self._hashes))) if self._hashes else 0
 
+    def whole_shards(self, begin: int, end: int) -> int:
+        """Return `end`, or more samples, so that whole shards lie between `begin` and it."""
+        size = _rounded(self.config.shard_samples, self._engine.block(self.config))
+        return begin + _rounded(end - begin, size)
+
     def up_to(self, count: int) -> Iterator[dict[str, int]]:
         """Sample what is missing of the first `count` samples, in whole blocks; yield `counts` after each shard.
 

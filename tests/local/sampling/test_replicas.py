@@ -51,7 +51,9 @@ def test_an_engine_that_dies_is_started_again_for_what_is_left(local_ray: None, 
     engines = made(tmp_path / "log", lives=lives, deaths=RESTARTS)
     assert sorted(engines.sample(list(range(50)))) == [(number, number**2) for number in range(50)]
     engines.close()
-    assert (tmp_path / "log").read_text() == "start\n" * (1 + RESTARTS)
+    # Answers that an engine gave just before it died may be lost, and are asked for again.
+    starts = (tmp_path / "log").read_text().count("start")
+    assert starts == 1 + RESTARTS if lives == 0 else 2 <= starts <= 1 + RESTARTS
 
 
 def test_an_engine_that_always_dies_is_an_error(local_ray: None, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from continual.errors import ContinualError, Interrupted
 from continual.run.feed import Feed, Feeds
+from continual.sampling.sample import Made
 from continual.show.progress import Step
 from continual.store import Artefact, Store
 
@@ -29,7 +30,7 @@ def test_the_stage_goes_on_with_the_first_shard(tmp_path: Path, step: Step) -> N
         with store.write(rows_of(store), {}) as writer:
             assert writer is not None
             writer.put(0, pa.table({"ids": [1]}), held_out=0)
-            progress(10, 30, 99)
+            progress(Made(10, 30, 99))
             assert more.wait(10)
             writer.put(1, pa.table({"ids": [2]}))
             writer.finish()
@@ -51,7 +52,7 @@ def test_what_is_sampled_stands_in_the_line_of_the_training(tmp_path: Path) -> N
     told = threading.Event()
 
     def work(progress: Any, stop: threading.Event) -> None:
-        progress(1100, 3400, 5)
+        progress(Made(1100, 3400, 5))
         told.set()
         stop.wait(10)
 

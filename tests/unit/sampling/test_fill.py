@@ -13,6 +13,7 @@ from continual.sampling import SampleSettings
 from continual.sampling.engine import Engine, Sample
 from continual.sampling.fill import fill_rows, pack_rows
 from continual.sampling.layout import WINDOW
+from continual.sampling.pace import STEPS_READ_AHEAD, Pace
 from continual.sampling.sets import numbers_of
 from continual.sampling.wanted import Wanted
 from continual.store import Artefact, Store
@@ -43,7 +44,9 @@ class Scripted(Engine):
             yield number, said(number)
 
 
-def steps(store: Store, wanted: Wanted, engine: Scripted, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+def steps(
+    store: Store, wanted: Wanted, engine: Scripted, monkeypatch: pytest.MonkeyPatch, pace: Pace | None = None
+) -> Iterator[dict[str, str]]:
     """Fill rows; yield the hashes of the shards that are published after each shard of samples, and at the end."""
     monkeypatch.setattr(ENGINES, "load", lambda name: lambda: engine)
     samples = store.artefact("samples", {"set": 1})
@@ -52,7 +55,7 @@ def steps(store: Store, wanted: Wanted, engine: Scripted, monkeypatch: pytest.Mo
         assert writer is not None
         assert growing is not None
         config = Generate(shard_samples=SHARD)
-        for counts in fill_rows(writer, wanted, growing, "nowhere", "float32", SETTINGS, config):
+        for counts in fill_rows(writer, wanted, growing, "nowhere", "float32", SETTINGS, config, pace):
             yield published(rows)
             facts = counts
         growing.finish()
@@ -116,3 +119,63 @@ def test_too_few_samples_do_not_suffice(tmp_path: Path, monkeypatch: pytest.Monk
     with store.write(store.artefact("rows", wanted.inputs(samples)), {}) as writer:
         assert writer is not None
         assert list(pack_rows(writer, wanted, samples)) == [None]
+
+
+def test_the_pace_bounds_what_is_ahead_of_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The training's steps decide how many windows there may be; the rows are those of an engine that never pauses."""
+    records, fed = tmp_path / "metrics.jsonl", tmp_path / "fed"
+    pace = Pace(records, fed, step_rows=6, ahead=1)
+    wanted = Wanted(ROW, rows=1500, held_out=6)
+    undisturbed = list(steps(Store(tmp_path / "whole"), wanted, Scripted(), monkeypatch))[-1]
+    assert len(undisturbed) >= 4
+    made: list[tuple[int, int]] = []
+    looks = iter(range(1000))
+
+    def train(seconds: float) -> None:
+        """The training makes eight steps while the engine waits."""
+        assert len(published(rows)) >= 2, "a pause before anything is there"
+        step = 8 * next(looks)
+        made.append((step, len(published(rows))))
+        with records.open("a") as file:
+            file.write(f'{{"step": {step}}}\n')
+
+    monkeypatch.setattr("continual.sampling.fill.time.sleep", train)
+    fed.touch()
+    store = Store(tmp_path / "paced")
+    rows = store.artefact("rows", wanted.inputs(store.artefact("samples", {"set": 1})))
+    assert list(steps(store, wanted, Scripted(), monkeypatch, pace))[-1] == undisturbed
+    assert len({there for _, there in made}) >= 2, "it paused more than once"
+    per_shard = 1500 // len(undisturbed)
+    for step, there in made:
+        # The shard that is read, counting the steps that the readers hold, one shard ahead, and rounding.
+        assert there <= (step + STEPS_READ_AHEAD) * 6 / per_shard + 3
+
+
+def test_nothing_pauses_before_all_streams_are_fed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pace = Pace(tmp_path / "metrics.jsonl", tmp_path / "fed", step_rows=6, ahead=1)
+    monkeypatch.setattr("continual.sampling.fill.time.sleep", lambda seconds: pytest.fail("it pauses"))
+    list(steps(Store(tmp_path), Wanted(ROW, rows=1500), Scripted(), monkeypatch, pace))
+
+
+@pytest.mark.parametrize("held_out", [0, 700])
+def test_a_training_that_stands_still_is_always_fed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_out: int
+) -> None:
+    """Whatever the training may wait for is made although it makes no step."""
+    fed = tmp_path / "fed"
+    fed.touch()
+    pace = Pace(tmp_path / "metrics.jsonl", fed, step_rows=6, ahead=1)
+
+    class Paused(Exception):
+        pass
+
+    def pause(seconds: float) -> None:
+        raise Paused
+
+    monkeypatch.setattr("continual.sampling.fill.time.sleep", pause)
+    store, wanted = Store(tmp_path / "store"), Wanted(ROW, rows=1500, held_out=held_out)
+    rows = store.artefact("rows", wanted.inputs(store.artefact("samples", {"set": 1})))
+    with pytest.raises(Paused):
+        list(steps(store, wanted, Scripted(), monkeypatch, pace))
+    there = sum(facts["rows"] for facts in rows.published().values())
+    assert there > held_out + STEPS_READ_AHEAD * 6

@@ -22,7 +22,7 @@ from continual.sampling import SampleSettings, bos_start, sample_rows, sample_se
 from continual.sampling import sample as front
 from continual.sampling.engine import Engine, Sample
 from continual.sampling.engine_vllm import VllmEngine
-from continual.sampling.sample import Wanted
+from continual.sampling.sample import Made, Wanted
 from continual.sampling.start import end_tokens
 from continual.sampling.write import pack_samples
 from continual.store import Artefact, Store
@@ -168,12 +168,12 @@ def test_a_complete_set_is_not_sampled_again(tmp_path: Path, install: Install) -
 
 def test_progress_counts_what_is_stored(tmp_path: Path, install: Install) -> None:
     install(Fake({3}))
-    seen: list[tuple[int, int, int]] = []
+    seen: list[Made] = []
     sample_set(
         Store(tmp_path), MODEL, "float32", SampleSettings(((1,),), tokens=3),
-        Generate(shard_samples=5, max_failed=0.2), 10, lambda *counts: seen.append(counts),
+        Generate(shard_samples=5, max_failed=0.2), 10, seen.append,
     )  # fmt: skip
-    assert seen == [(5, 10, 10), (10, 10, 18), (10, 10, 18)]
+    assert seen == [Made(5, 10, 10), Made(10, 10, 18), Made(10, 10, 18)]
 
 
 def test_failed_requests_are_dropped_and_counted(tmp_path: Path, install: Install) -> None:

@@ -1,0 +1,58 @@
+"""Kill -9 while a stage trains on samples that are still made: the end is that of sampling first, undisturbed."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import command
+from tests.faults import provoke
+from tests.faults.conftest import LADDER
+
+OPTIONS = (
+    "generate.engine=vllm", "generate.ahead=1", "train.cpus_per_worker=0.4", "mitigation.0.samples=null",
+    "stages.1.steps=96",
+)  # fmt: skip
+"""As many samples as the stage needs, which is three windows: the last one is made when the first has been read."""
+STREAM, STORE = "generate.delivery=stream", "generate.delivery=store"
+
+
+def made(storage: Path) -> dict[Path, int]:
+    """Return the shards of samples so far, and when each was published."""
+    return {path: path.stat().st_mtime_ns for path in (storage / "store" / "samples").glob("*/shard-*.json")}
+
+
+def complete(storage: Path) -> bool:
+    return any((storage / "store" / "samples").glob("*/manifest.json"))
+
+
+def in_both(storage: Path, steps: int) -> command.Driver:
+    """Start the run, and return its driver when it has made `steps` of the stage while samples are still made."""
+    driver = command.start(storage, *OPTIONS, STREAM, yaml=LADDER)
+    driver.wait_for(lambda: command.steps_done(storage, "2-sort") >= steps)
+    assert not complete(storage)
+    return driver
+
+
+@pytest.mark.slow
+def test_killed_engine_worker_and_driver(tmp_path: Path) -> None:
+    calm, storage = tmp_path / "calm", tmp_path / "streamed"
+    finished = command.run(calm, *OPTIONS, STORE, yaml=LADDER)
+    assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
+
+    first = in_both(storage, steps=2)
+    provoke.killed(provoke.find(first, "ray::Replica"))
+    provoke.killed(provoke.find(first, "ray::RayTrainWorker"))
+    before = len(made(storage))
+    first.wait_for(lambda: len(made(storage)) > before and not complete(storage))
+    assert "an engine ended" in (storage / "tiny" / "log.txt").read_text()
+    known = made(storage)
+    processes = provoke.tree(first)
+    first.kill()
+    provoke.ended(first, processes)
+
+    last = in_both(storage, steps=command.steps_done(storage, "2-sort") + 1)
+    assert last.process.wait(900) == 0, last.output.read_text()[-3000:]
+    assert command.essence(storage) == command.essence(calm)
+    assert known.items() <= made(storage).items(), "a sample was made twice"
+    tokens = command.summary(calm)["generated_tokens"]
+    assert command.summary(storage)["generated_tokens"] == tokens
