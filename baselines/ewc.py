@@ -56,7 +56,7 @@ class Ewc(Mitigation):
 
                 task = ray.remote(add).options(num_cpus=0.5)
                 with writer.files() as folder:
-                    ray.get(task.remote([str(estimate.path) for estimate in estimates], factors, str(folder)))
+                    ray.get(task.remote([str(estimate.folder()) for estimate in estimates], factors, str(folder)))
                 writer.finish()
         return {"fisher": artefact}
 

@@ -27,6 +27,9 @@ MOST_ROUNDS, MOST_GROWTH, MARGIN = 6, 4, 1.1
 """Rounds of instructions; how many times as many a round may have as the one before; what is added to an estimate."""
 
 
+PAIRS = "pairs.jsonl"
+
+
 class InstructionSynthesis(SynthesisOptions):
     """Replay of the best answers of a committee to instructions that the model makes up after its bare chat template.
 
@@ -96,7 +99,7 @@ class InstructionSynthesis(SynthesisOptions):
 
     def _read(self, ctx: Context, sampled: tuple[int, ...]) -> tuple[Artefact, int]:
         """Return the rows of the pairs that some rounds make, and their number."""
-        path = self.pairs(ctx, sampled).path / "pairs.jsonl"
+        path = self.pairs(ctx, sampled).file(PAIRS)
         source = {"type": "jsonl", "path": str(path), "messages": "messages", "overlong": "drop"}
         rows = ctx.read(SOURCES.build(source))
         return rows, rows.manifest()["counts"]["rows"]
@@ -119,7 +122,7 @@ class InstructionSynthesis(SynthesisOptions):
                     check_endpoint(generator)
             pairs, facts = Rounds(ctx, self, models, sampled).run()
             with writer.files() as folder:
-                (folder / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+                (folder / PAIRS).write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
             writer.finish(**facts)
         return artefact
 

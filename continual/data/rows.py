@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from continual.data.packing import Arrays, empty_rows
 from continual.errors import ContinualError
-from continual.store import Artefact, hash_file
+from continual.store import Artefact
 from continual.store.files import temporary_name
 
 ROW_COLUMNS = {"ids": pa.int32(), "positions": pa.int32(), "weights": pa.float32(), "documents": pa.int32()}
@@ -60,13 +60,9 @@ def read_origins(rows: Artefact) -> np.ndarray | None:
 
     Raises ContinualError if the file is not what was stored.
     """
-    stored = rows.manifest()["files"].get(ORIGINS)
-    if stored is None:
+    if ORIGINS not in rows.manifest()["files"]:
         return None
-    path = rows.path / ORIGINS
-    if not path.is_file() or hash_file(path) != stored:
-        raise rows.damaged(ORIGINS)
-    origins: np.ndarray = np.load(path, allow_pickle=False)
+    origins: np.ndarray = np.load(rows.file(ORIGINS), allow_pickle=False)
     return origins
 
 
@@ -98,8 +94,11 @@ class RowReader:
         return self._starts[-1], self._total is not None
 
     def _check_whole(self) -> None:
-        if len(self._starts) - 1 < self.artefact.manifest()["counts"]["shards"]:
-            raise self.artefact.damaged(self.artefact.shard(len(self._starts) - 1).name)
+        starts = [0]
+        for number, facts in enumerate(self.artefact.manifest()["shards"], 1):
+            starts.append(starts[-1] + facts["rows"])
+            if starts != self._starts[: number + 1]:
+                raise self.artefact.damaged(self.artefact.shard(number - 1).name)
 
     def _grow(self, until: int | None) -> None:
         """Wait until row number `until` exists or the artefact is complete."""

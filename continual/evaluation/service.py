@@ -1,6 +1,5 @@
 """Score models with one long-lived actor per sequence; scores are cached in the store."""
 
-import json
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -13,11 +12,14 @@ from continual.config.task_files import TaskFiles
 from continual.contract.models import ModelRef
 from continual.errors import ConfigurationError, ContinualError, describe, unwrap
 from continual.evaluation.identity import task_identity
-from continual.forgetting import Scores, scores_from_json
+from continual.forgetting import Scores, are_scores, scores_from_json
 from continual.ledger.folder import StageFolder, steps_in
 from continual.store import Artefact, Store
 from continual.store.artefact import versions
+from continual.store.json_files import read_json
 
+SCORES = "scores.json"
+"""The file of an evaluation's artefact that holds its scores."""
 ACTOR_CPUS = 0
 """The actor mostly waits and lives as long as the sequence. If it reserved a CPU, an engine might not get enough to
 start, which happened on two cores."""
@@ -95,7 +97,7 @@ class Scorer:
             for writer in writers.values():
                 if writer is not None:
                     writer.finish()
-        return {name: read_scores(place.path / "scores.json")[name] for name, place in places.items()}
+        return {name: read_scores(place.file(SCORES), name)[name] for name, place in places.items()}
 
     def _evaluate(self, model: ModelRef, outputs: dict[str, str]) -> None:
         import ray
@@ -114,9 +116,18 @@ def _failed(problem: str, error: Exception) -> ContinualError:
     return inner if isinstance(inner, ConfigurationError) else ContinualError(f"{problem}: {describe(error)}")
 
 
-def read_scores(path: Path) -> Scores:
-    """Read the scores that an evaluation wrote."""
-    return scores_from_json(json.loads(path.read_text())["scores"])
+def read_scores(path: Path, *tasks: str) -> Scores:
+    """Read the scores that an evaluation wrote, with those of `tasks` among them.
+
+    Raises ContinualError for a file that is damaged.
+    """
+
+    def good(value: Any) -> bool:
+        scores: Any = value.get("scores") if isinstance(value, dict) else None
+        return are_scores(scores) and all(task in scores for task in tasks)
+
+    read: dict[str, Any] = read_json(path, "delete it and run the same command again", good)
+    return scores_from_json(read["scores"])
 
 
 class InsideStage:

@@ -2,9 +2,9 @@
 
 from continual.forgetting.figures import FIGURES, check_units, figures, last_figures
 from continual.forgetting.matrix import Matrix, StageScores, matrix_as_json, read_matrix, tasks_of, units_of
-from continual.forgetting.score import Score, Scores, scores_as_json, scores_from_json
+from continual.forgetting.score import Score, Scores, are_scores, scores_as_json, scores_from_json
 
 __all__ = [
-    "FIGURES", "Matrix", "Score", "Scores", "StageScores", "check_units", "figures", "last_figures", "matrix_as_json",
-    "read_matrix", "scores_as_json", "scores_from_json", "tasks_of", "units_of",
+    "FIGURES", "Matrix", "Score", "Scores", "StageScores", "are_scores", "check_units", "figures", "last_figures",
+    "matrix_as_json", "read_matrix", "scores_as_json", "scores_from_json", "tasks_of", "units_of",
 ]  # fmt: skip

@@ -1,7 +1,7 @@
 """One type for a score, from lm-eval to the report."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 
@@ -34,6 +34,20 @@ Scores = dict[str, Score]
 def scores_as_json(scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:
     """Return scores by task as a ledger or a score file has them."""
     return {task: score.as_json() for task, score in scores.items()}
+
+
+def are_scores(entries: Any) -> bool:
+    """Return whether a value of JSON is scores by task."""
+    return isinstance(entries, dict) and all(isinstance(entry, dict) and _is_score(entry) for entry in entries.values())
+
+
+def _is_score(entry: dict[str, Any]) -> bool:
+    kinds = {"score": float | int, "stderr": float | int | None, "n": int | None, "tokens": int | None}
+    known = {field.name for field in fields(Score)}
+    return (
+        "score" in entry and entry.keys() <= known
+        and all(isinstance(value, kinds.get(name, str)) for name, value in entry.items())
+    )  # fmt: skip
 
 
 def scores_from_json(entries: Mapping[str, Mapping[str, Any]]) -> Scores:

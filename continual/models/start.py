@@ -15,6 +15,7 @@ from continual.models.load import load_tokenizer
 from continual.store import Store, hash_file, hash_folder, write_atomic
 from continual.store.artefact import versions
 from continual.store.code import module_code, with_content
+from continual.store.json_files import has, known_json
 
 HASHES = ".hashes.json"
 
@@ -28,13 +29,16 @@ def cached_hash(store: Store, folder: Path, remember: bool = True) -> str:
     stats = [(path, path.stat()) for path in model_files(folder)]
     state = [[str(path), s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for path, s in stats]
     path = store.root / HASHES
-    known: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    entry = known.get(str(folder))
-    if not entry or entry["state"] != state:
+    known = known_json(path)
+    entry: Any = known.get(str(folder))
+    if not _remembered(entry) or entry["state"] != state:
         known[str(folder)] = entry = {"state": state, "hash": model_hash(folder)}
         if remember:
             write_atomic(path, json.dumps(known))
     return str(entry["hash"])
+
+
+_remembered = has(state=list, hash=str)
 
 
 def start_model(store: Store, source: ModelSource, seed: int) -> ModelRef:

@@ -46,7 +46,7 @@ def _start_here(sequence: Sequence, store: Store, known: ModelRef, remember: boo
     source = sequence.model
     if source.type == "python":
         built = store.artefact("models", built_inputs(source, sequence.seed))
-        folder = built.path if built.complete else None
+        folder = built.path if built.complete and not built.damage() else None
     elif (folder := Path(str(source.source))).is_dir():
         folder = folder.resolve()
     else:

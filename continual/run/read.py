@@ -116,9 +116,20 @@ class Data:
                 rows = self._rows(named, f"stage {named.stage} {stage}: read {named.name}")
                 if named.key == f"stages.{named.stage - 1}.data":
                     self.stages[named.stage] = rows
+            elif left and named.key == f"stages.{named.stage - 1}.data" and self._damaged(named):
+                self._rows(named, f"stage {named.stage}: read {named.name} again")
         for named in changed_sources(self.sequence, self.ledger, self.store, self.tokenizer):
             if named.stage not in left:
                 self._say(named)
+
+    def _damaged(self, named: Named) -> bool:
+        """Return whether the rows of a finished stage, which later ones may replay, are lost and can be made again."""
+        done = self.ledger.find("stage_done", stage=named.stage)
+        rows = Artefact("rows", done["rows"] if done else "", str(self.store.root))
+        if done is None or (rows.complete and not rows.damage()):
+            return False
+        inputs = rows_inputs(named.source, self.tokenizer, self.sequence.train.row_tokens)
+        return self.store.artefact("rows", inputs).hash == rows.hash
 
     def _left(self) -> Iterator[int]:
         return (n for n in range(1, len(self.sequence.stages) + 1) if not self.ledger.find("stage_done", stage=n))

@@ -99,21 +99,16 @@ def trained_once(
     store: Store,
     job: TrainJob,
     scorer: Scorer,
-    waiting: Callable[[str], None],
     taken: Callable[[str], None],
-    damaged: Callable[[list[str]], None] = lambda names: None,
 ) -> Iterator[None]:
     """Wrap the training of a stage: copy what another run has trained into the job's folder before the block, and what
     the block has trained into the store after it.
 
-    `waiting(owner)` is called if another run trains the same stage now, `taken(run)` if its result was taken over,
-    `damaged(files)` if there is a result which is not what was stored, so that the stage is trained again.
+    Waits, and says so, if another run trains the same stage now. `taken(run)` is called if its result was taken over.
     """
     inputs = stage_inputs(job, scorer)
     artefact = store.artefact(KIND, inputs)
-    if not exported(job) and (names := store.discard_damaged(artefact)):
-        damaged(names)
-    with store.write(artefact, inputs, waiting) as writer:
+    with store.write(artefact, inputs) as writer:
         if writer is None and not exported(job):
             shutil.rmtree(job.files.evaluations, ignore_errors=True)
             _copy(artefact.path, job.folder)

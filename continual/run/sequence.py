@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -223,22 +223,12 @@ def _inside(run: Run, scorer: Scorer, stage: int, files: StageFolder) -> InsideS
 @contextmanager
 def _trained_once(run: Run, stage: int, job: TrainJob, scorer: Scorer) -> Iterator[None]:
     title = f"stage {stage} {run.sequence.stages[stage - 1].name}: train"
-    waits = ExitStack()
-
-    def waiting(owner: str) -> None:
-        waits.enter_context(run.terminal.step(title, f"another run trains the same stage; waiting for it ({owner})"))
 
     def taken(maker: str) -> None:
-        waits.close()
         run.ledger.add("reused", stage=stage, maker=maker)
         run.terminal.line(f"{title}: taken over from a run that trained the same stage ({maker})")
 
-    def damaged(names: list[str]) -> None:
-        what = f"what the store has of the same stage is not what was stored there ({', '.join(names)})"
-        run.terminal.line(f"{title}: {what}; trained again")
-
-    with waits, trained_once(run.store, job, scorer, waiting, taken, damaged):
-        waits.close()
+    with trained_once(run.store, job, scorer, taken):
         yield
 
 

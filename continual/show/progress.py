@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 REWRITE_SECONDS = 0.2
 """On a terminal, a step's line is rewritten at most this often."""
@@ -19,10 +20,17 @@ class Step:
 
     `show(text, last)` displays its line; `rewrites` says whether that overwrites the previous one. `waits_for` says
     what happens before the step can report anything, such as `starting the engine`. While nothing is reported, a thread
-    counts the seconds in the line.
+    counts the seconds in the line. `running` lists the open steps.
     """
 
-    def __init__(self, title: str, show: Callable[[str, bool], None], rewrites: bool, waits_for: str = ""):
+    def __init__(
+        self,
+        title: str,
+        show: Callable[[str, bool], None],
+        rewrites: bool,
+        waits_for: str = "",
+        running: "list[Step] | None" = None,
+    ):
         self.title, self._show, self._rewrites, self._waits_for = title, show, rewrites, waits_for
         self._begun = time.monotonic()
         self._shown = self._begun - PLAIN_SECONDS if rewrites else self._begun
@@ -32,8 +40,13 @@ class Step:
         self._done: float = 0
         self._total: float | None = None
         self._extra = self._note = ""
+        self._held_up: tuple[str, float] | None = None
+        self._steps: list[Step] = [] if running is None else running
+        self.thread = 0
 
     def __enter__(self) -> "Step":
+        self.thread = threading.get_ident()
+        self._steps.append(self)
         if self._rewrites:
             self._show(self.text(), False)
         threading.Thread(target=self._tick, daemon=True).start()
@@ -42,6 +55,7 @@ class Step:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._lock:
             self._ended.set()
+            self._steps.remove(self)
             self._show(self._end(kind), True)
 
     def _tick(self) -> None:
@@ -54,7 +68,7 @@ class Step:
             now = time.monotonic()
             if self._ended.is_set() or now - self._shown < (TICK_SECONDS if self._rewrites else PLAIN_SECONDS):
                 return
-            if self._first is None or now - self._reported >= STILL_SECONDS:
+            if self._held_up or self._first is None or now - self._reported >= STILL_SECONDS:
                 self._shown = now
                 self._show(self.text(), False)
 
@@ -75,9 +89,24 @@ class Step:
         """Set what the step's last line says about its result."""
         self._note = text
 
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Show instead of what is done that the step is held up by something else, and for how long."""
+        with self._lock:
+            self._held_up, self._shown = (what, time.monotonic()), time.monotonic()
+            self._show(self.text(), False)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held_up, self._reported = None, time.monotonic()
+
     def text(self) -> str:
         """Return the line of the running step."""
         now = time.monotonic()
+        if self._held_up:
+            what, since = self._held_up
+            return f"{self.title}: {what} ..." + (f" {duration(now - since)}" if now - since >= TICK_SECONDS else "")
         if self._first is None:
             waited = f" {duration(now - self._begun)}" if now - self._begun >= TICK_SECONDS else ""
             return f"{self.title}: {self._waits_for} ...{waited}" if self._waits_for else f"{self.title} ...{waited}"

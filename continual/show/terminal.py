@@ -17,6 +17,7 @@ from typing import TextIO, cast
 from continual.errors import Interrupted, describe
 from continual.errors.secrets import RedactedStream, redacted
 from continual.show.progress import Step
+from continual.store import notices
 
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -38,6 +39,8 @@ class Terminal:
         self._streams: tuple[TextIO, TextIO] | None = None
         self._lock = threading.RLock()
         self._running: str | None = None
+        self._steps: list[Step] = []
+        self._heard = contextlib.ExitStack()
 
     def __enter__(self) -> "Terminal":
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,9 +55,11 @@ class Terminal:
             # What Ray forwards from its processes and what libraries log reaches the file through these.
             self._streams = sys.stdout, sys.stderr
             sys.stdout, sys.stderr = (cast(TextIO, RedactedStream(stream)) for stream in self._streams)
+        self._heard.enter_context(notices.heard_by(self))
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._heard.close()
         if self._given is None:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -109,7 +114,17 @@ class Terminal:
 
         `waits_for` says what happens before the first update, such as `starting the engine`.
         """
-        return Step(title, self.show, self.rewrites, waits_for)
+        return Step(title, self.show, self.rewrites, waits_for, self._steps)
+
+    @contextlib.contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Show in the line of the running step of this thread, or in lines of their own, what is waited for."""
+        mine = [step for step in list(self._steps) if step.thread == threading.get_ident()]
+        aside = Step(what, lambda text, last: self.line(text), rewrites=False)
+        if not mine:
+            self.line(f"{what} ...")
+        with mine[-1].waiting(what) if mine else aside:
+            yield
 
     def show(self, text: str, last: bool) -> None:
         """Show the line of a step, over its previous one where possible; `last` ends it."""

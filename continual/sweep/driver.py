@@ -74,7 +74,7 @@ def run(pipes: Pipes) -> None:
     # The sweep has made the whole check of every trial. Loading lm-eval and the model again would cost each seconds.
     notes = check_quickly(loaded)
     # A driver whose sweep was killed may need a moment to notice.
-    with FileLock(RunFolder(loaded.run_folder).lock):
+    with FileLock(RunFolder(loaded.run_folder).lock, of="run"):
         pass
     execute(loaded, notes, fresh=False, after_stage=after_stage)
 

@@ -57,7 +57,7 @@ def load_penalties(penalties: Iterable[Penalty], model: nn.Module, device: torch
         centre = _chosen(parameters, shapes, f"{title}: its centre", device)
         curvature = None
         if penalty.curvature is not None:
-            curvature = _chosen(_tensors(penalty.curvature.path), shapes, f"{title}: its curvature", device)
+            curvature = _chosen(_tensors(penalty.curvature.folder()), shapes, f"{title}: its curvature", device)
         loaded.append(LoadedPenalty(penalty.name, penalty.coefficient, centre, curvature))
     return loaded
 

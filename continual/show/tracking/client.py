@@ -29,6 +29,7 @@ SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
+DATABASE = "MLflow database"
 METRICS_PER_REQUEST, OTHERS_PER_REQUEST = 1000, 100
 """MLflow's limits: metrics, and parameters or tags, in one log_batch."""
 
@@ -85,7 +86,7 @@ class Client:
         """Let a SQLite file that was moved or copied with its artifacts find them beside it; without mlflow."""
         database = sqlite_file(self.uri)
         if database and database.is_file():
-            with FileLock(f"{database}.lock"):
+            with FileLock(f"{database}.lock", of=DATABASE):
                 move_artifacts(database)
 
     def connect(self, runs: dict[str, str]) -> bool:
@@ -98,7 +99,7 @@ class Client:
         if database:
             database.parent.mkdir(parents=True, exist_ok=True)
         # Processes that create one SQLite database together destroy each other's tables: one does it, the rest wait.
-        with FileLock(f"{database}.lock") if database else contextlib.nullcontext():
+        with FileLock(f"{database}.lock", of=DATABASE) if database else contextlib.nullcontext():
             client = MlflowClient(self.uri)
             self._experiment_id = _experiment(client, self.experiment, database)
         there = not runs or _run(client, next(iter(runs.values()))) is not None

@@ -15,8 +15,9 @@ from continual.config.schema import Sequence
 from continual.config.task_files import TaskFiles
 from continual.contract.models import ModelRef
 from continual.data.sources.hub import HubSource
+from continual.errors import ContinualError
 from continual.evaluation.identity import task_identity
-from continual.evaluation.service import Scorer
+from continual.evaluation.service import Scorer, read_scores
 from continual.store import Artefact, Store
 from continual.store.revisions import REVISIONS
 
@@ -169,3 +170,32 @@ def test_the_revision_of_scores_changes_every_address(scorer: Any, monkeypatch: 
     built, actor = scorer(["one"])
     built.score(model)
     assert actor.asked == [["one"]]
+
+
+@pytest.mark.parametrize("damage", ["changed", "half", "empty", "list", "deleted"])
+def test_damaged_scores_are_measured_again(scorer: Any, project: Path, damage: str) -> None:
+    model = ModelRef("m", "hash")
+    right = scorer(["one", "script"])[0].score(model)
+    [file] = (path for path in (project / "store" / "scores").glob("*/scores.json") if '"script"' in path.read_text())
+    text = file.read_text()
+    wrong = {"changed": text.replace("6.0", "1.0"), "half": text[: len(text) // 2], "empty": "", "list": "[]"}
+    if damage == "deleted":
+        file.unlink()
+    else:
+        assert wrong[damage] != text
+        file.write_text(wrong[damage])
+    built, actor = scorer(["one", "script"])
+    assert built.score(model) == right
+    assert actor.asked == [["script"]]
+    assert scorer(["one", "script"])[0].score(model) == right
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['{"scores": {"a": {"score": 1.0', "", "\0\0", "[]", "{}", '{"scores": []}', '{"scores": {"a": 3}}',
+     '{"scores": {"a": {}}}', '{"scores": {"a": {"score": "1"}}}', '{"scores": {"a": {"score": 1, "more": 2}}}'],
+)  # fmt: skip
+def test_damaged_scores_inside_a_stage_are_a_sentence(tmp_path: Path, content: str) -> None:
+    (tmp_path / "scores.json").write_text(content)
+    with pytest.raises(ContinualError, match=r"scores\.json: the stored file is damaged; delete it and run"):
+        read_scores(tmp_path / "scores.json")

@@ -87,7 +87,7 @@ def trained(job: TrainJob, scorer: Scorer, store: Store) -> tuple[list[str], int
     """Train as a run does; whose result was taken over, and how many steps were trained here."""
     taken: list[str] = []
     steps = 0
-    with trained_once(store, job, scorer, lambda owner: None, taken.append):
+    with trained_once(store, job, scorer, taken.append):
         if not exported(job):
             records, worker = kit.train(job, 3)
             log = Records(job.folder / "metrics.jsonl", 0)
@@ -124,7 +124,7 @@ def test_a_damaged_one_is_trained_again(tmp_path: Path) -> None:
 
 def test_a_stage_that_failed_leaves_nothing_to_take(tmp_path: Path) -> None:
     job, scorer, store = made(tmp_path, [])
-    with pytest.raises(RuntimeError), trained_once(store, job, scorer, lambda owner: None, lambda maker: None):
+    with pytest.raises(RuntimeError), trained_once(store, job, scorer, lambda maker: None):
         raise RuntimeError("worker died")
     assert not store.artefact("stages", stage_inputs(job, scorer)).complete
     assert trained(job, scorer, store) == ([], 3)

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from continual.show import progress
 from continual.show.progress import duration
 from continual.show.terminal import Terminal
+from continual.store import notices
 from tests.conftest import ROOT
 
 
@@ -159,3 +161,40 @@ def test_a_steps_line_uses_the_terminals_own_width(tmp_path: Path) -> None:
         os.close(main)
     assert "x" * 100 + ": 1 of 2 (50 %)" in seen[130]
     assert "x" * 88 + "…" in seen[90]
+
+
+def test_a_step_that_is_held_up_says_by_what(tmp_path: Path, clock: Clock) -> None:
+    stream = io.StringIO()
+    with Terminal(tmp_path / "log.txt", stream) as terminal, terminal.step("evaluate", "scoring") as step:
+        clock.now += 1
+        with notices.waiting("another process works on this evaluation; waiting for it (process 7)"):
+            for _ in range(11):
+                clock.now += 1
+                step.count_seconds()
+        step.update(1, 2)
+        clock.now += 10
+        step.update(2, 2)
+        notices.say("`rows` made again")
+    held = "evaluate: another process works on this evaluation; waiting for it (process 7) ..."
+    assert stream.getvalue().splitlines() == [
+        held, f"{held} 10 s", "evaluate: 2 of 2 (100 %), 0.1/s", "`rows` made again", "evaluate: 2, 22 s, 0.1/s"
+    ]  # fmt: skip
+
+
+def test_a_wait_outside_of_a_step_has_lines_of_its_own(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    with Terminal(tmp_path / "log.txt", stream) as terminal:
+
+        def wait() -> None:
+            with notices.waiting("waiting for the database"):
+                pass
+
+        with terminal.step("train", "starting"):
+            tracker = threading.Thread(target=wait)
+            tracker.start()
+            tracker.join()
+        wait()
+    lines = stream.getvalue().splitlines()
+    assert lines[:2] == ["waiting for the database ...", "waiting for the database: 0.0 s"]
+    assert lines[2].startswith("train: ")
+    assert lines[3:] == ["waiting for the database ...", "waiting for the database: 0.0 s"]
