@@ -111,10 +111,12 @@ class Filling:
 
     def reach(self, pace: Pace | None, target: int) -> int:
         """Return how many samples there may be by now."""
-        shards = pace.shards(self._starts, self._held_out) if pace else None
-        if shards is None:
+        if pace is None:
             return target
         whole = self.available // WINDOW
+        shards = pace.shards(self._starts, self._held_out)
+        if shards is None:  # no pause, but one to come may soon be due
+            return WINDOW * (whole + 1)
         # Rows whose share to hold out is not known yet wait for further samples.
         return WINDOW * (max(shards, whole + 1) if whole > self._written else shards)
 
