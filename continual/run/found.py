@@ -98,10 +98,10 @@ def foreseen(loaded: Loaded) -> list[str]:
     if not (began := ledger.find("start_model")):
         return []
     if read_progress(files.path).finished and ledger.all("closed"):
-        return changes(loaded, plan=True)
+        return ledger.loss + changes(loaded, plan=True)
     with naming_file(loaded.file):
         known = ModelRef(placed(began["path"], files.storage), began["hash"])
-        notes = []
+        notes = ledger.loss
         if found := _start_here(sequence, store, known, remember=False):
             _unchanged(sequence, found, known)
         elif _built_anew(sequence, store, known):

@@ -5,7 +5,6 @@ Everything that decides a stage's weights is in its address; a run that finds it
 records of the steps and the scores inside the stage, and a run that wants it at the same moment waits.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ from continual.models.files import model_files
 from continual.store import Store, digest, folder_damage, hash_folder, second_copy
 from continual.store.artefact import versions
 from continual.store.code import definition_code, with_content
+from continual.store.folders import listed_files
 from continual.training.job import TrainJob
 from continual.training.launch import exported
 
@@ -136,8 +136,8 @@ def stored_model(store: Store, model: ModelRef) -> Path | None:
 
 def _listed_hash(folder: Path) -> str | None:
     """Return `model_hash` of an exported model by what its manifest says, without reading it; None without one."""
-    with suppress(OSError, ValueError, KeyError):
-        listed = json.loads((folder / "manifest.json").read_text())["files"]
+    listed = listed_files(folder)
+    with suppress(OSError, KeyError):
         names = [str(path.relative_to(folder)) for path in model_files(folder)]
         return digest([[name, listed[name]["sha256"]] for name in names])
     return None

@@ -175,7 +175,7 @@ def _stage(
     # The first candidate, or else the trained model, goes into the next stage; the other candidates are only scored.
     candidates = [candidate for mitigation in job.mitigations for candidate in mitigation.after_training(ctx, trained)]
     chosen = candidates[0].model if candidates else trained
-    metrics = _score(run, scorer, stage, declared.name, chosen)["metrics"]
+    metrics = _score(run, scorer, stage, declared.name, chosen).get("metrics", {})
     for other in candidates[1:]:
         facts = {"stage": stage, "name": other.name, "model": other.model.hash}
         if not run.ledger.find("candidate", **facts):
