@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from continual.forgetting.score import Scores, scores_from_json
+from continual.forgetting.score import Scores, are_scores, scores_from_json
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,15 @@ class StageScores:
 
 
 Matrix = Sequence[StageScores]
+
+
+def are_rows(entries: Any) -> bool:
+    """Return whether a value of JSON is the rows of a matrix, as `read_matrix` takes them."""
+    return isinstance(entries, list) and all(
+        isinstance(row, dict) and isinstance(row.get("stage"), int) and isinstance(row.get("name"), str)
+        and are_scores(row.get("scores"))
+        for row in entries
+    )  # fmt: skip
 
 
 def read_matrix(entries: Iterable[Mapping[str, Any]]) -> list[StageScores]:

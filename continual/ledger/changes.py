@@ -1,12 +1,12 @@
 """Whether a configuration may resume the run in its folder: one rule for the run, its plan and sweeps."""
 
-import json
 from pathlib import Path
 
 from continual.config.load import Loaded, differences
 from continual.errors import ConfigurationError, fingerprinted
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import FORMAT, read_ledger
+from continual.store.json_files import read_json
 
 
 def refuse_changes(folder: Path, loaded: Loaded) -> None:
@@ -15,8 +15,10 @@ def refuse_changes(folder: Path, loaded: Loaded) -> None:
     It was begun by another version, or with a configuration that asks for other results.
     """
     files = RunFolder(folder)
-    begun = read_ledger(folder).events
-    if begun and begun[0].get("format") != FORMAT:
+    ledger = read_ledger(folder)
+    begun = ledger.find_first("run")
+    # A run that an earlier version began has no such event, or it has lost the line.
+    if begun.get("format") != FORMAT if begun else ledger.events and not ledger.damaged:
         problem = f"the run `{loaded.sequence.name}` in {folder} was begun by another version of continual"
     elif files.identity.is_file() and (changed := _changed(files, loaded)):
         values = ", ".join(changed)
@@ -29,5 +31,6 @@ def refuse_changes(folder: Path, loaded: Loaded) -> None:
 
 def _changed(files: RunFolder, loaded: Loaded) -> list[str]:
     """Return the keys whose values differ from those that the run was begun with."""
-    begun = fingerprinted(json.loads(files.identity.read_text()))  # which earlier versions wrote as they were
+    fix = "give --fresh to begin the run again"
+    begun = fingerprinted(read_json(files.identity, fix))  # which earlier versions wrote as they were
     return differences(begun, loaded.identity)

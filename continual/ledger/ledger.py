@@ -6,12 +6,14 @@ store), everything after it is skipped.
 
 import time
 import uuid
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
 
 from continual.errors import redacted
+from continual.ledger.events import is_event
 from continual.ledger.folder import RunFolder
-from continual.ledger.lines import Tail, read_lines, write_line
+from continual.ledger.lines import Tail, write_line
 from continual.store import FileLock
 
 FORMAT = 2
@@ -32,17 +34,29 @@ class Events:
     def open(self) -> Self:
         """Read the file in order to append to it: a line that a kill left unfinished is cut off.
 
-        `damaged` counts the lines that are not JSON; they stay in the file, and their events are lost.
+        `damaged` counts the lines that are no events; they stay in the file, and what they said is lost.
         """
-        tail = Tail(self.path)
-        self.forget()
-        self.events += tail.read()
-        self.damaged = tail.damaged
-        tail.close()
+        tail = self.read()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab") as file:
             file.truncate(tail.offset)
         return self
+
+    def read(self) -> Tail:
+        """Read the file as it is; return what has read it, which is closed."""
+        self.forget()
+        with closing(Tail(self.path, is_event)) as tail:
+            self.events += tail.read()
+            self.damaged = tail.damaged
+            return tail
+
+    @property
+    def loss(self) -> list[str]:
+        """A sentence if lines of the file are damaged."""
+        if not self.damaged:
+            return []
+        lines = f"{self.damaged} damaged line{'s' * (self.damaged > 1)}"
+        return [f"{self.path} has {lines}: what stood there is lost, and what it said was done is done again"]
 
     def add(self, event: str, **facts: Any) -> dict[str, Any]:
         """Append one event, durably."""
@@ -69,6 +83,10 @@ class Events:
         self._known = len(self.events)
         return self._by_stage.get((event, stage), [])
 
+    def find_first(self, event: str) -> dict[str, Any] | None:
+        """Return the oldest event of the name."""
+        return next((line for line in self.events if line["event"] == event), None)
+
     def all(self, event: str) -> list[dict[str, Any]]:
         return [line for line in self.events if line["event"] == event]
 
@@ -91,7 +109,7 @@ class Events:
 def read_ledger(folder: Path) -> Events:
     """Return the events of the run in a folder, read without the run's lock."""
     ledger = Events(RunFolder(folder).ledger)
-    ledger.events = read_lines(ledger.path)
+    ledger.read()
     return ledger
 
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import IO, Any
@@ -16,21 +16,26 @@ def write_line(file: IO[str], value: Any, durable: bool = False) -> None:
         os.fsync(file.fileno())
 
 
-def read_lines(path: Path) -> list[Any]:
-    """Return all whole lines of a file; none if it is missing."""
-    with closing(Tail(path)) as tail:
+def _any(value: Any) -> bool:
+    return True
+
+
+def read_lines(path: Path, good: Callable[[Any], bool] = _any) -> list[Any]:
+    """Return all whole lines of a file, without those that are damaged (see `Tail`); none if it is missing."""
+    with closing(Tail(path, good)) as tail:
         return list(tail.read())
 
 
 class Tail:
     """Reads the lines that a file has gained since the last call; the cost of a call is its new lines.
 
-    A line without its end is left for a later call. A line that is not JSON is left out and counted in `damaged`: what
-    stands behind it is still good. A file that was replaced or became shorter is read again from its beginning.
+    A line without its end is left for a later call. A line that is not JSON, or no value that is `good`, is left out
+    and counted in `damaged`: what stands behind it is still good. A file that was replaced or became shorter is read
+    again from its beginning.
     """
 
-    def __init__(self, path: Path):
-        self.path, self.offset, self.damaged = path, 0, 0
+    def __init__(self, path: Path, good: Callable[[Any], bool] = _any):
+        self.path, self.good, self.offset, self.damaged = path, good, 0, 0
         self._file: IO[bytes] | None = None
 
     def read(self) -> Iterator[Any]:
@@ -46,7 +51,10 @@ class Tail:
                 return
             try:
                 value = json.loads(line)
-            except ValueError:
+                good = self.good(value)
+            except (ValueError, RecursionError):
+                good = False
+            if not good:
                 self.offset += len(line)
                 self.damaged += 1
                 continue

@@ -1,12 +1,13 @@
 """What a run has done already, read from its folder without disturbing a driver that works there."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from continual.forgetting import are_rows
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import read_ledger
+from continual.store.json_files import has, known_json
 
 
 @dataclass
@@ -23,7 +24,7 @@ def read_progress(run_folder: Path) -> Progress:
     """Return the progress of the run in a folder; nothing is begun if it holds no run."""
     ledger = read_ledger(run_folder)
     return Progress(
-        finished=_read(RunFolder(run_folder).summary).get("status") == "done",
+        finished=known_json(RunFolder(run_folder).summary, is_summary).get("status") == "done",
         begun=any(event["event"] != "run" for event in ledger.events),
         done={event["stage"]: event for event in ledger.all("stage_done")},
         prepared={event["stage"]: event for event in ledger.all("prepared")},
@@ -32,13 +33,11 @@ def read_progress(run_folder: Path) -> Progress:
 
 def counted(store: Path, kind: str, hashes: list[str], count: str) -> int | None:
     """Return a count summed over stored artefacts; None unless all of them are complete."""
-    manifests = [_read(store / kind / name / "manifest.json").get("counts", {}) for name in hashes]
-    return sum(int(counts[count]) for counts in manifests) if all(count in counts for counts in manifests) else None
+    manifests = [known_json(store / kind / name / "manifest.json", has(counts=dict)) for name in hashes]
+    values = [manifest.get("counts", {}).get(count) for manifest in manifests]
+    return sum(values) if all(isinstance(value, int) for value in values) else None
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
+def is_summary(value: Any) -> bool:
+    """Return whether a value of JSON is a run's summary."""
+    return has(status=str, stages=list, unit=dict)(value) and are_rows(value.get("matrix"))

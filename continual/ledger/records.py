@@ -2,11 +2,23 @@
 
 import json
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from continual.ledger.lines import read_lines, write_line
+from continual.ledger.events import is_record
+from continual.ledger.lines import Tail, read_lines, write_line
 from continual.store import write_atomic
+from continual.store.notices import say
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a stage's steps; damaged ones are left out, and the user is told."""
+    with closing(Tail(path, is_record)) as tail:
+        records = list(tail.read())
+    if tail.damaged:
+        say(f"{path}: {tail.damaged} damaged records of steps are left out")
+    return records
 
 
 class Records:
@@ -14,7 +26,7 @@ class Records:
 
     def __init__(self, path: Path, step: int):
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in read_lines(path) if line["step"] <= step]
+        kept = [line for line in read_lines(path, is_record) if line["step"] <= step]
         # A new file, never the old one cut: readers of the old one notice.
         write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept))
         self.file = path.open("a", encoding="utf-8")

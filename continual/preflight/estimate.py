@@ -11,6 +11,7 @@ from continual.data.packing import best_fit
 from continual.errors import fingerprinted
 from continual.preflight.check_data import FIRST
 from continual.preflight.tokenizer_facts import TokenizerFacts
+from continual.store.json_files import has, known_json
 from continual.store.revisions import REVISIONS
 
 SAMPLE_CHARACTERS = 200_000
@@ -29,9 +30,10 @@ def stored_rows(store: Path, source: Source, row_tokens: int) -> int | None:
     if not manifests or sum(file.stat().st_size for file in source.files()) > HASH_BYTES:
         return None
     wanted = json.loads(json.dumps({"source": fingerprinted(source.identity()), "row_tokens": row_tokens}))
-    stored = [json.loads(path.read_text()) for path in manifests]
+    # A damaged one says nothing of its rows, which are made again if they are asked for.
+    stored = [entry for path in manifests if (entry := known_json(path, has(inputs=dict, counts=dict)))]
     stored = [entry for entry in stored if entry.get("revision", 1) == REVISIONS["rows"]]
-    counts = {int(entry["counts"]["rows"]) for entry in stored if wanted.items() <= entry["inputs"].items()}
+    counts = {entry["counts"].get("rows") for entry in stored if wanted.items() <= entry["inputs"].items()}
     return counts.pop() if len(counts) == 1 else None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from continual.config.load import Loaded
 from continual.config.measured import Measured
 from continual.config.schema import Sequence
-from continual.errors import ConfigurationError
+from continual.errors import ConfigurationError, ContinualError
 from continual.ledger.changes import refuse_changes
 from continual.ledger.folder import RunFolder, default_tracking_uri, steps_in
 from continual.ledger.progress import Progress, counted, read_progress
@@ -93,7 +93,7 @@ def make_plan(loaded: Loaded, held: bool = False) -> Plan:
 def _is_changed(loaded: Loaded) -> bool:
     try:
         refuse_changes(loaded.run_folder, loaded)
-    except ConfigurationError:
+    except ContinualError:
         return True
     return False
 

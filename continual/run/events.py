@@ -1,7 +1,6 @@
 """What the ledger's events say for the tracker, in addition to what a run itself needs."""
 
 import getpass
-import json
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from continual.preflight.stages import acting
 from continual.show.heat_map import ScoreMatrix, matrix_figure
 from continual.show.tracking import flatten, run_tags, sequence_metrics
 from continual.store import Artefact
+from continual.store.json_files import known_json
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 """How a run ended, in MLflow's words."""
@@ -122,7 +122,7 @@ def ended(status: Status, open_stages: set[int], folder: RunFolder) -> dict[str,
 
     Draws the matrix of a finished run.
     """
-    summary = json.loads(folder.summary.read_text()) if status == "FINISHED" else {}
+    summary = known_json(folder.summary) if status == "FINISHED" else {}
     matrix = summary["matrix"] if summary.get("tasks") else None
     config = read_yaml(folder.config, str(folder.config)) if summary else {}
     if matrix:

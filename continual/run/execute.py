@@ -29,9 +29,4 @@ def execute(
     with claim(folder, loaded, fresh) as ledger:
         from continual.run.drive import drive
 
-        if ledger.damaged:
-            lost = (
-                f"{ledger.path} has {ledger.damaged} damaged line{'s' * (ledger.damaged > 1)}: what stood there is lost"
-            )
-            notes = [*notes, f"{lost}, and what it said was done is done again"]
-        return drive(loaded, folder, ledger, notes, after_stage)
+        return drive(loaded, folder, ledger, [*notes, *ledger.loss], after_stage)

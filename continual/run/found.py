@@ -3,6 +3,7 @@
 A run and its plan ask the same functions; a plan (`foreseen`) writes nothing and needs no cluster.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from continual.config.load import Loaded
@@ -61,16 +62,25 @@ def _built_anew(sequence: Sequence, store: Store, known: ModelRef) -> bool:
     return store.artefact("models", built_inputs(sequence.model, sequence.seed)).hash != Path(known.path).name
 
 
-def check_finished(store: Store, stage: int, model: ModelRef, plan: bool = False) -> str | None:
+def check_finished(
+    store: Store,
+    stage: int,
+    model: ModelRef,
+    plan: bool = False,
+    again: Callable[[ModelRef], bool] = lambda model: False,
+) -> str | None:
     """Take the model of a finished stage from the store if it is missing or has changed; return a note that says so.
 
-    `plan`: only say that it would be taken. Raises ConfigurationError if the store does not have it either.
+    `plan`: only say that it would be taken. `again` makes it again where the store does not have it whole, if it can.
+    Raises ConfigurationError if all that is in vain.
     """
     folder = Path(model.path)
     if folder.is_dir() and cached_hash(store, folder, remember=not plan) == model.hash:
         return None
     what = "has changed" if folder.is_dir() else "is missing"
     if not (stored_model(store, model) if plan else take_model(store, model)):
+        if not plan and again(model):
+            return f"the model of stage {stage} in {folder} {what}; it was made again"
         raise ConfigurationError(f"stages.{stage - 1}", f"its model in {folder} {what}, and the store lacks it", FIX)
     taken = "will be" if plan else "was"
     return f"the model of stage {stage} in {folder} {what}; it {taken} taken from the store again"
@@ -98,10 +108,10 @@ def foreseen(loaded: Loaded) -> list[str]:
     if not (began := ledger.find("start_model")):
         return []
     if read_progress(files.path).finished and ledger.all("closed"):
-        return changes(loaded, plan=True)
+        return ledger.loss + changes(loaded, plan=True)
     with naming_file(loaded.file):
         known = ModelRef(placed(began["path"], files.storage), began["hash"])
-        notes = []
+        notes = ledger.loss
         if found := _start_here(sequence, store, known, remember=False):
             _unchanged(sequence, found, known)
         elif _built_anew(sequence, store, known):

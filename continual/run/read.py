@@ -1,6 +1,6 @@
 """Read the data of a run, before its first stage trains: a wrong line in the last stage's file costs no stage."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -48,12 +48,16 @@ def file_state(source: Source) -> str | None:
     return digest(times) if times else None
 
 
-def changed_sources(sequence: Sequence, ledger: Events, store: Store, tokenizer: str) -> list[Named]:
-    """Return the sources that would give other rows now than the run has read."""
+def changed_sources(
+    sequence: Sequence, ledger: Events, store: Store, tokenizer: str, stages: Collection[int] | None = None
+) -> list[Named]:
+    """Return the sources, of all `stages` or of some, that would give other rows now than the run has read."""
     return [
         named
         for named in sources(sequence)
-        if (read := ledger.find("read", key=named.key)) and not _same(named.source, read, sequence, store, tokenizer)
+        if (stages is None or named.stage in stages)
+        and (read := ledger.find("read", key=named.key))
+        and not _same(named.source, read, sequence, store, tokenizer)
     ]
 
 
@@ -118,9 +122,10 @@ class Data:
                     self.stages[named.stage] = rows
             elif left and named.key == f"stages.{named.stage - 1}.data" and self._damaged(named):
                 self._rows(named, f"stage {named.stage}: read {named.name} again")
-        for named in changed_sources(self.sequence, self.ledger, self.store, self.tokenizer):
-            if named.stage not in left:
-                self._say(named)
+        # What is left was read a moment ago, and has said so.
+        done = set(range(1, len(self.sequence.stages) + 1)) - left
+        for named in changed_sources(self.sequence, self.ledger, self.store, self.tokenizer, done):
+            self._say(named)
 
     def _damaged(self, named: Named) -> bool:
         """Return whether the rows of a finished stage, which later ones may replay, are lost and can be made again."""

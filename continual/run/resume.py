@@ -13,9 +13,11 @@ from continual.config.load import Loaded
 from continual.ledger.changes import refuse_changes
 from continual.ledger.folder import RunFolder, default_tracking_uri
 from continual.ledger.ledger import Ledger, read_ledger
+from continual.ledger.progress import is_summary
 from continual.run.summary import checkpoints
 from continual.show.tracking import SEQUENCE, Tracker
 from continual.store import write_atomic
+from continual.store.json_files import known_json
 
 FLUSH_SECONDS = 30.0
 """How long the end of a run waits for a slow tracker; the next run sends what is left."""
@@ -29,7 +31,7 @@ def finished(folder: Path, loaded: Loaded) -> dict[str, Any] | None:
     files = RunFolder(folder)
     if not files.summary.is_file():
         return None
-    summary: dict[str, Any] = json.loads(files.summary.read_text())
+    summary = known_json(files.summary, is_summary)  # a damaged one is computed again
     if summary.get("status") != "done" or not read_ledger(folder).all("closed"):
         return None
     refuse_changes(folder, loaded)
@@ -58,7 +60,7 @@ def catch_up(loaded: Loaded, summary: dict[str, Any]) -> None:
     with Ledger(loaded.run_folder):
         tracker = tracker_of(loaded)
         tracker.close(FLUSH_SECONDS)
-        if summary["mlflow_run_id"] is None and (run_id := tracker.run_id(SEQUENCE)) is not None:
+        if summary.get("mlflow_run_id") is None and (run_id := tracker.run_id(SEQUENCE)) is not None:
             summary["mlflow_run_id"] = run_id
             write_atomic(files.summary, json.dumps(summary, indent=1))
 

@@ -5,7 +5,6 @@ Everything that decides a stage's weights is in its address; a run that finds it
 records of the steps and the scores inside the stage, and a run that wants it at the same moment waits.
 """
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,9 +21,10 @@ from continual.ledger.folder import StageFolder
 from continual.models import tokenizer_hash
 from continual.models.dropout import has_dropout
 from continual.models.files import model_files
-from continual.store import Store, digest, folder_damage, hash_folder, second_copy
+from continual.store import Store, digest, folder_damage, hash_file, hash_folder, second_copy
 from continual.store.artefact import versions
 from continual.store.code import definition_code, with_content
+from continual.store.folders import listed_files
 from continual.training.job import TrainJob
 from continual.training.launch import exported
 
@@ -32,6 +32,8 @@ KIND = "stages"
 DROPOUT = "train.micro_rows (the model has dropout)"
 """How an input of stages that draw dropout is called."""
 ROOMS = Path(__file__).parents[1]
+CODE = ("training", "models", "methods", "contract/loss.py", "contract/stream.py", "data/rows.py", "data/packing.py")
+"""Rooms and files whose code decides what training leaves; a mitigation may use other files of its room."""
 
 
 def stage_inputs(job: TrainJob, scorer: Scorer) -> dict[str, Any]:
@@ -61,8 +63,7 @@ def stage_inputs(job: TrainJob, scorer: Scorer) -> dict[str, Any]:
         "evaluate_every": job.evaluate_every,
         "scores": scorer.shared if job.evaluate_every else None,
         **_drawn(job),
-        # A mitigation may use other files of its room in the workers.
-        "code": [hash_folder(ROOMS / room, (".py",)) for room in ("training", "models", "methods")],
+        "code": [hash_folder(path, (".py",)) if (path := ROOMS / name).is_dir() else hash_file(path) for name in CODE],
         "versions": versions(("torch", "transformers", "peft", "deepspeed")),
     }
 
@@ -136,8 +137,8 @@ def stored_model(store: Store, model: ModelRef) -> Path | None:
 
 def _listed_hash(folder: Path) -> str | None:
     """Return `model_hash` of an exported model by what its manifest says, without reading it; None without one."""
-    with suppress(OSError, ValueError, KeyError):
-        listed = json.loads((folder / "manifest.json").read_text())["files"]
+    listed = listed_files(folder)
+    with suppress(OSError, KeyError):
         names = [str(path.relative_to(folder)) for path in model_files(folder)]
         return digest([[name, listed[name]["sha256"]] for name in names])
     return None

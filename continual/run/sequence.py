@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from continual.run.found import check_finished, refuse_other_inputs, refuse_othe
 from continual.run.read import Data
 from continual.run.reuse import resumed_inputs, trained_once
 from continual.run.services import StageContext
-from continual.run.stage import build_job, passes, passes_in_words
+from continual.run.stage import build_job, made_again, passes, passes_in_words
 from continual.run.summary import summarise
 from continual.show.terminal import Terminal
 from continual.show.tracking import SEQUENCE, Tracker, git_state
@@ -94,14 +95,17 @@ def run_sequence(run: Run) -> dict[str, Any]:
     _score(run, scorer, 0, "start", start)
     current = start
     for stage in range(1, len(sequence.stages) + 1):
-        known = ledger.find("stage_done", stage=stage)
+        known, before = ledger.find("stage_done", stage=stage), current
         done = known or _stage(run, scorer, stage, start, current, data.stages[stage])
         rows = Artefact("rows", done["rows"], str(run.store.root))
         current = ModelRef(placed_model(done["model"], run.folder.path), done["hash"])
-        if known and (note := check_finished(run.store, stage, current)):
-            run.terminal.line(f"note: {note}")
         declared = sequence.stages[stage - 1]
         files = run.folder.stage(stage, declared.name)
+        if known:
+            view = stage_view(sequence, stage, known.get("steps"))
+            ctx = StageContext(sequence, view, run.store, run.terminal, start, before, list(run.earlier), rows)
+            if note := check_finished(run.store, stage, current, again=partial(made_again, ctx, files.model)):
+                run.terminal.line(f"note: {note}")
         for leftover in (files.checkpoints, files.ray, files.evaluations):
             shutil.rmtree(leftover, ignore_errors=True)
         run.earlier.append(StageRecord(declared.name, current, rows, declared.start_token))
@@ -179,7 +183,7 @@ def _stage(
     # The first candidate, or else the trained model, goes into the next stage; the other candidates are only scored.
     candidates = [candidate for mitigation in job.mitigations for candidate in mitigation.after_training(ctx, trained)]
     chosen = candidates[0].model if candidates else trained
-    metrics = _score(run, scorer, stage, declared.name, chosen)["metrics"]
+    metrics = _score(run, scorer, stage, declared.name, chosen).get("metrics", {})
     for other in candidates[1:]:
         facts = {"stage": stage, "name": other.name, "model": other.model.hash}
         if not run.ledger.find("candidate", **facts):

@@ -4,14 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from continual.contract.mitigation import Penalty
+from continual.contract.models import ModelRef
 from continual.contract.stream import Stream
 from continual.errors import ConfigurationError
-from continual.models import load_tokenizer
+from continual.models import load_tokenizer, model_hash
 from continual.models.ends import answer_ends
 from continual.models.files import tokenizer_files
 from continual.preflight.stages import acting
 from continual.run.services import StageContext
-from continual.store import Artefact
+from continual.store import Artefact, folder_damage
 from continual.training.job import TASK, TrainJob
 from continual.training.losses.kinds import Nll
 
@@ -49,6 +50,19 @@ def build_job(ctx: StageContext, folder: Path, threads: int) -> TrainJob:
         threads=threads,
         ends=_ends(ctx),
     )
+
+
+def made_again(ctx: StageContext, trained: Path, lost: ModelRef) -> bool:
+    """Let the stage's mitigations make its model again, from what training left in the folder `trained`.
+
+    Return whether they have made it as it was: not without whole trained weights, nor where no mitigation makes models.
+    """
+    if not Path(lost.path).is_relative_to(ctx.store.root) or folder_damage(trained) is not None:
+        return False
+    after = ModelRef(str(trained), model_hash(trained))
+    makers = [m for _, m in acting(ctx.sequence, ctx.view.number) if m.overrides("after_training")]
+    candidates = [candidate for mitigation in makers for candidate in mitigation.after_training(ctx, after)]
+    return bool(candidates) and candidates[0].model == lost
 
 
 def passes(job: TrainJob) -> dict[str, dict[str, float]]:

@@ -10,8 +10,8 @@ from continual.errors import ForgotTooMuch
 from continual.forgetting import matrix_as_json, read_matrix, units_of
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Events, Ledger
-from continual.ledger.lines import read_lines
 from continual.ledger.places import placed_model
+from continual.ledger.records import read_records
 from continual.sampling.sets import tokens_by_maker
 from continual.store import Artefact, write_atomic
 
@@ -28,8 +28,8 @@ def token_counts(folder: RunFolder, sequence: Sequence, ledger: Ledger, store: P
         made += sum(shard["tokens"] for shard in samples.shards() if shard["maker"] == ledger.run_id())
         found += sum(tokens for maker, tokens in tokens_by_maker(samples, count).items() if maker != ledger.run_id())
     files = [folder.stage(number, stage.name).metrics for number, stage in enumerate(sequence.stages, 1)]
-    records = [record for file in files for record in read_lines(file)]
-    trained, task = (sum(record[key] for record in records) for key in ("tokens", "task_tokens"))
+    records = [record for file in files for record in read_records(file)]
+    trained, task = (sum(record.get(key, 0) for record in records) for key in ("tokens", "task_tokens"))
     return {"generated_tokens": made, "reused_tokens": found, "trained_tokens": trained, "task_tokens": task}
 
 

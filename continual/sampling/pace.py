@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from continual.ledger.events import is_record
 from continual.ledger.lines import Tail
 
 STEPS_READ_AHEAD = 32
@@ -23,7 +24,7 @@ class Pace:
     ahead: int
 
     def __post_init__(self) -> None:
-        self._step, self._tail = 0, Tail(self.records)
+        self._step, self._tail = 0, Tail(self.records, is_record)
 
     def shards(self, starts: list[int], held_out: int) -> int | None:
         """Return how many shards of rows should be there by now: always more than those that begin with the rows

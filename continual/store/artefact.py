@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -119,10 +119,22 @@ class Artefact:
         return None
 
     def shards(self) -> list[dict[str, Any]]:
-        """Return the facts of the contiguous shards from 0 on. Each is read once: published shards do not change."""
+        """Return the facts of the contiguous shards from 0 on. Each is read once: published shards do not change.
+
+        What the manifest says counts more than a side file, which may be damaged.
+        """
+        listed = self.manifest()["shards"] if self.complete else []
+        while len(self._seen) < len(listed) and self._has(listed[len(self._seen)]):
+            self._seen.append(listed[len(self._seen)])
         while (facts := self.shard_facts(len(self._seen))) is not None:
             self._seen.append(facts)
         return self._seen
+
+    def _has(self, facts: dict[str, Any]) -> bool:
+        with suppress(OSError):
+            path = self.path / facts["file"]
+            return path.with_suffix(".json").is_file() and path.stat().st_size == facts["bytes"]
+        return False
 
     @cached_property
     def _seen(self) -> list[dict[str, Any]]:
@@ -278,7 +290,9 @@ class Writer:
         """
         if (self.artefact.path / MANIFEST).exists() and not self.artefact.complete:  # one of a smaller set is ours
             self._refuse_own(MANIFEST)
-        shards = replace(self.artefact).shards()  # as they are on disk now, not as they were seen
+        shards: list[dict[str, Any]] = []  # as they are on disk now, not as they were seen
+        while (facts_of := self.artefact.shard_facts(len(shards))) is not None:
+            shards.append(facts_of)
         paths = {str(p.relative_to(self.artefact.path)): p for p in sorted(self.artefact.path.rglob("*"))}
         files = {name: hash_file(path) for name, path in paths.items() if path.is_file() and _made(name)}
         manifest = {

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.store.files import hash_file, write_atomic
+from continual.store.json_files import has, known_json
 
 MANIFEST = "manifest.json"
 
@@ -32,12 +33,19 @@ def publish_folder(temporary: Path, final: Path, facts: Mapping[str, Any]) -> No
 
 def folder_damage(folder: Path) -> str | None:
     """Return what is wrong with a published folder, or None if every file is as the manifest says."""
+    if not (files := listed_files(folder)):
+        return f"{MANIFEST} is missing or damaged"
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        for name, facts in manifest["files"].items():
+        for name, facts in files.items():
             path = folder / name
             if not path.is_file() or path.stat().st_size != facts["bytes"] or hash_file(path) != facts["sha256"]:
                 return f"{name} is missing or damaged"
-    except (OSError, ValueError, KeyError) as error:
-        return f"{MANIFEST} is missing or damaged ({type(error).__name__})"
+    except OSError as error:
+        return f"it cannot be read ({type(error).__name__})"
     return None
+
+
+def listed_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return size and hash of a published folder's files by what its manifest says; {} if it is missing or damaged."""
+    files = known_json(folder / MANIFEST, has(files=dict)).get("files", {})
+    return files if all(map(has(bytes=int, sha256=str), files.values())) else {}

@@ -12,7 +12,7 @@ SEAL = "seal"
 
 def is_shard(facts: Any) -> bool:
     """Return whether a value of JSON has what the side file of a shard has."""
-    fields = {"file": str, "rows": int, "bytes": int, "sha256": str}
+    fields = {"file": str, "rows": int, "bytes": int, "sha256": str, "maker": str}
     return isinstance(facts, dict) and all(isinstance(facts.get(name), kind) for name, kind in fields.items())
 
 

@@ -168,7 +168,7 @@ def as_json(outcomes: list[Outcome], points: list[PointResult], metrics: list[st
         "metric": metrics,
         "sample_sets": len(_sample_sets(outcomes)),
         "stages": stages,
-        "trained_stages": stages - sum(len(summary["reused_stages"]) for summary in summaries),
+        "trained_stages": stages - sum(len(summary.get("reused_stages", [])) for summary in summaries),
         "trials": [
             {
                 "name": each.trial.name,

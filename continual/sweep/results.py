@@ -82,7 +82,11 @@ def _config(sequence: Sequence) -> dict[str, Any]:
 def values_of(sequence: Sequence, summary: Mapping[str, Any]) -> dict[str, float]:
     """Return the numbers by which a finished trial is compared."""
     final = {task: score.score for task, score in read_matrix(summary["matrix"])[-1].scores.items()}
-    values = {**final, **{name: summary[name] for name in FIGURES}, **_old_and_new(sequence, final, summary["unit"])}
+    values = {
+        **final,
+        **{name: summary.get(name) for name in FIGURES},
+        **_old_and_new(sequence, final, summary["unit"]),
+    }
     return {name: value for name, value in values.items() if value is not None}
 
 

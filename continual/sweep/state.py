@@ -3,14 +3,17 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 from continual.store.files import write_atomic
+from continual.store.json_files import has, read_json
 from continual.store.lock import FileLock
 from continual.sweep.points import Point
 from continual.sweep.spec import Ablation
 
+NUMBER = (int, float)
 STOP = "stop"
 """Name of the file in the sweep's folder that tells the trials of this start to stop in order."""
 
@@ -60,7 +63,9 @@ class State:
         path = folder / "state.json"
         if not path.is_file():
             return cls(path, scheduler)
-        saved = json.loads(path.read_text())
+        saved = read_json(
+            path, f"delete it to begin the sweep `{ablation.name}` again, with the trials that are done", _is_state
+        )
         if saved["scheduler"] != scheduler or ablation.scheduler == "none":
             return cls(path, scheduler, points=saved["points"], closed=saved["closed"])
         stopped = {name: Stopped(**why) for name, why in saved["stopped"].items()}
@@ -85,6 +90,20 @@ class State:
         """Save everything."""
         content = {key: value for key, value in asdict(self).items() if key != "path"}
         write_atomic(self.path, json.dumps(content, indent=1))
+
+
+def _is_state(value: Any) -> bool:
+    """Return whether a value of JSON is a state as `State.save` writes it."""
+    if not has(scheduler=list, stopped=dict, points=list, closed=bool, rungs=dict)(value):
+        return False
+    known = {each.name for each in fields(Stopped)}
+    stops = all(
+        has(stage=int, value=NUMBER, threshold=NUMBER)(why) and why.keys() <= known for why in value["stopped"].values()
+    )
+    rungs = all(
+        isinstance(rung, dict) and all(isinstance(v, NUMBER) for v in rung.values()) for rung in value["rungs"].values()
+    )
+    return stops and rungs and all(isinstance(point, dict) for point in value["points"])
 
 
 @contextmanager

@@ -55,14 +55,14 @@ def prune(folder: Path, keep: int, newest: int | None = None) -> None:
 
 
 def read_states(path: Path) -> Any:
-    """Return what `torch.save` wrote into a checkpoint: tensors, NumPy arrays, and plain values.
+    """Return what `torch.save` wrote into a checkpoint: tensors (on the CPU), NumPy arrays, and plain values.
 
     Nothing else is unpickled, so a file that somebody planted runs no code. Raises ContinualError for such a file.
     """
     import torch
 
     with only_values(path):
-        return torch.load(path, weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.errors import ContinualError, describe, with_fix
+from continual.ledger.events import is_record
 from continual.ledger.lines import Tail
 from continual.store import folder_damage
 from continual.training.checkpoints import newest_valid
@@ -46,7 +47,7 @@ def fit(
     ended = threading.Event()
     # In a thread of its own: in the main thread fit() would install a SIGINT handler and leave it behind.
     threading.Thread(target=_fit, args=(job, cluster_cpus, outcome, ended), daemon=True).start()
-    with contextlib.closing(Tail(files.metrics)) as records:
+    with contextlib.closing(Tail(files.metrics, is_record)) as records:
         try:
             while not ended.wait(POLL_SECONDS):
                 watch(list(records.read()))
@@ -58,7 +59,7 @@ def fit(
             raise
         watch(list(records.read()))
     if error := outcome.get("error"):
-        text = files.failed.read_text() if files.failed.is_file() else describe(error)
+        text = files.failed.read_text(encoding="utf-8", errors="replace") if files.failed.is_file() else describe(error)
         step, _ = newest_valid(job.checkpoints)
         raise ContinualError(with_fix(f"training failed after step {step}: {text}")) from error
     if not exported(job):

@@ -163,7 +163,7 @@ def train_worker(config: dict[str, TrainJob]) -> None:
     failed = job.files.failed
     if failed.is_file():
         # A ContinualError is deterministic: do not let Ray Train retry it.
-        raise ContinualError(failed.read_text())
+        raise ContinualError(failed.read_text(encoding="utf-8", errors="replace"))
     torch.set_num_threads(job.threads)
     try:
         worker = Worker(job, rank, world_size, get_device())

@@ -10,22 +10,66 @@ from continual.store.revisions import REVISIONS
 from tests.conftest import ROOT
 
 FILE = Path(__file__).with_name("revisions.json")
-SOURCES = {
-    "columns": ("continual/scoring", "continual/models/forward.py", "baselines/easy_samples.py"),
-    "fisher": ("continual/scoring/fisher.py", "continual/models/forward.py", "baselines/ewc.py"),
-    "models": ("continual/models/start.py", "baselines/weight_average.py"),
-    "pairs": ("baselines/instruction_synthesis.py", "baselines/instructions"),
-    "replies": ("baselines/instructions/endpoint.py",),
+MODEL = ("continual/models/load.py", "continual/models/architecture.py", "continual/models/dtypes.py",
+         "continual/models/files.py")  # fmt: skip
+ROWS = ("continual/data/rows.py", "continual/data/packing.py")
+SAMPLES = ("continual/sampling", "continual/contract/requests.py", "continual/models/ends.py",
+           "continual/models/template.py")  # fmt: skip
+SOURCES: dict[str, tuple[str, ...]] = {
+    "columns": ("continual/scoring", "continual/models/forward.py", "baselines/easy_samples.py", *MODEL, *ROWS),
+    "fisher": ("continual/scoring/fisher.py", "continual/models/forward.py", "baselines/ewc.py",
+               "continual/contract/requests.py", *MODEL, *ROWS),
+    "models": ("continual/models/start.py", "baselines/weight_average.py", *MODEL),
+    "pairs": ("baselines/instruction_synthesis.py", "baselines/instructions", *SAMPLES, *MODEL),
+    "replies": ("baselines/instructions/endpoint.py", "baselines/instructions/generators.py",
+                "continual/contract/requests.py", "continual/sampling/settings.py", "continual/models/template.py",
+                *MODEL),
     "rows": ("continual/data", "continual/contract/source.py", "continual/contract/example.py",
              "continual/contract/columns.py", "continual/contract/conversation.py", "continual/contract/reading.py",
-             "continual/contract/selection.py",
-             "continual/models/template.py", "continual/models/ends.py", "continual/sampling/write.py",
-             "baselines/task_replay.py"),
-    "samples": ("continual/sampling", "continual/models/ends.py"),
+             "continual/contract/selection.py", "baselines/task_replay.py", *SAMPLES, *MODEL),
+    "samples": (*SAMPLES, *MODEL, *ROWS, "continual/data/remote.py"),
     "scores": ("continual/evaluation", "continual/models/forward.py", "continual/models/ends.py",
-               "continual/models/template.py"),
+               "continual/models/template.py", "continual/forgetting/score.py", "continual/config/task_files.py",
+               *MODEL, *ROWS),
 }  # fmt: skip
 """Files and folders whose code decides the content of a kind."""
+SOURCE_TYPES = tuple(
+    f"continual/data/sources/{name}.py" for name in ("csv", "hub", "jsonl", "parquet", "python", "text")
+)
+ENTRIES: dict[str, tuple[str, ...]] = {
+    "columns": ("continual/scoring/score.py", "continual/scoring/columns.py", "baselines/easy_samples.py"),
+    "fisher": ("continual/scoring/fisher.py", "baselines/ewc.py"),
+    "models": ("continual/models/start.py", "baselines/weight_average.py"),
+    "pairs": ("baselines/instruction_synthesis.py",),
+    "replies": ("baselines/instructions/endpoint.py",),
+    "rows": ("continual/data/prepare.py", "continual/sampling/sample.py", "baselines/task_replay.py", *SOURCE_TYPES),
+    "samples": ("continual/sampling/sample.py", "continual/sampling/start.py", "continual/sampling/engine_vllm.py",
+                "continual/sampling/engine_transformers.py"),
+    "scores": ("continual/evaluation/service.py", "continual/evaluation/evaluator.py"),
+    "stages": ("continual/training/worker.py", "continual/training/launch.py", "continual/training/schedule.py",
+               "continual/training/losses/kinds.py", "continual/training/strategies/deepspeed.py"),
+}  # fmt: skip
+"""The modules that make a kind, those named by entry points among them: what they import may decide its content."""
+CANNOT = {
+    "continual/errors": "words of sentences, and what is hidden of secrets",
+    "continual/store": "keeps bytes as they are; another form of them raises its FORMAT",
+    "continual/config/schema.py": "options, whose values are in the addresses",
+    "continual/config": "reads, completes and refuses configurations, whose values are in the addresses",
+    "continual/contract/announce.py": "says what is called",
+    "continual/contract/base.py": "refuses options that are unknown",
+    "continual/contract/context.py": "an interface",
+    "continual/contract/mitigation.py": "an interface; what a mitigation asks for is in the addresses",
+    "continual/contract/models.py": "names of things",
+    "continual/contract/registry.py": "finds classes by name",
+    "continual/contract/replay.py": "an interface; what a mitigation asks for is in the addresses",
+    "continual/contract/view.py": "names of things; what a mitigation makes of them is in the addresses",
+    "continual/models/settings.py": "refuses models, and changes none",
+    "continual/models/misfit.py": "refuses models, and changes none",
+    "continual/models/check.py": "refuses models, and changes none",
+    "baselines/l2_start.py": "says where penalties cannot be added; a stage's address has its code",
+    "continual/ledger": "names of files, and their lines",
+}
+"""What no kind depends on, and why."""
 
 
 def code_of(kind: str) -> str:

@@ -98,7 +98,7 @@ def make_run(
                 (model / "config.json").write_text(json.dumps({"stage": stage, "run": name}))
                 registered = version(sequence, stage, f"m{stage}", metrics, data)
                 ledger.add(
-                    "stage_done", stage=stage, name=declared.name, model=str(model), hash=f"m{stage}",
+                    "stage_done", stage=stage, name=declared.name, model=str(model), hash=f"m{stage}", rows=f"r{stage}",
                     version=registered,
                 )  # fmt: skip
         if stages == 2:

@@ -33,17 +33,17 @@ class Written:
         """Begin the stage; its run in MLflow is `<sequence>/1-one`."""
         tags = {"sequence": sequence, "mitigation": "none"}
         passes = {stream: {"rows_read": 3, "rows": 4, "held_out": 0, "passes": 0.75} for stream in data}
-        self.events.add("prepared", stage=1, name="one", steps=3, tags=tags, data=data, passes=passes)
+        self.events.add("prepared", stage=1, name="one", steps=3, samples=[], tags=tags, data=data, passes=passes)
 
     def step(self, step: int, loss: dict[str, float] | None = None, **more: Any) -> None:
         losses = {"task": float(step)} if loss is None else loss
         self.records.append({"step": step, "loss": losses, "tokens": 100, "seconds": random.random(), **more})
 
     def score(self, stage: int, **metrics: float) -> None:
-        self.events.add("scored", stage=stage, metrics=metrics)
+        self.events.add("scored", stage=stage, name="", scores={}, metrics=metrics)
 
     def done(self) -> None:
-        self.events.add("stage_done", stage=1, version=None)
+        self.events.add("stage_done", stage=1, name="one", model="", hash="", rows="", version=None)
 
     def end(self, status: str = "FINISHED", *files: str, matrix: Any = None, stages: tuple[int, ...] = ()) -> None:
         self.events.add("ended", status=status, files=list(files), matrix=matrix, open=stages)

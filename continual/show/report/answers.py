@@ -1,14 +1,17 @@
 """What the model answered: documents of a task after the last stage, right and wrong, and a text's worst documents."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from continual.forgetting import are_scores
 from continual.ledger.ledger import Events
 from continual.ledger.lines import read_lines
+from continual.store.artefact import is_whole
+from continual.store.json_files import has, known_json
 
+RECORDS = "scores.samples.jsonl"
 SHOWN = 5
 """Documents that are shown of every kind: right, wrong, worst."""
 CHARACTERS = 600
@@ -48,15 +51,15 @@ class Answers:
     file: str
 
 
-def gather_answers(ledger: Events, store: Path) -> list[Answers]:
+def gather_answers(ledger: Events, store: Path, known: "Evaluations | None" = None) -> list[Answers]:
     """Return what the model that was scored last answered, by task; [] where the records are gone."""
     scored = ledger.all("scored")
     if not scored:
         return []
     last, by_task, places = scored[-1], dict[str, list[dict[str, Any]]](), dict[str, str]()
-    for file in _records_of(store, last):
+    for file in (known or Evaluations()).records_of(store, last):
         found: dict[str, list[dict[str, Any]]] = {}
-        for record in read_lines(file):
+        for record in read_lines(file, has(task=str)):
             found.setdefault(str(record["task"]), []).append(record)
         for task, records in found.items():
             by_task.setdefault(task, records)
@@ -68,19 +71,37 @@ def gather_answers(ledger: Events, store: Path) -> list[Answers]:
     ]
 
 
-def _records_of(store: Path, scored: Mapping[str, Any]) -> list[Path]:
-    """Return the records of the evaluations that a `scored` event took its scores from; each is stored by itself."""
-    files = []
-    for folder in sorted((store / "scores").glob("*")):
-        manifest, result, file = (folder / name for name in ("manifest.json", "scores.json", "scores.samples.jsonl"))
-        if not all(path.is_file() for path in (manifest, result, file)):
-            continue
-        inputs = json.loads(manifest.read_text()).get("inputs", {})
-        if inputs.get("model") == scored["model"]:
-            stored = json.loads(result.read_text())["scores"]
-            if stored and stored.items() <= scored["scores"].items():
-                files.append(file)
-    return files
+class Evaluations:
+    """The stored evaluations of some storages; each storage is read once, whatever the number of its runs."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, dict[str, list[Path]]] = {}
+
+    def records_of(self, store: Path, scored: Mapping[str, Any]) -> list[Path]:
+        """Return the records of the evaluations that a `scored` event took its scores from; each is stored by itself.
+
+        One that is damaged is left out: the run measures it again when it needs it.
+        """
+        if store not in self._known:
+            self._known[store] = _by_model(store)
+        files = []
+        for folder in self._known[store].get(str(scored.get("model")), []):
+            manifest, result = (known_json(folder / name) for name in ("manifest.json", "scores.json"))
+            scores, hashes = result.get("scores"), manifest.get("files")
+            listed = {name: str(sha) for name, sha in hashes.items()} if isinstance(hashes, dict) else {}
+            whole = all(is_whole(folder / name, listed[name]) for name in ("scores.json", RECORDS) if name in listed)
+            if whole and scores and are_scores(scores) and scores.items() <= scored["scores"].items():
+                files.append(folder / RECORDS)
+        return files
+
+
+def _by_model(store: Path) -> dict[str, list[Path]]:
+    """Return the folders of all evaluations that have records, by the hash of their model."""
+    found: dict[str, list[Path]] = {}
+    for file in sorted((store / "scores").glob(f"*/{RECORDS}")):
+        inputs = known_json(file.with_name("manifest.json"), has(inputs=dict)).get("inputs", {})
+        found.setdefault(str(inputs.get("model")), []).append(file.parent)
+    return found
 
 
 def _of_task(task: str, score: Mapping[str, Any], records: list[dict[str, Any]], after: str, file: str) -> Answers:

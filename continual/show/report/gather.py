@@ -1,6 +1,5 @@
 """The content of a run folder as one value: summary, steps, scores inside the stages, samples, configuration."""
 
-import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -8,15 +7,18 @@ from typing import Any
 
 from continual.config.measured import figure_units, gain_of
 from continual.config.yaml_text import read_yaml
-from continual.errors import ConfigurationError
+from continual.errors import ConfigurationError, ContinualError
 from continual.evaluation.service import read_scores
 from continual.forgetting import Scores, StageScores, matrix_as_json, read_matrix, tasks_of, units_of
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Events, read_ledger
-from continual.ledger.lines import read_lines
 from continual.ledger.places import placed, placed_model
-from continual.show.report.answers import Answers, gather_answers
+from continual.ledger.progress import is_summary
+from continual.ledger.records import read_records
+from continual.show.report.answers import Answers, Evaluations, gather_answers
 from continual.store import Artefact
+from continual.store.json_files import has, known_json, read_json
+from continual.store.notices import say
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,15 @@ class RunData:
     def waited(self, stages: list[StageLog] | None = None) -> float | None:
         """Return the share of the training time in which workers waited for data; None before the first step."""
         records = [record for stage in stages or self.stages for record in stage.records]
-        seconds = sum(record["seconds"] for record in records)
-        return sum(record["data_wait"] for record in records) / seconds if seconds else None
+        seconds = sum(record.get("seconds", 0.0) for record in records)
+        return sum(record.get("data_wait", 0.0) for record in records) / seconds if seconds else None
 
 
-def gather(folder: Path) -> RunData:
-    """Read a run folder. Raises ConfigurationError if it is not a run's folder."""
+def gather(folder: Path, known: Evaluations | None = None) -> RunData:
+    """Read a run folder; `known` are the evaluations of its storage, which several runs share.
+
+    Raises ConfigurationError if it is not a run's folder, and ContinualError if a file of it is damaged.
+    """
     files = RunFolder(folder)
     if not (files.config.is_file() and files.ledger.is_file()):
         raise ConfigurationError(
@@ -103,18 +108,33 @@ def gather(folder: Path) -> RunData:
             str(folder),
         )
     ledger, config = read_ledger(folder), read_yaml(files.config, str(files.config))
-    summary = json.loads(files.summary.read_text()) if files.summary.is_file() else _so_far(ledger, config)
+    again = "give the command of the run again, which writes it anew"
+    if not _is_config(config):
+        raise ContinualError(f"{files.config}: the stored file is damaged; {again}")
+    for loss in ledger.loss:
+        say(f"note: {loss}")
+    summary = read_json(files.summary, again, _is_whole) if files.summary.is_file() else _so_far(ledger, config)
     return RunData(
         folder=folder,
         config=config,
-        config_text=files.config.read_text(),
+        config_text=files.config.read_text(encoding="utf-8", errors="replace"),
         summary=summary,
         finished=summary["status"] == "done",
         stages=_stages(files, ledger, config),
         sample_sets=_sample_sets(folder, ledger, config),
-        facts=json.loads(files.versions.read_text()) if files.versions.is_file() else {},
-        answers=gather_answers(ledger, _store(folder, config)),
+        facts=known_json(files.versions),
+        answers=gather_answers(ledger, _store(folder, config), known),
     )
+
+
+def _is_config(config: dict[str, Any]) -> bool:
+    """Return whether a run's copy of its configuration has what a report needs of it."""
+    named = has(name=str)
+    return has(name=str, storage=str, stages=list)(config) and all(map(named, config["stages"]))
+
+
+def _is_whole(summary: Any) -> bool:
+    return is_summary(summary) and has(name=str, tasks=list, seconds=dict)(summary)
 
 
 def _so_far(ledger: Events, config: dict[str, Any]) -> dict[str, Any]:
@@ -132,15 +152,20 @@ def _so_far(ledger: Events, config: dict[str, Any]) -> dict[str, Any]:
 
 def _stages(files: RunFolder, ledger: Events, config: dict[str, Any]) -> list[StageLog]:
     """Return the stages that were begun, in order."""
-    planned = {event["stage"]: event["steps"] for event in ledger.all("prepared")}
+    planned = {event["stage"]: event["steps"] for event in _prepared(ledger, config)}
     stages: list[StageLog] = []
     for number, steps in planned.items():
         name = config["stages"][number - 1]["name"]
         folder = files.stage(number, name)
         inside = {step: read_scores(path) for step, path in folder.score_files().items()}
         first = sum(stage.steps for stage in stages)
-        stages.append(StageLog(number, name, first, steps, read_lines(folder.metrics), inside))
+        stages.append(StageLog(number, name, first, steps, read_records(folder.metrics), inside))
     return stages
+
+
+def _prepared(ledger: Events, config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what was prepared for the stages that the configuration has."""
+    return [event for event in ledger.all("prepared") if 1 <= event["stage"] <= len(config["stages"])]
 
 
 def _store(folder: Path, config: dict[str, Any]) -> Path:
@@ -154,9 +179,9 @@ def _sample_sets(folder: Path, ledger: Events, config: dict[str, Any]) -> list[S
     root = str(_store(folder, config))
     models = {event["hash"]: placed(event["path"], folder.resolve().parent) for event in ledger.all("start_model")}
     models |= {event["hash"]: placed_model(event["model"], folder.resolve()) for event in ledger.all("stage_done")}
-    used = dict.fromkeys((event["stage"], name) for event in ledger.all("prepared") for name in event["samples"])
+    used = dict.fromkeys((event["stage"], name) for event in _prepared(ledger, config) for name in event["samples"])
     return [
-        SampleSet(stage, config["stages"][stage - 1]["name"], samples, models.get(samples.manifest()["model"]))
+        SampleSet(stage, config["stages"][stage - 1]["name"], samples, models.get(samples.manifest().get("model", "")))
         for stage, samples in ((stage, Artefact("samples", name, root)) for stage, name in used)
         if samples.complete
     ]

@@ -6,6 +6,7 @@ from typing import Any
 
 from continual.errors import describe
 from continual.ledger.folder import RunFolder
+from continual.show.report.answers import Evaluations
 from continual.show.report.figures import Figures
 from continual.show.report.gather import RunData, SampleSet, gather
 from continual.show.report.page import render
@@ -21,7 +22,8 @@ def write_report(folders: Sequence[Path], output: Path | None = None, make: Make
     Default `output`: report.html in the run's folder, or in the current folder for several runs. `make` scores samples
     that no report has shown yet. Raises ConfigurationError if a folder is not a run's.
     """
-    runs = [gather(Path(folder)) for folder in folders]
+    known = Evaluations()
+    runs = [gather(Path(folder), known) for folder in folders]
     output = output or RunFolder(runs[0].folder if len(runs) == 1 else Path()).report
     pictures = output.with_suffix("") if output.suffix else output.with_name(f"{output.name}-figures")
     pictures.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from continual.ledger.folder import RunFolder
 from continual.show.tracking.moved import ARTIFACTS, move_artifacts, sqlite_file
 from continual.show.tracking.names import PARAM_CHARACTERS, TAG_CHARACTERS, clean, shorten
 from continual.show.tracking.registry import register
+from continual.store.json_files import has, known_json
 from continual.store.lock import FileLock, owner_of
 
 log = logging.getLogger(__name__)
@@ -243,7 +244,7 @@ def _experiment(client: Any, name: str, database: Path | None) -> str:
 def close_runs(folder: Path, uri: str) -> None:
     """Close the MLflow runs that the killed driver of a run or sweep left RUNNING, unless another one continues it."""
     files = RunFolder(folder)
-    runs = json.loads(files.tracker_state.read_text())["runs"] if files.tracker_state.is_file() else {}
+    runs = known_json(files.tracker_state, has(runs=dict)).get("runs", {})
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient

@@ -9,6 +9,7 @@ from typing import Any
 
 from continual.errors import fingerprinted
 from continual.forgetting import read_matrix
+from continual.ledger.events import is_event, is_record
 from continual.ledger.folder import RunFolder
 from continual.ledger.lines import Tail, read_lines
 from continual.ledger.places import placed, placed_model
@@ -17,7 +18,10 @@ from continual.show.tracking.client import METRICS_PER_REQUEST, Client, Numbers
 from continual.show.tracking.moved import sqlite_in
 from continual.show.tracking.names import EXPERIMENT, SEQUENCE, stage_key, stage_metrics
 from continual.store.files import write_atomic
+from continual.store.json_files import has, known_json
 
+_saved = has(uri=str, experiment=str, ledger_id=str, runs=dict, events=int, steps=dict, pending=list)
+"""What a saved state has; a damaged one is begun again: MLflow tells what it has by the runs' keys."""
 log = logging.getLogger(__name__)
 
 SENT = ("started", "prepared", "scored", "inside", "stage_done", "best", "stopped", "ended")
@@ -46,7 +50,7 @@ class State:
 
         Without an `experiment` a run stays in the one that it has begun in.
         """
-        saved = json.loads(path.read_text()) if path.is_file() else {}
+        saved = known_json(path, _saved)
         if saved:
             saved["uri"] = fingerprinted(saved["uri"])
         # The file holds no password.
@@ -64,19 +68,19 @@ class Sender:
 
     def __init__(self, events: Path, uri: str, experiment: str | None):
         self.events, self.folder = events, RunFolder(events.parent)
-        ledger_id = str(read_lines(events)[0]["id"])
+        ledger_id = next((line["id"] for line in read_lines(events, is_event) if line["event"] == "run"), "")
         place = sqlite_in(self.folder.storage, uri) or uri
         self.state = State.load(self.folder.tracker_state, place, experiment, ledger_id)
         if not self.folder.tracker_state.is_file():
             self._save()  # says that this run is tracked, also if the tracker is never reached
         self._client = Client(uri, self.state.experiment, ledger_id)
-        self._tail, self._read = Tail(events), 0
+        self._tail, self._read = Tail(events, is_event), 0
         self._stages: dict[str, Tail] = {}
 
     def waiting(self) -> Iterator[Any]:
         """Yield the events and the records that MLflow does not have yet, read from the files."""
         stages: dict[str, Path] = {}
-        for number, event in enumerate(read_lines(self.events)):
+        for number, event in enumerate(read_lines(self.events, is_event)):
             sent = number < self.state.events
             if event["event"] in SENT and not sent:
                 yield event
@@ -85,7 +89,9 @@ class Sender:
             elif event["event"] == "stage_done" and sent:
                 stages.pop(stage_key(event["stage"]), None)
         for key, path in stages.items():
-            yield from (record for record in read_lines(path) if record["step"] > self.state.steps.get(key, 0))
+            yield from (
+                record for record in read_lines(path, is_record) if record["step"] > self.state.steps.get(key, 0)
+            )
 
     def send(self) -> None:
         """Send all that is new. Raises what mlflow raises when it is down; the state says how far this came."""
@@ -99,7 +105,7 @@ class Sender:
         self._send_pending()
         for event in self._tail.read():
             if event["event"] == "prepared":
-                self._stages.setdefault(stage_key(event["stage"]), Tail(self._records(event)))
+                self._stages.setdefault(stage_key(event["stage"]), Tail(self._records(event), is_record))
             if self._read >= self.state.events:
                 self._send_event(event)
                 self.state.events = self._read + 1
@@ -112,20 +118,20 @@ class Sender:
             self._send_steps(key)
 
     def _records(self, prepared: dict[str, Any]) -> Path:
-        return self.folder.stage(prepared["stage"], prepared["name"]).metrics
+        return self.folder.stage(prepared["stage"], prepared.get("name", "")).metrics
 
     def _save(self) -> None:
         write_atomic(self.folder.tracker_state, json.dumps(asdict(self.state), indent=1))
 
     def _send_event(self, event: dict[str, Any]) -> None:
-        kind, key, time = event["event"], event.get("key", SEQUENCE), round(event["time"] * 1000)
+        kind, key, time = event["event"], event.get("key", SEQUENCE), round(event.get("time", 0) * 1000)
         if kind == "started":
             self._client.start(key, event["name"], None, event["tags"], event["params"], time)
             self._send_files(key, event["files"])
         elif key not in self._client.runs:
             return  # the driver failed before it started the run
         elif kind == "scored":
-            self._send_once(key, Numbers(event["stage"], time, event["metrics"]))
+            self._send_once(key, Numbers(event["stage"], time, event.get("metrics", {})))
         elif kind == "best":
             self._send_once(key, Numbers(event["done"], time, event["metrics"]))
         elif kind == "stopped":
@@ -137,26 +143,26 @@ class Sender:
 
     def _send_stage(self, event: dict[str, Any], key: str, time: int) -> None:
         if event["event"] == "prepared":
-            tags = event["tags"]
-            name = f"{tags['sequence']}/{event['stage']}-{event['name']}"
-            params = {"steps": str(event["steps"]), "mitigation": tags["mitigation"]}
+            tags, own = event.get("tags", {}), event.get("name", "")
+            name = f"{tags.get('sequence', '')}/{event['stage']}-{own}"
+            params = {"steps": str(event["steps"]), "mitigation": tags.get("mitigation", "")}
             self._client.start(key, name, SEQUENCE, tags, params, time)
             read = {f"passes/{stream}": of["passes"] for stream, of in event.get("passes", {}).items()}
             if read:
                 self._send_once(key, Numbers(0, time, read))
-            for stream, data in event["data"].items():
+            for stream, data in event.get("data", {}).items():
                 path = placed(data["path"], self.folder.storage)
                 context = "training" if stream == "task" else "replay"
                 self._client.dataset(key, stream, data["content"][:16], path, context, data["counts"])
                 # The list of runs shows the data of whole sequences: each stage's, by the stage's name.
-                name = event["name"] if stream == "task" else stream
+                name = own if stream == "task" else stream
                 self._client.dataset(SEQUENCE, name, data["content"][:16], path, context, data["counts"])
         elif event["event"] == "inside":
             values = {f"score/{task}": value["score"] for task, value in event["scores"].items()}
             self._client.metrics(key, [Numbers(event["step"], time, values)])
         else:
             self._send_steps(key)
-            if version := event["version"]:
+            if version := event.get("version"):
                 self._client.register(
                     key, version["name"], Path(placed_model(event["model"], self.folder.path)), version["tags"]
                 )
@@ -166,7 +172,7 @@ class Sender:
         """Close the run and the stages that are open."""
         self._client.tags(key, event.get("tags", {}))
         self._send_files(key, event["files"])
-        if event["matrix"]:
+        if event.get("matrix"):
             self._client.table(key, matrix_columns(read_matrix(event["matrix"])), "matrix.json")
         for stage in map(stage_key, event["open"]):
             self._send_steps(stage)
@@ -189,7 +195,7 @@ class Sender:
         last, size = self.state.steps.get(key, 0), 0
         for record in self._stages[key].read():
             if record["step"] > last:
-                numbers = Numbers(record["step"], round(record["time"] * 1000), stage_metrics(record))
+                numbers = Numbers(record["step"], round(record.get("time", 0) * 1000), stage_metrics(record))
                 if size + len(numbers.values) > METRICS_PER_REQUEST:
                     self._send_batch(key, batch)
                     batch, size = [], 0

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from continual.config.schema import Train
-from continual.training.checkpoints import only_values
+from continual.training.checkpoints import read_states
 from continual.training.losses.kinds import Nll
 from continual.training.module import LossModule
 from continual.training.penalties import LoadedPenalty
@@ -95,8 +95,7 @@ class Ddp(Strategy):
             torch.save(state, folder / FILE)
 
     def load(self, folder: Path) -> None:
-        with only_values(folder / FILE):
-            state = torch.load(folder / FILE, map_location="cpu", weights_only=True)
+        state = read_states(folder / FILE)
         self.module.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
 

@@ -2,17 +2,22 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from continual.errors import ContinualError
-from continual.ledger.ledger import Ledger, read_events
+from continual.ledger.events import is_event
+from continual.ledger.ledger import Ledger, read_events, read_ledger
+from continual.ledger.records import read_records
+
+DONE = {"name": "one", "model": "m", "hash": "a", "rows": "r"}
 
 
 def test_events_survive_a_resume_and_a_torn_line(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         run_id = ledger.run_id()
-        ledger.add("stage_done", stage=1, hash="a")
+        ledger.add("stage_done", stage=1, **DONE)
         ledger.add("phase", phase="train", stage=1, seconds=1.5)
     with (tmp_path / "ledger.jsonl").open("a") as file:
         file.write('{"event": "stage_done", "sta')
@@ -29,7 +34,7 @@ def test_events_survive_a_resume_and_a_torn_line(tmp_path: Path) -> None:
 def test_a_damaged_line_in_the_middle_costs_its_own_event_alone(tmp_path: Path, damage: bytes) -> None:
     with Ledger(tmp_path) as ledger:
         for stage in (1, 2, 3):
-            ledger.add("stage_done", stage=stage)
+            ledger.add("stage_done", stage=stage, **DONE)
     path = tmp_path / "ledger.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + damage + b"\n" + lines[2])
@@ -37,7 +42,7 @@ def test_a_damaged_line_in_the_middle_costs_its_own_event_alone(tmp_path: Path, 
         with Ledger(tmp_path) as ledger:
             assert ledger.damaged == 1
             assert [event["stage"] for event in ledger.all("stage_done")] == [1, 3, *[4] * start]
-            ledger.add("stage_done", stage=4)
+            ledger.add("stage_done", stage=4, **DONE)
     assert [event["stage"] for event in read_events(tmp_path, "stage_done")] == [1, 3, 4, 4]
 
 
@@ -61,16 +66,63 @@ def test_a_second_driver_is_refused(tmp_path: Path) -> None:
 def test_the_events_of_a_stage_are_those_that_a_search_finds(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         for number in range(12):
-            ledger.add(("scored", "inside", "done")[number % 3], stage=number % 4, n=number)
-            ledger.add("started", n=number)
+            ledger.add(("one", "two", "three")[number % 3], stage=number % 4, n=number)
+            ledger.add("other", n=number)
             for stage in range(4):
-                for event in ("scored", "inside", "never"):
+                for event in ("one", "two", "never"):
                     plain = [line for line in ledger.all(event) if line.get("stage") == stage]
                     assert ledger.of_stage(event, stage) == plain
                     assert ledger.find(event, stage=stage) == (plain[-1] if plain else None)
         ledger.forget()
-        assert ledger.of_stage("scored", 0) == []
-        ledger.add("scored", stage=0, n=99)
-        assert [line["n"] for line in ledger.of_stage("scored", 0)] == [99]
+        assert ledger.of_stage("one", 0) == []
+        ledger.add("one", stage=0, n=99)
+        assert [line["n"] for line in ledger.of_stage("one", 0)] == [99]
     with Ledger(tmp_path) as again:
-        assert [line["n"] for line in again.of_stage("scored", 0)] == [0, 99]
+        assert [line["n"] for line in again.of_stage("one", 0)] == [0, 99]
+
+
+WHOLE: list[dict[str, Any]] = [
+    {"event": "stage_done", "stage": 1, **DONE},
+    {"event": "scored", "stage": 0, "name": "start", "scores": {"a": {"score": 1.0, "stderr": None, "n": 3}}},
+    {"event": "prepared", "stage": 1, "samples": ["s"], "steps": 3, "passes": {"task": {"rows": 1}}},
+    {"event": "of another package", "anything": None},
+]
+WRONG: list[Any] = [
+    [], 3, None, "x", {}, {"event": 1}, {"event": "stage_done"}, {**WHOLE[0], "stage": "1"},
+    {**WHOLE[0], "stage": True},
+    {**WHOLE[0], "model": None}, {**WHOLE[1], "scores": {"a": 3}}, {**WHOLE[1], "scores": {"a": {"score": "1"}}},
+    {**WHOLE[2], "samples": [3]}, {**WHOLE[2], "steps": 1.5}, {**WHOLE[2], "passes": {"task": 3}},
+    {"event": "measures"},
+    {"event": "measures", "measures": {"tasks": 3, "settings": {}}},
+    {"event": "phase", "phase": "train", "seconds": "1"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_line_that_is_json_but_no_event_is_damaged(tmp_path: Path, wrong: Any) -> None:
+    lines = [{"event": "run", "id": "x"}, WHOLE[0], wrong, WHOLE[1]]
+    (tmp_path / "ledger.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with Ledger(tmp_path) as ledger:
+        assert [event["event"] for event in ledger.events] == ["run", "stage_done", "scored"]
+        assert (ledger.damaged, ledger.run_id()) == (1, "x")
+    [told] = read_ledger(tmp_path).loss
+    assert "ledger.jsonl has 1 damaged line: what stood there is lost" in told
+
+
+def test_whole_events_are_kept_also_with_fields_that_nobody_knows(tmp_path: Path) -> None:
+    assert all(is_event({**event, "more": [None]}) for event in WHOLE)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "tokens": 3}\n{"tokens": 3}\n[]\n{"step": 2, "loss": 3}\n')
+    assert read_records(tmp_path / "metrics.jsonl") == [{"step": 1, "tokens": 3}]
+
+
+def test_a_lost_first_line_is_not_another_version(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        ledger.run_id()
+        ledger.add("stage_done", stage=1, **DONE)
+    path = tmp_path / "ledger.jsonl"
+    path.write_text("\0\0\0\n" + path.read_text().split("\n", 1)[1])
+    with Ledger(tmp_path) as ledger:
+        assert ledger.damaged == 1
+        assert ledger.find_first("run") is None
+        run_id = ledger.run_id()
+    assert read_ledger(tmp_path).events[-1]["id"] == run_id

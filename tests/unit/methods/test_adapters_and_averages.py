@@ -1,6 +1,7 @@
 """Methods that change the model itself: a merged adapter is a plain model, an average lies between its ends."""
 
 import itertools
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from baselines.lora import Lora
-from baselines.weight_average import average, averaged
+from baselines.weight_average import WeightAverage, average, averaged
+from continual.contract.models import ModelRef
+from continual.errors import ConfigurationError
+from continual.models import model_hash
+from continual.run.found import check_finished
+from continual.run.stage import made_again
+from continual.store import publish_folder
 from tests.kits import baselines as kit
 
 
@@ -95,3 +102,30 @@ def test_a_damaged_average_is_made_again(tmp_path: Path, fault: str) -> None:
     written = weights.stat().st_mtime_ns
     assert averaged(ctx, *ends, 0.25) == made
     assert weights.stat().st_mtime_ns == written, "what is whole is not made again"
+
+
+@pytest.mark.parametrize("fault", ["flipped", "deleted", "inputs gone"])
+def test_a_damaged_average_of_a_finished_stage_is_made_again(tmp_path: Path, fault: str) -> None:
+    ctx = kit.context(tmp_path, [{"type": "weight_average"}])
+    trained = Path(kit.model_ref(tmp_path / "new", 1).path)
+    publish_folder(trained, tmp_path / "trained", {})
+    trained = tmp_path / "trained"
+    [candidate] = WeightAverage(type="weight_average").after_training(ctx, ModelRef(str(trained), model_hash(trained)))
+    lost = candidate.model
+    weights = Path(lost.path) / "model.safetensors"
+    content = weights.read_bytes()
+    assert check_finished(ctx.store, 2, lost) is None
+    if fault == "deleted":
+        weights.unlink()
+    else:
+        weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    again = partial(made_again, ctx, trained)
+    if fault == "inputs gone":
+        (trained / "model.safetensors").unlink()
+        with pytest.raises(ConfigurationError, match="has changed, and the store lacks it"):
+            check_finished(ctx.store, 2, lost, again=again)
+        return
+    note = check_finished(ctx.store, 2, lost, again=again)
+    assert note == f"the model of stage 2 in {lost.path} has changed; it was made again"
+    assert weights.read_bytes() == content
+    assert check_finished(ctx.store, 2, lost, again=again) is None

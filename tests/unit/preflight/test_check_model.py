@@ -15,6 +15,7 @@ from continual.contract.view import StageView
 from continual.errors import ConfigurationError
 from continual.preflight.check import check
 from tests.kits.project import write_model
+from tests.kits.sweep import summary
 
 HERE = __name__
 Change = Callable[[Path], Any]
@@ -117,11 +118,11 @@ def test_a_finished_run_is_answered_without_loading_the_model(project: Path) -> 
     loaded = load_sequence("seq.yaml")
     config(num_hidden_layers=2)(project / "model")
     loaded.run_folder.mkdir(parents=True)
-    (loaded.run_folder / "summary.json").write_text('{"status": "done"}')
+    (loaded.run_folder / "summary.json").write_text(json.dumps(summary({})))
     check(loaded)
     with pytest.raises(ConfigurationError, match="num_hidden_layers: 1"):
         check(loaded, fresh=True)
-    (loaded.run_folder / "summary.json").write_text('{"status": "failed"}')
+    (loaded.run_folder / "summary.json").write_text(json.dumps(summary({}, status="failed")))
     with pytest.raises(ConfigurationError, match="num_hidden_layers: 1"):
         check(loaded)
 

@@ -24,6 +24,7 @@ from continual.preflight.render import render
 from continual.store.revisions import REVISIONS
 from tests.kits.project import write_lines, write_project
 from tests.kits.sources import OUTSIDE
+from tests.kits.sweep import summary
 
 DOCUMENT = 6
 """Tokens of a document of the project: BOS, two of the question, two of the answer, end of text."""
@@ -130,7 +131,7 @@ def test_what_a_run_has_done_is_read_from_its_folder(project: Path) -> None:
         run / "ledger.jsonl",
         {"event": "run", "id": "x", "format": FORMAT},
         {"event": "prepared", "stage": 1, "samples": ["s1"], "steps": 10},
-        {"event": "stage_done", "stage": 1, "rows": "r1", "steps": 10},
+        {"event": "stage_done", "stage": 1, "name": "one", "model": "m", "hash": "h", "rows": "r1", "steps": 10},
         {"event": "prepared", "stage": 2, "samples": ["missing"], "steps": 5},
     )
     with (run / "ledger.jsonl").open("a") as file:
@@ -143,7 +144,7 @@ def test_what_a_run_has_done_is_read_from_its_folder(project: Path) -> None:
     for step in (100, 90, 200):
         (run / "stages" / "2-two" / "checkpoints" / f"step-{step:06d}").mkdir(parents=True)
     assert plan().stages[1].state == "step 200"
-    write_json(run / "summary.json", {"status": "done"})
+    write_json(run / "summary.json", summary({}))
     assert plan().status == "done"
 
 

@@ -143,7 +143,9 @@ def test_a_finished_run_says_what_became_of_its_models(loaded: Loaded, fault: st
     finished(loaded)
     folder = model_folder(loaded.run_folder / "stages" / "1-one" / "model")
     with Ledger(loaded.run_folder) as ledger:
-        ledger.add("stage_done", stage=1, name="one", model="small/stages/1-one/model", hash=model_hash(folder))
+        ledger.add(
+            "stage_done", stage=1, name="one", model="small/stages/1-one/model", hash=model_hash(folder), rows="r"
+        )
     assert changes(loaded) == []
     if fault == "deleted":
         shutil.rmtree(folder)
@@ -177,7 +179,7 @@ def test_scores_under_other_task_files_are_refused(loaded: Loaded, tmp_path: Pat
         refuse_other_measures(ledger, measures())
         file.write_text(f"{texts[name]}\n")
         refuse_other_measures(ledger, measures())  # nothing was scored yet
-        ledger.add("scored", stage=0)
+        ledger.add("scored", stage=0, name="start", scores={})
         refuse_other_measures(ledger, measures())
         file.write_text(texts[name].replace("ask", "old").replace("test_split: test", "test_split: old"))
         with pytest.raises(ConfigurationError, match="evaluate: files or data of the tasks sort have changed"):
@@ -239,8 +241,9 @@ def interrupted(loaded: Loaded, *events: str) -> None:
     finished(loaded)
     with Ledger(loaded.run_folder) as ledger:
         for event in events:
-            facts = {"stage": 1, "name": "one"} if event == "prepared" else {"stage": 0}
-            ledger.add(event, **facts, **({"inputs": {"task": ["1"]}} if event == "prepared" else {}))
+            prepared = {"stage": 1, "name": "one", "samples": [], "steps": 1, "inputs": {"task": ["1"]}}
+            scored = {"stage": 0, "name": "start", "scores": {}}
+            ledger.add(event, **(prepared if event == "prepared" else scored))
 
 
 def test_a_plan_refuses_changed_start_weights_and_texts_as_the_run(loaded: Loaded, tmp_path: Path) -> None:
@@ -276,7 +279,7 @@ def test_a_plan_says_that_a_model_comes_from_the_store_and_leaves_it_there(loade
     kept.parent.mkdir(parents=True)
     publish_folder(model_folder(tmp_path / "new"), kept, {})
     with Ledger(loaded.run_folder) as ledger:
-        ledger.add("stage_done", stage=1, name="one", model="small/stages/1-one/model", hash=model_hash(kept))
+        ledger.add("stage_done", stage=1, name="one", model="small/stages/1-one/model", rows="r", hash=model_hash(kept))
     [note] = foreseen(loaded)
     assert note.endswith("is missing; it will be taken from the store again")
     assert not (loaded.run_folder / "stages").exists()

@@ -12,6 +12,7 @@ from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import FORMAT
 from continual.run.resume import catch_up, claim, finished
 from tests.kits.runs import KEPT, loaded, make_run, publish
+from tests.kits.sweep import summary
 
 
 def begun(folder: Path, **first: Any) -> None:
@@ -36,7 +37,7 @@ def test_a_finished_run_of_another_version_is_refused(tmp_path: Path) -> None:
     begun(run.run_folder)
     with RunFolder(run.run_folder).ledger.open("a") as file:
         file.write('{"event": "closed", "time": 0}\n')
-    RunFolder(run.run_folder).summary.write_text('{"status": "done"}')
+    RunFolder(run.run_folder).summary.write_text(json.dumps(summary({})))
     with pytest.raises(ConfigurationError, match="another version"):
         finished(run.run_folder, run)
 

@@ -155,7 +155,8 @@ def test_the_stages_of_an_unfinished_trial_are_read_from_its_ledger(project: Pat
     folder.mkdir(parents=True)
     scores = {task: {"score": -1.0, "unit": "nats", "stderr": 0, "n": 1} for task in "ab"}
     events = [{"event": "scored", "stage": stage, "name": "", "scores": scores} for stage in (0, 1)]
-    (folder / "ledger.jsonl").write_text("".join(json.dumps(e) + "\n" for e in [*events, {"event": "stage_done"}]))
+    done = {"event": "stage_done", "stage": 1, "name": "one", "model": "m", "hash": "h", "rows": "r"}
+    (folder / "ledger.jsonl").write_text("".join(json.dumps(e) + "\n" for e in [*events, done]))
     assert judged_values(trials[0], ["average_score"]) == {1: -1.0}
     assert judged_values(trials[0], ["forgetting"]) == {1: -1.0}
     assert judged_values(trials[1], ["average_score"]) == {}
