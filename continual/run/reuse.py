@@ -23,7 +23,7 @@ from continual.models.dropout import has_dropout
 from continual.models.files import model_files
 from continual.store import Store, digest, folder_damage, hash_file, hash_folder, second_copy
 from continual.store.artefact import versions
-from continual.store.code import definition_code, with_content
+from continual.store.code import definition_code, own_file, with_content
 from continual.store.folders import listed_files
 from continual.training.job import TrainJob
 from continual.training.launch import exported
@@ -48,7 +48,10 @@ def stage_inputs(job: TrainJob, scorer: Scorer) -> dict[str, Any]:
         "mitigations": [
             [
                 with_content(
-                    mitigation.label, mitigation.model_dump(mode="json"), getattr(mitigation, "version", None)
+                    mitigation.label,
+                    mitigation.model_dump(mode="json"),
+                    getattr(mitigation, "version", None),
+                    own_file(type(mitigation)),
                 ),
                 definition_code(type(mitigation)),
             ]

@@ -81,7 +81,7 @@ class PythonSource(Source):
         from continual.store.files import hash_file
 
         file = module_file(self.function)
-        arguments = with_content("arguments", self.arguments, self.version)
+        arguments = with_content("arguments", self.arguments, self.version, file)
         code = module_code(file, self.function.partition(":")[0])
         return {**self.model_dump(), "arguments": arguments, "module": hash_file(file), **code}
 
