@@ -4,6 +4,7 @@ import queue
 import socket
 import threading
 import time
+from typing import Any
 
 from continual.errors import ContinualError
 
@@ -64,7 +65,8 @@ def _no_head(target: str, seconds: float) -> str | None:
         return None
     try:
         service = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
-        service.CheckAlive(gcs_service_pb2.CheckAliveRequest(), timeout=max(1.0, seconds))
+        question: Any = getattr(gcs_service_pb2, "CheckAliveRequest")()  # noqa: B009 (made when imported)
+        service.CheckAlive(question, timeout=max(1.0, seconds))
     except grpc.RpcError as error:
         code = error.code()
         if code == grpc.StatusCode.DEADLINE_EXCEEDED:
