@@ -96,7 +96,7 @@ def drive(
             terminal.line(f"note: {note}")
         terminal.line(f"log: {files.log}")
         tracking = tracked(loaded, files, ledger, terminal)
-        with as_one_sentence(loaded.file), connected(guard) as resources, tracking as tracker:
+        with as_one_sentence(loaded.file, sequence.storage), connected(guard) as resources, tracking as tracker:
             cpus = resources.get("CPU", 0.0)
             check_resources(sequence, cpus, resources.get("GPU", 0.0))
             run = Run(sequence, str(loaded.path), files, store, ledger, terminal, tracker, cpus or 1.0, after_stage)
