@@ -95,12 +95,6 @@ def module_file(reference: str, key: str = "") -> str:
     return spec.origin
 
 
-def known_by(reference: str) -> str:
-    """Return the note for results of the user's code: by what they are told apart, and what that leaves out."""
-    known = "its module, the local modules that it imports, and the files and folders among its arguments"
-    return f"`{reference}` is known by {known}; say by `version` when something else that it reads changes"
-
-
 def call(key: str, reference: str, arguments: dict[str, Any]) -> Any:
     """Call the function that `reference` names with keyword arguments and return its result.
 

@@ -18,6 +18,7 @@ from continual.data.tokenize import THREADS, Tokenize
 from continual.models.files import tokenizer_hash
 from continual.store import Artefact, Store
 from continual.store.artefact import Writer
+from continual.store.code import definition_code, own_file
 
 WINDOW = 1024
 """Pieces packed together; larger wastes less room, smaller answers sooner."""
@@ -54,6 +55,7 @@ def rows_inputs(source: Source, model: str, row_tokens: int) -> dict[str, Any]:
         "tokenizer": tokenizer_hash(model),
         "row_tokens": row_tokens,
         "window": WINDOW,
+        **({"code": definition_code(type(source))} if own_file(type(source)) else {}),
     }
 
 

@@ -1,11 +1,18 @@
 """Any exception as one sentence for the user."""
 
+import errno
+import shutil
+import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from continual.errors.foreign import PERHAPS_MEMORY, causes, clean, ours_in_text, own_line
 from continual.errors.types import LONGEST, ConfigurationError, ContinualError
+
+FULL, NO_SPACE = (errno.ENOSPC, errno.EDQUOT), "No space left on device"
+AGAIN = "run the same command again to resume"
 
 
 def unwrap(error: BaseException) -> BaseException:
@@ -47,7 +54,7 @@ def describe(error: BaseException) -> str:
 
 def with_fix(sentence: str) -> str:
     """Return the sentence with what to do after a process was killed: all that was done is kept."""
-    return f"{sentence}; run the same command again to resume" if sentence.endswith(PERHAPS_MEMORY) else sentence
+    return f"{sentence}; {AGAIN}" if sentence.endswith(PERHAPS_MEMORY) else sentence
 
 
 def one_line(error: BaseException, longest: int = 160) -> str:
@@ -87,19 +94,34 @@ def naming_file(file: str) -> Iterator[None]:
         raise error.in_file(file) from error
 
 
+def full_disk(error: BaseException, storage: str) -> ContinualError | None:
+    """Return what to say where a disk was full, that of `storage` or of temporary files; None for any other end.
+
+    The exception itself seldom tells the file.
+    """
+    if not any(getattr(known, "errno", None) in FULL or NO_SPACE in str(known) for known in causes(error)):
+        return None
+    places = [place for place in (storage, tempfile.gettempdir()) if place and Path(place).is_dir()]
+    place = min(places, key=lambda place: shutil.disk_usage(place).free, default=storage)
+    return ContinualError(f"the disk of {place} is full; free some of it, then {AGAIN}")
+
+
 @contextmanager
-def as_one_sentence(file: str) -> Iterator[None]:
+def as_one_sentence(file: str, storage: str = "") -> Iterator[None]:
     """Convert any exception from the block into a ContinualError with a one-sentence message.
 
     A ConfigurationError gets `file` as its file if it has none. The traceback of any other library's exception, and of
-    one from a Ray task, is printed to stderr, which goes to the run's log.
+    one from a Ray task, is printed to stderr, which goes to the run's log, as far as the disk of `storage` has room.
     """
     try:
         yield
     except Exception as error:
         inner = unwrap(error)
         if inner is not error or not isinstance(error, ContinualError):
-            traceback.print_exc()
+            with suppress(OSError):
+                traceback.print_exc()
+        if full := full_disk(error, storage):
+            raise full from error
         if isinstance(inner, ConfigurationError):
             raise inner.in_file(file) from error
         if inner is error and isinstance(error, ContinualError):

@@ -23,6 +23,40 @@ def task_identity(name: str, files: TaskFiles) -> str:
     return digest(_identity(name, files, ()))
 
 
+def functions_of(name: str, files: TaskFiles) -> list[Function]:
+    """Return the functions in the files of a task, group or tag of the user's, and of its members, each once."""
+    found: dict[tuple[str, str], Function] = {}
+
+    def gather(value: Any) -> None:
+        if isinstance(value, Function):
+            found.setdefault((value.folder, str(value)), value)
+        elif isinstance(value, dict):
+            for item in value.values():
+                gather(item)
+        elif isinstance(value, list | tuple | set):
+            for item in value:
+                gather(item)
+
+    seen: set[str] = set()
+    waiting = [name]
+    while waiting:
+        if (name := waiting.pop()) in seen or name not in files.own:
+            continue
+        seen.add(name)
+        known = files.own[name]
+        if known.kind == "tag":
+            waiting += files.members(name)
+            continue
+        for place in known.places:
+            config = files.read(place)
+            gather(config)
+            members = config.get("task")
+            for member in members if isinstance(members, list) else []:
+                inner = member.get("task") if isinstance(member, dict) else member
+                waiting += [inner] if isinstance(inner, str) else []
+    return list(found.values())
+
+
 def _identity(name: str, files: TaskFiles, within: tuple[str, ...]) -> Any:
     found = files.find(name)
     if found is None or name in within:

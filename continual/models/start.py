@@ -104,7 +104,7 @@ def built_inputs(source: ModelSource, seed: int) -> dict[str, Any]:
     Raises ConfigurationError if a module is missing, or a folder among the arguments is too large to hash.
     """
     build, tokenizer = str(source.build), str(source.tokenizer)
-    arguments = with_content("model.arguments", source.arguments, source.version)
+    arguments = with_content("model.arguments", source.arguments, source.version, module_file(build))
     inputs: dict[str, Any] = {"build": build, "arguments": arguments, "seed": seed, **_code(build, "")}
     if ":" in tokenizer:
         code = _code(tokenizer, "tokenizer_")

@@ -14,6 +14,7 @@ from continual.preflight.check_tokenizer import check_tokenizer
 from continual.preflight.check_training import check_storage, check_training
 from continual.preflight.resources import check_resources, detect_machine
 from continual.preflight.tokenizer_facts import TokenizerFacts
+from continual.preflight.user_code import notes_of_code
 
 
 def check(loaded: Loaded, fresh: bool = False) -> list[str]:
@@ -72,6 +73,8 @@ def check_quickly(loaded: Loaded) -> list[str]:
         attempt(partial(check_source, f"stages.{number}.data", stage.data, chat))
     attempt(lambda: check_methods(sequence, tokenizer))
     attempt(lambda: check_evaluation(sequence, tokenizer))
+    if not errors:
+        attempt(lambda: notes_of_code(sequence))
     if errors:
         raise together(errors).in_file(loaded.file)
     return notes

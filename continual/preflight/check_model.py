@@ -3,7 +3,6 @@
 from functools import lru_cache
 from typing import Any
 
-from continual.config.references import known_by
 from continual.config.schema import Sequence
 from continual.errors import ConfigurationError
 from continual.models.files import model_files
@@ -18,8 +17,6 @@ def check_model(sequence: Sequence) -> tuple[TokenizerFacts | None, list[str]]:
     Raise ConfigurationError for a model that cannot be loaded, trained as configured, or sampled.
     """
     facts, notes = read_model(sequence.model)
-    if sequence.model.build and sequence.model.version is None:
-        notes.append(known_by(sequence.model.build))
     tokenizer = read_tokenizer(sequence.model, facts.folder)
     key = f"model.{'source' if sequence.model.type == 'pretrained' else 'arguments'}"
     if tokenizer is not None:

@@ -1,18 +1,21 @@
 """The address of a Ray cluster, asked before Ray connects: Ray itself waits for minutes for what never answers."""
 
-import os
+import queue
 import socket
+import threading
+import time
+from typing import Any
 
 from continual.errors import ContinualError
 
-CONNECT_SECONDS, ANSWER_SECONDS = 4.0, 4.0
-GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
-"""How a gRPC client begins; a server answers with its settings, a frame of type 4."""
+MOST_SECONDS = 8.0
+"""How long a cluster may take to answer, from the look-up of its name on."""
 FIX = "start the cluster, name `host:port` of its head (`ray start --head` prints it), or unset RAY_ADDRESS"
+SILENT, OTHER = "nothing answered within seconds", "what listens there is not the head of a Ray cluster"
 
 
 def check_address(address: str) -> None:
-    """Return within ten seconds if a cluster may be there; raise ContinualError if none answers.
+    """Return within ten seconds if the head of a cluster is there; raise ContinualError if none answers.
 
     `auto` and `local` are left to Ray, which looks for these on this machine.
     """
@@ -24,18 +27,57 @@ def check_address(address: str) -> None:
     host, separator, port = address.rpartition(":")
     if not separator or not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise _none(address, "that is not `host:port`")
+    import ray.core.generated.gcs_service_pb2_grpc  # noqa: F401 (takes seconds, which are not the cluster's)
+
+    # In a thread of its own, which is left behind: the look-up of a name takes no limit of time.
+    answers: queue.Queue[str | None] = queue.Queue()
+    asking = threading.Thread(target=lambda: answers.put(_problem(host.strip("[]"), int(port))), daemon=True)
+    asking.start()
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS) as connection:
-            connection.settimeout(ANSWER_SECONDS)
-            if os.environ.get("RAY_USE_TLS", "0") in ("", "0"):
-                connection.sendall(GREETING)
-                answer = connection.recv(9)
-                if answer[3:4] != b"\x04":
-                    raise _none(address, "what listens there is not Ray")
+        problem = answers.get(timeout=MOST_SECONDS)
+    except queue.Empty:
+        problem = SILENT
+    if problem is not None:
+        raise _none(address, problem)
+
+
+def _problem(host: str, port: int) -> str | None:
+    """Return why there is no cluster at a place, None if there is one."""
+    until = time.monotonic() + MOST_SECONDS - 1
+    try:
+        socket.create_connection((host, port), MOST_SECONDS / 2).close()
     except TimeoutError:
-        raise _none(address, "nothing answered within seconds") from None
-    except OSError as error:
-        raise _none(address, (error.strerror or str(error)).lower()) from None
+        return SILENT
+    except (OSError, UnicodeError) as error:
+        return str(getattr(error, "strerror", None) or error).lower()
+    return _no_head(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", until - time.monotonic())
+
+
+def _no_head(target: str, seconds: float) -> str | None:
+    """Ask what listens for the nodes of its cluster, which Ray's control service alone knows; return what is wrong."""
+    import grpc
+    from ray._private.grpc_utils import init_grpc_channel
+    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+
+    try:
+        channel = init_grpc_channel(target, [("grpc.enable_http_proxy", 0)])
+    except Exception:  # a token or a certificate is missing; Ray tells which
+        return None
+    try:
+        service = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
+        question: Any = getattr(gcs_service_pb2, "CheckAliveRequest")()  # noqa: B009 (made when imported)
+        service.CheckAlive(question, timeout=max(1.0, seconds))
+    except grpc.RpcError as error:
+        code = error.code()
+        if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+            return SILENT
+        # A cluster that wants a token says so, and Ray tells how to give one.
+        return None if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED) else OTHER
+    except Exception:  # the token cannot be read; Ray tells why
+        return None
+    finally:
+        channel.close()
+    return None
 
 
 def _none(address: str, why: str) -> ContinualError:

@@ -50,9 +50,7 @@ def connected(guard: Guard) -> Iterator[dict[str, float]]:
     """
     address = os.environ.get("RAY_ADDRESS")
     local = not address
-    if address:
-        check_address(address)
-    else:
+    if local:
         stay_local()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray Data's progress bars would fill the log file.
@@ -60,6 +58,8 @@ def connected(guard: Guard) -> Iterator[dict[str, float]]:
     # Ray Data hides the user's exceptions in one of its own, which keeps a text alone.
     os.environ.setdefault("RAY_DATA_RAISE_ORIGINAL_MAP_EXCEPTION", "1")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
+    if address:
+        check_address(address)
     import ray
 
     options: dict[str, Any] = {"address": address or "local", "log_to_driver": True}

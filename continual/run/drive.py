@@ -97,7 +97,7 @@ def drive(
             terminal.line(f"note: {note}")
         terminal.line(f"log: {files.log}")
         tracking = tracked(loaded, files, ledger, terminal)
-        with as_one_sentence(loaded.file), connected(guard) as resources, tracking as tracker:
+        with as_one_sentence(loaded.file, sequence.storage), connected(guard) as resources, tracking as tracker:
             cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
             check_resources(sequence, cpus, gpus)
             delivery = chosen_delivery(sequence, cpus, gpus).delivery

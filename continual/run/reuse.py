@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.config.compare import compared
+from continual.contract.mitigation import Mitigation
 from continual.contract.models import ModelRef
 from continual.contract.registry import SCHEDULES
 from continual.contract.stream import Stream
@@ -23,7 +24,7 @@ from continual.models.dropout import has_dropout
 from continual.models.files import model_files
 from continual.store import Store, digest, folder_damage, hash_file, hash_folder, second_copy
 from continual.store.artefact import versions
-from continual.store.code import definition_code, with_content
+from continual.store.code import OURS, definition_code, own_file, with_content
 from continual.store.folders import listed_files
 from continual.training.job import TrainJob
 from continual.training.launch import exported
@@ -48,12 +49,15 @@ def stage_inputs(job: TrainJob, scorer: Scorer) -> dict[str, Any]:
         "mitigations": [
             [
                 with_content(
-                    mitigation.label, mitigation.model_dump(mode="json"), getattr(mitigation, "version", None)
+                    mitigation.label,
+                    mitigation.model_dump(mode="json"),
+                    getattr(mitigation, "version", None),
+                    own_file(type(mitigation)),
                 ),
                 definition_code(type(mitigation)),
             ]
             for mitigation in job.mitigations
-            if mitigation.overrides("adapt") or mitigation.overrides("control")
+            if _has_code(mitigation)
         ],
         "train": compared({"train": job.train.model_dump()})["train"] | _file_options(job),
         "schedule": definition_code(SCHEDULES.load(job.train.schedule)),
@@ -66,6 +70,14 @@ def stage_inputs(job: TrainJob, scorer: Scorer) -> dict[str, Any]:
         "code": [hash_folder(path, (".py",)) if (path := ROOMS / name).is_dir() else hash_file(path) for name in CODE],
         "versions": versions(("torch", "transformers", "peft", "deepspeed")),
     }
+
+
+def _has_code(mitigation: Mitigation) -> bool:
+    """Return whether a mitigation's code decides more than what its streams and penalties tell by their content; all of
+    the user's own may.
+    """
+    ours = type(mitigation).__module__.partition(".")[0] in OURS
+    return not ours or mitigation.overrides("adapt") or mitigation.overrides("control")
 
 
 def _file_options(job: TrainJob) -> dict[str, Any]:

@@ -22,6 +22,17 @@ from continual.store import notices
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 
+def _empty(stream: TextIO, number: int) -> None:
+    """Write what a stream holds back into the log, or nowhere if its disk is full: the terminal must not get it."""
+    try:
+        stream.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, number)
+        os.close(nowhere)
+        stream.flush()
+
+
 class Terminal:
     """`with Terminal(folder / "log.txt") as terminal:` reserves the user's terminal for our lines.
 
@@ -61,8 +72,8 @@ class Terminal:
     def __exit__(self, *error: object) -> None:
         self._heard.close()
         if self._given is None:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream, (number, _) in zip((sys.stdout, sys.stderr), self._kept, strict=True):
+                _empty(stream, number)
             if self._streams:
                 sys.stdout, sys.stderr = self._streams
             for number, kept in self._kept:

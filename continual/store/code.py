@@ -6,8 +6,8 @@ is what code fetches or opens by itself. For that there is the key `version`.
 
 import ast
 import functools
-import glob
 import importlib.util
+import os
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from continual.errors import ConfigurationError
-from continual.errors.bounded import matches
 from continual.store.files import digest, hash_file
+from continual.store.named import named_paths
 
 OURS = ("continual",)
 """Packages whose results the revisions of the store and the hashes of whole rooms speak for."""
@@ -52,12 +52,23 @@ def module_code(file: str | Path, name: str, beside: bool = False) -> dict[str, 
 def definition_code(definition: Any) -> Any:
     """Return the identity of the module that defines a class or function: a hash, with what it imports if it does."""
     module = getattr(definition, "__module__", None)
-    loaded = sys.modules.get(module or "")
-    file = getattr(loaded, "__file__", None)
-    if not module or not file or not Path(file).is_file():
+    file = _file(definition)
+    if file is None:
         return ""
-    code = module_code(file, module) if module.partition(".")[0] not in OURS else {}
+    code = module_code(file, str(module)) if own_file(definition) else {}
     return [hash_file(file), code] if code else hash_file(file)
+
+
+def own_file(definition: Any) -> Path | None:
+    """Return the file of the module that defines a class or function which is not ours; None for ours."""
+    module = str(getattr(definition, "__module__", None) or "")
+    return None if module.partition(".")[0] in OURS else _file(definition)
+
+
+def _file(definition: Any) -> Path | None:
+    loaded = sys.modules.get(getattr(definition, "__module__", None) or "")
+    file = getattr(loaded, "__file__", None)
+    return Path(file) if file and Path(file).is_file() else None
 
 
 class _Closure:
@@ -177,40 +188,26 @@ def _distributions(names: set[str]) -> dict[str, str]:
     return {owner: version(owner) for owner in sorted(owners)}
 
 
-def with_content(key: str, value: Any, version: str | float | None = None) -> Any:
+def with_content(key: str, value: Any, version: str | float | None = None, module: str | Path | None = None) -> Any:
     """Return `value` with every text that names files or folders here replaced by its last name and their content.
 
     Args:
         key: The configuration key that holds the value, for messages.
         value: What is given to code: mappings and lists of plain values.
         version: The user's own; with one, what is too large to hash counts by its name alone.
+        module: The file of the code that is given the value, which may look beside itself.
 
     Raises:
         ConfigurationError: A folder is too large to hash, and there is no `version`.
     """
     if isinstance(value, dict):
-        return {name: with_content(f"{key}.{name}", item, version) for name, item in value.items()}
+        return {name: with_content(f"{key}.{name}", item, version, module) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [with_content(f"{key}.{number}", item, version) for number, item in enumerate(value)]
-    paths = _named(key, value) if isinstance(value, str) else []
+        return [with_content(f"{key}.{number}", item, version, module) for number, item in enumerate(value)]
+    paths = named_paths(key, value, None if module is None else Path(module).parent) if isinstance(value, str) else []
     if not paths:
         return value
     return {"name": Path(str(value)).name, "content": [content(key, path, version) for path in paths]}
-
-
-def _named(key: str, text: str) -> list[Path]:
-    """Return the files and folders that a text names, as it stands, from the home folder or as a pattern."""
-    if not text.strip("/") or "\0" in text or "\n" in text or len(text) > 4096:
-        return []
-    try:
-        path = Path(text.removeprefix("file://")).expanduser()
-        if path.exists():
-            return [path]
-        if glob.has_magic(text):
-            return sorted(map(Path, matches(str(path), key)))
-    except (OSError, RuntimeError, ValueError):
-        pass
-    return []
 
 
 def content(key: str, path: Path, version: str | float | None = None) -> str:
@@ -236,15 +233,23 @@ def content(key: str, path: Path, version: str | float | None = None) -> str:
     return digest([[str(file.relative_to(path)), hash_file(file)] for file in sorted(found)])
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder, without what tools leave there and without storages, which runs change."""
-    for entry in sorted(folder.iterdir()):
+def _files(folder: Path, within: set[str] | None = None) -> Iterator[Path]:
+    """Yield the files below a folder, without what tools leave there and without storages, which runs change.
+
+    Linked folders are followed, save into one that holds them or was read before under another name.
+    """
+    within = {os.path.realpath(folder)} if within is None else within
+    entries = sorted(folder.iterdir())
+    for entry in entries:
         if entry.name in LEFT_OUT or entry.name.startswith("mlflow.db"):
             continue
         if entry.is_file():
             yield entry
-        elif entry.is_dir() and not entry.is_symlink() and not _is_storage(entry):
-            yield from _files(entry)
+        elif entry.is_dir() and not _is_storage(entry):
+            real = os.path.realpath(entry)
+            if real not in within:
+                within.add(real)
+                yield from _files(entry, within)
 
 
 def _is_storage(folder: Path) -> bool:

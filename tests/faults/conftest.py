@@ -1,48 +1,57 @@
 """Collects the rows of the ladder's table; prints them, and writes them into the manual when the whole ladder ran."""
 
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from tests.e2e import command
-from tests.faults import table
+from tests.faults import provoke, table
+from tests.faults.provoke import LADDER, Row
 
-LADDER = Path(__file__).with_name("ladder.yaml")
+LEFT_SECONDS = 20.0
 ROWS: list[list[Any]] = []
-
-
-@dataclass
-class Row:
-    """One row of the table; the test says what it expects and has seen."""
-
-    fault: str = ""
-    expected: str = ""
-    seen: list[str] = field(default_factory=list)
 
 
 ROW: pytest.StashKey[Row] = pytest.StashKey()
 
 
 @pytest.fixture
-def row(request: pytest.FixtureRequest) -> Row:
+def row(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Row]:
+    """The test's row. Whatever the fault, no process and no shared memory may be left."""
     request.node.stash[ROW] = made = Row()
-    return made
+    if "calm" in request.fixturenames:
+        request.getfixturevalue("calm")
+    monkeypatch.setenv(provoke.MARK, str(tmp_path))
+    before, since = provoke.shared_memory(), time.time()
+    yield made
+    left: list[object] = []
+    deadline = time.monotonic() + LEFT_SECONDS
+    while time.monotonic() < deadline:
+        left = [*provoke.started(str(tmp_path), since), *(provoke.shared_memory() - before)]
+        if not left:
+            return
+        time.sleep(0.5)
+    pytest.fail(f"left behind: {left}")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Any:
-    """Send the test's row along with its report, which reaches the process that writes the table."""
+    """Send the test's row along with the report of its end, which reaches the process that writes the table."""
     report = yield
-    if report.when == "call" and (made := item.stash.get(ROW, None)):
-        seen = "; ".join(made.seen)
-        if report.skipped:
-            seen = f"not run: {report.longrepr[2].removeprefix('Skipped: ')}"
-        elif report.failed:
-            seen = f"FAILED after: {seen or 'nothing'}"
+    made = item.stash.get(ROW, None)
+    if made is None:
+        return report
+    if report.skipped:
+        made.seen = [f"not run: {report.longrepr[2].removeprefix('Skipped: ')}"]
+    elif report.failed:
+        made.seen = [f"FAILED after: {'; '.join(made.seen) or 'nothing'}"]
+    if report.when == "teardown":
         place = item.session.items.index(item)
-        report.user_properties.append(("row", [place, made.fault, made.expected, seen.replace("|", "/")]))
+        seen = "; ".join(made.seen).replace("|", "/")
+        report.user_properties.append(("row", [place, made.fault, made.expected, seen]))
     return report
 
 

@@ -1,18 +1,32 @@
 """What the ladder does to a run, and what it looks for afterwards. Only processes that a test started are signalled."""
 
+import contextlib
+import os
 import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
 from tests.e2e import command
-from tests.faults.conftest import LADDER, Row
 
+LADDER = Path(__file__).with_name("ladder.yaml")
+MARK = "CONTINUAL_LADDER_ROW"
+"""Names the row in the environment of all that its runs start."""
 AGAIN = "run the same command again"
 END_SECONDS = 240.0
+
+
+@dataclass
+class Row:
+    """One row of the table; the test says what it expects and has seen."""
+
+    fault: str = ""
+    expected: str = ""
+    seen: list[str] = field(default_factory=list)
 
 
 def from_store(calm: Path, storage: Path) -> None:
@@ -81,6 +95,31 @@ def same(calm: Path, storage: Path, row: Row, *overrides: str, but: tuple[str, .
     found, expected = command.essence(storage), command.essence(calm)
     assert {key: found[key] for key in found if key not in but} == {k: expected[k] for k in expected if k not in but}
     row.seen.append("`same`")
+
+
+def shared_memory() -> set[Path]:
+    """Return the shared memory that is there and that no living process has open: what somebody has left."""
+    held = set()
+    for descriptors in Path("/proc").glob("[0-9]*/fd"):
+        with contextlib.suppress(OSError):
+            for link in descriptors.iterdir():
+                with contextlib.suppress(OSError):
+                    held.add(link.readlink())
+    return {path for path in Path("/dev/shm").iterdir() if path not in held}
+
+
+def started(mark: str, since: float) -> list[psutil.Process]:
+    """Return the living processes of a row's runs: of its mark, or Ray's that are nobody's and began after it.
+
+    Ray's workers write their titles over their environment.
+    """
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            orphan = process.create_time() > since and process.ppid() == 1 and "ray::" in process.name()
+            if process.pid != os.getpid() and (process.environ().get(MARK) == mark or orphan):
+                found.append(process)
+    return found
 
 
 def killed(process: psutil.Process) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e import command
 from tests.faults import provoke
-from tests.faults.conftest import LADDER, Row
+from tests.faults.provoke import LADDER, Row
 
 pytestmark = pytest.mark.faults
 
@@ -112,23 +112,31 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-def test_full_disk(calm: Path, row: Row, request: pytest.FixtureRequest) -> None:
-    row.fault, row.expected = "full disk", "exit 1, a sentence; `same` when there is room"
+def test_full_disk(calm: Path, tmp_path: Path, row: Row, request: pytest.FixtureRequest) -> None:
+    row.fault, row.expected = "full disk", "exit 1, one sentence with the disk and the fix; `same` when there is room"
     disk = request.getfixturevalue("small_disk")
     provoke.from_store(calm, disk)
-    driver = provoke.in_training(disk)
+    # The tracker lies elsewhere: on the full disk nothing could be recorded.
+    uri = f"track.uri=sqlite:///{tmp_path / 'mlflow.db'}"
+    driver = provoke.in_training(disk, uri)
     processes = provoke.tree(driver)
     with (disk / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError):
         while True:
             filler.write(b"\0" * 4096)
     code = provoke.ended(driver, processes)
     text = driver.output.read_text()
-    row.seen.append(f"exit {code}, {len(text.splitlines())} lines")
     (disk / "filler").unlink()
+    sentences = [line for line in text.splitlines() if line.startswith("error: ")]
+    row.seen.append(f"exit {code}; {[sentence[:200] for sentence in sentences]}")
     assert code == 1
     assert "Traceback" not in text
-    provoke.same(calm, disk, row)
-    assert provoke.statuses(disk) == {"FINISHED"}
+    [sentence] = sentences
+    assert str(disk) in sentence
+    assert "free" in sentence
+    assert "RUNNING" not in provoke.statuses(tmp_path)
+    row.seen.append(f"MLflow {'/'.join(sorted(provoke.statuses(tmp_path) - {'FINISHED'}))}, 0 processes left")
+    provoke.same(calm, disk, row, uri)
+    assert provoke.statuses(tmp_path) == {"FINISHED"}
 
 
 def test_engine_twice(tmp_path: Path, row: Row) -> None:

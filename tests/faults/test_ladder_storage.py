@@ -3,13 +3,14 @@
 import os
 import shutil
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.e2e import command
 from tests.faults import provoke
-from tests.faults.conftest import LADDER, Row
+from tests.faults.provoke import LADDER, Row
 
 pytestmark = pytest.mark.faults
 
@@ -104,7 +105,15 @@ def test_address_without_a_cluster(tmp_path: Path, row: Row, monkeypatch: pytest
     monkeypatch.setattr(
         command, "environment", lambda: {**os.environ, **command.ENVIRONMENT, "RAY_ADDRESS": "127.0.0.1:9"}
     )
-    finished = command.run(tmp_path, yaml=LADDER)
-    assert finished.returncode == 1
-    assert "no Ray cluster answers at RAY_ADDRESS=127.0.0.1:9" in finished.stderr
-    row.seen.append("exit 1, told")
+    driver = command.start(tmp_path, yaml=LADDER)
+    log = tmp_path / "tiny" / "log.txt"
+    # The last line before the cluster is asked.
+    driver.wait_for(lambda: "log: " in driver.output.read_text())
+    begun = time.monotonic()
+    code = driver.process.wait(120)
+    seconds = time.monotonic() - begun
+    assert code == 1
+    assert "no Ray cluster answers at RAY_ADDRESS=127.0.0.1:9" in driver.output.read_text()
+    assert "no Ray cluster answers" in log.read_text()
+    row.seen.append(f"exit 1, told after {seconds:.0f} s")
+    assert seconds <= 10

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from continual.config.references import attempt, call, known_by, module_file
+from continual.config.references import attempt, call, module_file
 from continual.contract.base import Version
 from continual.contract.columns import kind_of
 from continual.contract.source import Document, Source
@@ -81,9 +81,6 @@ class PythonSource(Source):
         from continual.store.files import hash_file
 
         file = module_file(self.function)
-        arguments = with_content("arguments", self.arguments, self.version)
+        arguments = with_content("arguments", self.arguments, self.version, file)
         code = module_code(file, self.function.partition(":")[0])
         return {**self.model_dump(), "arguments": arguments, "module": hash_file(file), **code}
-
-    def notes(self) -> list[str]:
-        return [known_by(self.function)] if self.version is None else []

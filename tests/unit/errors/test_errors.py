@@ -1,5 +1,11 @@
 """Errors: how one gets its file, how any exception becomes one sentence, what a misspelled word was meant to be."""
 
+import errno
+import shutil
+import traceback
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
 from continual.errors import (
@@ -73,3 +79,20 @@ def test_the_nearest_word() -> None:
     assert nearest("anwser", ["question"]) is None
     assert nearest("arc", ["arc_easy"], length_difference=4) is None
     assert nearest("arc_esay", ["arc_easy"], length_difference=4) == "arc_easy"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "full"), OSError(errno.EDQUOT, "quota"), RuntimeError("[Errno 28] No space left on device")],
+)
+def test_a_full_disk_is_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Also where the traceback cannot be written, because the log lies on that disk."""
+    usage = {str(tmp_path): 0}
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=usage.get(str(place), 1 << 30)))
+    monkeypatch.setattr(traceback, "print_exc", lambda: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    with pytest.raises(ContinualError) as raised, as_one_sentence("seq.yaml", str(tmp_path)):
+        raise error
+    fix = "free some of it, then run the same command again to resume"
+    assert str(raised.value) == f"the disk of {tmp_path} is full; {fix}"

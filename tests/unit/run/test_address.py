@@ -5,10 +5,15 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import grpc
 import pytest
+from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
 from continual.errors import ContinualError
+from continual.run import address
 from continual.run.address import check_address
 
 
@@ -35,13 +40,13 @@ def web() -> Iterator[int]:
     server.server_close()
 
 
-def told(address: str) -> str:
+def told(place: str) -> str:
     begun = time.monotonic()
     with pytest.raises(ContinualError) as error:
-        check_address(address)
+        check_address(place)
     assert time.monotonic() - begun < 10
     sentence = str(error.value)
-    assert f"RAY_ADDRESS={address}" in sentence
+    assert f"RAY_ADDRESS={place}" in sentence
     assert "unset RAY_ADDRESS" in sentence
     return sentence
 
@@ -55,12 +60,63 @@ def test_a_port_that_never_answers(silent: int) -> None:
 
 
 def test_a_port_that_speaks_http(web: int) -> None:
-    assert "not Ray" in told(f"127.0.0.1:{web}")
+    assert "not the head of a Ray cluster" in told(f"127.0.0.1:{web}")
 
 
-@pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "127.0.0.1", "127.0.0.1:http", ":6379", "a:99999"])
-def test_what_is_no_address(address: str) -> None:
-    told(address)
+class Head(gcs_service_pb2_grpc.NodeInfoGcsServiceServicer):
+    """Answers as Ray's control service, or refuses as one that wants a token."""
+
+    def __init__(self, code: grpc.StatusCode):
+        self.code = code
+
+    def CheckAlive(self, request: Any, context: Any) -> Any:
+        if self.code != grpc.StatusCode.OK:
+            context.abort(self.code, "no")
+        return getattr(gcs_service_pb2, "CheckAliveReply")()  # noqa: B009 (made when imported)
+
+
+def serving(service: Head | None) -> tuple[grpc.Server, int]:
+    server = grpc.server(ThreadPoolExecutor(1))
+    if service is not None:
+        gcs_service_pb2_grpc.add_NodeInfoGcsServiceServicer_to_server(service, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    return server, port
+
+
+@pytest.mark.parametrize("service", [None, Head(grpc.StatusCode.UNIMPLEMENTED), Head(grpc.StatusCode.INTERNAL)])
+def test_a_service_of_grpc_that_is_no_head(service: Head | None) -> None:
+    """As Ray's own client port, a raylet, or any other server that speaks HTTP/2."""
+    server, port = serving(service)
+    assert "not the head of a Ray cluster" in told(f"127.0.0.1:{port}")
+    server.stop(None)
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.OK, grpc.StatusCode.UNAUTHENTICATED])
+def test_a_head_and_one_that_wants_a_token(code: grpc.StatusCode) -> None:
+    server, port = serving(Head(code))
+    check_address(f"127.0.0.1:{port}")
+    check_address(f"localhost:{port}")
+    server.stop(None)
+
+
+def test_a_name_whose_look_up_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+    monkeypatch.setattr(address, "MOST_SECONDS", 2.0)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **options: over.wait(60))
+    assert "nothing answered" in told("head.example:6379")
+    over.set()
+
+
+def test_a_name_that_nobody_has() -> None:
+    told("no-such-host.invalid:6379")
+
+
+@pytest.mark.parametrize(
+    "place", ["http://127.0.0.1:8265", "127.0.0.1", "127.0.0.1:http", ":6379", "a:99999", "ray://127.0.0.1:10001"]
+)
+def test_what_is_no_address(place: str) -> None:
+    told(place)
 
 
 def test_auto_is_left_to_ray() -> None:

@@ -163,9 +163,3 @@ def test_a_folder_that_is_too_large_needs_a_version(
     with pytest.raises(ConfigurationError, match=r"arguments.folder: .* has more than 1 files .* `version`"):
         address()
     assert address(version=1) != address(version=2)
-
-
-def test_the_plan_says_by_what_a_result_is_known(project: Path) -> None:
-    [note] = PythonSource(function="own_rows:rows").notes()
-    assert "`version`" in note
-    assert PythonSource(function="own_rows:rows", version=3).notes() == []
