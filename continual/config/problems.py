@@ -55,7 +55,7 @@ def explain(
     for path in order[:MOST_FINDINGS]:
         where = with_override(file, path, overrides)
         errors.append(ConfigurationError(dotted(path), *_sentence(findings[path], path, root, raw), where))
-    return together(errors)
+    return together(errors, more=len(order) - len(errors))
 
 
 def with_override(file: str, path: KeyPath, overrides: list[Override]) -> str:

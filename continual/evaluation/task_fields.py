@@ -1,6 +1,5 @@
 """Check what a task's YAML says of prompts, metrics and generation, before lm-eval meets it in the run."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from continual.config.paths import expanded
 from continual.config.task_files import Function
 from continual.errors import ConfigurationError, nearest
 from continual.errors.bounded import matches
+from continual.errors.json_text import parse_json
 
 SHAPES: dict[str, tuple[type, str]] = {
     "metric_list": (list, "a list of mappings, each with `metric`"),
@@ -21,6 +21,8 @@ SHAPES: dict[str, tuple[type, str]] = {
     "generation_kwargs": (dict, "a mapping"),
     "dataset_kwargs": (dict, "a mapping"),
 }
+MOST_LINE = 1 << 20
+"""How much of a document is read in order to learn its columns."""
 TEMPLATES = ("doc_to_text", "doc_to_target", "doc_to_choice", "description", "gen_prefix")
 
 
@@ -102,7 +104,7 @@ def _columns(files: Any, config: dict[str, Any]) -> set[str]:
     found = path if Path(path).is_file() else next(iter(matches(path, "evaluate")), None)
     try:
         with Path(str(found)).open(encoding="utf-8") as opened:
-            document = json.loads(opened.readline())
+            document = parse_json(opened.readline(MOST_LINE))
     except (OSError, ValueError):
         return set()
     return set(document) if isinstance(document, dict) else set()
