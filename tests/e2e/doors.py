@@ -65,7 +65,8 @@ def run(storage: Path) -> tuple[int, str]:
             arguments, cwd=ROOT, env=environment | {"RAY_TMPDIR": str(temporary)}, stdout=output,
             stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
-    waits = "wait in" in (temporary / "tracked.txt").read_text()
+    state = tracked / "tiny" / "mlflow" / "state.json"
+    waits = state.is_file() and "***" in state.read_text()
     planned = {name: plan(storage, [*overrides, *more], environment) for name, more in PLANS.items()}
     planned["tracked"] = [str(again.returncode), str(waits)]
     (storage / PLANNED).write_text(json.dumps(planned))
