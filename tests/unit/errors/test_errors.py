@@ -73,3 +73,8 @@ def test_the_nearest_word() -> None:
     assert nearest("anwser", ["question"]) is None
     assert nearest("arc", ["arc_easy"], length_difference=4) is None
     assert nearest("arc_esay", ["arc_easy"], length_difference=4) == "arc_easy"
+
+
+def test_a_sentence_is_one_line_whatever_it_quotes() -> None:
+    error = ConfigurationError("key", "`a\nb\x1b[31m\x85c\u2028é` is wrong", "correct it")
+    assert error.short() == "key: `a\\nb\\x1b[31m\\x85c\\u2028é` is wrong; correct it"
