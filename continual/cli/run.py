@@ -58,11 +58,9 @@ def main(arguments: Arguments[str] | None = None, prog: str = "python -m continu
 def _run(options: argparse.Namespace) -> None:
     if options.plan:
         say_first()
-    from continual.config.load import load_sequence
-    from continual.preflight.check import check
+    from continual.preflight.check import load_checked
 
-    loaded = load_sequence(options.sequence, options.overrides)
-    notes = check(loaded, options.fresh)
+    loaded, notes = load_checked(options.sequence, options.overrides, options.fresh)
     if options.plan:
         from continual.ledger.changes import refuse_changes
         from continual.preflight.plan import make_plan

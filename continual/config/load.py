@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from continual.config.compare import compared, config_fingerprint, differences
 from continual.config.overrides import KeyPath, Override, apply_override, dotted
 from continual.config.paths import resolve_paths, resolve_storage
-from continual.config.problems import explain, with_override
+from continual.config.problems import Misconfigured, explain, with_override
 from continual.config.renames import rename_keys
 from continual.config.schema import Sequence
 from continual.config.task_files import expand_tags
@@ -95,6 +95,22 @@ def load_sequence(
         sequence = Sequence.model_validate(raw)
     except ValidationError as error:
         raise explain(error, Sequence, raw, file, applied) from error
+    return _loaded(sequence, full, file, applied, relative, notes)
+
+
+def load_rest(path: str | Path, error: Misconfigured) -> Loaded | None:
+    """Return what a file says apart from the keys that are wrong, None if that is no sequence: to check it, too."""
+    try:
+        sequence = Sequence.model_validate(error.rest)
+        return _loaded(sequence, Path(os.path.abspath(path)), str(path), [], [], [])  # noqa: PTH100
+    except (ValidationError, ConfigurationError):
+        return None
+
+
+def _loaded(
+    sequence: Sequence, full: Path, file: str, applied: list[Override], relative: list[KeyPath], notes: list[str]
+) -> Loaded:
+    """Return a valid sequence as loaded; raise ConfigurationError for a value that no file can hold."""
     resolved = sequence.model_dump(mode="json")
     for place, value in _scalars(resolved):
         if isinstance(value, float) and not math.isfinite(value):

@@ -1,5 +1,7 @@
 """pydantic's findings as one sentence: file, dotted key, what is wrong, what to write instead."""
 
+import copy
+from collections.abc import Iterable
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -36,7 +38,7 @@ LIMITS = {
 
 def explain(
     error: ValidationError, root: type[BaseModel], raw: dict[str, Any], file: str, overrides: list[Override]
-) -> ConfigurationError:
+) -> "Misconfigured":
     """Return the first finding as a ConfigurationError that names the others, too.
 
     Args:
@@ -55,7 +57,8 @@ def explain(
     for path in order[:MOST_FINDINGS]:
         where = with_override(file, path, overrides)
         errors.append(ConfigurationError(dotted(path), *_sentence(findings[path], path, root, raw), where))
-    return together(errors)
+    more = len(order) - len(errors)
+    return Misconfigured(together(errors, more), errors, more, _without(raw, order))
 
 
 def with_override(file: str, path: KeyPath, overrides: list[Override]) -> str:
@@ -192,3 +195,27 @@ def _members(annotation: Any) -> list[Any]:
     if get_origin(annotation) in (Union, UnionType):
         return [member for part in get_args(annotation) for member in _members(part)]
     return [annotation]
+
+
+class Misconfigured(ConfigurationError):
+    """The findings of a file together, and what is left of its mapping without the keys that they are about."""
+
+    def __init__(self, told: ConfigurationError, errors: list[ConfigurationError], more: int, rest: dict[str, Any]):
+        super().__init__(told.key, told.problem, told.fix, told.file)
+        self.errors, self.more, self.rest = errors, more, rest
+
+    def __reduce__(self) -> Any:
+        return ConfigurationError, (self.key, self.problem, self.fix, self.file)
+
+
+def _without(raw: dict[str, Any], paths: Iterable[KeyPath]) -> dict[str, Any]:
+    """Return a copy of a mapping without the keys at some paths; items of lists stay."""
+    rest = copy.deepcopy(raw)
+    for path in paths:
+        holder: Any = rest
+        for part in path[:-1]:
+            known = isinstance(holder, dict) or (isinstance(holder, list) and isinstance(part, int))
+            holder = holder[part] if known and (part in holder if isinstance(holder, dict) else True) else None
+        if isinstance(holder, dict) and path:
+            holder.pop(path[-1], None)
+    return rest

@@ -18,8 +18,10 @@ from typing import Any, Literal
 import yaml
 
 from continual.config.paths import CORRECT_PATH
+from continual.config.yaml_text import OutOfBounds, load_bounded
 from continual.errors import ConfigurationError, nearest
 from continual.errors.bounded import check_size
+from continual.errors.json_text import TooMuch, read_bytes
 
 KEY = re.compile(rb"^[\"']?(task|group|tag)[\"']?:[ \t]*([^\n]*(?:\n[ \t]*-[^\n]*)*)", re.MULTILINE)
 """A key that names a task, a group or tags, with the rest of its line and the list below it."""
@@ -29,6 +31,7 @@ MOST_FILES = 30_000
 """How many files the user's folder of tasks may hold; lm-eval itself has 14,000."""
 MOST_BYTES = 1 << 20
 """How much of a file is looked at: no task's is larger, and a folder may hold anything."""
+MOST_INCLUDES = 20
 IGNORED = {"__pycache__", ".ipynb_checkpoints"}
 
 
@@ -143,6 +146,25 @@ class TaskFiles:
                 "evaluate.include_path", f"{place}: `{found.kind}: {name}` is {type(value).__name__}, not text", fix
             )
 
+    def check_bounds(self) -> None:
+        """Raise ConfigurationError for a file that lm-eval would read without end: it reads all `*.yaml` of the folder.
+
+        One that is only broken is left to lm-eval, which leaves it out.
+        """
+        for path in sorted(Path(self._include_path).glob("**/*.yaml")) if self._include_path else []:
+            try:
+                data = read_bytes(path, MOST_BYTES)
+                if b"include" in data or (b"*" in data and b"&" in data):
+                    read_task(str(path))
+            except TooMuch as error:
+                problem, fix = f"{path}: {error}", "remove it: lm-eval reads every *.yaml there"
+                raise ConfigurationError("evaluate.include_path", problem, fix) from error
+            except ConfigurationError as error:
+                if isinstance(error.__cause__, OutOfBounds | TooMuch):
+                    raise error.within("evaluate.include_path") from error
+            except OSError:
+                continue
+
     def members(self, tag: str) -> list[str]:
         """Return the tasks with a tag, sorted as lm-eval sorts them."""
         found = self.find(tag)
@@ -191,16 +213,19 @@ def read_task(file: str, including: tuple[str, ...] = ()) -> dict[str, Any]:
     path = os.path.realpath(file)
     if path in including:
         raise ConfigurationError(file, "the file includes itself", "remove that `include`")
+    if len(including) > MOST_INCLUDES:
+        raise ConfigurationError(file, f"the file is included through {MOST_INCLUDES} others", "include fewer")
     try:
-        config = yaml.load(Path(path).read_bytes(), _reader(os.path.dirname(path)))  # a SafeLoader  # noqa: PTH120
+        config = load_bounded(read_bytes(path, MOST_BYTES), _reader(os.path.dirname(path)))  # noqa: PTH120
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{file} line {mark.line + 1}" if mark else file
-        problem = " ".join(str(getattr(error, "problem", error)).split())
-        raise ConfigurationError(place, problem, "correct the YAML there or just before") from error
+        problem, _, fix = " ".join(str(getattr(error, "problem", error)).split()).partition("; ")
+        raise ConfigurationError(place, problem, fix or "correct the YAML there or just before") from error
     except (OSError, ValueError, RecursionError) as error:
         by = f" ({including[-1]} includes it)" if including else ""
-        reason = getattr(error, "strerror", None) or type(error).__name__
+        known = str(error) if isinstance(error, TooMuch) else type(error).__name__
+        reason = getattr(error, "strerror", None) or known
         raise ConfigurationError(file, f"the file cannot be read: {reason}{by}", "correct its path") from error
     if not isinstance(config, dict):
         raise ConfigurationError(file, "the file does not hold a mapping", "write the keys of a task or group")

@@ -16,8 +16,10 @@ from continual.errors import ConfigurationError, naming_file, one_line
 TAG = "tag:yaml.org,2002:"
 MOST_VALUES = 200_000
 """Values of a file with every use of an anchor counted: a few hundred bytes of nested ones would fill any memory."""
-MOST_BYTES = 16 << 20
-"""Most bytes that are read of a file. Nobody writes a longer one, and a device never ends."""
+MOST_BYTES = 256 << 10
+"""Most bytes that are read of a file: more would be parsed for seconds, and a device never ends."""
+MOST_DEPTH = 100
+"""How deep lists and mappings may lie in each other, as written or by anchors."""
 MOST_DIGITS = 400
 """Digits of a number: more than any number that is used, fewer than Python's own limit."""
 
@@ -41,6 +43,58 @@ class _Reader(yaml.SafeLoader):
 
 
 TOO_MUCH = f"the anchors expand to more than {MOST_VALUES:,} values; write fewer"
+TOO_DEEP = f"the YAML contains itself or is nested more than {MOST_DEPTH} deep; remove the alias"
+
+
+class OutOfBounds(yaml.composer.ComposerError):
+    """A YAML that is too deep, or too large with its anchors."""
+
+
+def check_bounds(node: Any) -> None:
+    """Raise OutOfBounds for a composed YAML that contains itself, is too deep, or too large with its anchors.
+
+    What is constructed of it, merged keys included, is at most as large.
+    """
+    known: dict[int, tuple[int, int]] = {}
+
+    def measure(node: Any, depth: int) -> tuple[int, int]:
+        """Return values and depth of a node; each is looked at once, however often an anchor is used."""
+        if id(node) in known:
+            return known[id(node)]
+        if depth > MOST_DEPTH:
+            _refuse(TOO_DEEP, node)
+        known[id(node)] = (0, MOST_DEPTH + 1)  # meets itself within: too deep
+        values, deepest = 1, 0
+        parts = [] if isinstance(node, yaml.ScalarNode) else node.value
+        for part in parts:
+            for item in part if isinstance(part, tuple) else (part,):
+                more, below = measure(item, depth + 1)
+                values, deepest = values + more, max(deepest, below + 1)
+            if values > MOST_VALUES or deepest > MOST_DEPTH:
+                _refuse(TOO_MUCH if values > MOST_VALUES else TOO_DEEP, node)
+        known[id(node)] = (values, deepest)
+        return known[id(node)]
+
+    if node is not None:
+        measure(node, 0)
+
+
+def _refuse(sentence: str, node: Any) -> None:
+    raise OutOfBounds(problem=sentence, problem_mark=node.start_mark)
+
+
+def load_bounded(data: str | bytes, reader: Any) -> Any:
+    """Return what a loader makes of a YAML, whose bounds are checked before anything is constructed.
+
+    Raises what the loader raises: yaml.YAMLError, ValueError, RecursionError.
+    """
+    loader = reader(data)
+    try:
+        node = loader.get_single_node()
+        check_bounds(node)
+        return None if node is None else loader.construct_document(node)
+    finally:
+        loader.dispose()
 
 
 def _number(kind: type) -> Any:
@@ -74,7 +128,7 @@ def parse_yaml(text: str) -> Any:
         ConfigurationError: The text cannot be read; the error's key is the line and column.
     """
     try:
-        return _plain(yaml.load(text, _Reader), [MOST_VALUES])  # a SafeLoader
+        return _plain(load_bounded(text, _Reader), [MOST_VALUES])
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -102,7 +156,7 @@ def _read(path: Path) -> str:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:
-            raise ConfigurationError("", f"the file has more than {MOST_BYTES >> 20} MiB", "name a YAML that you wrote")
+            raise ConfigurationError("", f"the file has more than {MOST_BYTES >> 10} KiB", "name a YAML that you wrote")
         return data.decode("utf-8")
     except FileNotFoundError:
         raise ConfigurationError("", "there is no such file", "give the path of a sequence's YAML") from None

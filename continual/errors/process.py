@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from continual.errors.secrets import redacted
 from continual.errors.sentences import describe, unwrap
-from continual.errors.types import ConfigurationError, ContinualError, Interrupted
+from continual.errors.types import ConfigurationError, ContinualError, Interrupted, printable
 
 SAME_SECONDS = {signal.SIGINT: 0.3, signal.SIGTERM: 2.0, signal.SIGHUP: 2.0}
 """A request to end comes more than once: `timeout` and batch systems signal the process and then its group."""
@@ -82,7 +82,7 @@ def _heard() -> Iterator[None]:
 
 def print_error(error: BaseException) -> None:
     """Print an error as one sentence on stderr; nobody may be there to read it."""
-    text = error.short() if isinstance(error, ConfigurationError) else str(error)
+    text = error.short() if isinstance(error, ConfigurationError) else printable(str(error))
     with contextlib.suppress(OSError):
         print(redacted(f"error: {text}"), file=sys.stderr, flush=True)
 

@@ -1,49 +1,91 @@
 """Passwords, keys and tokens: the one place that takes them out of what is printed, logged, stored or sent.
 
 The configuration itself keeps the real values, for the clients that need them. Whatever turns it into text passes
-through `redacted` (for readers) or `fingerprinted` (for comparison: equal secrets stay equal).
+through `redacted` (for readers) or `fingerprinted` (for comparison: equal secrets stay equal). A secret is found by its
+place (a URL, a key, a header), and those of the configuration and the environment also wherever else they stand.
 """
 
+import base64
 import functools
 import hashlib
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO
 
+from continual.errors.secret_names import is_secret_name
+
 MARK = "***"
 """What stands in place of a secret; in what is compared, a hash follows."""
 SHORTEST = 6
 """Characters of a secret that is also replaced where it stands alone; shorter ones occur by chance."""
-NAME = re.compile(
-    r"(?:^|[_.\-])(?:password|passwd|passphrase|pwd|secrets?|credentials?|api_?key|access_?key|secret_?key|private_?key"
-    r"|account_?key|signature|sig|authorization|bearer"
-    r"|(?:hf|hub|api|auth|access|refresh|bearer|session|security|sas|git|github|gitlab|personal|private|secret"
-    r"|tracking|write|read)[_\-]?token)$|^token$|_TOKEN$",
+QUOTE = r"[\"'](?![\s,:;}\])]|$)"
+"""A quotation mark that does not end a text: it may be part of a password."""
+SCHEME = r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]{0,40}://)"
+NAME = r"(?P<name>[A-Za-z][\w.\-]{0,80})"
+USER = re.compile(SCHEME + rf"(?P<user>(?:[^\s:/?#@\"'<>]|{QUOTE})*):(?P<secret>(?:[^\s\"'<>]|{QUOTE})*)@")
+LOGIN = re.compile(SCHEME + rf"(?P<secret>(?:[^\s:/?#@\"'<>]|{QUOTE})+)@")
+WHOLE = re.compile(rf"\s*{SCHEME}(?P<user>[^:/?#@]*):(?P<secret>.*)@", re.DOTALL)
+"""A value that is a URL with a login, whose password may hold anything."""
+NAMED = re.compile(r"(?i:postgres|postgresql|mysql|mariadb|mssql|oracle|ssh|sftp|git|abfss?|wasbs?)(?i:\+[\w.\-]+)?://")
+"""Schemes whose login without a password is the name of a user or a container; elsewhere it may be a token."""
+PARAMETER = re.compile(
+    NAME + r"(?P<sign>=|%3D)(?P<secret>[^\s&;\"'<>]+?)(?=%3B|%26|[()\[\]{},.]{0,4}(?:[\s&;\"'<>]|$))", re.IGNORECASE
+)
+QUOTED = re.compile(
+    NAME + r"(?P<sign>[\"']?\s*[=:]\s*)(?P<quote>[\"'])(?P<secret>(?:\\.|(?!(?P=quote))[^\\]){1,4096})(?P=quote)"
+)
+AUTHORIZATION = re.compile(
+    r"(?P<before>\bAuthorization[\"']?\s*[:=]\s*[\"']?(?:(?:Basic|Bearer|Digest|Token|ApiKey|Negotiate|NTLM)\s+)?)"
+    r"(?P<secret>[^\s\"',;}]+)",
     re.IGNORECASE,
 )
-"""Names of keys, query parameters and environment variables that hold secrets."""
-NO_SECRET = re.compile(r"(?:^|[_.\-])(?:start|end|pad|bos|eos|unk|cls|sep|mask|special|stop)_token$", re.IGNORECASE)
-USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*://)(?P<user>[^\s:/?#@\"'<>]*):(?P<secret>[^\s\"'<>]*)@")
-LOGIN = re.compile(r"(?P<scheme>https?://)(?P<secret>[^\s:/?#@\"'<>]+)@", re.IGNORECASE)
-PARAMETER = re.compile(
-    r"(?P<name>[A-Za-z][\w.\-]*)(?P<sign>=|%3D)(?P<secret>[^\s&;\"'<>()\[\]{},]+?)(?=%3B|%26|[\s&;\"'<>()\[\]{},]|$)",
-    re.IGNORECASE,
+HEADER = re.compile(
+    r"\b(?P<name>[A-Za-z]{1,30}-[A-Za-z\-]{1,60}|Cookie)(?P<sign>:\s+)(?P<secret>[^\s\"',}]{6,})", re.IGNORECASE
 )
 BEARER = re.compile(r"(?P<before>\bBearer\s+)(?P<secret>[\w.~+/=\-]{8,})")
 SHAPE = re.compile(r"\b(?P<secret>hf_[A-Za-z0-9]{30,}|sk-[\w\-]{32,}|gh[pousr]_[A-Za-z0-9]{30,}|glpat-[\w\-]{18,})")
 
 Hidden = Callable[[str], str]
-_known: set[str] = set()
+"""What a secret becomes, which may have been replaced before."""
+
+
+class _Known:
+    """The secrets of this process: those given to `remember`, and from the first use those of the environment."""
+
+    def __init__(self) -> None:
+        self._forms: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+
+    def add(self, secrets: set[str]) -> None:
+        new = {form for secret in secrets for form in _forms(secret) if len(form) >= SHORTEST}
+        if not new <= self._forms:
+            self._forms |= new
+            longest_first = sorted(self._forms, key=len, reverse=True)
+            self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+
+    @functools.cached_property
+    def environment(self) -> bool:
+        """Whether the environment's secrets were added, which the first look does."""
+        self.add(_of_environment())
+        return True
+
+    def replaced(self, text: str) -> str:
+        assert self.environment
+        return self._pattern.sub(MARK, text) if self._pattern else text
+
+
+_known = _Known()
 
 
 def redacted(value: Any, known: bool = True) -> Any:
     """Return a JSON-able value, or a text, with `***` in place of every secret that it holds.
 
-    Secrets are passwords of URLs, values of keys and parameters named like one (`token=`, `api_key:`), tokens of a
-    well-known form, and with `known` also what `remember` was given, wherever it stands.
+    Secrets are passwords of URLs, values of keys, parameters and headers named like one (`token=`, `api_key:`), tokens
+    of a well-known form, and with `known` also those of the environment and of `remember`, wherever they stand.
     """
-    return _without(value, lambda secret: MARK, known)
+    return _without(value, _marked, known)
 
 
 def fingerprinted(value: Any) -> Any:
@@ -56,33 +98,7 @@ def fingerprinted(value: Any) -> Any:
 
 def secrets_in(value: Any) -> list[str]:
     """Return the secrets that a configuration holds."""
-    found: list[str] = []
-
-    def keep(secret: str) -> str:
-        found.append(secret)
-        return MARK
-
-    _without(value, keep, known=False)
-    return found
-
-
-def remember(value: Any) -> None:
-    """Replace the secrets of a configuration and of the environment also where errors of clients quote them alone."""
-    from urllib.parse import unquote  # takes a while, and most commands hold no secret
-
-    named = [text for name, text in os.environ.items() if is_secret_name(name) and not _is_path(name, text)]
-    for secret in (*secrets_in(value), *named):
-        _known.update(text for text in (secret, unquote(secret)) if len(text) >= SHORTEST)
-
-
-def _is_path(name: str, text: str) -> bool:
-    """Return whether a variable names a file or folder, as PWD and GOOGLE_APPLICATION_CREDENTIALS do."""
-    return name in ("PWD", "OLDPWD") or os.path.exists(text)  # noqa: PTH110  pathlib raises for a text that is no path
-
-
-def is_secret_name(name: str) -> bool:
-    """Return whether a key, a query parameter or an environment variable of this name holds a secret."""
-    return bool(NAME.search(name)) and not NO_SECRET.search(name)
+    return [secret for secret in _found(value) if not secret.startswith(MARK)]
 
 
 def left_out(value: Any) -> bool:
@@ -90,78 +106,127 @@ def left_out(value: Any) -> bool:
     return any(secret.startswith(MARK) for secret in _found(value))
 
 
-def _found(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            if is_secret_name(str(name)) and isinstance(item, str):
-                yield item
-            else:
-                yield from _found(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _found(item)
-    elif isinstance(value, str):
-        matches = (match for pattern in (USER, LOGIN, PARAMETER) for match in pattern.finditer(value))
-        yield from (match["secret"] for match in matches)
+def _found(value: Any) -> list[str]:
+    found: list[str] = []
+
+    def keep(secret: str) -> str:
+        found.append(secret)
+        return ""
+
+    _without(value, keep, known=False)
+    return found
+
+
+def remember(value: Any) -> None:
+    """Replace the secrets of a configuration, and of the environment as it is now, wherever they stand from now on."""
+    found = secrets_in(value)
+    _known.add({*found, *(secret.partition(":")[2] for secret in found), *_of_environment()})
+
+
+def _of_environment() -> set[str]:
+    """Return the secrets of the environment: values of names like HF_TOKEN, and passwords of URLs such as proxies'."""
+    found: set[str] = set()
+    for name, text in os.environ.items():
+        if is_secret_name(name) and not _is_path(name, text):
+            found.add(text)
+        elif "://" in text:
+            found.update(part for secret in secrets_in(text) for part in (secret, secret.partition(":")[2]))
+    return found
+
+
+def _is_path(name: str, text: str) -> bool:
+    """Return whether a variable names a file or folder, as PWD and GOOGLE_APPLICATION_CREDENTIALS do."""
+    return name in ("PWD", "OLDPWD") or os.path.exists(text)  # noqa: PTH110  pathlib raises for a text that is no path
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """Yield a secret as clients, quotation marks and headers write it."""
+    from urllib.parse import quote, quote_plus, unquote  # takes a while, and most commands hold no secret
+
+    for plain in {secret, unquote(secret)}:
+        data = plain.encode("utf-8", "surrogatepass")
+        yield from (plain, quote(data, safe=""), quote(data), quote_plus(data))
+        yield from (repr(plain)[1:-1], json.dumps(plain)[1:-1], plain.replace("'", "''"))
+        yield from (plain.replace("'", "\\'"), base64.b64encode(data).decode())
+
+
+def _marked(secret: str) -> str:
+    return secret if secret.startswith(MARK) else MARK
 
 
 @functools.lru_cache(maxsize=256)
 def _fingerprint(secret: str) -> str:
+    if secret.startswith(MARK):
+        return secret
     data = secret.encode("utf-8", "surrogatepass")
     return MARK + hashlib.scrypt(data, salt=b"continual", n=4096, r=8, p=1).hex()[:16]
 
 
-def _without(value: Any, hidden: Hidden, known: bool) -> Any:
+def _without(value: Any, hidden: Hidden, known: bool, inside: bool = False) -> Any:
+    """Return the value with its secrets hidden; `inside`: a text is a value of a configuration, not words around it."""
     if isinstance(value, Mapping):
         return {
-            name: _whole(item, hidden) if is_secret_name(str(name)) else _without(item, hidden, known)
+            name: _all(item, hidden) if is_secret_name(str(name)) else _without(item, hidden, known, inside=True)
             for name, item in value.items()
         }
     if isinstance(value, list | tuple):
-        return [_without(item, hidden, known) for item in value]
-    return _text(value, hidden, known) if isinstance(value, str) else value
+        return [_without(item, hidden, known, inside=True) for item in value]
+    if not isinstance(value, str):
+        return value
+    text = _logins(value, hidden, inside)
+    text = _named(text, hidden)
+    text = SHAPE.sub(lambda found: hidden(found["secret"]), text)
+    return _known.replaced(text) if known else text
 
 
-def _whole(value: Any, hidden: Hidden) -> Any:
+def _all(value: Any, hidden: Hidden) -> Any:
     """Return the value of a key that holds a secret: a text or a number is one, a truth value or null is none."""
     if isinstance(value, Mapping):
-        return {name: _whole(item, hidden) for name, item in value.items()}
+        return {name: _all(item, hidden) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_whole(item, hidden) for item in value]
-    if value is None or value == "" or isinstance(value, bool):
-        return value
-    return _hide(str(value), hidden)
+        return [_all(item, hidden) for item in value]
+    return value if value is None or value == "" or isinstance(value, bool) else hidden(str(value))
 
 
-def _hide(secret: str, hidden: Hidden) -> str:
-    return secret if secret.startswith(MARK) else hidden(secret)
-
-
-def _text(text: str, hidden: Hidden, known: bool) -> str:
-    if "://" in text:
-        text = USER.sub(lambda found: _login(found, hidden), text)
-        text = LOGIN.sub(lambda found: f"{found['scheme']}{_hide(found['secret'], hidden)}@", text)
-    if "=" in text or "%3" in text:
-        text = PARAMETER.sub(lambda found: _parameter(found, hidden), text)
-    text = BEARER.sub(lambda found: f"{found['before']}{_hide(found['secret'], hidden)}", text)
-    text = SHAPE.sub(lambda found: hidden(found["secret"]), text)
-    for secret in sorted(_known, key=len, reverse=True) if known else ():
-        text = text.replace(secret, MARK)
-    return text
+def _logins(text: str, hidden: Hidden, inside: bool) -> str:
+    """Hide the passwords of URLs; where the whole text is one, a password may hold blanks and quotation marks."""
+    if "://" not in text or "@" not in text:
+        return text
+    whole = WHOLE.match(text) if inside else None
+    if whole:
+        text = _login(whole, hidden) + text[whole.end() :]
+    text = USER.sub(lambda found: _login(found, hidden), text)
+    return LOGIN.sub(
+        lambda found: found[0] if NAMED.match(found["scheme"]) else f"{found['scheme']}{hidden(found['secret'])}@", text
+    )
 
 
 def _login(found: re.Match[str], hidden: Hidden) -> str:
     """Return a URL's user without the password; of http also without the name, which may be a token itself."""
     user, secret = found["user"], found["secret"]
     if found["scheme"].lower() in ("http://", "https://") and not secret.startswith(MARK):
-        return f"{found['scheme']}{_hide(f'{user}:{secret}', hidden)}@"
-    return f"{found['scheme']}{user}:{_hide(secret, hidden) if secret else ''}@"
+        return f"{found['scheme']}{hidden(f'{user}:{secret}')}@"
+    return f"{found['scheme']}{user}:{hidden(secret) if secret else ''}@"
 
 
-def _parameter(found: re.Match[str], hidden: Hidden) -> str:
-    if not is_secret_name(found["name"]):
-        return found[0]
-    return f"{found['name']}{found['sign']}{_hide(found['secret'], hidden)}"
+def _named(text: str, hidden: Hidden) -> str:
+    """Hide the values of parameters, quoted keys and headers that are named like a secret."""
+
+    def value(found: re.Match[str]) -> str:
+        before = found.string[max(0, found.start() - 1) : found.start()]
+        in_query = before in ("?", "&") and found["name"].lower() == "key"
+        if not in_query and not is_secret_name(found["name"]):
+            return found[0]
+        quote = found.groupdict().get("quote") or ""
+        return f"{found['name']}{found['sign']}{quote}{hidden(found['secret'])}{quote}"
+
+    if '"' in text or "'" in text:
+        text = QUOTED.sub(value, text)
+    if "=" in text or "%3" in text:
+        text = PARAMETER.sub(value, text)
+    for pattern in (AUTHORIZATION, BEARER):
+        text = pattern.sub(lambda found: f"{found['before']}{hidden(found['secret'])}", text)
+    return HEADER.sub(value, text) if ": " in text else text
 
 
 class RedactedStream:

@@ -63,16 +63,17 @@ def one_line(error: BaseException, longest: int = 160) -> str:
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
-def together(errors: Sequence[ConfigurationError]) -> ConfigurationError:
+def together(errors: Sequence[ConfigurationError], more: int = 0) -> ConfigurationError:
     """Return the first of some errors, which names the others: all mistakes of a file are told at once.
 
-    As many are named as a sentence of moderate length holds; the rest is counted.
+    As many are named as a sentence of moderate length holds; the rest is counted, and `more` with it.
     """
     distinct = {(error.key, error.problem): error for error in reversed(errors)}
     first, *others = reversed(distinct.values())
-    if not others:
+    count = len(others) + more
+    if not count:
         return first
-    more, left = f"and {len(others)} more error{'s' * (len(others) > 1)}", LONGEST - len(str(first)) - 30
+    rest, left = f"and {count} more error{'s' * (count > 1)}", LONGEST - len(str(first)) - 30
     named: list[str] = []
     for other in others:
         for text in (f"{other.key}: {other.problem}", other.key):
@@ -80,7 +81,7 @@ def together(errors: Sequence[ConfigurationError]) -> ConfigurationError:
                 named.append(text)
                 left -= len(text) + 2
                 break
-    told = f"({more}: {', '.join(named)})" if named else f"({more})"
+    told = f"({rest}: {', '.join(named)})" if named else f"({rest})"
     fix = f"{first.fix} {told}" if first.fix else told
     return ConfigurationError(first.key, first.problem, fix, first.file)
 

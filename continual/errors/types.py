@@ -5,6 +5,11 @@ LONGEST = 300
 CUT = " ... "
 
 
+def printable(text: str) -> str:
+    """Return a text on one line; what a terminal would obey or a file's names may hold is written as an escape."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
 class ContinualError(Exception):
     """The run failed (exit code 1)."""
 
@@ -31,7 +36,7 @@ class ConfigurationError(ContinualError):
 
     def short(self) -> str:
         """Return the sentence in at most LONGEST characters: what is longest of it is cut in its middle."""
-        parts = [self.file, self.key, self.problem, self.fix]
+        parts = [printable(part) for part in (self.file, self.key, self.problem, self.fix)]
         while (over := len(str(ConfigurationError(parts[1], parts[2], parts[3], parts[0]))) - LONGEST) > 0:
             place = max(range(len(parts)), key=lambda number: len(parts[number]))
             kept = max(20, len(parts[place]) - over - len(CUT))

@@ -50,7 +50,9 @@ class Harness:
 
         self.evaluate, self.tasks = dict(evaluate), names.plan_tasks(tasks)
         folder = self.evaluate.get("include_path")
-        own = TaskFiles(folder).own
+        files = TaskFiles(folder)
+        files.check_bounds()
+        own = files.own
         defaults = any(task["name"] not in own or own[task["name"]].kind != "task" for task in self.tasks)
         with quiet():
             self.manager = TaskManager(include_path=folder, include_defaults=defaults)

@@ -1,6 +1,6 @@
 """Check what a task's YAML says of prompts, metrics and generation, before lm-eval meets it in the run."""
 
-import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from continual.config.paths import expanded
 from continual.config.task_files import Function
 from continual.errors import ConfigurationError, nearest
 from continual.errors.bounded import matches
+from continual.errors.json_text import parse_json
 
 SHAPES: dict[str, tuple[type, str]] = {
     "metric_list": (list, "a list of mappings, each with `metric`"),
@@ -21,6 +22,8 @@ SHAPES: dict[str, tuple[type, str]] = {
     "generation_kwargs": (dict, "a mapping"),
     "dataset_kwargs": (dict, "a mapping"),
 }
+MOST_LINE = 1 << 20
+"""How much of a document is read in order to learn its columns."""
 TEMPLATES = ("doc_to_text", "doc_to_target", "doc_to_choice", "description", "gen_prefix")
 
 
@@ -40,10 +43,28 @@ def check_fields(file: str, config: dict[str, Any]) -> None:
     repeats = config.get("repeats", 1)
     if not isinstance(repeats, int) or isinstance(repeats, bool) or repeats < 1:
         raise ConfigurationError(file, f"`repeats: {repeats}` is not a number of answers", "write 1 or more")
+    shots = config.get("num_fewshot")
+    if shots is not None and (not isinstance(shots, int) or isinstance(shots, bool) or shots < 0):
+        raise ConfigurationError(file, f"`num_fewshot: {shots}` is not a number of examples", "write 0 or more")
+    for key, value in (config.get("generation_kwargs") or {}).items():
+        _check_generation(file, str(key), value)
     until = (config.get("generation_kwargs") or {}).get("until", [])
     if not all(isinstance(text, str) for text in (until if isinstance(until, list) else [until])):
         raise ConfigurationError(file, f"`until: {until}` is neither a text nor a list of texts", "put it in quotes")
     _check_columns(file, config)
+
+
+def _check_generation(file: str, key: str, value: Any) -> None:
+    """Refuse a number that is not finite, negative, or no number where one is needed."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if key in ("max_gen_toks", "max_new_tokens", "max_length") and value is not None:
+        wrong, expected = not isinstance(value, int) or isinstance(value, bool) or value < 1, "a whole number above 0"
+    elif key in ("temperature", "top_p", "top_k") and value is not None:
+        wrong, expected = not number or not math.isfinite(value) or value < 0, "a number of 0 or more"
+    else:
+        return
+    if wrong:
+        raise ConfigurationError(file, f"`{key}: {value}` below `generation_kwargs` is wrong", f"write {expected}")
 
 
 def _check_template(file: str, key: str, value: Any) -> None:
@@ -102,7 +123,7 @@ def _columns(files: Any, config: dict[str, Any]) -> set[str]:
     found = path if Path(path).is_file() else next(iter(matches(path, "evaluate")), None)
     try:
         with Path(str(found)).open(encoding="utf-8") as opened:
-            document = json.loads(opened.readline())
+            document = parse_json(opened.readline(MOST_LINE))
     except (OSError, ValueError):
         return set()
     return set(document) if isinstance(document, dict) else set()

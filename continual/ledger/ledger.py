@@ -16,6 +16,8 @@ from continual.ledger.folder import RunFolder
 from continual.ledger.lines import Tail, write_line
 from continual.store import FileLock
 
+SHOWN = frozenset({"tags", "params", "why"})
+"""Facts that only readers see: no name or path that is read again would suffer from a word taken for a secret."""
 FORMAT = 2
 """The version of what a run keeps in its folder. Raise it when a run that was begun before cannot be resumed."""
 
@@ -60,7 +62,8 @@ class Events:
 
     def add(self, event: str, **facts: Any) -> dict[str, Any]:
         """Append one event, durably."""
-        line = {"event": event, "time": round(time.time(), 3), **redacted(facts, known=False)}
+        line: dict[str, Any] = {"event": event, "time": round(time.time(), 3)}
+        line |= {name: redacted({name: value}, known=name in SHOWN)[name] for name, value in facts.items()}
         with self.path.open("a", encoding="utf-8") as file:
             write_line(file, line, durable=True)
         self.events.append(line)

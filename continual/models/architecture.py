@@ -4,27 +4,24 @@ from pathlib import Path
 from typing import Any
 
 from continual.errors import ConfigurationError, one_line
+from continual.errors.json_text import load_json
+from continual.models.numbers import check_config
 
 READ_IT = "correct config.json, or copy it again"
 OTHER_FAMILY = "take a causal language model, e.g. of the Llama or Qwen3 family"
-LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-MOST_LAYERS = 10_000
-"""More would take minutes to lay out before anything could be said of the model."""
 
 
 def read_config(folder: str) -> Any:
     """Return the configuration of the model in `folder`. Raise ConfigurationError if transformers cannot read it."""
-    from transformers import AutoConfig, PretrainedConfig
+    from transformers import AutoConfig
 
     try:
-        written, _ = PretrainedConfig.get_config_dict(folder)
-    except (ValueError, RecursionError) as error:
+        written = load_json(Path(folder, "config.json"))
+    except ValueError as error:
         raise ConfigurationError("", f"{folder}/config.json is damaged ({one_line(error)})", READ_IT) from error
-    for name in LAYERS:
-        if isinstance(layers := written.get(name), int) and layers > MOST_LAYERS:
-            raise ConfigurationError(
-                "", f"{folder}/config.json: `{name}` is {layers:g}, more than {MOST_LAYERS}", READ_IT
-            )
+    if not isinstance(written, dict):
+        raise ConfigurationError("", f"{folder}/config.json does not hold a JSON object", READ_IT)
+    check_config(folder, written)
     if not written.get("model_type"):
         raise ConfigurationError("", f"{folder}/config.json has no `model_type`", READ_IT)
     try:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from continual.errors.json_text import load_json
 from continual.models.dtypes import restore_dtypes
 from continual.models.files import PROCESSOR, TOKENIZER, copy_files
 from continual.models.load import load_model
@@ -58,7 +59,7 @@ def _end_at(file: Path, config: Any, ends: Iterable[int]) -> None:
     text = config.get_text_config()
     ids = {key: getattr(text, key, None) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     made = {key: value for key, value in ids.items() if value is not None}
-    settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else made
+    settings = load_json(file) if file.is_file() else made
     listed = settings.get("eos_token_id")
     known = [] if listed is None else listed if isinstance(listed, list) else [listed]
     added = [number for number in dict.fromkeys(ends) if number not in known]

@@ -1,6 +1,5 @@
 """The files of a model folder: one list for the checks, the hashes, the export and the copies. Imports no torch."""
 
-import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from continual.errors import ConfigurationError, one_line
+from continual.errors.json_text import load_json
 from continual.store.files import hash_files
 
 VOCABULARY = (
@@ -63,8 +63,8 @@ def weight_map(index: Path) -> dict[str, str]:
     Raises ConfigurationError for an index that does not say it.
     """
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = load_json(index)
+    except (OSError, ValueError) as error:
         raise ConfigurationError("", f"{index} is damaged ({one_line(error)})", "copy the file again") from error
     files = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(files, dict) or not files or not all(isinstance(name, str) for name in files.values()):

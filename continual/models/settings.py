@@ -6,6 +6,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from continual.errors import ConfigurationError, one_line
+from continual.errors.json_text import load_json
+from continual.models.numbers import check_generation
 
 GENERATION = "generation_config.json"
 
@@ -23,11 +25,12 @@ def check_ends(folder: str, config: Any) -> None:
     made = not found
     if found:
         try:
-            settings = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            settings = load_json(file)
+        except (OSError, ValueError) as error:
             raise ConfigurationError("", f"{file} is damaged ({one_line(error)})", "copy the file again") from error
         if not isinstance(settings, dict):
             raise ConfigurationError("", f"{file} does not hold a JSON object", "copy the file again")
+        check_generation(file, settings)
         _check_values(file, settings)
         listed, made = settings.get("eos_token_id"), bool(settings.get("_from_model_config"))
     size = getattr(text, "vocab_size", None)

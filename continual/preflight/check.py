@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from functools import partial
 
-from continual.config.load import Loaded
+from continual.config.load import Loaded, load_rest, load_sequence
+from continual.config.problems import Misconfigured
 from continual.errors import ConfigurationError, naming_file, together
 from continual.ledger.progress import read_progress
 from continual.preflight.check_data import check_source
@@ -38,6 +39,18 @@ def check(loaded: Loaded, fresh: bool = False) -> list[str]:
         return notes + check_metrics(sequence) + check_loading(sequence) + check_tokenizer(sequence)
 
 
+def load_checked(path: str, overrides: list[str], fresh: bool = False) -> tuple[Loaded, list[str]]:
+    """Load and check a sequence, see `load_sequence` and `check`; a wrong key hides no mistake of the others."""
+    try:
+        loaded = load_sequence(path, overrides)
+    except Misconfigured as error:
+        found: list[ConfigurationError] = []
+        if rest := load_rest(path, error):
+            found = _mistakes(rest)[1]
+        raise together([*error.errors, *found], error.more) from error
+    return loaded, check(loaded, fresh)
+
+
 def check_quickly(loaded: Loaded) -> list[str]:
     """Check what can be checked without torch and transformers, and return notes.
 
@@ -45,6 +58,14 @@ def check_quickly(loaded: Loaded) -> list[str]:
 
     Opens files and calls the user's functions for rows and tokenizers.
     """
+    notes, errors = _mistakes(loaded)
+    if errors:
+        raise together(errors).in_file(loaded.file)
+    return notes
+
+
+def _mistakes(loaded: Loaded) -> tuple[list[str], list[ConfigurationError]]:
+    """Return notes and all mistakes that `check_quickly` finds, one per step."""
     sequence = loaded.sequence
     notes = list(loaded.notes)
     errors: list[ConfigurationError] = []
@@ -75,6 +96,4 @@ def check_quickly(loaded: Loaded) -> list[str]:
     attempt(lambda: check_evaluation(sequence, tokenizer))
     if not errors:
         attempt(lambda: notes_of_code(sequence))
-    if errors:
-        raise together(errors).in_file(loaded.file)
-    return notes
+    return notes, errors

@@ -30,6 +30,7 @@ def check_evaluation(sequence: Sequence, tokenizer: TokenizerFacts | None) -> li
         chat = tokenizer.chat_template if tokenizer else None
         notes += check_source(f"evaluate.texts.{number}.data", text.data, chat)
     files = TaskFiles(evaluate.include_path)
+    files.check_bounds()
     files.check_names()
     for name in places:
         if name not in texts and files.find(name) is None:

@@ -1,6 +1,5 @@
 """Facts about a tokenizer, read from its files without transformers, whose tokenizers import torch."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from continual.config.references import call
 from continual.config.schema import ModelSource
 from continual.errors import ConfigurationError, one_line
+from continual.errors.json_text import load_json
 from continual.models.files import has_vocabulary
 
 GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
@@ -143,8 +143,8 @@ def read_json(key: str, path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        value = load_json(path)
+    except (OSError, ValueError) as error:
         raise ConfigurationError(key, f"{path} is damaged ({one_line(error)})", "copy the file again") from error
     if not isinstance(value, dict):
         raise ConfigurationError(key, f"{path} does not hold a JSON object", "copy the file again")

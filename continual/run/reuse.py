@@ -76,7 +76,7 @@ def _has_code(mitigation: Mitigation) -> bool:
     """Return whether a mitigation's code decides more than what its streams and penalties tell by their content; all of
     the user's own may.
     """
-    ours = type(mitigation).__module__.partition(".")[0] in OURS
+    ours = type(mitigation).__module__.partition(".")[0] in (*OURS, "baselines")
     return not ours or mitigation.overrides("adapt") or mitigation.overrides("control")
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from continual.data.rows import RowReader
-from continual.errors import ContinualError, describe, redacted
+from continual.errors import ContinualError, describe, redacted, remember
 from continual.ledger.records import Records
 from continual.models import load_model
 from continual.models.export import export_model
@@ -158,6 +158,7 @@ def train_worker(config: dict[str, TrainJob]) -> None:
     from ray.train.torch import get_device
 
     job = config["job"]
+    remember([mitigation.model_dump(mode="json") for mitigation in job.mitigations])
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     failed = job.files.failed

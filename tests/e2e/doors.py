@@ -24,10 +24,11 @@ WRITTEN = {
     "track.params": '{"origin": "postgresql://reader:planted%2Din%2Da%2Dparam@host/db"}',
 }
 IN_URI = "track.uri=https://reader:planted-in-the-uri@mlflow.example"
-"""Read by plans alone: the run sends to a tracker that is there."""
+"""Read by plans, and in `TRACKED` by a run whose tracker is down."""
+TRACKED = """track.uri=http://reader:planted'in-a-run@127.0.0.1:9"""
 PLANS = {"plan": [IN_URI], "refused": [IN_URI, "track.urii=https://reader:planted-in-a-typo@mlflow.example"]}
 PLANTED = [
-    *ENVIRONMENT.values(), "planted-in-the-uri", "planted-in-a-typo",
+    *ENVIRONMENT.values(), "planted-in-the-uri", "planted-in-a-typo", "planted'in-a-run", "planted%27in-a-run",
     "planted-in-a-tag", "planted-parameter", "planted%2Din%2Da%2Dparam", "planted-in-a-param",
 ]  # fmt: skip
 LISTENED, FOUND, PLANNED = "listened.json", "found.json", "planned.json"
@@ -56,7 +57,18 @@ def run(storage: Path) -> tuple[int, str]:
                     listened.setdefault(address, set()).add(pid)
             time.sleep(1.0)
     environment = command.environment() | ENVIRONMENT
+    tracked = temporary / "tracked"
+    shutil.copytree(storage / "store", tracked / "store")
+    arguments = command.arguments(tracked, *overrides, TRACKED)
+    with (temporary / "tracked.txt").open("w") as output:
+        again = subprocess.run(
+            arguments, cwd=ROOT, env=environment | {"RAY_TMPDIR": str(temporary)}, stdout=output,
+            stderr=subprocess.STDOUT, check=False,
+        )  # fmt: skip
+    state = tracked / "tiny" / "mlflow" / "state.json"
+    waits = state.is_file() and "***" in state.read_text()
     planned = {name: plan(storage, [*overrides, *more], environment) for name, more in PLANS.items()}
+    planned["tracked"] = [str(again.returncode), str(waits)]
     (storage / PLANNED).write_text(json.dumps(planned))
     found = [*_found(storage), *_found(temporary)]  # also in what all of them wrote to stdout and stderr
     named = {address: [sorted(names[pid]) for pid in sorted(pids)] for address, pids in listened.items()}

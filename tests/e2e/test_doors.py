@@ -22,6 +22,7 @@ def test_what_was_planted_reached_the_run(tiny: Path) -> None:
     assert "***" in (tiny / "tiny" / "config.yaml").read_text()
     planned = json.loads((tiny / doors.PLANNED).read_text())
     assert "https://***@mlflow.example" in planned["plan"][0]
+    assert planned["tracked"] == ["0", "True"]  # the run has met the URI: its records wait
     assert planned["refused"][1].startswith("error: ")
     assert "urii" in planned["refused"][1]
 

@@ -1,6 +1,5 @@
 """Hugging Face data sets: from the hub, or from a local folder, which is read without any request."""
 
-import json
 import logging
 import re
 import tempfile
@@ -21,6 +20,7 @@ from continual.data.sources.json_text import json_documents
 from continual.data.sources.parquet import count_rows, needed, parquet_documents, without_absent
 from continual.errors import ConfigurationError, nearest, one_line
 from continual.errors.bounded import check_size
+from continual.errors.json_text import load_json
 
 ROWS = 50_000
 """Rows of a loaded data set that one task reads."""
@@ -163,7 +163,7 @@ class HubSource(ColumnSource):
         if not splits.is_file():
             return
         try:
-            known = list(json.loads(splits.read_text(encoding="utf-8"))["splits"])
+            known = list(load_json(splits)["splits"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             problem = f"{splits} is damaged ({one_line(error)})"
             raise ConfigurationError("path", problem, "save the data set again") from error

@@ -10,6 +10,7 @@ from continual.contract.columns import kind_of
 from continual.contract.source import Document
 from continual.data.sources.bytes import BOM, lines, text
 from continual.errors import ConfigurationError, one_line
+from continual.errors.json_text import check_depth, parse_json
 
 BLOCK = 1 << 20
 """Characters that are read at a time, more where an element needs them."""
@@ -34,11 +35,11 @@ def _line(line: bytes) -> Document | ConfigurationError:
     except UnicodeDecodeError as error:
         return ConfigurationError("path", f"not UTF-8 text (byte {error.start + 1})", "save the file as UTF-8")
     try:
-        return _object(json.loads(written))
+        return _object(parse_json(written))
     except json.JSONDecodeError as error:
         problem = f"not JSON ({error.msg} at column {error.colno}): {shown(written.strip()[:60])}"
         return ConfigurationError("path", problem, ONE_PER_LINE)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         return ConfigurationError("path", f"cannot be read ({one_line(error)})", "write a simpler value")
 
 
@@ -106,6 +107,10 @@ class _Array:
                 raise _broken(self.line, failure)
             self._go(until)
             self._block = BLOCK
+            try:
+                check_depth(value)
+            except ValueError as error:
+                raise _broken(self.line, error) from error
             return value
 
     def _ends_before(self, failure: Exception | None) -> bool:

@@ -1,10 +1,12 @@
 """The user's DeepSpeed JSON: read, checked, merged. Imports neither torch nor deepspeed, as the checks use it."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from continual.errors import ConfigurationError, one_line
+from continual.errors.json_text import load_json
 
 OURS = (
     "train_batch_size",
@@ -18,6 +20,14 @@ OURS = (
     "zero_optimization.stage",
 )
 """Keys that we set from other keys of `train`."""
+BLOCKS = frozenset(
+    {"optimizer", "scheduler", "fp16", "bf16", "amp", "zero_optimization", "offload_param", "offload_optimizer", "aio",
+     "flops_profiler", "activation_checkpointing", "comms_logger", "tensorboard", "wandb", "csv_monitor", "elasticity",
+     "autotuning", "data_efficiency", "curriculum_learning", "sparse_attention", "compression_training", "checkpoint",
+     "data_types", "pipeline"}
+)  # fmt: skip
+"""Keys whose values are mappings."""
+MOST_BYTES = 1 << 20
 NAME_JSON = "name a JSON file, or write the keys here"
 
 
@@ -43,16 +53,30 @@ def read_json(value: dict[str, Any] | str | None) -> dict[str, Any]:
         if not Path(user).is_file():  # a pipe or a device would be waited for
             raise ConfigurationError("train.deepspeed", f"there is no file `{value}`", NAME_JSON)
         try:
-            user = json.loads(Path(user).read_text())
+            user = load_json(user, MOST_BYTES)
         except (OSError, ValueError) as error:
             problem = f"`{value}` cannot be read ({one_line(error)})"
             raise ConfigurationError("train.deepspeed", problem, NAME_JSON) from error
     if not isinstance(user, dict):
         raise ConfigurationError("train.deepspeed", f"`{value}` does not hold a JSON object", "write {...}")
+    _check_values(user, "")
     if keys := conflicts(user):
         problem = f"other keys of `train` set {', '.join(keys)}"
         raise ConfigurationError("train.deepspeed", problem, 'leave them out, or write "auto"')
     return _without_auto(user)
+
+
+def _check_values(values: dict[str, Any], place: str) -> None:
+    """Refuse what no key of DeepSpeed's takes: a block or a list that is null, a number that is not finite."""
+    for key, value in values.items():
+        where = f"{place}.{key}" if place else key
+        if isinstance(value, dict):
+            _check_values(value, where)
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ConfigurationError("train.deepspeed", f"`{where}: {value}` is not finite", "write a finite number")
+        elif key in BLOCKS and not isinstance(value, dict) and value != "auto":
+            problem = f"`{where}: {json.dumps(value)}` is not a block of keys"
+            raise ConfigurationError("train.deepspeed", problem, "write {...}, or leave it out")
 
 
 def merged(ours: dict[str, Any], user: dict[str, Any]) -> dict[str, Any]:

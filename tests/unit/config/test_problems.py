@@ -1,13 +1,17 @@
 """Unknown and missing keys, in models of any shape."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from continual.config.load import load_sequence
 from continual.config.overrides import apply_override
 from continual.config.problems import explain
 from continual.errors import ConfigurationError
+from continual.preflight.check import load_checked
+from tests.kits.project import sequence, write_project, write_yaml
 
 
 class Strict(BaseModel):
@@ -68,3 +72,23 @@ def test_a_key_is_explained_by_the_model_that_it_is_in(raw: dict[str, Any], key:
 
 def test_the_override_that_set_a_bad_key_is_named() -> None:
     assert problem_of({}, "section.widht=1").file == "own.yaml with override `section.widht=1`"
+
+
+def test_a_wrong_key_hides_no_mistake_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_project(tmp_path)
+    config = sequence(unknown=1)
+    config["stages"][0]["data"]["path"] = "gone.jsonl"
+    config["train"]["learning_rate"] = -1
+    write_yaml(tmp_path, config)
+    with pytest.raises(ConfigurationError) as raised:
+        load_checked("seq.yaml", [])
+    told = str(raised.value)
+    assert told.startswith("seq.yaml: unknown: there is no such key")
+    assert "2 more errors: train.learning_rate: -1 is out of range, stages.0.data.path" in told
+
+
+def test_findings_beyond_those_put_into_words_are_counted(tmp_path: Path) -> None:
+    write_yaml(tmp_path, sequence(stages=[{"name": "a", "x": 1}] * 80))
+    with pytest.raises(ConfigurationError, match="and 159 more errors"):
+        load_sequence(tmp_path / "seq.yaml")

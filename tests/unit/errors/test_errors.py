@@ -96,3 +96,8 @@ def test_a_full_disk_is_named_with_what_to_do(
         raise error
     fix = "free some of it, then run the same command again to resume"
     assert str(raised.value) == f"the disk of {tmp_path} is full; {fix}"
+
+
+def test_a_sentence_is_one_line_whatever_it_quotes() -> None:
+    error = ConfigurationError("key", "`a\nb\x1b[31m\x85c\u2028é` is wrong", "correct it")
+    assert error.short() == "key: `a\\nb\\x1b[31m\\x85c\\u2028é` is wrong; correct it"

@@ -62,11 +62,13 @@ def test_gradients_of_all_components_and_anchors_are_exact(tmp_path: Path) -> No
     start: Any = AutoModelForCausalLM.from_pretrained(ctx.start.path, dtype=torch.float64).eval()
     frozen: Any = AutoModelForCausalLM.from_pretrained(ctx.stage_start.path, dtype=torch.float64).eval()
     curvature = ctx.store.artefact("curvature", {})
-    curvature.path.mkdir(parents=True)
     torch.manual_seed(0)
-    save_file(
-        {name: torch.rand_like(p).float() for name, p in model.named_parameters()}, curvature.path / "a.safetensors"
-    )
+    drawn = {name: torch.rand_like(p).float() for name, p in model.named_parameters()}
+    with ctx.store.write(curvature, {}) as writer:
+        assert writer is not None
+        with writer.files() as folder:
+            save_file(drawn, Path(folder) / "a.safetensors")
+        writer.finish()
     job = TrainJob(**{**vars(job), "penalties": (*job.penalties, Penalty("curved", ctx.start, curvature, 0.05))})
     worker, batch = kit.worker_of(job), kit.batch_of(job, 0)
     # Away from the teacher, where the KL and its gradient are nothing.
@@ -81,12 +83,9 @@ def test_gradients_of_all_components_and_anchors_are_exact(tmp_path: Path) -> No
 
     expected = expected_losses(job, batch, model, {"context_free": frozen, "cached": start})
     centre = dict(start.named_parameters())
-    from safetensors.torch import load_file
-
-    curved = load_file(curvature.path / "a.safetensors")
     expected["l2_start"] = 0.02 * sum(((p - centre[n]) ** 2).sum() for n, p in model.named_parameters())
     expected["curved"] = 0.05 * sum(
-        (curved[n].double() * (p - centre[n]) ** 2).sum() for n, p in model.named_parameters()
+        (drawn[n].double() * (p - centre[n]) ** 2).sum() for n, p in model.named_parameters()
     )
     sum(expected[name] * worker.stepper.coefficients.get(name, 1.0) for name in expected).backward()
     assert set(found) == set(expected)

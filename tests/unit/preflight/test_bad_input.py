@@ -122,7 +122,7 @@ CASES = [
     Case("no yaml", "line 3", "correct the YAML", make=text("name: a\nstages: [\n")),
     Case("a key twice", "line 2", "keep one", make=text("name: a\nname: b\n")),
     Case("a key that is a number", "line 1", "quote it", make=text("1: a\n")),
-    Case("contains itself", "", "remove the alias", make=text("a: &x [*x]\n")),
+    Case("contains itself", "line 1", "remove the alias", make=text("a: &x [*x]\n")),
     Case("no utf-8", "", "UTF-8", make=write("seq.yaml", b"name: \xff\n")),
     # keys and types
     Case("unknown section", "trian", "did you mean `train`?", make=text("trian: {}\n")),
