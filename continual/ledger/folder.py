@@ -63,6 +63,7 @@ class RunFolder:
         self.versions = path / "versions.json"
         self.summary = path / "summary.json"
         self.log = path / "log.txt"
+        self.reserve = path / "reserve"
         self.report = path / "report.html"
         self.figures = path / "report"
         self.matrix = path / "matrix.png"

@@ -1,8 +1,9 @@
 """Set up a run (log file, cluster, store, tracker) and always tear it down in order."""
 
+import os
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from continual.show.tables import closing
 from continual.show.terminal import Terminal
 from continual.show.tracking import Tracker
 from continual.store import Store
+
+RESERVE_BYTES = 1 << 22
+"""Room for the last lines of the ledger and of the tracker's SQLite file."""
 
 
 @contextmanager
@@ -54,6 +58,17 @@ def _close(
     finally:
         if waiting := _flush(tracker, terminal):
             terminal.line(f"  {waiting} records wait for the tracker {tracking_uri(loaded)}; the next run sends them")
+
+
+@contextmanager
+def reserved(path: Path) -> Iterator[None]:
+    """Keep room on the disk inside the block, so that on a full one the end of the run can still be recorded."""
+    try:
+        with suppress(OSError), path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _flush(tracker: Tracker, terminal: Terminal) -> int:
@@ -96,8 +111,8 @@ def drive(
         for note in notes:
             terminal.line(f"note: {note}")
         terminal.line(f"log: {files.log}")
-        tracking = tracked(loaded, files, ledger, terminal)
-        with as_one_sentence(loaded.file, sequence.storage), connected(guard) as resources, tracking as tracker:
+        tracking, room = tracked(loaded, files, ledger, terminal), reserved(files.reserve)
+        with as_one_sentence(loaded.file, sequence.storage), connected(guard) as resources, tracking as tracker, room:
             cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
             check_resources(sequence, cpus, gpus)
             delivery = chosen_delivery(sequence, cpus, gpus).delivery

@@ -112,31 +112,30 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-def test_full_disk(calm: Path, tmp_path: Path, row: Row, request: pytest.FixtureRequest) -> None:
+def test_full_disk(calm: Path, row: Row, request: pytest.FixtureRequest) -> None:
     row.fault, row.expected = "full disk", "exit 1, one sentence with the disk and the fix; `same` when there is room"
     disk = request.getfixturevalue("small_disk")
     provoke.from_store(calm, disk)
-    # The tracker lies elsewhere: on the full disk nothing could be recorded.
-    uri = f"track.uri=sqlite:///{tmp_path / 'mlflow.db'}"
-    driver = provoke.in_training(disk, uri)
+    driver = provoke.in_training(disk)
     processes = provoke.tree(driver)
     with (disk / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError):
         while True:
             filler.write(b"\0" * 4096)
     code = provoke.ended(driver, processes)
     text = driver.output.read_text()
+    statuses = provoke.statuses(disk)
     (disk / "filler").unlink()
     sentences = [line for line in text.splitlines() if line.startswith("error: ")]
-    row.seen.append(f"exit {code}; {[sentence[:200] for sentence in sentences]}")
+    row.seen.append(f"exit {code}; {'; '.join(sentences)}".replace(str(disk), "/full"))
+    row.seen.append(f"MLflow {'/'.join(sorted(statuses - {'FINISHED'}))}, 0 processes left")
     assert code == 1
     assert "Traceback" not in text
     [sentence] = sentences
     assert str(disk) in sentence
     assert "free" in sentence
-    assert "RUNNING" not in provoke.statuses(tmp_path)
-    row.seen.append(f"MLflow {'/'.join(sorted(provoke.statuses(tmp_path) - {'FINISHED'}))}, 0 processes left")
-    provoke.same(calm, disk, row, uri)
-    assert provoke.statuses(tmp_path) == {"FINISHED"}
+    assert "RUNNING" not in statuses, "the end is recorded although the tracker's file is on that disk"
+    provoke.same(calm, disk, row)
+    assert provoke.statuses(disk) == {"FINISHED"}
 
 
 def test_engine_twice(tmp_path: Path, row: Row) -> None:
