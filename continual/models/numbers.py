@@ -1,4 +1,4 @@
-"""Numbers of a model's settings that no model has: refused before anything is laid out by them. Imports no torch."""
+"""Values of a model's settings that no model has: refused before anything is laid out by them. Imports no torch."""
 
 import json
 import math
@@ -30,8 +30,13 @@ NO_ID = -1
 
 
 def check_config(folder: str | Path, config: dict[str, Any]) -> None:
-    """Raise ConfigurationError for a number in config.json, or in a configuration within, that no model has."""
+    """Raise ConfigurationError for a value in config.json, or in a configuration within, that no model has."""
     file = Path(folder, "config.json")
+    named = config.get("architectures")
+    if named is not None and not (isinstance(named, list) and all(isinstance(name, str) for name in named)):
+        raise ConfigurationError("", f"{file}: `architectures: {_shown(named)}` is not a list of names", CORRECT)
+    if not isinstance(config.get("auto_map") or {}, dict):
+        raise ConfigurationError("", f"{file}: `auto_map: {_shown(config['auto_map'])}` is not a mapping", CORRECT)
     largest = max(SMALLEST_BOUND, sum(path.stat().st_size for path in weight_files(folder)))
     for place, key, value in _values(config):
         if (problem := _problem(key, value, largest)) is not None:

@@ -1,4 +1,4 @@
-"""Numbers that no model has are refused in a moment, before anything is laid out by them."""
+"""Values that no model has are refused in a moment, before anything is laid out by them."""
 
 import json
 import time
@@ -24,6 +24,9 @@ WRONG: list[dict[str, Any]] = [
     {"hidden_size": "64"},
     {"vocab_size": True},
     {"num_attention_heads": 0},
+    {"architectures": 6.05},
+    {"architectures": [{}]},
+    {"auto_map": ["x"]},
 ]
 
 
