@@ -123,6 +123,7 @@ def test_every_file_of_others_is_a_plan_or_a_sentence(project: Path, kind: str) 
     good = file.read_bytes() if file.is_file() else json.dumps(base).encode()
     counts: Counter[str] = Counter()
     wrong: list[str] = []
+    file.write_bytes(good)
     outcome("run", ["seq.yaml", "--plan"])  # imports count for nothing
 
     @settings(
