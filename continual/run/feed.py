@@ -89,6 +89,19 @@ class Feeds(AbstractContextManager["Feeds"]):
     def __enter__(self) -> Self:
         return self
 
+    def start(
+        self, rows: Artefact, samples: Artefact, work: Callable[[Progress, threading.Event], object], step: Step
+    ) -> Feed:
+        """Start a feed when the others are complete: the resources are those of one set's engines.
+
+        A second set of engines could wait for one that pauses for the training, which waits for both.
+        """
+        for feed in self.all:
+            feed.wait(step)
+        started = Feed(rows, samples, work)
+        self.all.append(started)
+        return started
+
     def progress(self) -> str:
         """Return what the line of the training says of the feeds that still run, "" if none does."""
         return "".join(f", {feed.so_far()}" for feed in self.all if not feed.complete)

@@ -15,7 +15,7 @@ from continual.data.prepare import prepare_rows
 from continual.errors import ConfigurationError
 from continual.ledger.folder import StageFolder
 from continual.models import load_tokenizer, start_model
-from continual.run.feed import Feed, Feeds
+from continual.run.feed import Feeds
 from continual.sampling import SampleSettings, bos_start, sample_rows, sample_set, task_starts, template_start
 from continual.sampling.pace import Pace
 from continual.sampling.sample import Progress, sampled_artefacts, sampler_identity
@@ -69,8 +69,9 @@ class StageContext(Context):
         with self.step(f"sample {size} from {request.start}", "starting the engine") as step:
             if request.step_rows and self.streamed and not rows.complete:
                 pace = self._pace(self.streamed, request)
-                feed = Feed(rows, samples, lambda progress, stop: sample_rows(*what, progress, stop, pace))
-                self.feeds.all.append(feed)
+                feed = self.feeds.start(
+                    rows, samples, lambda progress, stop: sample_rows(*what, progress, stop, pace), step
+                )
                 feed.wait_for_first(step)
                 step.note("the first rows are there, the others follow while the stage trains")
                 return rows

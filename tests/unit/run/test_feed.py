@@ -36,8 +36,7 @@ def test_the_stage_goes_on_with_the_first_shard(tmp_path: Path, step: Step) -> N
             writer.finish()
 
     with Feeds() as feeds:
-        feed = Feed(rows_of(store), rows_of(store), work)
-        feeds.all.append(feed)
+        feed = feeds.start(rows_of(store), rows_of(store), work, step)
         feed.wait_for_first(step)
         assert not feed.complete
         assert not feed.rows.complete
@@ -46,6 +45,24 @@ def test_the_stage_goes_on_with_the_first_shard(tmp_path: Path, step: Step) -> N
         assert feed.complete
         assert feed.rows.complete
         assert feeds.progress() == ""
+
+
+def test_one_set_is_sampled_at_a_time(tmp_path: Path, step: Step) -> None:
+    """Two engines at once are more than the resources were looked at for."""
+    running, most = [0], [0]
+
+    def work(progress: Any, stop: threading.Event) -> None:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        stop.wait(0.3)
+        running[0] -= 1
+
+    rows = rows_of(Store(tmp_path))
+    with Feeds() as feeds:
+        started = [feeds.start(rows, rows, work, step) for _ in range(3)]
+        assert [feed.complete for feed in started[:2]] == [True, True]
+        started[2].wait(step)
+    assert most == [1]
 
 
 def test_what_is_sampled_stands_in_the_line_of_the_training(tmp_path: Path) -> None:
