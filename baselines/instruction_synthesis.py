@@ -25,8 +25,6 @@ from continual.api import (
 
 MOST_ROUNDS, MOST_GROWTH, MARGIN = 6, 4, 1.1
 """Rounds of instructions; how many times as many a round may have as the one before; what is added to an estimate."""
-
-
 PAIRS = "pairs.jsonl"
 
 

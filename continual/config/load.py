@@ -99,7 +99,7 @@ def load_sequence(
 
 
 def load_rest(path: str | Path, error: Misconfigured) -> Loaded | None:
-    """Return what a file says apart from the keys that are wrong, None if that is no sequence: to check it, too."""
+    """Load what is left of a file without its wrong keys, so that it can be checked, too; None if it is no sequence."""
     try:
         sequence = Sequence.model_validate(error.rest)
         return _loaded(sequence, Path(os.path.abspath(path)), str(path), [], [], [])  # noqa: PTH100

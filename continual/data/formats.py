@@ -72,7 +72,7 @@ def frame(source: Source, tokenizer: Any) -> Frame:
 def written(example: Example, tokenizer: Any, around: Frame) -> list[Script]:
     """Return the texts of a document as they are tokenized, and which of their characters are learned.
 
-    Running text has no such characters: it is learned whole.
+    A running text names no characters, because all of it is learned.
 
     Raises:
         ConfigurationError: The chat template refuses the conversation, or leaves out a part of it.

@@ -32,8 +32,8 @@ SCHEMA = pa.schema([(name, pa.large_string()) for name in COLUMNS])
 def read_all(source: Source) -> "ray.data.Dataset":
     """Return the documents of a source that are asked for, part by part, in blocks of about BLOCK_BYTES.
 
-    Columns, all JSON text, "" for nothing: `place`; `item`, the example; `problem`, why it cannot be used; and in a row
-    of its own behind each part `end`, what the reading met of the documents asked for.
+    Columns, all JSON text, "" for nothing: `place`; `item`, the example; `problem`, why it cannot be used; and `end`,
+    what was read of the documents asked for, in an extra row behind each part.
     """
     import ray.data
 

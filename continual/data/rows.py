@@ -1,6 +1,6 @@
 """Stored rows: their Arrow form, and the reader that training, scoring and methods share.
 
-The reader can wait for a growing artefact; today every artefact is complete before it is read.
+The reader waits for the rows of an artefact that still grows: a stage may train while its samples are made.
 """
 
 import time

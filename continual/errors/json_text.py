@@ -55,7 +55,7 @@ def load_json(path: str | Path, most: int = MOST_BYTES) -> Any:
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It is no regular file (a pipe or a device would be waited for), or not JSON, or goes beyond a bound.
+        ValueError: It is not JSON, exceeds a bound, or is no regular file: reading a pipe or a device may never end.
     """
     return parse_json(read_bytes(path, most).decode("utf-8"))
 

@@ -6,6 +6,5 @@ from continual.forgetting.score import Score, Scores, are_scores, scores_as_json
 
 __all__ = [
     "FIGURES", "Matrix", "Score", "Scores", "StageScores", "are_rows", "are_scores", "check_units", "figures",
-    "last_figures",
-    "matrix_as_json", "read_matrix", "scores_as_json", "scores_from_json", "tasks_of", "units_of",
+    "last_figures", "matrix_as_json", "read_matrix", "scores_as_json", "scores_from_json", "tasks_of", "units_of",
 ]  # fmt: skip

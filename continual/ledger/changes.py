@@ -17,7 +17,7 @@ def refuse_changes(folder: Path, loaded: Loaded) -> None:
     files = RunFolder(folder)
     ledger = read_ledger(folder)
     begun = ledger.find_first("run")
-    # A run that an earlier version began has no such event, or it has lost the line.
+    # The event is missing if an earlier version began the run, or if its line is damaged.
     if begun.get("format") != FORMAT if begun else ledger.events and not ledger.damaged:
         problem = f"the run `{loaded.sequence.name}` in {folder} was begun by another version of continual"
     elif files.identity.is_file() and (changed := _changed(files, loaded)):

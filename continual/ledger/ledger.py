@@ -36,7 +36,7 @@ class Events:
     def open(self) -> Self:
         """Read the file in order to append to it: a line that a kill left unfinished is cut off.
 
-        `damaged` counts the lines that are no events; they stay in the file, and what they said is lost.
+        `damaged` counts lines that hold no event. They stay in the file, but are not used.
         """
         tail = self.read()
         self.path.parent.mkdir(parents=True, exist_ok=True)

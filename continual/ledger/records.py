@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.ledger.events import is_record
-from continual.ledger.lines import Tail, read_lines, write_line
+from continual.ledger.lines import Tail, write_line
 from continual.store import write_atomic
 from continual.store.notices import say
 
@@ -26,7 +26,7 @@ class Records:
 
     def __init__(self, path: Path, step: int):
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in read_lines(path, is_record) if line["step"] <= step]
+        kept = [line for line in read_records(path) if line["step"] <= step]
         # A new file, never the old one cut: readers of the old one notice.
         write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept))
         self.file = path.open("a", encoding="utf-8")

@@ -29,7 +29,7 @@ def check_address(address: str) -> None:
         raise _none(address, "that is not `host:port`")
     import ray.core.generated.gcs_service_pb2_grpc  # noqa: F401 (takes seconds, which are not the cluster's)
 
-    # In a thread of its own, which is left behind: the look-up of a name takes no limit of time.
+    # Looking up a name has no time limit, so a thread does it; after MOST_SECONDS nobody waits for the thread.
     answers: queue.Queue[str | None] = queue.Queue()
     asking = threading.Thread(target=lambda: answers.put(_problem(host.strip("[]"), int(port))), daemon=True)
     asking.start()
@@ -42,7 +42,7 @@ def check_address(address: str) -> None:
 
 
 def _problem(host: str, port: int) -> str | None:
-    """Return why there is no cluster at a place, None if there is one."""
+    """Return why no cluster can be reached at a host and port, or None if one answers."""
     until = time.monotonic() + MOST_SECONDS - 1
     try:
         socket.create_connection((host, port), MOST_SECONDS / 2).close()

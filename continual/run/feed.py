@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Self
 
@@ -32,10 +32,11 @@ class Feed:
         if self.error:
             raise self.error
 
-    def wait(self, step: Step) -> None:
-        """Return when the rows are complete, or raise what the work has raised."""
+    def wait(self, step: Step | None = None) -> None:
+        """Return when the rows are complete, or raise what the work has raised; `step` shows how far it is."""
         while not self._ended.wait(LOOK_SECONDS):
-            self._show(step)
+            if step:
+                self._show(step)
         if self.error:
             raise self.error
 
@@ -96,8 +97,9 @@ class Feeds(AbstractContextManager["Feeds"]):
 
         A second set of engines could wait for one that pauses for the training, which waits for both.
         """
-        for feed in self.all:
-            feed.wait(step)
+        with step.waiting("the set before is sampled first") if self.all else nullcontext():
+            for feed in self.all:
+                feed.wait()
         started = Feed(rows, samples, work)
         self.all.append(started)
         return started

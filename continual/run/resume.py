@@ -18,6 +18,7 @@ from continual.run.summary import checkpoints
 from continual.show.tracking import SEQUENCE, Tracker
 from continual.store import write_atomic
 from continual.store.json_files import known_json
+from continual.store.notices import say
 
 FLUSH_SECONDS = 30.0
 """How long the end of a run waits for a slow tracker; the next run sends what is left."""
@@ -31,11 +32,13 @@ def finished(folder: Path, loaded: Loaded) -> dict[str, Any] | None:
     files = RunFolder(folder)
     if not files.summary.is_file():
         return None
-    summary = known_json(files.summary, is_summary)  # a damaged one is computed again
-    if summary.get("status") != "done" or not read_ledger(folder).all("closed"):
+    summary, ledger = known_json(files.summary, is_summary), read_ledger(folder)
+    if not summary:
+        say(f"note: {files.summary} is damaged; the run writes it again")
+    if summary.get("status") != "done" or not ledger.all("closed"):
         return None
     refuse_changes(folder, loaded)
-    if (models := checkpoints(files, read_ledger(folder))) != summary.get("checkpoints"):  # the storage was moved
+    if (models := checkpoints(files, ledger)) != summary.get("checkpoints"):  # the storage was moved
         summary["checkpoints"] = models
         write_atomic(files.summary, json.dumps(summary, indent=1))
     return summary

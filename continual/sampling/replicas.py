@@ -11,8 +11,6 @@ RESTARTS = 2
 STILL_SECONDS = 1800.0
 """Engines that answer nothing for so long have come to a stop."""
 
-Answers = Iterator[list[tuple[int, Any]]]
-
 
 class Replicas:
     """Actors made by `start()`, whose method `sample(numbers)` yields lists of (number, answer) in any order.

@@ -10,6 +10,7 @@ from continual.ledger.ledger import Events
 from continual.ledger.lines import read_lines
 from continual.store.artefact import is_whole
 from continual.store.json_files import has, known_json
+from continual.store.notices import say
 
 RECORDS = "scores.samples.jsonl"
 SHOWN = 5
@@ -80,7 +81,7 @@ class Evaluations:
     def records_of(self, store: Path, scored: Mapping[str, Any]) -> list[Path]:
         """Return the records of the evaluations that a `scored` event took its scores from; each is stored by itself.
 
-        One that is damaged is left out: the run measures it again when it needs it.
+        One that is damaged is left out, and the user is told; the run measures it again when it needs it.
         """
         if store not in self._known:
             self._known[store] = _by_model(store)
@@ -90,6 +91,8 @@ class Evaluations:
             scores, hashes = result.get("scores"), manifest.get("files")
             listed = {name: str(sha) for name, sha in hashes.items()} if isinstance(hashes, dict) else {}
             whole = all(is_whole(folder / name, listed[name]) for name in ("scores.json", RECORDS) if name in listed)
+            if not whole:
+                say(f"note: {folder} is damaged; its answers are left out of the report")
             if whole and scores and are_scores(scores) and scores.items() <= scored["scores"].items():
                 files.append(folder / RECORDS)
         return files

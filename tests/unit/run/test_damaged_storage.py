@@ -2,7 +2,8 @@
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -193,6 +194,17 @@ def mutated(value: Any, draw: random.Random) -> Any:
     return value
 
 
+@contextmanager
+def holding(path: Path, content: bytes) -> Iterator[None]:
+    """Let a file hold something else while the block runs."""
+    whole = path.read_bytes()
+    path.write_bytes(content)
+    try:
+        yield
+    finally:
+        path.write_bytes(whole)
+
+
 def sentence_of(read: Callable[[], Any], where: str) -> None:
     try:
         read()
@@ -209,25 +221,17 @@ def sentence_of(read: Callable[[], Any], where: str) -> None:
 def test_one_damaged_file_is_a_sentence_at_most(stored: Stored, name: str, seed: int) -> None:
     draw = random.Random(seed)
     path = draw.choice(stored.files)
-    whole = path.read_bytes()
-    wrong = damaged(whole, path.suffix == ".jsonl", draw)
-    path.write_bytes(wrong)
-    try:
+    wrong = damaged(path.read_bytes(), path.suffix == ".jsonl", draw)
+    with holding(path, wrong):
         sentence_of(partial(READERS[name], stored), f"{name}: {path.name} is {wrong[:300]!r}")
-    finally:
-        path.write_bytes(whole)
 
 
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("content", [*BROKEN[:6], BROKEN[9]])
 def test_every_file_that_holds_something_else_is_a_sentence_at_most(stored: Stored, name: str, content: bytes) -> None:
     for path in stored.files:
-        whole = path.read_bytes()
-        path.write_bytes(content)
-        try:
+        with holding(path, content):
             sentence_of(partial(READERS[name], stored), f"{name}: {path.name} is {content[:30]!r}")
-        finally:
-            path.write_bytes(whole)
 
 
 @pytest.mark.parametrize("name", READERS)
