@@ -49,6 +49,14 @@ class InstructionSynthesis(SynthesisOptions):
             if isinstance(generator, dict) and isinstance(generator.get("source"), str) and generator["source"] != SELF:
                 yield generator, "source", ("generators", number, "source")
 
+    def notes(self) -> list[str]:
+        return [
+            f"replies of `{generator.title}` are known by its name and the URL alone, and are used again; "
+            "change the generator's `version` when the endpoint serves another model"
+            for generator in self.generators
+            if generator.type == "openai" and generator.version is None
+        ]
+
     def active(self, view: StageView) -> bool:
         return view.has_reached(self.from_stage)
 
@@ -145,6 +153,6 @@ class InstructionSynthesis(SynthesisOptions):
             "sampled": sampled,
             "seed": self.seed_of(ctx),
             "model": self.frozen_model(ctx).hash,
-            "generators": [[model.hash] if model else generator.place for generator, model in pairs],
+            "generators": [[model.hash] if model else generator.served for generator, model in pairs],
             "sampler": ctx.sampler() | versions(("rensa",)),
         }

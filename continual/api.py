@@ -3,7 +3,7 @@
 Imports neither torch nor ray; what needs them imports them when it is called.
 """
 
-from continual.contract.base import Strict
+from continual.contract.base import Strict, Version
 from continual.contract.context import Context, StageRecord, Step
 from continual.contract.loss import Loss, LossInputs, LossName
 from continual.contract.mitigation import Candidate, Mitigation, Penalty
@@ -26,7 +26,7 @@ __all__ = [
     "LOSSES", "ROW_COLUMNS", "SOURCES", "Arrays", "Artefact", "Candidate", "ConfigurationError", "Context",
     "ContinualError", "Document", "Loss", "LossInputs", "LossName", "Mitigation", "ModelFacts", "ModelRef",
     "Penalty", "Replay", "RowReader", "SampleRequest", "Source", "SourceItem", "StageRecord", "StageView", "Step",
-    "Store", "Stream", "Strict", "TeacherReplay", "chat_template", "column", "copy_settings", "digest",
+    "Store", "Stream", "Strict", "TeacherReplay", "Version", "chat_template", "column", "copy_settings", "digest",
     "fixed_column", "least_samples", "load_model", "load_tokenizer", "model_hash", "most_filled", "row_facts",
     "rows_table", "sample_seed", "template_start", "versions", "write_atomic",
 ]  # fmt: skip

@@ -64,7 +64,7 @@ def ask_endpoint(ctx: Context, generator: Generator, texts: list[str], ask: Ask)
     """
     count = ask.samples * len(texts)
     how = {"tokens": ask.tokens, "temperature": ask.temperature, "top_p": ask.top_p, "seed": ask.seed}
-    inputs = {"replies": generator.place, "texts": digest(texts), "count": count, **how}
+    inputs = {"replies": generator.served, "texts": digest(texts), "count": count, **how}
     artefact = ctx.store.artefact("replies", inputs)
     with ctx.store.write(artefact, inputs) as writer:
         if writer is not None:

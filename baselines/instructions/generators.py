@@ -13,6 +13,7 @@ from continual.api import (
     SampleRequest,
     StageView,
     Strict,
+    Version,
     chat_template,
     load_tokenizer,
 )
@@ -33,6 +34,12 @@ class Generator(Strict):
     concurrency: int = Field(8, ge=1, description="openai: requests at one time")
     retries: int = Field(6, ge=0, description="openai: further tries of a request, 0.5 to 8 seconds apart")
     timeout: float = Field(300.0, gt=0, description="openai: seconds until a try counts as lost")
+    version: Version = Field(
+        None,
+        exclude_if=lambda given: given is None,
+        description="openai: yours: change it when the endpoint serves another model under the same name, as its "
+        "replies are reused",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "Generator":
@@ -40,6 +47,8 @@ class Generator(Strict):
             raise ValueError("a local generator needs `source`; write a model folder, a hub id or `self`")
         if self.type == "openai" and not (self.model and (self.url or "").startswith(("http://", "https://"))):
             raise ValueError("an openai generator needs `model` and `url`; the URL is e.g. http://host:8000/v1")
+        if self.type == "local" and self.version is not None:
+            raise ValueError("a local generator is known by its files; leave `version` out")
         return self
 
     def __repr__(self) -> str:
@@ -49,6 +58,11 @@ class Generator(Strict):
     def place(self) -> list[str]:
         """What tells one generator from another."""
         return [self.type, str(self.source)] if self.type == "local" else [str(self.url), str(self.model)]
+
+    @property
+    def served(self) -> list[Any]:
+        """What the replies of an endpoint are known by."""
+        return self.place if self.version is None else [*self.place, self.version]
 
     @property
     def title(self) -> str:

@@ -40,10 +40,14 @@ def looks_like_path(name: str) -> bool:
     return len(name) > LONGEST_HUB_ID or not HUB_ID.fullmatch(name)
 
 
+def hub_home() -> str:
+    """Return the folder of the Hugging Face libraries, which may begin with `~`."""
+    return os.environ.get("HF_HOME") or str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface")
+
+
 def hub_folder(kind: str, name: str) -> Path:
     """Return the folder of a hub id in the local Hugging Face cache; `kind`: `models` or `datasets`."""
-    home = os.environ.get("HF_HOME") or str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface")
-    root = Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
+    root = Path(os.environ.get("HF_HUB_CACHE") or f"{hub_home()}/hub").expanduser()
     return root / f"{kind}--{name.replace('/', '--')}"
 
 

@@ -79,6 +79,10 @@ class Mitigation(Strict):
         """
         return None
 
+    def notes(self) -> list[str]:
+        """Return sentences for the plan and the log: what its results depend on and are not told apart by."""
+        return []
+
     def data_sources(self) -> Mapping[str, Source]:
         """Return the data sources among the options by key, so that their files are checked before a start."""
         return {}

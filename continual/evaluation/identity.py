@@ -6,16 +6,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from continual.config.hub import resolved_revision
 from continual.config.paths import expanded, is_uri
 from continual.config.task_files import Function, TaskFiles
 from continual.errors import ConfigurationError
-from continual.evaluation.task_data import BUILDERS, is_local
+from continual.evaluation.task_data import PACKAGED, is_local, loaded_commit
 from continual.store import digest, hash_file
 from continual.store.code import module_code, with_content
 
 NOT_DATA = (".yaml", ".yml", ".pyc")
 """What may lie beside a task's Python and is not read by it: other tasks."""
+GIVEN = ("dataset_kwargs", "metadata")
+"""Options that are given to the code that makes the data."""
+PLACES = ("data_files", "data_dir")
 
 
 def task_identity(name: str, files: TaskFiles) -> str:
@@ -68,10 +70,17 @@ def _identity(name: str, files: TaskFiles, within: tuple[str, ...]) -> Any:
 
 def _config(config: dict[str, Any], files: TaskFiles, within: tuple[str, ...]) -> Any:
     """Return the content of a task or group with hashes in place of functions, data and members."""
-    known = {key: _value(value) for key, value in config.items() if key != "task" or isinstance(value, str)}
+    try:
+        known = {key: _value(value) for key, value in config.items() if key not in ("task", "dataset_path", *GIVEN)}
+        known |= _given(config)
+        data = _data(config)
+    except ConfigurationError as error:
+        raise ConfigurationError("evaluate", error.problem, error.fix) from error
+    if isinstance(config.get("task"), str):
+        known["task"] = config["task"]
     if isinstance(config.get("task"), list):
         known["task"] = [_member(item, files, within) for item in config["task"]]
-    return {**known, "data": _data(config)}
+    return {**known, "data": data}
 
 
 def _member(item: Any, files: TaskFiles, within: tuple[str, ...]) -> Any:
@@ -82,20 +91,53 @@ def _member(item: Any, files: TaskFiles, within: tuple[str, ...]) -> Any:
     return _identity(item, files, within) if isinstance(item, str) else _value(item)
 
 
-def _value(value: Any) -> Any:
+def _value(value: Any, key: str = "", beside: Path | None = None) -> Any:
+    """Return a value of a task's YAML; below a `key` with the content of the files that it names."""
     if isinstance(value, Function):
         return {"function": str(value), **_code(value)}
     if isinstance(value, dict):
-        return {str(key): _value(item) for key, item in value.items()}
+        return {str(name): _value(item, key and f"{key}.{name}", beside) for name, item in value.items()}
     if isinstance(value, list | tuple | set):
-        return [_value(item) for item in value]
+        return [_value(item, key, beside) for item in value]
+    if key and isinstance(value, str):
+        return with_content(key, value, None, beside)
     return str(value) if isinstance(value, datetime.date | bytes | float) else value
+
+
+def _given(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what is given to the code that makes the data; places that `_data` knows by content are left out."""
+    path, made = config.get("dataset_path"), config.get("custom_dataset")
+    local = isinstance(path, str) and is_local(path)
+    here = local and path not in ("", *PACKAGED) and not is_uri(str(path))
+    given = {"dataset_path": _value(path)} if "dataset_path" in config and not here else {}
+    beside = _module_file(made) if isinstance(made, Function) else None
+    for key in GIVEN:
+        value = config.get(key)
+        if key == "dataset_kwargs" and isinstance(value, dict) and made is None:
+            # Names on the hub stay names, whatever lies here under them.
+            elsewhere = [name for name in PLACES if name in value and not (local and _is_here(value[name]))]
+            others = {name: item for name, item in value.items() if name not in PLACES}
+            given[key] = _value(others, key) | {name: _value(value[name]) for name in elsewhere}
+        elif key in config:
+            given[key] = _value(value, key, beside)
+    return given
+
+
+def _is_here(named: Any) -> bool:
+    """Return whether a place of data, or one of several, is no URL."""
+    if isinstance(named, dict | list):
+        return any(map(_is_here, named.values() if isinstance(named, dict) else named))
+    return isinstance(named, str) and (not is_uri(named) or named.startswith("file:"))
+
+
+def _module_file(function: Function) -> Path:
+    """Return where the module of a function lies if it lies beside the YAML that names it."""
+    return Path(function.folder) / f"{str(function).rpartition('.')[0].replace('.', '/')}.py"
 
 
 def _code(function: Function) -> dict[str, Any]:
     """Return hashes of a function's module, of what it imports, and of the files beside it, which it may read."""
-    module = str(function).rpartition(".")[0]
-    beside = Path(function.folder) / f"{module.replace('.', '/')}.py"
+    module, beside = str(function).rpartition(".")[0], _module_file(function)
     if beside.is_file():
         others = [
             [str(path.relative_to(beside.parent)), hash_file(path)]
@@ -118,8 +160,8 @@ def _data(config: dict[str, Any]) -> Any:
     folder = options.get("data_dir")
     named = options.get("data_files")
     if not is_local(path):
-        return resolved_revision("datasets", path, options.get("revision"))
-    places = {"path": None if path in BUILDERS else path, "folder": folder, "files": _joined(folder, named)}
+        return loaded_commit(path, config.get("dataset_name"), options)
+    places = {"path": None if path in PACKAGED else path, "folder": folder, "files": _joined(folder, named)}
     try:
         return with_content("dataset_kwargs", places)
     except ConfigurationError as error:

@@ -2,12 +2,23 @@
 
 import ast
 import importlib.util
-import os
+import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from continual.config.paths import expanded, hub_folder, is_path, is_uri
+from continual.config.hub import (
+    BRANCH,
+    COMMIT,
+    ONLINE,
+    SHOWN,
+    asked_commit,
+    noted_commit,
+    prepared_folder,
+    ready_folder,
+)
+from continual.config.paths import expanded, is_path, is_uri
 from continual.config.references import defined_names
 from continual.config.task_files import Function
 from continual.errors import ConfigurationError, nearest
@@ -16,6 +27,14 @@ from continual.errors.bounded import matches
 OUTPUTS = ("loglikelihood", "multiple_choice", "loglikelihood_rolling", "generate_until")
 BUILDERS = ("json", "csv", "parquet", "text", "arrow", "pandas")
 """Data sets that are files: kinds that `datasets` reads by `data_files`."""
+PACKAGED = (
+    *BUILDERS, "conll", "imagefolder", "audiofolder", "videofolder", "meshfolder", "pdffolder", "niftifolder",
+    "webdataset", "xml", "hdf5", "eval", "lance", "tsfile", "iceberg", "vortex", "mmcif", "pdb", "genbank", "fasta",
+    "fastq", "harbor",
+)  # fmt: skip
+"""Names that `datasets` takes for a kind of file, and never for a data set of the hub."""
+OF_LOADING = ("split", "streaming", "num_proc", "keep_in_memory", "verification_mode", "save_infos")
+"""Options of `datasets.load_dataset` that do not decide which data are loaded."""
 
 
 def check_functions(file: str, config: Any) -> None:
@@ -74,11 +93,16 @@ def check_data(file: str, config: Any) -> None:
     elif path in BUILDERS and not is_uri(str(data_dir)) and not expanded(str(data_dir)).is_dir():
         fix = "correct `data_dir` (relative ones start at the current folder)"
         raise ConfigurationError(file, f"there is no folder {expanded(str(data_dir)).absolute()}", fix)
-    elif path not in BUILDERS and not is_uri(path):
+    elif path not in PACKAGED and not is_uri(path):
         folder = expanded(path).absolute()
         if is_path(path, folder) and not folder.exists():
             fix = "correct it (relative ones start at the current folder)"
             raise ConfigurationError(file, f"there is no folder {folder} (`dataset_path`)", fix)
+        if not is_local(path):
+            try:
+                loaded_commit(path, config.dataset_name, options)
+            except ConfigurationError as error:
+                raise error.within(file) from error
 
 
 def hub_data(config: Any) -> str | None:
@@ -89,15 +113,47 @@ def hub_data(config: Any) -> str | None:
 
 def is_local(path: str) -> bool:
     """Return whether a `dataset_path` names files, here or by a URL, and no data set of the hub."""
-    return path in BUILDERS or is_uri(path) or is_path(path, expanded(path).absolute())
+    return path in PACKAGED or is_uri(path) or is_path(path, expanded(path).absolute())
 
 
 def is_cached(data: str) -> bool:
-    """Return whether the local Hugging Face cache has a data set, as fetched or as made ready by `datasets`."""
-    hub = hub_folder("datasets", data)
-    ready = Path(os.environ.get("HF_DATASETS_CACHE") or hub.parent.parent / "datasets").expanduser()
-    name = data.replace("/", "___").lower()
-    return hub.is_dir() or any(path.name.lower() == name for path in ready.glob("*"))
+    """Return whether `datasets` has made a data set ready: without the hub it reads nothing else."""
+    return any(path.is_dir() for path in prepared_folder(data).glob("*/*/*"))
+
+
+def loaded_commit(data: str, subset: str | None, options: dict[str, Any]) -> Any:
+    """Return the commit of the data set of the hub that lm-eval loads, with its configuration if that is not named.
+
+    Without an answer of the hub `datasets` takes the newest data that its cache has ready, whatever `revision` says.
+
+    Raises ConfigurationError, whose key is `dataset_kwargs.revision`, if these are of another commit.
+    """
+    revision = options.get("revision")
+    if asked := asked_commit(data, revision):
+        return asked
+    noted = revision if revision and COMMIT.fullmatch(str(revision)) else noted_commit(data, revision)
+    taken = _taken(data, subset, options)
+    if taken is None:
+        return noted
+    if revision not in (None, BRANCH) and noted not in (None, taken.hash):
+        problem = f"the cache of `datasets` would give commit {taken.hash[:SHOWN]} of `{data}` for {noted[:SHOWN]}"
+        raise ConfigurationError("dataset_kwargs.revision", problem, ONLINE)
+    named = subset is not None or taken.config_id == "default"
+    return taken.hash if named else [taken.hash, taken.config_id]
+
+
+def _taken(data: str, subset: str | None, options: dict[str, Any]) -> Any:
+    """Return what `datasets` finds for a data set where the hub does not answer, None if it finds nothing."""
+    if not is_cached(data):
+        return None
+    import datasets
+
+    given = {key: value for key, value in options.items() if key not in OF_LOADING}
+    # It warns that it takes the newest, which is what is asked here.
+    logging.getLogger("datasets").setLevel(logging.ERROR)
+    with suppress(Exception):  # of many libraries
+        return datasets.load_dataset_builder(data, subset, **{"cache_dir": str(ready_folder()), **given})
+    return None
 
 
 def _check_files(file: str, config: Any, files: Any, folder: str | None) -> None:

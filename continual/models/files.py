@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -25,6 +26,7 @@ PROCESSOR = ("*processor_config.json", "audio_tokenizer_config.json")
 """What prepares images, video and sound for a model that has more than text."""
 CONFIGURATION = ("config.json", "generation_config.json")
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "model*.bin")
+INDEX = ".index.json"
 ADAPTER = "adapter_config.json"
 WITH_WEIGHTS = ("*.index.json", "adapter_*")
 """transformers loads an adapter that lies next to the weights on top of them."""
@@ -46,8 +48,16 @@ def tokenizer_files(folder: str | Path) -> list[Path]:
 
 
 def loaded_files(folder: str | Path) -> list[Path]:
-    """Return the files with weights that transformers loads: the first of its four layouts that is there."""
+    """Return the files with weights that transformers loads: the first of its layouts that is there.
+
+    Raises ConfigurationError for an index that is damaged or names files outside the folder.
+    """
     folder = Path(folder)
+    named = _named_by_configuration(folder)
+    if named is not None and not named.endswith(INDEX):
+        return [folder / named]
+    if named is not None:
+        return [folder / part for part in sorted(set(weight_map(folder / named).values()))]
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (folder / name).is_file():
             return [folder / name]
@@ -55,6 +65,19 @@ def loaded_files(folder: str | Path) -> list[Path]:
         if index.is_file():
             return [folder / part for part in sorted(set(weight_map(index).values()))]
     return []
+
+
+def _named_by_configuration(folder: Path) -> str | None:
+    """Return the file, or index of files, that config.json names in place of the usual ones."""
+    named = None
+    with suppress(OSError, ValueError, AttributeError):  # it is checked where it is read
+        named = load_json(folder / "config.json").get("transformers_weights")
+    if not isinstance(named, str):
+        return None
+    if Path(named).name != named:
+        problem = f"`transformers_weights` of {folder}/config.json names {named}, which is not in that folder"
+        raise ConfigurationError("", problem, "put the weights beside config.json, and name them without a path")
+    return named
 
 
 def weight_map(index: Path) -> dict[str, str]:
@@ -70,6 +93,9 @@ def weight_map(index: Path) -> dict[str, str]:
     if not isinstance(files, dict) or not files or not all(isinstance(name, str) for name in files.values()):
         problem = f"{index} has no `weight_map` that names the file of every tensor"
         raise ConfigurationError("", problem, "copy the file again, or save the model with `model.save_pretrained`")
+    if outside := next((name for name in files.values() if Path(name).name != name), None):
+        problem = f"{index} names {outside}, which is not in its folder"
+        raise ConfigurationError("", problem, "put all weights beside their index, and name them without a path")
     return files
 
 
@@ -106,12 +132,20 @@ def _tensors(file: Path) -> list[str]:
 
 def weight_files(folder: str | Path) -> list[Path]:
     """Return the files with the weights of the model itself, without those of an adapter."""
-    return [path for path in matching(folder, WEIGHTS) if not path.name.startswith("adapter_")]
+    return [path for path in _with_loaded(folder, WEIGHTS) if not path.name.startswith("adapter_")]
 
 
 def model_files(folder: str | Path) -> list[Path]:
     """Return everything that decides what a model folder computes: weights, configuration, tokenizer and processor."""
-    return matching(folder, (*WEIGHTS, *WITH_WEIGHTS, *CONFIGURATION, *TOKENIZER, *PROCESSOR))
+    return _with_loaded(folder, (*WEIGHTS, *WITH_WEIGHTS, *CONFIGURATION, *TOKENIZER, *PROCESSOR))
+
+
+def _with_loaded(folder: str | Path, patterns: Iterable[str]) -> list[Path]:
+    """Return the files that match, and those that are loaded whatever they are called."""
+    loaded: list[Path] = []
+    with suppress(ConfigurationError):  # loading refuses it
+        loaded = [path for path in loaded_files(folder) if path.is_file()]
+    return sorted({*matching(folder, patterns), *loaded})
 
 
 def tokenizer_hash(folder: str | Path) -> str:

@@ -11,7 +11,7 @@ from continual.config.references import find_function
 from continual.config.schema import Generate, ModelSource
 from continual.contract.registry import ENGINES
 from continual.errors import ConfigurationError, one_line
-from continual.models.files import check_shards, weight_files, weight_map
+from continual.models.files import check_shards, loaded_files, weight_files, weight_map
 from continual.preflight.tokenizer_facts import read_json
 
 KEY = "model.source"
@@ -107,6 +107,7 @@ def check_weights(folder: Path) -> None:
                 problem = f"{file} is damaged or incomplete ({one_line(error)})"
                 raise ConfigurationError(KEY, problem, "copy it again") from error
     try:
+        loaded_files(folder)
         check_shards(folder)
     except ConfigurationError as error:
         raise error.within(KEY) from error

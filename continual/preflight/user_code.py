@@ -24,6 +24,7 @@ from continual.store.code import module_code, own_file
 MOST_LETTERS = 300
 ARGUMENTS = "the files and folders among its arguments"
 OPTIONS = "the files and folders among its options"
+ENGINE = "the files and folders among `generate.engine_arguments`"
 KEY, CONSTANT, METADATA = "say by `version`", "change a constant there", "raise the task's `metadata.version`"
 """What makes results again whose code reads something that its files do not show."""
 
@@ -73,8 +74,11 @@ def user_code(sequence: Sequence) -> list[UserCode]:
 
 
 def notes_of_code(sequence: Sequence) -> list[str]:
-    """Return a note for all of the user's code that has no `version`."""
-    return [code.note() for code in user_code(sequence) if code.version is None]
+    """Return a note for all of the user's code, and whatever else results come from unseen, that has no `version`."""
+    notes = [code.note() for code in user_code(sequence) if code.version is None]
+    stages = range(1, len(sequence.stages) + 1)
+    told = [note for number in stages for _, mitigation in entries(sequence, number) for note in mitigation.notes()]
+    return [*notes, *dict.fromkeys(told)]
 
 
 def _modules(file: str | Path, name: str, beside: bool = False) -> tuple[str, ...]:
@@ -132,7 +136,7 @@ def _of_mitigations(sequence: Sequence) -> Iterator[UserCode]:
 def _of_options(sequence: Sequence) -> Iterator[UserCode]:
     schedule, engine = sequence.train.schedule, sequence.generate.engine
     yield from _definition("train.schedule", schedule, SCHEDULES.find(schedule), "", CONSTANT)
-    yield from _definition("generate.engine", engine, ENGINES.find(engine), "`generate.engine_arguments`", CONSTANT)
+    yield from _definition("generate.engine", engine, ENGINES.find(engine), ENGINE, CONSTANT)
 
 
 def _of_tasks(sequence: Sequence) -> Iterator[UserCode]:

@@ -16,7 +16,7 @@ from continual.sampling.wanted import Wanted
 from continual.sampling.write import write_samples
 from continual.store import Artefact, Store
 from continual.store.artefact import versions
-from continual.store.code import OURS, definition_code
+from continual.store.code import OURS, definition_code, own_file, with_content
 
 
 class Made(NamedTuple):
@@ -33,10 +33,15 @@ Progress = Callable[[Made], None]
 
 
 def sampler_identity(dtype: str, config: Generate) -> dict[str, Any]:
-    """Return what decides samples in addition to their settings; engine and version are part of it."""
+    """Return what decides samples in addition to their settings: engine, version, arguments with the files they name.
+
+    Raises ConfigurationError for an argument that names a folder too large to hash.
+    """
     engine = ENGINES.load(config.engine)()
     identity = {"dtype": dtype, "engine": config.engine, "versions": versions(engine.packages)}
-    identity |= {"engine_arguments": config.engine_arguments} if config.engine_arguments else {}
+    if config.engine_arguments:
+        arguments = with_content("generate.engine_arguments", config.engine_arguments, None, own_file(type(engine)))
+        identity["engine_arguments"] = arguments
     if type(engine).__module__.partition(".")[0] not in OURS:
         identity["code"] = definition_code(type(engine))
     return identity | ({"block": block} if (block := engine.block(config)) > 1 else {})

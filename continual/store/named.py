@@ -12,6 +12,8 @@ from continual.errors.bounded import matches
 MOST_LETTERS = 4096
 PLACE = re.compile(r"\{[\w.]*(?:[!:][^{}/]*)?\}|%\d*[sd]")
 """What code fills in: `{split}`, `{number:02d}`, `%s`."""
+DATABASE = re.compile(r"(?:sqlite|duckdb)(?:\+\w+)?:///")
+"""How a URL begins that says in which file a database is; a path from the root begins with one more slash."""
 CODE = (".py", ".pyc", ".pyi")
 """Files beside data that are known as modules, where they are imported."""
 
@@ -20,7 +22,8 @@ def named_paths(key: str, text: str, beside: Path | None = None) -> list[Path]:
     """Return the files and folders that a text names, each once.
 
     It may be a path, several with commas between them, a pattern, a template with `{split}` in it, a path without its
-    ending, or a `file://` URL, from the folder of the run or from the one `beside` the code that is given the text.
+    ending, a `file://` URL, or that of a database in a file; from the folder of the run, or from the one `beside` the
+    code that is given the text.
 
     Raises:
         ConfigurationError: A pattern holds much too much.
@@ -57,6 +60,8 @@ def _of_one(key: str, text: str, folder: Path | None) -> Iterator[Path]:
 def _path(text: str, folder: Path | None) -> Path:
     if text.startswith("file:"):
         text = unquote(text.removeprefix("file:").removeprefix("//").removeprefix("localhost"))
+    elif database := DATABASE.match(text):
+        text = unquote(text[database.end() :].partition("?")[0])
     path = Path(expandvars(text)).expanduser()
     return path if folder is None else folder / path
 

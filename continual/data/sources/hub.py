@@ -9,7 +9,7 @@ from typing import IO, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from continual.config.hub import resolved_revision
+from continual.config.hub import Prepared, prepared_commit, ready_folder, resolved_revision
 from continual.config.paths import looks_like_path, missing_folder, offline
 from continual.contract.reading import Beginning
 from continual.contract.source import Document
@@ -93,7 +93,7 @@ class HubSource(ColumnSource):
     def identity(self) -> dict[str, Any]:
         from continual.store.files import hash_files
 
-        content: Any = [self.path, self.subset, self.commit]
+        content: Any = [self.path, self._subset_read, self.commit]
         if self.folder is not None:
             # What tools leave in hidden folders beside the data (`.git`, `.cache`) decides nothing.
             content = hash_files(self.folder, sorted(files_below(self.folder)))
@@ -102,7 +102,7 @@ class HubSource(ColumnSource):
     @property
     def commit(self) -> str | None:
         """The commit of a hub id that is read; None if neither the hub nor the cache names one."""
-        return None if self.folder is not None else resolved_revision("datasets", self.path, self.revision)
+        return None if self.folder is not None else resolved_revision(self.path, self.revision, self.subset)
 
     def pinned(self) -> Self:
         return self.model_copy(update={"revision": self.commit}) if self.folder is None else self
@@ -132,6 +132,8 @@ class HubSource(ColumnSource):
         if self.folder is None and offline() and self.commit is None:
             problem = f"`{self.path}` is not a local folder, and HF_HUB_OFFLINE forbids to fetch it"
             raise ConfigurationError("path", problem, "give a local folder or unset HF_HUB_OFFLINE")
+        if self.folder is None and offline():
+            self._prepared()
         if self.folder is not None and not any(self.folder.iterdir()):
             raise ConfigurationError("path", f"the folder {self.folder} is empty", "put the data set there")
 
@@ -139,10 +141,10 @@ class HubSource(ColumnSource):
         """Return the data set as `datasets` loads it, in columns of Arrow."""
         import datasets
 
+        if self.folder is None:
+            return self._of_hub().with_format("arrow")
         if not self._is_saved:
-            return datasets.load_dataset(
-                self.path, self.subset, split=self.split, revision=self._commit_to_load
-            ).with_format("arrow")
+            return datasets.load_dataset(self.path, self.subset, split=self.split).with_format("arrow")
         self._check_saved_split()
         try:
             loaded = datasets.load_from_disk(self.path)
@@ -153,10 +155,42 @@ class HubSource(ColumnSource):
             loaded = loaded[self.split]
         return loaded.with_format("arrow")
 
+    def _of_hub(self) -> Any:
+        """Return the split of the very commit that is in the address.
+
+        Where the hub does not answer, `datasets` would take the newest data that its cache has, whatever their commit.
+        """
+        import datasets
+        from datasets.packaged_modules.cache.cache import Cache
+
+        place = str(ready_folder())
+        if not offline():
+            builder = datasets.load_dataset_builder(self.path, self.subset, cache_dir=place, revision=self.commit)
+            if not isinstance(builder, Cache):
+                builder.download_and_prepare()
+                return builder.as_dataset(split=self.split)
+        ready = self._prepared()
+        builder = Cache(
+            cache_dir=place, dataset_name=self.path.rpartition("/")[2], repo_id=self.path, config_name=ready.subset,
+            version=ready.version, hash=ready.commit,
+        )  # fmt: skip
+        if self._is_plain:
+            self._check_split(list(builder.info.splits or {}))
+        return builder.as_dataset(split=self.split)
+
+    def _prepared(self) -> Prepared:
+        return prepared_commit(self.path, self.commit, self.subset)
+
     @property
-    def _commit_to_load(self) -> str | None:
-        """The commit; offline None, as `datasets` then takes what the cache has."""
-        return None if offline() or self.folder is not None else self.commit
+    def _subset_read(self) -> str | None:
+        """The subset in the address: without the hub, what is ready may be another one than the default."""
+        if self.subset is not None or not offline():
+            return self.subset
+        try:
+            only = self._prepared().subset
+        except ConfigurationError:
+            return None
+        return None if only == "default" else only
 
     def _check_saved_split(self) -> None:
         splits = Path(self.path) / "dataset_dict.json"

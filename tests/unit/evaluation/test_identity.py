@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,11 +16,13 @@ from continual.config.schema import Sequence
 from continual.config.task_files import TaskFiles
 from continual.contract.models import ModelRef
 from continual.data.sources.hub import HubSource
-from continual.errors import ContinualError
+from continual.errors import ConfigurationError, ContinualError
 from continual.evaluation.identity import task_identity
 from continual.evaluation.service import Scorer, read_scores
+from continual.evaluation.task_data import PACKAGED
 from continual.store import Artefact, Store
 from continual.store.revisions import REVISIONS
+from tests.kits.datasets_cache import ready
 
 COMMIT, OTHER = "a" * 40, "b" * 40
 FILES = {
@@ -91,18 +94,90 @@ def test_other_tasks_and_the_place_of_the_folder_do_not(
 
 
 def test_the_cache_says_the_commit_without_a_network(project: Path) -> None:
-    assert resolved_revision("datasets", "owner/name") == COMMIT
-    assert resolved_revision("datasets", "owner/name", OTHER) == OTHER
-    assert resolved_revision("datasets", "owner/name", "v1") is None
-    assert resolved_revision("datasets", "owner/other") is None
-    (project / "ready" / "owner___other" / "default" / "0.0.0" / OTHER).mkdir(parents=True)
-    assert resolved_revision("datasets", "owner/other") == OTHER
+    assert resolved_revision("owner/name") == COMMIT
+    assert resolved_revision("owner/name", OTHER) == OTHER
+    assert resolved_revision("owner/name", "v1") is None
+    assert resolved_revision("owner/Other") is None
+    ready(project / "ready", "owner/Other", OTHER, [])
+    assert resolved_revision("owner/Other") == OTHER
+    ready(project / "ready", "owner/name", OTHER, [])
+    assert resolved_revision("owner/name") == OTHER
+    ready(project / "ready", "owner/name", COMMIT, [])
+    assert resolved_revision("owner/name") == COMMIT
+    ready(project / "ready", "owner/name", OTHER, ["newer"])
+    assert resolved_revision("owner/name") == COMMIT
+
+
+def test_a_task_is_known_by_the_commit_that_its_cache_gives(project: Path) -> None:
+    """Without the hub `datasets` takes the newest that it has ready, which need not be the one noted for `main`."""
+    for number, commit in enumerate((COMMIT, OTHER)):
+        ready(project / "ready", "owner/name", commit, [commit[:1]])
+        os.utime(project / "ready/owner___name/default/0.0.0" / commit, (number, number))
+    before = address("hub")
+    os.utime(project / "ready/owner___name/default/0.0.0" / COMMIT, (9, 9))
+    assert address("hub") != before
+    text = (project / "tasks" / "hub.yaml").read_text()
+    (project / "tasks" / "hub.yaml").write_text(f"{text}dataset_kwargs: {{revision: {COMMIT}}}\n")
+    address("hub")
+    (project / "tasks" / "hub.yaml").write_text(f"{text}dataset_kwargs: {{revision: {OTHER}}}\n")
+    with pytest.raises(
+        ConfigurationError, match="would give commit aaaaaaaa of `owner/name` for bbbbbbbb; load it once"
+    ):
+        address("hub")
+
+
+GIVEN = {
+    "made": "custom_dataset: !function utils.load\ndataset_kwargs: {file: data/more.txt}\n",
+    "described": "dataset_path: owner/name\nmetadata: {extra: data/more.txt}\n",
+    "tar": "dataset_path: webdataset\ndataset_kwargs: {data_files: {test: data/more.txt}}\n",
+    "base": "dataset_path: owner/name\ndataset_kwargs: {con: 'sqlite:///data/more.txt'}\n",
+}
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_files_that_are_given_to_the_code_of_the_data_decide_its_score(project: Path, name: str) -> None:
+    (project / "tasks" / "given.yaml").write_text(f"task: given\ntest_split: test\n{GIVEN[name]}")
+    (project / "data" / "more.txt").write_text("a")
+    before = address("given")
+    (project / "data" / "more.txt").write_text("b")
+    assert address("given") != before
+    moved = project / "elsewhere" / "more.txt"
+    moved.parent.mkdir()
+    moved.write_text("a")
+    place = str(moved) if name != "base" else f"sqlite:///{moved}"
+    text = GIVEN[name].replace("sqlite:///data/more.txt", place).replace("data/more.txt", place)
+    (project / "tasks" / "given.yaml").write_text(f"task: given\ntest_split: test\n{text}")
+    assert address("given") == before
+
+
+@pytest.mark.parametrize(
+    ("data", "place"),
+    [("json\ndataset_kwargs: {data_files: {test: PLACE/test.jsonl}}", "data"), ("PLACE", "data/folder"),
+     ("json\ndataset_kwargs: {data_files: test.jsonl, data_dir: PLACE}", "data")],
+)  # fmt: skip
+def test_equal_data_at_another_place_are_the_same(project: Path, data: str, place: str) -> None:
+    found = set()
+    for folder in (project / "first" / place, project / "second" / place):
+        shutil.copytree(project / place, folder)
+        text = f"task: given\ntest_split: test\ndataset_path: {data.replace('PLACE', str(folder))}\n"
+        (project / "tasks" / "given.yaml").write_text(text)
+        found.add(address("given"))
+    assert len(found) == 1
+
+
+def test_the_kinds_of_files_are_those_of_datasets() -> None:
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
+
+    assert set(_PACKAGED_DATASETS_MODULES) <= set(PACKAGED)
 
 
 def test_the_commit_is_in_the_address_of_a_hub_source(project: Path) -> None:
     source = HubSource(path="owner/name", text="t")
     before = source.identity()
     assert before["content"] == ["owner/name", None, COMMIT]
+    ready(project / "ready", "owner/name", COMMIT, ["a"])
+    assert source.identity() == before
+    shutil.rmtree(project / "ready")
     assert source.notes() == []
     assert source.pinned().revision == COMMIT
     assert source.pinned().identity() == before

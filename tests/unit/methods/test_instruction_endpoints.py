@@ -56,6 +56,19 @@ def test_an_endpoint_answers_and_judges(
     assert sorted(tokens) == [7 * 8, 7 * 16]
 
 
+def test_another_version_of_an_endpoint_is_asked_again(folders: Path, tmp_path: Path, here: Any) -> None:
+    here(usual)
+    with serving(obliging) as server:
+        made, asked = [], []
+        for version in (None, None, 1, "b", 1):
+            made.append(prepared(context(folders, tmp_path, generators=[remote(server.url, version=version)])))
+            asked.append(len(server.requests))
+    assert asked[0] == asked[1] < asked[2] < asked[3] == asked[4]
+    assert made[0] == made[1]
+    assert made[2] == made[4]
+    assert len({one["pairs"].hash for one in made}) == 3
+
+
 def test_what_a_server_refuses_for_a_time_is_asked_again(folders: Path, tmp_path: Path, here: Any) -> None:
     here(usual)
     with serving(lambda body, number: 503 if number in (2, 3) else 429 if number == 4 else obliging(body, number)) as s:

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,6 +168,50 @@ def test_an_index_names_the_files_that_are_loaded(tmp_path: Path) -> None:
     index = {"weight_map": {"a": "model-2.safetensors", "b": "model-1.safetensors", "c": "model-2.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     assert [path.name for path in loaded_files(tmp_path)] == ["model-1.safetensors", "model-2.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "parts"),
+    [
+        ("pytorch_model.bin.index.json", {"weight_map": {"a": "pytorch_model-00001-of-00002.bin", "b": "other.01.bin"}},
+         ["pytorch_model-00001-of-00002.bin", "other.01.bin"]),
+        ("model.safetensors.index.json", {"weight_map": {"a": "first", "b": "second.pt"}}, ["first", "second.pt"]),
+        ("config.json", {"transformers_weights": "mine"}, ["mine"]),
+    ],
+)  # fmt: skip
+def test_weights_of_any_name_decide_the_hash(
+    tmp_path: Path, file: str, content: dict[str, Any], parts: list[str]
+) -> None:
+    fill(tmp_path, *parts)
+    (tmp_path / file).write_text(json.dumps(content))
+    assert {path.name for path in weight_files(tmp_path)} == set(parts)
+    for name in parts:
+        before, text = model_hash(tmp_path), (tmp_path / name).read_text()
+        (tmp_path / name).write_text(f"{text}.")
+        assert model_hash(tmp_path) != before
+        (tmp_path / name).write_text(text)
+        assert model_hash(tmp_path) == before
+
+
+@pytest.mark.parametrize("outside", ["parts/a.safetensors", "../a.safetensors", "/tmp/a.safetensors"])
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("model.safetensors.index.json", {"weight_map": {"a": "a.safetensors", "b": "OUTSIDE"}}),
+        ("pytorch_model.bin.index.json", {"weight_map": {"b": "OUTSIDE"}}),
+        ("config.json", {"transformers_weights": "OUTSIDE"}),
+    ],
+)
+def test_weights_in_another_folder_are_refused(
+    tmp_path: Path, file: str, content: dict[str, Any], outside: str
+) -> None:
+    fill(tmp_path, "a.safetensors")
+    (tmp_path / file).write_text(json.dumps(content).replace("OUTSIDE", outside))
+    with pytest.raises(ConfigurationError, match=rf"names {outside}, which is not in (its|that) folder; put"):
+        loaded_files(tmp_path)
+    save_file({"a": np.zeros(1)}, tmp_path / "a.safetensors")
+    with pytest.raises(ConfigurationError, match=rf"model\.source.*names {outside}"):
+        check_weights(tmp_path)
 
 
 def test_the_list_has_no_doubles_and_imports_no_torch() -> None:

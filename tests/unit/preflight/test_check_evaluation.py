@@ -122,7 +122,9 @@ def test_data_that_cannot_be_fetched_are_noted(tasks: Path, monkeypatch: pytest.
     monkeypatch.setenv("HF_HOME", str(tasks / "cache"))
     told = "HF_HUB_OFFLINE is set, and the cache lacks data that evaluation reads: allenai/ai2_arc"
     assert notes() == [told]
-    (tasks / "cache/datasets/allenai___ai2_arc").mkdir(parents=True)
+    (tasks / "cache/hub/datasets--allenai--ai2_arc/snapshots").mkdir(parents=True)
+    assert notes() == [told]  # `datasets` reads nothing that is only fetched
+    (tasks / "cache/datasets/allenai___ai2_arc/ARC-Easy/0.0.0/hash").mkdir(parents=True)
     assert notes() == []
     monkeypatch.setenv("HF_HOME", str(tasks / "other"))
     assert notes() == [told]

@@ -137,6 +137,34 @@ ADDRESSES: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"engine": "vllm", "engine_arguments": {"speculative_config": {"model": "draft"}}},
+        {"engine": "vllm", "engine_arguments": {"chat_template": "draft/words"}},
+        {"engine": "ours_engine:Own", "engine_arguments": {"bias": ["draft/words"]}},
+    ],
+)
+def test_files_that_the_engine_is_given_decide_its_samples(project: Path, options: dict[str, Any]) -> None:
+    (project / "draft").mkdir()
+    (project / "draft" / "words").write_text("a")
+    before = digest(sampler_identity("float32", Generate(**options)))
+    (project / "draft" / "words").write_text("b")
+    assert digest(sampler_identity("float32", Generate(**options))) != before
+    (project / "draft" / "words").write_text("a")
+    assert digest(sampler_identity("float32", Generate(**options))) == before
+
+
+def test_an_endpoint_without_a_version_is_noted(tmp_path: Path) -> None:
+    served = {"type": "openai", "url": "http://name:secret@host/v1", "model": "judge"}
+    generators = [served, {**served, "model": "other", "version": 2}, {"type": "local", "source": "self"}]
+    entry = {"type": "instruction_synthesis", "generators": generators, "instructions": 8}
+    [note] = notes_of_code(toys.sequence(tmp_path, [entry]))
+    assert note.startswith("replies of `judge` are known by its name and the URL alone")
+    assert "`version`" in note
+    assert "secret" not in note
+
+
 @pytest.mark.parametrize("name", ADDRESSES)
 def test_one_byte_of_each_kind_and_of_its_helper_changes_the_address(project: Path, name: str) -> None:
     address = ADDRESSES[name]

@@ -42,6 +42,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("file:HERE/b%20c.jsonl", ["b c.jsonl"]),
         ("file://HERE/a.jsonl", ["a.jsonl"]),
         ("file://localhostHERE/a.jsonl", ["a.jsonl"]),
+        ("sqlite:///data/test.jsonl", ["data/test.jsonl"]),
+        ("sqlite+pysqlite:///HERE/a.jsonl?mode=ro", ["a.jsonl"]),
     ],
 )
 def test_every_way_to_name_files(folder: Path, text: str, files: list[str]) -> None:

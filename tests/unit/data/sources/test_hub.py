@@ -1,6 +1,7 @@
 """Local folders under `type: hub`: read without any request, their splits and columns checked before a run."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 
 from continual.contract.registry import SOURCES
 from continual.contract.source import Source
+from continual.data.sources.hub import HubSource
 from continual.errors import ConfigurationError
 from tests.conftest import ROOT
+from tests.kits.datasets_cache import ready
 
 ROWS = [{"q": "a", "a": "1"}, {"q": "b", "a": "NA"}, {"q": "c", "a": "null"}]
 WITHOUT_NETWORK = """
@@ -115,3 +118,73 @@ def test_a_local_folder_is_read_without_any_request(tmp_path: Path, kind: str, m
     command = [sys.executable, "-c", WITHOUT_NETWORK, str(tmp_path)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert ran.stdout.split() == ["3", "3"], ran.stdout + ran.stderr[-2000:]
+
+
+A, B = "a" * 40, "b" * 40
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "ready"))
+    for number, (commit, word) in enumerate(((A, "old"), (B, "new"))):
+        os.utime(ready(tmp_path / "ready", "me/Toy", commit, [word]), (number, number))
+    return tmp_path
+
+
+def hub(**options: Any) -> HubSource:
+    return HubSource(path="me/Toy", text="text", **options).pinned()
+
+
+def texts(made: Source) -> list[str]:
+    return [document["text"] for _, document in rows(made)]
+
+
+def test_without_the_hub_the_commit_of_the_address_is_read(cache: Path) -> None:
+    assert [(texts(made), made.identity()["content"]) for made in (hub(), hub(revision=A), hub(revision=B))] == [
+        (["new"], ["me/Toy", None, B]),
+        (["old"], ["me/Toy", None, A]),
+        (["new"], ["me/Toy", None, B]),
+    ]
+    refs = cache / "hub" / "datasets--me--Toy" / "refs"
+    refs.mkdir(parents=True)
+    for name in ("main", "v1"):
+        (refs / name).write_text(A)
+    assert texts(hub()) == texts(hub(revision="v1")) == ["old"]
+
+
+@pytest.mark.parametrize("revision", ["c" * 40, "v1"])
+def test_without_the_hub_a_commit_that_is_not_ready_is_refused(cache: Path, revision: str) -> None:
+    refs = cache / "hub" / "datasets--me--Toy" / "refs"
+    refs.mkdir(parents=True)
+    (refs / "v1").write_text("c" * 40)
+    made = hub(revision=revision)
+    words = f"data.path: .*nothing of commit cccccccc of `me/Toy`, only of bbbbbbbb, aaaaaaaa, .*`revision: {B}`"
+    with pytest.raises(ConfigurationError, match=words):
+        made.first("data", 10)
+    with pytest.raises(ConfigurationError, match="nothing of commit cccccccc"):
+        made.parts()
+
+
+def test_where_the_hub_does_not_answer_the_newest_data_are_not_taken_for_others(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`datasets` falls back to its cache after a failed request, too, whatever commit was asked for."""
+    monkeypatch.setattr("continual.data.sources.hub.offline", lambda: False)
+    assert texts(hub(revision=A)) == ["old"]
+    with pytest.raises(ConfigurationError, match="nothing of commit cccccccc"):
+        hub(revision="c" * 40).parts()
+
+
+def test_a_subset_that_stands_for_the_default_is_in_the_address(cache: Path) -> None:
+    ready(cache / "ready", "me/other", A, ["bonjour"], subset="fr")
+    other = HubSource(path="me/other", text="text")
+    assert texts(other) == ["bonjour"]
+    assert other.identity()["content"] == HubSource(path="me/other", text="text", subset="fr").identity()["content"]
+    ready(cache / "ready", "me/other", A, ["hello"], subset="en")
+    with pytest.raises(
+        ConfigurationError, match=r"data.subset: .* several subsets of `me/other`.*; write one of en, fr"
+    ):
+        other.first("data", 10)
+    assert texts(HubSource(path="me/other", text="text", subset="en")) == ["hello"]
