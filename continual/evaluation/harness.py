@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import random
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -60,9 +60,17 @@ class Harness:
     def run(
         self, model: Any, tokenizer: Any, wanted: Collection[str] | None = None
     ) -> tuple[Scores, list[dict[str, Any]], dict[str, Any]]:
+        """Return what `run_on` does of a transformers causal model in eval mode, on its device."""
+        from continual.evaluation.stopping import StoppingLM
+
+        return self.run_on(lambda: StoppingLM(model, tokenizer, self.evaluate["batch_size"], self.chat), wanted)
+
+    def run_on(
+        self, language_model: Callable[[], Any], wanted: Collection[str] | None = None
+    ) -> tuple[Scores, list[dict[str, Any]], dict[str, Any]]:
         """Return scores by task (see `names.score`), a record per document and filter, and facts about the tasks.
 
-        `model`: a transformers causal model in eval mode, on its device. `wanted`: the tasks to run; None: all.
+        `language_model()`: lm-eval's form of the model, asked for by every task. `wanted`: the tasks to run; None: all.
         Raises ContinualError if lm-eval fails.
         """
         scores: Scores = {}
@@ -71,32 +79,33 @@ class Harness:
         for task in self.tasks:
             if wanted is not None and task["name"] not in wanted:
                 continue
-            scores[task["name"]], of_task, found = self._run_one(task, model, tokenizer)
+            scores[task["name"]], of_task, found = self._run_one(task, language_model)
             records += of_task
             facts = {key: {**facts[key], **found[key]} for key in facts}
         return scores, records, facts
 
+    @property
+    def chat(self) -> bool:
+        """Whether models are asked through their chat template."""
+        return bool(self.evaluate.get("apply_chat_template", False))
+
     def _run_one(
-        self, task: dict[str, Any], model: Any, tokenizer: Any
+        self, task: dict[str, Any], language_model: Callable[[], Any]
     ) -> tuple[Score, list[dict[str, Any]], dict[str, Any]]:
-        """Return what `run` does for one task.
+        """Return what `run_on` does for one task.
 
         Each is run by itself: together they would share random states and batches, whose padding changes sums.
         """
         from lm_eval import evaluate
 
-        from continual.evaluation.stopping import StoppingLM
-
-        settings = self.evaluate
-        chat = settings.get("apply_chat_template", False)
         try:
             with quiet():
                 results: Any = evaluate(
-                    lm=StoppingLM(model, tokenizer, settings["batch_size"], chat),
+                    lm=language_model(),
                     task_dict=self.load(task["name"]),
-                    limit=settings.get("limit"),
-                    apply_chat_template=chat,
-                    fewshot_as_multiturn=chat,
+                    limit=self.evaluate.get("limit"),
+                    apply_chat_template=self.chat,
+                    fewshot_as_multiturn=self.chat,
                     bootstrap_iters=BOOTSTRAP,
                     log_samples=True,
                 )

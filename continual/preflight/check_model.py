@@ -3,12 +3,15 @@
 from functools import lru_cache
 from typing import Any
 
+from continual.config.measured import evaluation_tasks
 from continual.config.schema import Sequence
 from continual.errors import ConfigurationError
+from continual.evaluation.decoding import vllm_cannot
 from continual.models.files import model_files
-from continual.preflight.model_facts import KEY, cannot_sample, read_model
+from continual.models.settings import GENERATION
+from continual.preflight.model_facts import KEY, ModelFacts, cannot_sample, read_model
 from continual.preflight.stages import models_asked, pretrained, uses_sampling
-from continual.preflight.tokenizer_facts import TokenizerFacts, read_tokenizer
+from continual.preflight.tokenizer_facts import TokenizerFacts, read_json, read_tokenizer
 
 
 def check_model(sequence: Sequence) -> tuple[TokenizerFacts | None, list[str]]:
@@ -38,7 +41,19 @@ def check_model(sequence: Sequence) -> tuple[TokenizerFacts | None, list[str]]:
     if uses_sampling(sequence) and (reason := cannot_sample(sequence.generate, facts)):
         problem, _, fix = reason.partition("; ")
         raise ConfigurationError("generate.engine", problem, fix)
+    check_backend(sequence, facts)
     return tokenizer, notes
+
+
+def check_backend(sequence: Sequence, facts: ModelFacts) -> None:
+    """Raise ConfigurationError if vLLM is to score the tasks and cannot do it as transformers does."""
+    evaluate = sequence.evaluate
+    if evaluate.backend != "vllm" or not evaluation_tasks(sequence):
+        return
+    generation = read_json(KEY, facts.folder / GENERATION) if facts.folder else {}
+    if reason := vllm_cannot(facts.head_size, generation, cpu=not evaluate.gpus):
+        problem, _, fix = reason.partition("; ")
+        raise ConfigurationError("evaluate.backend", problem, fix)
 
 
 def check_loading(sequence: Sequence) -> list[str]:

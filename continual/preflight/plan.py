@@ -6,7 +6,7 @@ from typing import Any
 
 from continual.config.load import Loaded
 from continual.config.measured import Measured
-from continual.config.schema import Sequence
+from continual.config.schema import Evaluate, Sequence
 from continual.errors import ConfigurationError, ContinualError
 from continual.ledger.changes import refuse_changes
 from continual.ledger.folder import RunFolder, default_tracking_uri, steps_in
@@ -112,7 +112,8 @@ def _facts(sequence: Sequence, folder: Path) -> dict[str, str]:
         "model": f"{model.source if model.type == 'pretrained' else model.build}, {model.dtype}",
         "training": f"{_workers(sequence, machine.cpus, machine.gpus)}; {rows}",
         "sampling": _engines(sequence, machine),
-        "evaluation": f"{', '.join(Measured.of(sequence).names) or 'nothing'}; at the start, after every stage{every}",
+        "evaluation": f"{', '.join(Measured.of(sequence).names) or 'nothing'}; at the start, after every stage{every}"
+        f"{_evaluators(evaluate)}",
         "machine": here,
         "run": str(folder),
         "store": f"{Path(sequence.storage) / 'store'} (shared by all runs of this storage)",
@@ -201,6 +202,14 @@ def _engines(sequence: Sequence, machine: Machine) -> str:
     when = "decided when the run connects" if machine.cpus is None and generate.delivery == "auto" else why
     order = {"stream": "while a stage trains", "store": "before a stage trains"}[delivery]
     return f"{generate.engine}, {count} with {generate.cpus_per_replica:g} CPU{gpu}; {order} ({when})"
+
+
+def _evaluators(evaluate: Evaluate) -> str:
+    """Return what evaluates; "" for one process with transformers on CPUs, the usual one."""
+    if (evaluate.backend, evaluate.replicas, evaluate.gpus) == ("hf", 1, 0):
+        return ""
+    processes = f"{evaluate.replicas} {'process' if evaluate.replicas == 1 else 'processes'}"
+    return f"; {evaluate.backend}, {processes} with {f'{evaluate.gpus:g} GPU' if evaluate.gpus else 'CPUs'}"
 
 
 def remaining(plan: Plan) -> StagePlan:

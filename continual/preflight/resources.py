@@ -62,18 +62,21 @@ def detect_machine() -> Machine:
 def demands(sequence: Sequence) -> list[Demand]:
     """Return what training, sampling and evaluation take at one time.
 
-    The phases take turns, except that the evaluation actor of `evaluate.every` keeps its GPUs during training.
+    The phases take turns, except that the evaluators of `evaluate.every` keep their GPUs during training.
     """
     train, generate, evaluate = sequence.train, sequence.generate, sequence.evaluate
+    evaluators = evaluate.replicas * evaluate.gpus
     training = Demand(
         "training",
         train.workers * train.cpus_per_worker if train.cpus_per_worker else 1.0,
-        train.workers * train.gpus_per_worker + (evaluate.gpus if evaluate.every else 0.0),
+        train.workers * train.gpus_per_worker + (evaluators if evaluate.every else 0.0),
         "train.cpus_per_worker" if train.cpus_per_worker else "train.workers",
     )
     count, cpus, gpus = generate.replicas, generate.cpus_per_replica, generate.gpus_per_replica
     sampling = Demand("sampling", count * cpus, count * gpus, "generate.replicas")
-    evaluation = Demand("evaluation", 0.0, evaluate.gpus, "evaluate.gpus")
+    evaluation = Demand(
+        "evaluation", 0.0, evaluators, "evaluate.replicas" if evaluate.replicas > 1 else "evaluate.gpus"
+    )
     return [training] + [sampling] * uses_sampling(sequence) + [evaluation] * bool(evaluate.gpus)
 
 
@@ -95,6 +98,10 @@ def check_resources(sequence: Sequence, cpus: float | None, gpus: float | None) 
         share = f", or `train.cpus_per_worker: {part:g}` to share the CPUs" if part else ""
         problem = f"{train.workers} workers train on CPUs, and there are {cpus:g}"
         raise ConfigurationError("train.workers", problem, f"write at most {cpus:g}{share}")
+    evaluate = sequence.evaluate
+    if cpus is not None and evaluate.replicas > cpus and not evaluate.gpus:
+        problem = f"{evaluate.replicas} processes evaluate on CPUs, and there are {cpus:g}"
+        raise ConfigurationError("evaluate.replicas", problem, f"write at most {cpus:g}")
     both = beside(sequence) if sequence.generate.delivery == "stream" else None
     for demand in [*demands(sequence), *([both] if both else [])]:
         if cpus is not None and demand.cpus + FREE_CPUS > cpus:
@@ -103,7 +110,9 @@ def check_resources(sequence: Sequence, cpus: float | None, gpus: float | None) 
         if gpus is not None and demand.gpus > gpus:
             keys = {"training": "train.gpus_per_worker", "sampling": "generate.gpus_per_replica"}
             have = f"there are {gpus:g}" if gpus else "there is none"
-            problem = f"{demand.phase} takes {demand.gpus:g} GPU{'s' * (demand.gpus > 1)}, but {have}"
+            inside = evaluate.replicas * evaluate.gpus if evaluate.every and demand.phase == "training" else 0
+            shared = f" ({inside:g} of them to evaluate)" if inside else ""
+            problem = f"{demand.phase} takes {demand.gpus:g} GPU{'s' * (demand.gpus > 1)}{shared}, but {have}"
             fix = "lower it, or start on a cluster that has them (RAY_ADDRESS)"
             fix = STORED if demand.phase == BESIDE else fix
             raise ConfigurationError(keys.get(demand.phase, demand.key), problem, fix)

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -135,11 +135,14 @@ def _start(run: Run) -> ModelRef:
     return start
 
 
-def _score(run: Run, scorer: Scorer, stage: int, name: str, model: ModelRef) -> dict[str, Any]:
+def _score(
+    run: Run, scorer: Scorer, stage: int, name: str, model: ModelRef, beside: Iterable[ModelRef] = ()
+) -> dict[str, Any]:
+    """Return the event with the scores of a model. Free evaluators score those `beside` it, for the store."""
     known = run.ledger.find("scored", stage=stage, model=model.hash)
     if known is None:
         with run.phase("evaluate", stage), run.terminal.step(f"stage {stage} {name}: evaluate", "scoring") as step:
-            scores = scorer.score(model)
+            scores = scorer.score(model, beside)
             step.note(", ".join(f"{task} {score.score:.3f}" for task, score in scores.items()))
         scored = {"stage": stage, "name": name, "model": model.hash, "scores": scores_as_json(scores)}
         metrics = stage_numbers(run.sequence, read_matrix([*run.ledger.all("scored"), scored]), stage)
@@ -183,7 +186,8 @@ def _stage(
     # The first candidate, or else the trained model, goes into the next stage; the other candidates are only scored.
     candidates = [candidate for mitigation in job.mitigations for candidate in mitigation.after_training(ctx, trained)]
     chosen = candidates[0].model if candidates else trained
-    metrics = _score(run, scorer, stage, declared.name, chosen).get("metrics", {})
+    others = [candidate.model for candidate in candidates[1:]]
+    metrics = _score(run, scorer, stage, declared.name, chosen, others).get("metrics", {})
     for other in candidates[1:]:
         facts = {"stage": stage, "name": other.name, "model": other.model.hash}
         if not run.ledger.find("candidate", **facts):

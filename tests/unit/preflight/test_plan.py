@@ -73,6 +73,14 @@ def test_a_new_run_is_estimated(project: Path) -> None:
     assert not (project / "runs").exists()
 
 
+def test_what_evaluates_is_told_unless_it_is_one_usual_process(project: Path) -> None:
+    always = "nothing; at the start, after every stage"
+    assert plan().facts["evaluation"] == always
+    assert plan("evaluate.replicas=2").facts["evaluation"] == f"{always}; hf, 2 processes with CPUs"
+    vllm = ("evaluate.backend=vllm", "evaluate.gpus=0.5")
+    assert plan(*vllm).facts["evaluation"] == f"{always}; vllm, 1 process with 0.5 GPU"
+
+
 def test_rows_that_are_read_again_are_told_before_a_start(project: Path) -> None:
     """Two replay rows in each of 10 steps, of 12 samples of which 4 are held out: at most 8 rows."""
     found = plan("mitigation=[{type: context_free, samples: 12, held_out: 4}]")

@@ -31,6 +31,21 @@ def test_what_fits_a_machine() -> None:
     assert [demand.phase for demand in demands(fit().model_copy(update={"mitigation": []}))] == ["training"]
 
 
+def test_evaluators_count_and_keep_their_gpus_during_training_if_they_score_inside_it() -> None:
+    def taken(**evaluate: Any) -> dict[str, float]:
+        made = Sequence.model_validate(sequence(evaluate={"gpus": 0.5, **evaluate}))
+        return {demand.phase: demand.gpus for demand in demands(made)}
+
+    assert taken(replicas=3) == {"training": 0, "sampling": 0, "evaluation": 1.5}
+    assert taken(replicas=3, every=5) == {"training": 1.5, "sampling": 0, "evaluation": 1.5}
+    made = Sequence.model_validate(sequence(evaluate={"gpus": 0.5, "replicas": 3, "every": 5}))
+    check_resources(made, 8, 2)
+    with pytest.raises(
+        ConfigurationError, match=r"training takes 1\.5 GPUs \(1\.5 of them to evaluate\), but there are 1"
+    ):
+        check_resources(made, 8, 1)
+
+
 def test_a_sequence_without_mitigations_does_not_sample() -> None:
     assert uses_sampling(fit())
     assert not uses_sampling(fit().model_copy(update={"mitigation": []}))

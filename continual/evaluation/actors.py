@@ -1,0 +1,72 @@
+"""The evaluator actors of a sequence, which several threads share."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from continual.errors import ContinualError
+
+
+class Evaluators:
+    """At most `most` actors at a time, made by `start()` when they are wanted. Any thread may take one.
+
+    `once`: an actor ends with its first model. `frees`: an actor that nobody needs ends, because it holds GPUs.
+    """
+
+    def __init__(self, start: Callable[[], Any], most: int, once: bool = False, frees: bool = False):
+        self._start, self._most, self._once, self._frees = start, most, once, frees
+        self._idle: list[Any] = []
+        self._taken = self._keepers = 0
+        self._closed = False
+        self._change = threading.Condition()
+
+    def take(self, wait: bool = True) -> Any:
+        """Return an actor for one call. If all are taken, wait for one, or else return None.
+
+        Raises ContinualError after `close`.
+        """
+        with self._change:
+            while self._taken == self._most and not self._closed:
+                if not wait:
+                    return None
+                self._change.wait()
+            if self._closed:
+                raise ContinualError("the evaluation was ended")
+            actor = self._idle.pop() if self._idle else self._start()
+            self._taken += 1
+            return actor
+
+    def give_back(self, actor: Any, ended: bool = True) -> None:
+        """Let others have an actor that was taken. `ended`: its call has returned; else the actor is ended."""
+        with self._change:
+            self._taken -= 1
+            if ended and not self._once and (self._keepers or not self._frees):
+                self._idle.append(actor)
+            else:
+                _kill(actor)
+            self._change.notify()
+
+    def keep(self) -> None:
+        """Keep idle actors until `let_go`: more models come soon."""
+        with self._change:
+            self._keepers += 1
+
+    def let_go(self) -> None:
+        with self._change:
+            self._keepers -= 1
+            if self._frees and not self._keepers:
+                while self._idle:
+                    _kill(self._idle.pop())
+
+    def close(self) -> None:
+        """Start no more actors: the run ends, and with it the cluster, in place of which Ray would start another."""
+        with self._change:
+            self._closed = True
+            self._change.notify_all()
+
+
+def _kill(actor: Any) -> None:
+    import ray
+
+    if ray.is_initialized():
+        ray.kill(actor)
