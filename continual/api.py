@@ -21,12 +21,13 @@ from continual.models import copy_settings, load_model, load_tokenizer, model_ha
 from continual.models.template import chat_template
 from continual.sampling import sample_seed, template_start
 from continual.store import Artefact, Store, digest, versions, write_atomic
+from continual.store.artefact import Writer
 
 __all__ = [
     "LOSSES", "ROW_COLUMNS", "SOURCES", "Arrays", "Artefact", "Candidate", "ConfigurationError", "Context",
     "ContinualError", "Document", "Loss", "LossInputs", "LossName", "Mitigation", "ModelFacts", "ModelRef",
     "Penalty", "Replay", "RowReader", "SampleRequest", "Source", "SourceItem", "StageRecord", "StageView", "Step",
-    "Store", "Stream", "Strict", "TeacherReplay", "Version", "chat_template", "column", "copy_settings", "digest",
-    "fixed_column", "least_samples", "load_model", "load_tokenizer", "model_hash", "most_filled", "row_facts",
+    "Store", "Stream", "Strict", "TeacherReplay", "Version", "Writer", "chat_template", "column", "copy_settings",
+    "digest", "fixed_column", "least_samples", "load_model", "load_tokenizer", "model_hash", "most_filled", "row_facts",
     "rows_table", "sample_seed", "template_start", "versions", "write_atomic",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ NOT_COMPARED = {
     "train.max_failures": "how many failures a stage survives; a resumed stage equals an undisturbed one",
     "train.checkpoint_every": "a resumed stage equals an undisturbed one, from whichever step it resumes",
     "train.keep_checkpoints": "old checkpoints are not read again",
-    "train.micro_rows": "rows at a time: equal up to rounding; where the model has dropout, its stages refuse another",
+    "train.micro_rows": "rows at a time: equal up to rounding; where training draws (dropout, noise), no other",
     "train.loss_chunk_tokens": "positions at a time: equal up to rounding, and the fix when memory runs out",
     "generate.replicas": "every sample has its own seed, whichever replica makes it",
     "generate.gpus_per_replica": "resources change only the speed",

@@ -83,6 +83,10 @@ class TeacherReplay(Replay):
         """Whether nothing but the training reads the rows: a cached teacher reads all of them before."""
         return self.teacher == "live"
 
+    def dtypes(self, view: StageView) -> set[str]:
+        """Return the dtypes in which the models of a drift compute: the trained one, and the teacher."""
+        return {view.precision, view.dtype} if self.teacher == "cached" else {view.precision}
+
     def coefficient(self) -> float:
         """Return what the stream's loss is multiplied by at first."""
         return self.weight

@@ -21,6 +21,7 @@ class StageView:
         row_tokens: Tokens in a packed row.
         strategy: How a step is spread over the workers (`train.strategy`).
         precision: In which the workers compute (`train.precision`).
+        dtype: In which a model samples and scores (`model.dtype`).
         seed: The sequence's seed.
         random_start: Whether the sequence begins with random weights.
         has_prompts: Whether the stage's own documents may have prompts.
@@ -36,6 +37,7 @@ class StageView:
     row_tokens: int
     strategy: str
     precision: str
+    dtype: str
     seed: int
     random_start: bool
     has_prompts: bool

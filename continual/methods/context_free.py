@@ -88,9 +88,10 @@ class ContextFree(TeacherReplay):
         if self.weight == "auto":
             if not self.loss_type.teacher or self.held_out == 0:
                 return "`weight: auto` follows the KL on held-out rows; write `loss: kl` and leave out `held_out: 0`"
-            if view.precision == "bfloat16" and (self.drift_budget or 0.0) < BFLOAT16_DRIFT:
+            if "bfloat16" in self.dtypes(view) and (self.drift_budget or 0.0) < BFLOAT16_DRIFT:
                 problem = f"`drift_budget` {self.drift_budget:g} is below what bfloat16 resolves"
-                return f"{problem}; write {BFLOAT16_DRIFT:g} at least, or `train.precision: float32`"
+                finer = "`train.precision: float32`" if view.precision == "bfloat16" else "`teacher: live`"
+                return f"{problem}; write {BFLOAT16_DRIFT:g} at least, or {finer}"
             if any(isinstance(other, ContextFree) and other.weight == "auto" for other in others):
                 return "two `weight: auto` would follow each other's drift; give one of them a number"
         return super().check(view, others)

@@ -1,12 +1,15 @@
-"""Whether training draws dropout: then losses depend on how many rows go through the model at a time."""
+"""Whether a model draws in training, as dropout does: losses then depend on how many rows go through it at a time."""
 
 from typing import Any
 
 from continual.models.architecture import read_config
 
+DRAWN = ("drop", "jitter", "noise", "stochastic")
+"""Parts of the names of options that are above 0 where training draws: `attention_dropout`, `router_jitter_noise`."""
+
 
 def has_dropout(folder: str, options: Any = ()) -> bool:
-    """Return whether a model folder's configuration, or options of what adapts the model, ask for dropout.
+    """Return whether a model folder's configuration, or options of what adapts the model, ask for dropout or noise.
 
     Defaults of the configuration's class count: GPT-2 has dropout unless its config.json says otherwise.
     """
@@ -14,12 +17,16 @@ def has_dropout(folder: str, options: Any = ()) -> bool:
 
 
 def _asks(value: Any) -> bool:
-    """Return whether a key with `drop` in its name (`attention_dropout`, `resid_pdrop`, `layerdrop`) is above 0."""
+    """Return whether a key with a word of `DRAWN` in its name (`resid_pdrop`, `layerdrop`) is above 0."""
     if isinstance(value, list | tuple):
         return any(map(_asks, value))
     if not isinstance(value, dict):
         return False
-    return any(_above(item) if "drop" in str(key).lower() else _asks(item) for key, item in value.items())
+    return any(_above(item) if _draws(str(key)) else _asks(item) for key, item in value.items())
+
+
+def _draws(key: str) -> bool:
+    return any(word in key.lower() for word in DRAWN)
 
 
 def _above(value: Any) -> bool:

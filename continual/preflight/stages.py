@@ -21,6 +21,7 @@ def stage_view(sequence: Sequence, number: int, steps: int | None = None) -> Sta
         row_tokens=sequence.train.row_tokens,
         strategy=sequence.train.strategy,
         precision=sequence.train.precision,
+        dtype=sequence.model.dtype,
         seed=sequence.seed,
         random_start=sequence.model.type == "python",
         has_prompts=stage.data.has_prompts,

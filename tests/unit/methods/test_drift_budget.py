@@ -80,16 +80,25 @@ def test_what_cannot_be_followed_is_refused(tmp_path: Path, mitigation: list[dic
         check_methods(kit.sequence(tmp_path, mitigation), None)
 
 
-@pytest.mark.parametrize(("budget", "precision", "refused"), [
-    (1e-6, "bfloat16", True), (9e-4, "bfloat16", True), (1e-3, "bfloat16", False), (1e-6, "float32", False),
+F, B = "float32", "bfloat16"
+
+
+@pytest.mark.parametrize(("budget", "teacher", "precision", "dtype", "finer"), [
+    (1e-6, "live", B, F, "train.precision: float32"), (9e-4, "live", B, F, "train.precision: float32"),
+    (1e-3, "live", B, F, None), (1e-6, "live", F, F, None), (1e-6, "live", F, B, None),
+    (1e-5, "cached", F, B, "teacher: live"), (1e-3, "cached", F, B, None), (1e-6, "cached", F, F, None),
+    (1e-5, "cached", B, F, "train.precision: float32"), (1e-5, "cached", B, B, "train.precision: float32"),
 ])  # fmt: skip
 def test_a_budget_that_bfloat16_cannot_resolve_is_refused(
-    tmp_path: Path, budget: float, precision: str, refused: bool
+    tmp_path: Path, budget: float, teacher: str, precision: str, dtype: str, finer: str | None
 ) -> None:
-    view = stage_view(kit.sequence(tmp_path, [AUTO]), 1)
-    mitigation = ContextFree.model_validate({**AUTO, "drift_budget": budget})
-    reason = mitigation.check(replace(view, precision=precision), [])
-    assert ("below what bfloat16 resolves" in (reason or "")) == refused
+    sequence = kit.sequence(tmp_path, [AUTO])
+    sequence = sequence.model_copy(update={"model": sequence.model.model_copy(update={"dtype": dtype})})
+    view = replace(stage_view(sequence, 1), precision=precision)
+    reason = ContextFree.model_validate({**AUTO, "drift_budget": budget, "teacher": teacher}).check(view, [])
+    assert (reason is None) == (finer is None)
+    if finer:
+        assert f"below what bfloat16 resolves; write 0.001 at least, or `{finer}`" in str(reason)
 
 
 def test_it_measures_on_8192_tokens_unless_told(tmp_path: Path) -> None:

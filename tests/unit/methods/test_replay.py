@@ -10,6 +10,8 @@ import pytest
 from scipy import stats
 
 from baselines.contextual import Contextual, task_prompts
+from baselines.pretraining_subset import PretrainingSubset
+from continual.api import RowReader
 from continual.run.stage import passes, passes_in_words
 from continual.show.terminal import Terminal
 from continual.training.ingest import ReadSteps
@@ -93,6 +95,35 @@ def test_a_text_is_read_whole_in_another_order_in_every_stage(tmp_path: Path) ->
     assert set(later) == set(first) == set(range(total)) - held
     assert later != first
     assert held_out_rows(stream, total).tolist() == sorted(held), "every stage measures on the same rows"
+
+
+def drawn(tmp_path: Path, number: int = 1, of_sequence: int = 0, **options: Any) -> list[tuple[int, ...]]:
+    """The rows of a subset of the text, in their order, as token ids."""
+    entry = {"type": "pretraining_subset", "data": TEXT, **options}
+    ctx = kit.context(tmp_path, [entry])
+    ctx.view = replace(ctx.view, number=number, seed=of_sequence)
+    [subset] = ctx.sequence.mitigation
+    assert isinstance(subset, PretrainingSubset)
+    rows = subset.rows(ctx)
+    assert rows.complete
+    ids = RowReader(rows).take(np.arange(rows.manifest()["counts"]["rows"]))["ids"]
+    return [tuple(row) for row in ids.tolist()]
+
+
+def test_a_subset_is_drawn_from_the_whole_text_in_every_stage(tmp_path: Path) -> None:
+    whole = drawn(tmp_path)
+    places = {row: place for place, row in enumerate(whole)}
+    assert len(places) == len(whole)
+    draws = [drawn(tmp_path, number, seed, buffer_rows=8) for number in (1, 2) for seed in (0, 1)]
+    assert [len(set(draw)) for draw in draws] == [8] * 4
+    assert len({frozenset(draw) for draw in draws}) == 4, "stages and seeds draw others"
+    assert drawn(tmp_path, 2, 1, buffer_rows=8) == draws[3]
+    assert drawn(tmp_path, 2, 5, buffer_rows=8, seed=1) == draws[3]
+    # The mean place of 480 rows is the middle of the text, give or take half a row.
+    many = [places[row] for seed in range(60) for row in drawn(tmp_path, 1, seed, buffer_rows=8)]
+    assert abs(np.mean(many) - (len(whole) - 1) / 2) < 2
+    assert set(many) == set(places.values())
+    assert drawn(tmp_path, buffer_rows=len(whole)) == whole
 
 
 @pytest.mark.parametrize("wanted", [1000, 35])

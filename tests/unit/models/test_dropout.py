@@ -1,4 +1,4 @@
-"""Whether a model draws dropout: by the settings of its own, those of nested parts, and those of its class."""
+"""Whether a model draws in training: by the settings of its own, those of nested parts, and those of its class."""
 
 import json
 from pathlib import Path
@@ -25,9 +25,17 @@ LLAMA = {"model_type": "llama", "attention_dropout": 0.0}
             False,
         ),
         ({"model_type": "gpt2", "resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0.2}, [], True),
+        ({"model_type": "mixtral", "router_jitter_noise": 0.1}, [], True),
+        ({"model_type": "mixtral"}, [], False),
+        ({"model_type": "phimoe", "router_jitter_noise": 0.0, "input_jitter_noise": 0.01}, [], True),
+        ({"model_type": "phimoe", "router_jitter_noise": 0.0, "input_jitter_noise": 0.0}, [], False),
+        ({"model_type": "switch_transformers", "dropout_rate": 0.0, "router_jitter_noise": 0.01}, [], True),
+        ({"model_type": "dbrx", "ffn_config": {"moe_jitter_eps": 0.01}}, [], True),
         ({"model_type": "opt", "dropout": 0.0, "attention_dropout": 0.0, "layerdrop": 0.1}, [], True),
     ],
 )
-def test_any_kind_of_dropout_is_found(tmp_path: Path, config: dict[str, Any], options: Any, expected: bool) -> None:
+def test_whatever_is_drawn_in_training_is_found(
+    tmp_path: Path, config: dict[str, Any], options: Any, expected: bool
+) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert has_dropout(str(tmp_path), options) is expected
