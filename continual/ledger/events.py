@@ -1,8 +1,11 @@
 """What each event of a ledger, and each record of a step, has; a line that lacks it or has it otherwise is damaged."""
 
+import math
 from typing import Any
 
 from continual.forgetting import are_scores
+from continual.store.json_files import has
+from continual.store.places import is_inner, is_name, is_path
 
 Kind = type | tuple[type, ...]
 NUMBER = (int, float)
@@ -47,11 +50,28 @@ def is_event(value: Any) -> bool:
     measures = value.get("measures", {"tasks": {}, "settings": {}})
     if not all(isinstance(measures.get(name), dict) for name in ("tasks", "settings")):
         return False
-    inner = [(value.get("passes", {}).values(), dict), (value.get("sampled", {}).values(), int)]
-    inner += [(value["samples"], str)] if "samples" in needed else []
-    if not all(_is(item, kind) for items, kind in inner for item in items):
+    if not all(_is(passes, dict) for passes in value.get("passes", {}).values()):
+        return False
+    if not all(_is(count, int) for count in value.get("sampled", {}).values()) or not _leads_nowhere_else(value):
+        return False
+    if value.get("version") is not None and not has(name=str, tags=dict)(value["version"]):
         return False
     return "scores" not in needed or are_scores(value["scores"])
+
+
+def _leads_nowhere_else(event: dict[str, Any]) -> bool:
+    """Return whether what an event names in the run's folder and in the store lies there, and its paths are paths."""
+    kind = event["event"]
+    addresses = [*event.get("sampled", {}), *(event["samples"] if kind == "prepared" else [])]
+    addresses += [event["rows"]] if kind in ("read", "stage_done") else []
+    addresses += [event["name"]] if kind in ("prepared", "stage_done") and "name" in event else []  # a stage's folder
+    files = event["files"] if kind in ("started", "ended") else []
+    data = event.get("data", {}).values() if kind == "prepared" else []
+    if not all(map(has(content=str, path=str, counts=dict), data)):
+        return False
+    paths = [stream["path"] for stream in data]
+    paths += {"start_model": [event.get("path")], "stage_done": [event.get("model")]}.get(kind, [])
+    return all(map(is_name, addresses)) and all(map(is_inner, files)) and all(map(is_path, paths))
 
 
 def is_record(value: Any) -> bool:
@@ -62,4 +82,8 @@ def is_record(value: Any) -> bool:
 
 
 def _is(value: Any, kind: Kind) -> bool:
+    if kind is int and isinstance(value, int) and value < 0:
+        return False  # of stages, steps and counts
+    if kind is NUMBER and isinstance(value, float) and not math.isfinite(value):
+        return False  # of seconds
     return isinstance(value, kind) and not isinstance(value, bool)

@@ -78,6 +78,9 @@ def check_finished(
     if folder.is_dir() and cached_hash(store, folder, remember=not plan) == model.hash:
         return None
     what = "has changed" if folder.is_dir() else "is missing"
+    if not store.holds(folder):
+        problem = f"its model in {folder} {what}, and it lies outside of the storage, where nothing is replaced"
+        raise ConfigurationError(f"stages.{stage - 1}", problem, FIX)
     if not (stored_model(store, model) if plan else take_model(store, model)):
         if not plan and again(model):
             return f"the model of stage {stage} in {folder} {what}; it was made again"

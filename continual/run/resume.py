@@ -1,7 +1,6 @@
 """Check that a configuration may resume the run in a folder. Torch-free, so that the answer comes at once."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from continual.show.tracking import SEQUENCE, Tracker
 from continual.store import write_atomic
 from continual.store.json_files import known_json
 from continual.store.notices import say
+from continual.store.places import remove
 
 FLUSH_SECONDS = 30.0
 """How long the end of a run waits for a slow tracker; the next run sends what is left."""
@@ -95,4 +95,4 @@ def _forget(files: RunFolder) -> None:
     for path in sorted(files.path.iterdir(), key=lambda path: order.get(path, 2)):
         if path == files.lock:
             continue
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        remove(path)

@@ -26,6 +26,7 @@ from continual.store import Store, digest, folder_damage, hash_file, hash_folder
 from continual.store.artefact import versions
 from continual.store.code import OURS, definition_code, own_file, with_content
 from continual.store.folders import listed_files
+from continual.store.places import remove
 from continual.training.job import TrainJob
 from continual.training.launch import exported
 
@@ -137,7 +138,7 @@ def take_model(store: Store, model: ModelRef) -> bool:
     if (folder := stored_model(store, model)) is None:
         return False
     Path(model.path).parent.mkdir(parents=True, exist_ok=True)
-    _place(folder, Path(model.path), partial(shutil.copytree, copy_function=second_copy))
+    _place(folder, Path(model.path), partial(shutil.copytree, copy_function=second_copy, symlinks=True))
     return True
 
 
@@ -162,14 +163,14 @@ def _copy(source: Path, target: Path) -> None:
     old, new = StageFolder(source), StageFolder(target)
     _place(old.metrics, new.metrics, shutil.copy2)
     if old.scores.is_dir():
-        _place(old.scores, new.scores, shutil.copytree)
-    _place(old.model, new.model, partial(shutil.copytree, copy_function=second_copy))
+        _place(old.scores, new.scores, partial(shutil.copytree, symlinks=True))
+    _place(old.model, new.model, partial(shutil.copytree, copy_function=second_copy, symlinks=True))
 
 
 def _place(source: Path, target: Path, copy: Callable[[Path, Path], Any]) -> None:
     """Copy to a temporary name and rename, so that a kill leaves the whole or nothing."""
     temporary = target.with_name(f".{target.name}.tmp")
     for leftover in (temporary, target):
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        remove(leftover)
     copy(source, temporary)
     temporary.replace(target)

@@ -46,7 +46,7 @@ def _documents(event: dict[str, Any]) -> dict[str, Any]:
 
 def _passes(event: dict[str, Any]) -> dict[str, Any]:
     """Return how often a stage read the rows of its streams."""
-    return {"stage": event["stage"], "name": event["name"], "streams": event.get("passes", {})}
+    return {"stage": event["stage"], "name": event.get("name", ""), "streams": event.get("passes", {})}
 
 
 def summarise(
@@ -67,7 +67,7 @@ def summarise(
         "seconds": ledger.seconds(),
         "mlflow_run_id": mlflow_run_id,
         "checkpoints": checkpoints(folder, ledger),
-        "reused_stages": [sequence.stages[event["stage"] - 1].name for event in ledger.all("reused")],
+        "reused_stages": [s.name for n, s in enumerate(sequence.stages, 1) for _ in ledger.of_stage("reused", n)],
         "samples": sorted({name for event in ledger.all("prepared") for name in event["samples"]}),
         "unit": units_of(matrix),
         "figure_unit": figure_units(sequence.model_dump(include={"stages", "evaluate"}), units_of(matrix)),

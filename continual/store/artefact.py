@@ -21,10 +21,11 @@ import pyarrow as pa
 
 from continual.errors import ContinualError, fingerprinted, redacted
 from continual.store import notices
-from continual.store.files import digest, hash_file, temporary_name, write_atomic
-from continual.store.json_files import parsed_json
+from continual.store.files import digest, hash_file, is_whole, temporary_name, write_atomic
+from continual.store.json_files import stored_json
 from continual.store.lock import FileLock
 from continual.store.manifest import SEAL, is_manifest, is_shard, seal
+from continual.store.places import lies_in, remove, remove_inner
 from continual.store.revisions import REVISIONS
 
 FORMAT = 1
@@ -48,24 +49,6 @@ def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
         with suppress(PackageNotFoundError):
             installed[name] = version(name)
     return installed
-
-
-VERIFIED: set[tuple[Any, ...]] = set()
-"""The files whose content this process has compared with what was stored: path, hash, and what changes with a write."""
-
-
-def is_whole(path: Path, sha: str) -> bool:
-    """Return whether a file has the content that was stored. A process reads it once, unless it is written again."""
-    try:
-        known = path.stat()
-    except FileNotFoundError:
-        return False
-    key = (str(path), sha, known.st_size, known.st_mtime_ns, known.st_ctime_ns, known.st_ino)
-    if key not in VERIFIED:
-        if not path.is_file() or hash_file(path) != sha:
-            return False
-        VERIFIED.add(key)
-    return True
 
 
 @dataclass(frozen=True)
@@ -94,7 +77,7 @@ class Artefact:
 
         Raises FileNotFoundError while there is none, and ContinualError if it is damaged, or is not this artefact's.
         """
-        manifest = parsed_json((self.path / MANIFEST).read_bytes())
+        manifest = stored_json(self.path / MANIFEST)
         if is_manifest(manifest) and (manifest["kind"], manifest["hash"]) == (self.kind, self.hash):
             found: dict[str, Any] = manifest
             return found
@@ -112,7 +95,7 @@ class Artefact:
         """Return the side file of a published shard; None if the shard is missing or its size differs."""
         path = self.shard(index)
         with suppress(OSError):
-            facts = parsed_json(path.with_suffix(".json").read_bytes())
+            facts = stored_json(path.with_suffix(".json"))
             if is_shard(facts) and facts["file"] == path.name and path.stat().st_size == facts["bytes"]:
                 found: dict[str, Any] = facts
                 return found
@@ -263,7 +246,7 @@ class Writer:
         """
         folder = self.artefact.path
         for leftover in folder.glob(".files.*.tmp"):  # of a kill; we hold the artefact's lock
-            shutil.rmtree(leftover)
+            remove(leftover)
         temporary = temporary_name(folder / "files")
         temporary.mkdir(parents=True)
         try:
@@ -272,9 +255,8 @@ class Writer:
             for path in made:
                 self._refuse_own(path.name)
             for path in made:
-                if (old := folder / path.name).is_dir():
-                    shutil.rmtree(old)
-                path.replace(old)
+                remove(folder / path.name)
+                path.replace(folder / path.name)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -325,6 +307,12 @@ class Store:
 
     def __init__(self, root: str | Path, maker: str = ""):
         self.root, self.maker = Path(root).resolve(), maker
+        self.storage = Path(root).absolute().parent
+        """The folder that the store and the runs lie in; the store itself may lie elsewhere, behind a link."""
+
+    def holds(self, path: Path) -> bool:
+        """Return whether a path lies in the storage or the store: what lies elsewhere is read, and never replaced."""
+        return lies_in(path, self.storage, self.root)
 
     def artefact(self, kind: str, inputs: dict[str, Any]) -> Artefact:
         """Return the artefact addressed by `inputs` (JSON-able: everything that determines its content)."""
@@ -362,7 +350,7 @@ class Store:
             (artefact.path / FAILED).unlink(missing_ok=True)
             if not artefact.complete and (artefact.path / MANIFEST).exists():  # damaged, or not this artefact's
                 notices.say(_made_again(artefact, [MANIFEST]))
-                (artefact.path / MANIFEST).unlink()
+                remove(artefact.path / MANIFEST)
             inputs = fingerprinted(inputs)
             write_atomic(artefact.path / INPUTS, json.dumps(inputs, indent=1, sort_keys=True))
             try:
@@ -386,6 +374,6 @@ def _discard(artefact: Artefact, names: list[str]) -> None:
     """Make a complete artefact incomplete, and delete what of it is damaged; the caller holds its lock."""
     (artefact.path / MANIFEST).unlink()
     for name in names:
-        path = artefact.path / name
-        for damaged in (path, path.with_suffix(".json")) if name.startswith("shard-") else (path,):
-            shutil.rmtree(damaged) if damaged.is_dir() else damaged.unlink(missing_ok=True)
+        remove_inner(artefact.path, name)
+        if name.startswith("shard-"):
+            remove_inner(artefact.path, str(Path(name).with_suffix(".json")))

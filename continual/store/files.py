@@ -1,5 +1,6 @@
 """Hashes and atomic writes."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -17,6 +18,11 @@ FICLONE = 0x40049409
 COPIED_BYTES = 256 << 20
 """Files up to this size are copied where the file system cannot share blocks."""
 
+NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+"""Errors that say that a path is none of a file."""
+VERIFIED: set[tuple[Any, ...]] = set()
+"""The files whose content this process has compared with what was stored: path, hash, and what changes with a write."""
+
 
 def digest(value: Any) -> str:
     """Address of a JSON-able value: equal values, whatever the order of their keys, have equal addresses."""
@@ -28,6 +34,22 @@ def hash_file(path: str | Path) -> str:
     """sha256 of a file's content, in full."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_whole(path: Path, sha: str) -> bool:
+    """Return whether a file has the content that was stored. A process reads it once, unless it is written again."""
+    try:
+        known = path.stat()
+    except OSError as error:
+        if error.errno in NO_FILE:
+            return False
+        raise
+    key = (str(path), sha, known.st_size, known.st_mtime_ns, known.st_ctime_ns, known.st_ino)
+    if key not in VERIFIED:
+        if not path.is_file() or hash_file(path) != sha:
+            return False
+        VERIFIED.add(key)
+    return True
 
 
 def hash_files(folder: str | Path, files: Iterable[Path]) -> str:

@@ -1,20 +1,20 @@
 """Folders that appear whole or not at all, with a manifest against which they are verified."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from continual.store.files import hash_file, write_atomic
 from continual.store.json_files import has, known_json
+from continual.store.places import is_inner, remove
 
 MANIFEST = "manifest.json"
 
 
 def empty_folder(path: Path) -> Path:
     """Create the folder, without what an earlier attempt left there."""
-    shutil.rmtree(path, ignore_errors=True)
+    remove(path)
     path.mkdir(parents=True)
     return path
 
@@ -27,7 +27,7 @@ def publish_folder(temporary: Path, final: Path, facts: Mapping[str, Any]) -> No
         if path.is_file()
     }
     write_atomic(temporary / MANIFEST, json.dumps({"files": files, **facts}))
-    shutil.rmtree(final, ignore_errors=True)
+    remove(final)
     temporary.replace(final)
 
 
@@ -48,4 +48,4 @@ def folder_damage(folder: Path) -> str | None:
 def listed_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Return size and hash of a published folder's files by what its manifest says; {} if it is missing or damaged."""
     files = known_json(folder / MANIFEST, has(files=dict)).get("files", {})
-    return files if all(map(has(bytes=int, sha256=str), files.values())) else {}
+    return files if all(map(has(bytes=int, sha256=str), files.values())) and all(map(is_inner, files)) else {}

@@ -6,6 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from continual.errors import ContinualError
+from continual.errors.json_text import read_bytes
+
+MOST_BYTES = 256 << 20
+"""Most bytes of a stored file of JSON; the largest are manifests of many shards."""
 
 
 def parsed_json(content: bytes | str) -> Any:
@@ -13,6 +17,17 @@ def parsed_json(content: bytes | str) -> Any:
     try:
         return json.loads(content)
     except (ValueError, RecursionError):
+        return None
+
+
+def stored_json(path: Path) -> Any:
+    """Return what a stored file of JSON holds; None if that is no JSON, too much, or no file, such as a pipe.
+
+    Raises FileNotFoundError and other OSErrors.
+    """
+    try:
+        return parsed_json(read_bytes(path, MOST_BYTES))
+    except ValueError:
         return None
 
 
@@ -32,7 +47,7 @@ def read_json(path: Path, fix: str, good: Callable[[Any], bool] = is_object) -> 
     Raises:
         ContinualError: The file is damaged, in one sentence with its name and `fix`.
     """
-    value = parsed_json(path.read_bytes())
+    value = stored_json(path)
     if not good(value):
         raise ContinualError(f"{path}: the stored file is damaged; {fix}")
     return value
@@ -41,7 +56,7 @@ def read_json(path: Path, fix: str, good: Callable[[Any], bool] = is_object) -> 
 def known_json(path: Path, good: Callable[[Any], bool] = is_object) -> dict[str, Any]:
     """Return what a file holds that is made again where it is lost, {} if it is missing or damaged."""
     try:
-        value = parsed_json(path.read_bytes())
+        value = stored_json(path)
     except OSError:
         return {}
     return value if good(value) else {}

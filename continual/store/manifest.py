@@ -4,6 +4,8 @@ import json
 from hashlib import sha256
 from typing import Any
 
+from continual.store.places import is_inner, is_name
+
 PARTS = {"kind": str, "hash": str, "inputs": dict, "counts": dict, "shards": list, "files": dict}
 """What every manifest has, among other things."""
 SEAL = "seal"
@@ -13,7 +15,9 @@ SEAL = "seal"
 def is_shard(facts: Any) -> bool:
     """Return whether a value of JSON has what the side file of a shard has."""
     fields = {"file": str, "rows": int, "bytes": int, "sha256": str, "maker": str}
-    return isinstance(facts, dict) and all(isinstance(facts.get(name), kind) for name, kind in fields.items())
+    if not isinstance(facts, dict) or not all(isinstance(facts.get(name), kind) for name, kind in fields.items()):
+        return False
+    return is_name(facts["file"])
 
 
 def is_manifest(manifest: Any) -> bool:
@@ -22,6 +26,7 @@ def is_manifest(manifest: Any) -> bool:
         return False
     numbers, hashes = manifest["counts"].values(), manifest["files"].values()
     whole = all(isinstance(number, int) for number in numbers) and all(isinstance(sha, str) for sha in hashes)
+    whole = whole and all(map(is_inner, manifest["files"]))
     # Earlier versions wrote no seal.
     return whole and all(map(is_shard, manifest["shards"])) and manifest.get(SEAL) in (None, seal(manifest))
 

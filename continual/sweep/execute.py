@@ -1,6 +1,5 @@
 """Run or resume a sweep and write its table. The sweep's driver holds no model and runs no sequence itself."""
 
-import shutil
 from dataclasses import replace
 
 from continual.errors import ContinualError, as_one_sentence, redacted
@@ -8,6 +7,7 @@ from continual.run.events import Status
 from continual.run.guard import Guard
 from continual.run.resume import catch_up, claim, tracking_uri
 from continual.show.terminal import Terminal
+from continual.store.places import remove
 from continual.sweep.outputs import write_results
 from continual.sweep.parent_run import Parent, close_run
 from continual.sweep.results import best_of
@@ -52,7 +52,7 @@ def _forget(sweep: Sweep) -> None:
                 pass
     for path in sweep.folder.iterdir():
         if path.name != "lock":
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            remove(path)
     sweep.state = State.load(sweep.folder, sweep.source.ablation)
 
 

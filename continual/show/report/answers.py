@@ -8,7 +8,7 @@ from typing import Any
 from continual.forgetting import are_scores
 from continual.ledger.ledger import Events
 from continual.ledger.lines import read_lines
-from continual.store.artefact import is_whole
+from continual.store.files import is_whole
 from continual.store.json_files import has, known_json
 from continual.store.notices import say
 

@@ -19,6 +19,7 @@ from continual.show.report.answers import Answers, Evaluations, gather_answers
 from continual.store import Artefact
 from continual.store.json_files import has, known_json, read_json
 from continual.store.notices import say
+from continual.store.places import is_name, is_path
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,9 @@ def gather(folder: Path, known: Evaluations | None = None) -> RunData:
 def _is_config(config: dict[str, Any]) -> bool:
     """Return whether a run's copy of its configuration has what a report needs of it."""
     named = has(name=str)
-    return has(name=str, storage=str, stages=list)(config) and all(map(named, config["stages"]))
+    if not has(name=str, storage=str, stages=list)(config) or not all(map(named, config["stages"])):
+        return False
+    return all(is_name(stage["name"]) for stage in config["stages"]) and is_path(config["storage"])
 
 
 def _is_whole(summary: Any) -> bool:

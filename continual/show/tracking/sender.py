@@ -19,6 +19,7 @@ from continual.show.tracking.moved import sqlite_in
 from continual.show.tracking.names import EXPERIMENT, SEQUENCE, stage_key, stage_metrics
 from continual.store.files import write_atomic
 from continual.store.json_files import has, known_json
+from continual.store.places import lies_in
 
 _saved = has(uri=str, experiment=str, ledger_id=str, runs=dict, events=int, steps=dict, pending=list)
 """What a saved state has; a damaged one is begun again: MLflow tells what it has by the runs' keys."""
@@ -162,10 +163,9 @@ class Sender:
             self._client.metrics(key, [Numbers(event["step"], time, values)])
         else:
             self._send_steps(key)
-            if version := event.get("version"):
-                self._client.register(
-                    key, version["name"], Path(placed_model(event["model"], self.folder.path)), version["tags"]
-                )
+            model = Path(placed_model(event["model"], self.folder.path))
+            if (version := event.get("version")) and self._may_send(model):
+                self._client.register(key, version["name"], model, version["tags"])
             self._client.finish(key, "FINISHED", time)
 
     def _end(self, event: dict[str, Any], key: str, time: int) -> None:
@@ -181,7 +181,19 @@ class Sender:
 
     def _send_files(self, key: str, files: list[str]) -> None:
         for file in files:
-            self._client.artifact(key, self.folder.path / file)
+            if self._may_send(path := self.folder.path / file):
+                self._client.artifact(key, path)
+
+    def _may_send(self, path: Path) -> bool:
+        """Return whether a file, or a folder with all that is in it, lies in the storage, and say so if it does not.
+
+        What a ledger or a link in the storage names elsewhere may be anything of the user's.
+        """
+        places = (self.folder.path, self.folder.storage, self.folder.storage / "store")
+        if all(lies_in(each, *places) for each in (path, *path.rglob("*"))):
+            return True
+        log.warning("%s lies outside of the storage, or holds what does; it is not sent to MLflow", path)
+        return False
 
     def _send_once(self, key: str, numbers: Numbers) -> None:
         """Send the numbers of a step unless the run has come as far: a resumed run may repeat a step."""

@@ -86,6 +86,9 @@ WHOLE: list[dict[str, Any]] = [
     {"event": "scored", "stage": 0, "name": "start", "scores": {"a": {"score": 1.0, "stderr": None, "n": 3}}},
     {"event": "prepared", "stage": 1, "samples": ["s"], "steps": 3, "passes": {"task": {"rows": 1}}},
     {"event": "of another package", "anything": None},
+    {"event": "start_model", "path": "/models/of the user", "hash": "h"},
+    {"event": "stage_done", "stage": 1, **DONE, "model": "/old/run/stages/1-a/model"},
+    {"event": "ended", "status": "FINISHED", "open": [1], "files": ["report.html", "report"]},
 ]
 WRONG: list[Any] = [
     [], 3, None, "x", {}, {"event": 1}, {"event": "stage_done"}, {**WHOLE[0], "stage": "1"},
@@ -94,7 +97,19 @@ WRONG: list[Any] = [
     {**WHOLE[2], "samples": [3]}, {**WHOLE[2], "steps": 1.5}, {**WHOLE[2], "passes": {"task": 3}},
     {"event": "measures"},
     {"event": "measures", "measures": {"tasks": 3, "settings": {}}},
-    {"event": "phase", "phase": "train", "seconds": "1"},
+    {"event": "phase", "phase": "train", "seconds": "1"}, {"event": "phase", "phase": "train", "seconds": 1e999},
+    {**WHOLE[0], "stage": -1}, {**WHOLE[0], "rows": "a\0b"}, {**WHOLE[0], "rows": "../x"}, {**WHOLE[0], "rows": ""},
+    {**WHOLE[0], "model": "../victim"}, {**WHOLE[0], "model": "/old/../victim"}, {**WHOLE[0], "model": "a\0b"},
+    {**WHOLE[0], "name": "../x"}, {**WHOLE[0], "model": "\ud800"}, {**WHOLE[0], "model": "x" * 300},
+    {**WHOLE[0], "version": {"name": "m"}}, {**WHOLE[0], "model": "x/" * 3000},
+    {**WHOLE[2], "samples": ["a\0"]}, {**WHOLE[2], "sampled": {"../x": 3}}, {**WHOLE[2], "name": "a/../../x"},
+    {**WHOLE[2], "data": {"task": {}}},
+    {**WHOLE[2], "data": {"task": {"content": "c", "path": "../x", "counts": {}}}},
+    {"event": "start_model", "path": "a\0b", "hash": "h"}, {"event": "start_model", "path": "../x", "hash": "h"},
+    {"event": "read", "key": "k", "stage": 1, "rows": "a/b"},
+    {"event": "started", "name": "x", "tags": {}, "params": {}, "files": ["../../id_rsa"]},
+    {"event": "started", "name": "x", "tags": {}, "params": {}, "files": ["/etc/passwd"]},
+    {"event": "ended", "status": "FINISHED", "open": [], "files": [3]},
 ]  # fmt: skip
 
 

@@ -40,7 +40,9 @@ from tests.kits.sweep import ablation
 BROKEN = [b"", b"\0" * 64, b"\xff\xfe{\x00", b"[]", b"{}", b"null", b"3", b'"x"', b'{"event": "scored"}', b"[" * 5_000,
           b"1" * 6_000, b'{"a": NaN}', b"{\n", b"}", b"\n\n"]  # fmt: skip
 SWEEP = ablation(name="sweep", space={"train.learning_rate": {"choice": [0.1, 0.2]}}, scheduler="asha")
-VALUES: list[Any] = [None, 3, -1.5, True, "x", "", [], {}, [3], {"a": 3}, [None], {"a": None}]
+VALUES: list[Any] = [None, 3, -1.5, True, "x", "", [], {}, [3], {"a": 3}, [None], {"a": None}, -1, 1 << 70]
+HOSTILE = ["../../victim", "/etc", "a\0b", "\ud800", "x" * 5000, "a/" * 3000, ".", ".."]
+"""Texts that lead out of a storage, or that no file system takes for a name."""
 
 
 def nats(value: float) -> dict[str, Any]:
@@ -185,8 +187,11 @@ def damaged(content: bytes, lines: bool, draw: random.Random) -> bytes:
 def mutated(value: Any, draw: random.Random) -> Any:
     """Return a value of JSON with one value in it of another type, or missing."""
     if not isinstance(value, dict | list) or not value or draw.random() < 0.1:
-        return draw.choice(VALUES)
+        return draw.choice(HOSTILE if isinstance(value, str) and draw.random() < 0.5 else VALUES)
     key = draw.choice(list(value) if isinstance(value, dict) else range(len(value)))
+    if isinstance(value, dict) and draw.random() < 0.1:
+        value[draw.choice(HOSTILE)] = value.pop(key)
+        return value
     if draw.random() < 0.25:
         del value[key]
     else:

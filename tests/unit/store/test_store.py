@@ -140,7 +140,7 @@ def test_a_shard_is_verified_once_per_process(tmp_path: Path, monkeypatch: pytes
         hashed.append(path.name)
         return hash_file(path)
 
-    monkeypatch.setattr("continual.store.artefact.hash_file", counting)
+    monkeypatch.setattr("continual.store.files.hash_file", counting)
     for index in (0, 1, 0):
         pickle.loads(pickle.dumps(artefact)).table(index)
     assert hashed == ["shard-000000.arrow", "shard-000001.arrow"]
