@@ -11,13 +11,12 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TextIO
 
-from continual.errors.secret_names import is_secret_name
+from continual.errors.encoded import decoded, merged
+from continual.errors.secret_names import MARK, is_login, is_option, is_pair, is_secret_name
 
-MARK = "***"
-"""What stands in place of a secret; in what is compared, a hash follows."""
 SHORTEST = 6
 """Characters of a secret that is also replaced where it stands alone; shorter ones occur by chance."""
 QUOTE = r"[\"'](?![\s,:;}\])]|$)"
@@ -28,6 +27,15 @@ USER = re.compile(SCHEME + rf"(?P<user>(?:[^\s:/?#@\"'<>]|{QUOTE})*):(?P<secret>
 LOGIN = re.compile(SCHEME + rf"(?P<secret>(?:[^\s:/?#@\"'<>]|{QUOTE})+)@")
 WHOLE = re.compile(rf"\s*{SCHEME}(?P<user>[^:/?#@]*):(?P<secret>.*)@", re.DOTALL)
 """A value that is a URL with a login, whose password may hold anything."""
+BARE = re.compile(
+    r"(?<![\w./@:%+\-])(?P<before>(?:[\w.+\-]{1,64}|(?P<slashes>//)[^\s:/?#@\"'<>]{0,64}):)(?P<secret>[^\s/@\"'<>]{1,256})@"
+    r"(?=(?(slashes)\w|[\w\-]+(?:\.[\w\-]+)*:\d{2,5}(?![\w.])))"
+)
+"""A login before a host with a port, or behind two slashes, without a scheme."""
+ALONE = re.compile(
+    r"^(?P<before>(?!mailto|sips?|acct|xmpp)[^\s:/@]+:)(?P<secret>[^\s/@]+)@(?=[\w\-]+(?:\.[\w\-]+)+(?:/|$))"
+)
+"""A value that is a login and a host, without a scheme."""
 NAMED = re.compile(r"(?i:postgres|postgresql|mysql|mariadb|mssql|oracle|ssh|sftp|git|abfss?|wasbs?)(?i:\+[\w.\-]+)?://")
 """Schemes whose login without a password is the name of a user or a container; elsewhere it may be a token."""
 PARAMETER = re.compile(
@@ -45,7 +53,21 @@ HEADER = re.compile(
     r"\b(?P<name>[A-Za-z]{1,30}-[A-Za-z\-]{1,60}|Cookie)(?P<sign>:\s+)(?P<secret>[^\s\"',}]{6,})", re.IGNORECASE
 )
 BEARER = re.compile(r"(?P<before>\bBearer\s+)(?P<secret>[\w.~+/=\-]{8,})")
-SHAPE = re.compile(r"\b(?P<secret>hf_[A-Za-z0-9]{30,}|sk-[\w\-]{32,}|gh[pousr]_[A-Za-z0-9]{30,}|glpat-[\w\-]{18,})")
+SHAPE = re.compile(
+    r"\b(?P<secret>hf_[A-Za-z0-9]{30,}|sk-[\w\-]{32,}|gh[pousr]_[A-Za-z0-9]{30,}|glpat-[\w\-]{18,}|xox[abeprs]-[\w\-]{20,}"
+    r"|AIza[\w\-]{30,}|AKIA[A-Z0-9]{16}|eyJ[\w\-]{8,}\.eyJ[\w\-]{8,}\.[\w\-]{8,})"
+)
+
+OPTION = re.compile(r"(?<!\S)(?P<sign>--?)(?P<name>[A-Za-z][\w\-]{0,80})(?P<blank>[ \t]+)(?P<secret>[^\s\-\"']\S*)")
+"""An option of a command and what stands behind it."""
+USER_OPTIONS = ("-u", "--user", "--proxy-user")
+"""Options of commands behind which a name and a password may stand."""
+NAMED_BY = ("name", "key", "header")
+"""Keys that name what the key `value` beside them holds."""
+FOUND = re.compile("\ufdd0(\\d+)\ufdd1")
+"""What stands for a secret while its place is looked for; both characters are none of any text."""
+DECODED = 3
+"""How often a text may have been percent-encoded."""
 
 Hidden = Callable[[str], str]
 """What a secret becomes, which may have been replaced before."""
@@ -165,18 +187,74 @@ def _fingerprint(secret: str) -> str:
 def _without(value: Any, hidden: Hidden, known: bool, inside: bool = False) -> Any:
     """Return the value with its secrets hidden; `inside`: a text is a value of a configuration, not words around it."""
     if isinstance(value, Mapping):
+        pair = any(isinstance(value.get(by), str) and is_secret_name(value[by]) for by in NAMED_BY)
         return {
-            name: _all(item, hidden) if is_secret_name(str(name)) else _without(item, hidden, known, inside=True)
+            name: _all(item, hidden)
+            if is_secret_name(str(name)) or is_login(str(name), item) or (pair and name == "value")
+            else _without(item, hidden, known, inside=True)
             for name, item in value.items()
         }
     if isinstance(value, list | tuple):
-        return [_without(item, hidden, known, inside=True) for item in value]
+        return list(_items(value, hidden, known))
     if not isinstance(value, str):
         return value
-    text = _logins(value, hidden, inside)
-    text = _named(text, hidden)
-    text = SHAPE.sub(lambda found: hidden(found["secret"]), text)
+    text = _in_text(value, hidden, inside)
+    if "%" in text:
+        text = re.sub(r"\S+", lambda found: _in_encoded(found[0], hidden), text)
     return _known.replaced(text) if known else text
+
+
+def _items(items: Iterable[Any], hidden: Hidden, known: bool) -> Iterator[Any]:
+    """Yield a list without its secrets: what stands behind an option of a command, or behind the name of a header."""
+    before: Any = None
+    for number, item in enumerate(items):
+        header = number == 1 and isinstance(before, str) and "-" in before.strip("-") and is_secret_name(before)
+        user = before in USER_OPTIONS and is_pair(item)
+        option = is_option(before) and not (isinstance(item, str) and item.startswith("-"))
+        yield _all(item, hidden) if header or user or option else _without(item, hidden, known, inside=True)
+        before = item
+
+
+def _in_text(text: str, hidden: Hidden, inside: bool = False) -> str:
+    """Hide the secrets of a text as it is written."""
+    text = _named(_logins(text, hidden, inside), hidden)
+    return SHAPE.sub(lambda found: hidden(found["secret"]), text)
+
+
+def _in_encoded(text: str, hidden: Hidden) -> str:
+    """Hide the secrets that a text shows when it is decoded, where they are written."""
+    for first, last in reversed(merged(_encoded_spans(text, DECODED))):
+        text = text[:first] + hidden(decoded(text[first:last])[0]) + text[last:]
+    return text
+
+
+def _encoded_spans(text: str, times: int) -> list[tuple[int, int]]:
+    """Return where the secrets stand that a text shows when it is decoded, up to so many times."""
+    if "%" not in text:
+        return []
+    plain, starts = decoded(text)
+    if plain == text or not times:
+        return []
+    spans = _spans(plain) + _encoded_spans(plain, times - 1)
+    return [(starts[first], starts[last]) for first, last in spans]
+
+
+def _spans(text: str) -> list[tuple[int, int]]:
+    """Return where the secrets of a text stand in it."""
+    secrets: list[str] = []
+
+    def keep(secret: str) -> str:
+        secrets.append(FOUND.sub(lambda found: secrets[int(found[1])], secret))
+        return f"\ufdd0{len(secrets) - 1}\ufdd1"
+
+    marked = _in_text(text.replace("\ufdd0", "?"), keep)
+    spans, at, end = [], 0, 0
+    for found in FOUND.finditer(marked):
+        at += found.start() - end
+        secret, end = secrets[int(found[1])], found.end()
+        spans.append((at, at + len(secret)))
+        at += len(secret)
+    return spans
 
 
 def _all(value: Any, hidden: Hidden) -> Any:
@@ -190,15 +268,19 @@ def _all(value: Any, hidden: Hidden) -> Any:
 
 def _logins(text: str, hidden: Hidden, inside: bool) -> str:
     """Hide the passwords of URLs; where the whole text is one, a password may hold blanks and quotation marks."""
-    if "://" not in text or "@" not in text:
+    if "@" not in text:
         return text
-    whole = WHOLE.match(text) if inside else None
-    if whole:
-        text = _login(whole, hidden) + text[whole.end() :]
-    text = USER.sub(lambda found: _login(found, hidden), text)
-    return LOGIN.sub(
-        lambda found: found[0] if NAMED.match(found["scheme"]) else f"{found['scheme']}{hidden(found['secret'])}@", text
-    )
+    if "://" in text:
+        whole = WHOLE.match(text) if inside else None
+        if whole:
+            text = _login(whole, hidden) + text[whole.end() :]
+        text = USER.sub(lambda found: _login(found, hidden), text)
+        text = LOGIN.sub(
+            lambda found: found[0] if NAMED.match(found["scheme"]) else f"{found['scheme']}{hidden(found['secret'])}@",
+            text,
+        )
+    bare = ALONE if inside and ALONE.match(text) else BARE
+    return bare.sub(lambda found: f"{found['before']}{hidden(found['secret'])}@", text)
 
 
 def _login(found: re.Match[str], hidden: Hidden) -> str:
@@ -220,10 +302,17 @@ def _named(text: str, hidden: Hidden) -> str:
         quote = found.groupdict().get("quote") or ""
         return f"{found['name']}{found['sign']}{quote}{hidden(found['secret'])}{quote}"
 
+    def option(found: re.Match[str]) -> str:
+        if not is_secret_name(found["name"]):
+            return found[0]
+        return f"{found['sign']}{found['name']}{found['blank']}{hidden(found['secret'])}"
+
     if '"' in text or "'" in text:
         text = QUOTED.sub(value, text)
     if "=" in text or "%3" in text:
         text = PARAMETER.sub(value, text)
+    if "-" in text:
+        text = OPTION.sub(option, text)
     for pattern in (AUTHORIZATION, BEARER):
         text = pattern.sub(lambda found: f"{found['before']}{hidden(found['secret'])}", text)
     return HEADER.sub(value, text) if ": " in text else text

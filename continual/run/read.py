@@ -67,7 +67,7 @@ def _same(source: Source, read: dict[str, Any], sequence: Sequence, store: Store
         return True
     rows = Artefact("rows", str(read["rows"]), str(store.root))
     if rows.complete:  # says what was read, whatever has become of the tokenizer and of this code since
-        return digest(rows.manifest()["inputs"]["source"]) == digest(fingerprinted(source.identity()))
+        return digest(fingerprinted(rows.manifest()["inputs"]["source"])) == digest(fingerprinted(source.identity()))
     inputs = rows_inputs(source, tokenizer, sequence.train.row_tokens)
     return store.artefact("rows", inputs).hash == rows.hash
 

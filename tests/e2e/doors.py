@@ -20,8 +20,11 @@ ENVIRONMENT = {
     "AWS_SECRET_ACCESS_KEY": "planted/aws+secret=access",
 }
 WRITTEN = {
-    "track.tags": '{"source": "https://reader:planted-in-a-tag@data.example/x?token=planted-parameter&v=1"}',
-    "track.params": '{"origin": "postgresql://reader:planted%2Din%2Da%2Dparam@host/db"}',
+    "track.tags": '{"source": "https://reader:planted-in-a-tag@data.example/x?token=planted-parameter&v=1", '
+    '"api_keys": "planted-in-a-plural"}',
+    "track.params": '{"origin": "postgresql://reader:planted%2Din%2Da%2Dparam@host/db", '
+    '"driver": "mssql+pyodbc:///?odbc_connect=SERVER%3Dh%3BUID%3Dsa%3BPWD%3Dplanted-in-odbc%3Bx%3D1", '
+    '"openai_key": "planted-vendor-key", "host": "reader:planted-bare@host:5432"}',
 }
 IN_URI = "track.uri=https://reader:planted-in-the-uri@mlflow.example"
 """Read by plans, and in `TRACKED` by a run whose tracker is down."""
@@ -30,6 +33,7 @@ PLANS = {"plan": [IN_URI], "refused": [IN_URI, "track.urii=https://reader:plante
 PLANTED = [
     *ENVIRONMENT.values(), "planted-in-the-uri", "planted-in-a-typo", "planted'in-a-run", "planted%27in-a-run",
     "planted-in-a-tag", "planted-parameter", "planted%2Din%2Da%2Dparam", "planted-in-a-param",
+    "planted-in-a-plural", "planted-in-odbc", "planted-vendor-key", "planted-bare",
 ]  # fmt: skip
 LISTENED, FOUND, PLANNED = "listened.json", "found.json", "planned.json"
 

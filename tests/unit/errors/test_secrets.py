@@ -47,6 +47,20 @@ from continual.errors.secrets import RedactedStream, fingerprinted, left_out, re
         ("Authorization: Basic xxx", "Authorization: Basic ***"),
         ("{'Authorization': 'Basic bWU6cDRzcw=='}", "{'Authorization': '***'}"),
         ("X-Api-Key: abcdef", "X-Api-Key: ***"),
+        ("X-Functions-Key: abcdef", "X-Functions-Key: ***"),
+        ("mssql+pyodbc:///?odbc_connect=DRIVER%3D%7BODBC Driver 18%7D%3BSERVER%3Dh%3BUID%3Dsa%3BPWD%3Dp4ss%3Bx%3D1",
+         "mssql+pyodbc:///?odbc_connect=DRIVER%3D%7BODBC Driver 18%7D%3BSERVER%3Dh%3BUID%3Dsa%3BPWD%3D***%3Bx%3D1"),
+        ("http://h/?q=a%3Bpwd%3Dp4%C3%BCs", "http://h/?q=a%3Bpwd%3D***"),
+        ("x%253Btoken%253Dp4ss%253Bn%253D1", "x%253Btoken%253D***%253Bn%253D1"),
+        ("sb%3A//h%3BSharedAccessKey%3Dp4ss", "sb%3A//h%3BSharedAccessKey%3D***"),
+        ("next=http%3A%2F%2Fme%3Ap4ss%40host%2Fx", "next=http%3A%2F%2F***%40host%2Fx"),
+        ("me:p4ss@host:5000", "me:***@host:5000"),
+        ("cannot reach me:p4ss@db.example.com:5432, twice", "cannot reach me:***@db.example.com:5432, twice"),
+        ("//me:p4ss@host/x", "//me:***@host/x"),
+        ("mine --password p4ss --n 3", "mine --password *** --n 3"),
+        ("unrecognized arguments: --api-key p4ss", "unrecognized arguments: --api-key ***"),
+        ("xoxb-123456789012-123456789012-abcdef", "***"),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3", "***"),
         # What is no secret stays as it is.
         ("train.batch_tokens: 'x' is not a number", None),
         ('{"a":"http://host:80","b":"x@y"}', None),
@@ -58,6 +72,9 @@ from continual.errors.secrets import RedactedStream, fingerprinted, left_out, re
         ("step 3: loss=0.5, tokens=100", None),
         ("/home/me/data/train.jsonl", None),
         ("postgresql://me@host/db", None),
+        ("mailto:me@host.org, image:tag@sha256:0123abcd, a ratio of 3:4@x", None),
+        ("give --fresh to begin, --max-forgetting 0.5, --password-file x, 100%25 done, a%20b%3Dc", None),
+        ("tokens%3D5 and batch_tokens%3D256", None),
     ],
 )  # fmt: skip
 def test_texts(text: str, expected: str | None) -> None:
@@ -67,6 +84,8 @@ def test_texts(text: str, expected: str | None) -> None:
 @pytest.mark.parametrize("name", [
     "password", "api_key", "hf_token", "token", "aws_secret_access_key", "db_password", "api-key", "X-Api-Key",
     "access-key", "dbPassword", "clientSecret", "PGPASSWORD", "pass", "DB_PASS", "hubToken", "secretValue", "password2",
+    "api_keys", "access_tokens", "accessTokens", "openai_key", "OPENAI_KEY", "hf_tokens", "WANDB_KEY", "X-Auth",
+    "x-functions-key", "X-Ocp-Key", "private_key_pem", "api_key_value", "credentials_json", "license_key", "db_pw",
 ])  # fmt: skip
 def test_keys_that_are_named_like_a_secret(name: str) -> None:
     assert redacted({"a": [{name: "p4ss", "other": "x"}]}) == {"a": [{name: "***", "other": "x"}]}
@@ -87,10 +106,68 @@ def test_keys_that_are_named_like_a_secret(name: str) -> None:
         "key",
         "password_file",
         "passes",
+        "tokens",
+        "sample_tokens",
+        "trained_tokens",
+        "author",
+        "auth",
+        "keys",
+        "sort_key",
+        "primary_keys",
+        "key_value",
+        "value",
+        "x_key",
     ],
 )
 def test_keys_that_are_not(name: str) -> None:
     assert redacted({name: "x"}) == {name: "x"}
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ({"auth": ["me", "p4ss"]}, {"auth": ["***", "***"]}),
+        ({"http": {"login": "me:p4ss"}}, {"http": {"login": "***"}}),
+        ({"api_keys": ["p4ss", {"a": "p5ss"}]}, {"api_keys": ["***", {"a": "***"}]}),
+        ({"headers": {"X-Auth": "p4ss"}}, {"headers": {"X-Auth": "***"}}),
+        ([{"name": "password", "value": "p4ss"}], [{"name": "password", "value": "***"}]),
+        ({"key": "api_key", "value": "p4ss", "n": 3}, {"key": "api_key", "value": "***", "n": 3}),
+        (["--password", "p4ss", "--n", "3"], ["--password", "***", "--n", "3"]),
+        (["curl", "-u", "me:p4ss"], ["curl", "-u", "***"]),
+        ({"headers": [["X-Api-Key", "p4ss"]]}, {"headers": [["X-Api-Key", "***"]]}),
+        ({"host": "me:p4ss@db.example.com/x"}, {"host": "me:***@db.example.com/x"}),
+        # What is no secret stays as it is.
+        ({"auth": True, "tokens": 5, "author": "me: you", "key": "value"}, None),
+        ({"auth": "basic", "name": "sort", "value": 3}, None),
+        ([{"name": "tokens", "value": 5}, ["token", "label"], ["--token", "--x"], ["-u", "me"]], None),
+        ({"to": "mailto:me@host.org", "at": "12:30@x"}, None),
+    ],
+)
+def test_values_that_are_secrets_by_their_place(value: Any, shown: Any) -> None:
+    assert redacted(value) == (value if shown is None else shown)
+    assert fingerprinted(fingerprinted(value)) == fingerprinted(value)
+    assert bool(secrets_in(value)) == left_out(redacted(value)) == (shown is not None)
+
+
+@pytest.mark.parametrize("times", [0, 1, 2, 3])
+@given(
+    name=st.sampled_from(["PWD", "token", "api_key", "Password", "openai_key", "SharedAccessKey"]),
+    secret=st.from_regex(r"[A-Z0-9!$*~_ü€%.:/@]{6,20}", fullmatch=True),
+    before=st.text(alphabet="ab/?=%;:é ", max_size=12),
+)
+def test_no_encoded_secret_is_left(times: int, name: str, secret: str, before: str) -> None:
+    text = f"{before};{name}={secret};x=1"
+    for _ in range(times):
+        text, secret = quote(text, safe=""), quote(secret, safe="")
+    for shown in (redacted(text), fingerprinted(text)):
+        assert secret not in shown
+        assert fingerprinted(shown) == shown
+
+
+def test_a_secret_that_was_encoded_is_known_also_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "_known", secrets._Known())
+    remember({"track": {"uri": "mssql+pyodbc:///?odbc_connect=UID%3Dsa%3BPWD%3Dpl%40nted-one%3Bx%3D1"}})
+    assert redacted("login failed: pl@nted-one, pl%40nted-one") == "login failed: ***, ***"
 
 
 def test_a_changed_secret_is_a_change_and_an_equal_one_is_none() -> None:
@@ -152,6 +229,12 @@ def test_long_texts_take_no_time() -> None:
         "a-" * 100_000 + ": x",
         "x://" * 50_000 + "@",
         "a='" * 60_000,
+        "%3B" * 60_000 + "x%3D",
+        "%253Ba%253D" * 20_000,
+        "%" * 200_000 + " %41",
+        "x:" * 100_000 + "@h:80",
+        "//" * 100_000 + "@",
+        "--a " * 50_000,
     ]
     begun = time.process_time()
     for text in texts:
