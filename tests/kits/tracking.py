@@ -43,7 +43,7 @@ class Written:
         self.events.add("scored", stage=stage, name="", scores={}, metrics=metrics)
 
     def done(self) -> None:
-        self.events.add("stage_done", stage=1, name="one", model="", hash="", rows="", version=None)
+        self.events.add("stage_done", stage=1, name="one", model="m", hash="h", rows="r", version=None)
 
     def end(self, status: str = "FINISHED", *files: str, matrix: Any = None, stages: tuple[int, ...] = ()) -> None:
         self.events.add("ended", status=status, files=list(files), matrix=matrix, open=stages)
