@@ -69,6 +69,9 @@ class Contextual(TeacherReplay):
     def sampled_tokens(self, view: StageView) -> int:
         return self._request(view, ModelRef("", ""), []).resolved(view).tokens
 
+    def scores_samples(self, view: StageView) -> bool:
+        return self.teacher == "cached"
+
     def most_rows(self, view: StageView) -> int | None:
         return most_filled(self.answers, self.held_out_rows(view)) if self.answers else None
 
@@ -94,5 +97,5 @@ class Contextual(TeacherReplay):
             top_p=self.top_p,
             top_k=self.top_k,
             seed=self.seed,
-            step_rows=view.replay_step(self.ratio) if self.reads_in_order else 0,
+            step_rows=view.replay_step(self.ratio),
         )

@@ -6,7 +6,17 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from continual.api import ROW_COLUMNS, Arrays, Artefact, ConfigurationError, Context, Mitigation, column, fixed_column
+from continual.api import (
+    ROW_COLUMNS,
+    Arrays,
+    Artefact,
+    ConfigurationError,
+    Context,
+    Mitigation,
+    StageView,
+    column,
+    fixed_column,
+)
 
 LEAST = float(np.finfo(np.float32).tiny)
 """A weight that is a number never becomes 0: the loss is divided by the number of tokens, the hardest included."""
@@ -33,6 +43,9 @@ class EasySamples(Mitigation):
     normalise: Literal["none", "mean"] = Field(
         "none", description="none: as published; mean: divided by the mean weight over the set's trained tokens"
     )
+
+    def needs_first(self, view: StageView) -> str | None:
+        return "its weights need the median of all losses"
 
     def prepare(self, ctx: Context) -> dict[str, Artefact]:
         nll = ctx.score(ctx.stage_start, ctx.task_rows, what="nll")

@@ -41,6 +41,9 @@ class Ewc(Mitigation):
     def sampled_tokens(self, view: StageView) -> int:
         return self.documents * view.row_tokens if self.estimate_on == "context_free" else 0
 
+    def needs_first(self, view: StageView) -> str | None:
+        return "its Fisher information is a sum over all documents"
+
     def prepare(self, ctx: Context) -> dict[str, Artefact]:
         seed = ctx.view.seed if self.seed is None else self.seed
         estimates = [

@@ -84,6 +84,9 @@ class InstructionSynthesis(SynthesisOptions):
         judged = len(self.generators) * self.judge_tokens
         return self.count(view) * (asked + local * self.answers * (answered + judged))
 
+    def needs_first(self, view: StageView) -> str | None:
+        return "its answers are compared before one is kept"
+
     def rows(self, ctx: Context) -> Artefact:
         try:
             sampled: tuple[int, ...] = (self.count(ctx.view),)

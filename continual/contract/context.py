@@ -62,7 +62,8 @@ class Context(ABC):
         """Return rows packed from the samples. They stop at end-of-text unless the request says `run_on`.
 
         The first rows, as many as `held_out` of the first shard's facts, are for measuring alone; the others can be
-        read from first to last. With `step_rows` of the request only the first shard may be there yet.
+        read from first to last. With `step_rows` of the request only the first shard may be there yet; the others come
+        while the stage trains.
         """
 
     @abstractmethod
@@ -92,8 +93,9 @@ class Context(ABC):
         top_k: int = 64,
         documents: int = 256,
         seed: int = 0,
+        while_training: bool = False,
     ) -> "Artefact":
-        """Return what a frozen model says about `rows`.
+        """Return what a frozen model says about `rows`. Rows that still come are waited for.
 
         Args:
             model: The frozen model.
@@ -104,6 +106,9 @@ class Context(ABC):
             top_k: Tokens kept per position, for `topk`.
             documents: Documents that F is estimated on, for `fisher`.
             seed: Seed of the labels drawn from the model, for `fisher`.
+            while_training: The training alone reads the columns, beside rows that it reads in order (`step_rows` of
+                their request). Where the mitigation's `scores_samples` says so, too, no shard may be there yet: each is
+                scored when its rows are there, while the stage trains (`generate.delivery`). Not for `fisher`.
 
         Returns:
             A columns artefact, shard by shard as the rows are, or an artefact with `fisher.safetensors`.

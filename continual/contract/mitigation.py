@@ -111,6 +111,18 @@ class Mitigation(Strict):
         """Return the rows of its streams that are kept from training, at most."""
         return 0
 
+    def scores_samples(self, view: StageView) -> bool:
+        """Return whether a frozen model scores its samples while the stage trains (`while_training` of
+        `Context.score`): the resources for that are then counted.
+        """
+        return False
+
+    def needs_first(self, view: StageView) -> str | None:
+        """Return why the stage cannot train while its samples are made and scored, for the plan: a clause such as
+        `its weights need the median of all losses`; None if it can, or has none.
+        """
+        return None
+
     def most_rows(self, view: StageView) -> int | None:
         """Return the most rows, beside those held out, that it can replay in this stage; None: what the stage reads, or
         what there is in `data_sources`.

@@ -78,10 +78,10 @@ class TeacherReplay(Replay):
         """
         return (self.held_out or 0) if self.loss_type.teacher else 0
 
-    @property
-    def reads_in_order(self) -> bool:
-        """Whether nothing but the training reads the rows: a cached teacher reads all of them before."""
-        return self.teacher == "live"
+    def needs_first(self, view: StageView) -> str | None:
+        if self.teacher == "live" or self.scores_samples(view):
+            return None
+        return "its teacher scores all rows before"
 
     def dtypes(self, view: StageView) -> set[str]:
         """Return the dtypes in which the models of a drift compute: the trained one, and the teacher."""
@@ -95,7 +95,14 @@ class TeacherReplay(Replay):
         rows = self.rows(ctx)
         if self.teacher == "live":
             return {"rows": rows}
-        return {"rows": rows, "teacher": ctx.score(self.frozen_model(ctx), rows, what="topk", top_k=self.teacher_top_k)}
+        teacher = ctx.score(
+            self.frozen_model(ctx),
+            rows,
+            what="topk",
+            top_k=self.teacher_top_k,
+            while_training=self.scores_samples(ctx.view),
+        )
+        return {"rows": rows, "teacher": teacher}
 
     def streams(self, ctx: Context, artefacts: dict[str, "Artefact"]) -> list[Stream]:
         loss, cached, rows = self.loss_type, artefacts.get("teacher"), artefacts["rows"]

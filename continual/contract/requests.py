@@ -30,8 +30,9 @@ class SampleRequest:
         held_out: Rows to pack of documents that are drawn by the hash of their number and lie in no other row. They
             come first. Never more than half of the documents; with `rows`, samples are made until they suffice.
         row_tokens: Tokens in a packed row; 0 until the stage has filled it in.
-        step_rows: Rows that an optimizer step reads, if nothing else reads them: in order, and waiting for those that
-            are missing. The stage may then train while they are made (`generate.delivery`). 0: others read them, too.
+        step_rows: Rows that an optimizer step reads, if nothing else but `Context.score` reads them: in order, and
+            waiting for those that are missing. The stage may then train while they are made (`generate.delivery`). 0:
+            others read them, too.
     """
 
     model: ModelRef

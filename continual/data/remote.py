@@ -28,9 +28,22 @@ def in_cluster_until(
     stop: threading.Event | None, work: Callable[P, Iterator[T]], *arguments: P.args, **options: P.kwargs
 ) -> Iterator[T]:
     """Do what `in_cluster` does until another thread sets `stop`: the work is ended then, and Interrupted raised."""
+    return in_cluster_with(0.0, 0.0, stop, work, *arguments, **options)
+
+
+def in_cluster_with(
+    cpus: float,
+    gpus: float,
+    stop: threading.Event | None,
+    work: Callable[P, Iterator[T]],
+    *arguments: P.args,
+    **options: P.kwargs,
+) -> Iterator[T]:
+    """Do what `in_cluster_until` does in a process that reserves CPUs and GPUs."""
     import ray
 
-    task: Any = ray.remote(_run).options(num_cpus=0, max_retries=0, num_returns="streaming")
+    resources = {"num_cpus": cpus, "num_gpus": gpus or None}
+    task: Any = ray.remote(_run).options(**resources, max_retries=0, num_returns="streaming")
     for restarts in range(RESTARTS, -1, -1):
         stream = task.remote(work, arguments, options)
         try:

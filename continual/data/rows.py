@@ -141,7 +141,8 @@ class RowReader:
     def take(self, numbers: np.ndarray, columns: tuple[str, ...] = tuple(ROW_COLUMNS)) -> dict[str, Any]:
         """Return columns of the rows `numbers`, each [len(numbers), width]; a negative number is a row of padding."""
         if len(numbers):
-            self._grow(until=int(numbers.max()))
+            # The first shard has the form of a row of padding, too.
+            self._grow(until=max(0, int(numbers.max())))
         shards = np.searchsorted(self._starts, numbers, side="right") - 1
         # Shard by shard: the places in `numbers` that a shard fills; those of padding come first, under shard -1.
         order = np.argsort(shards, kind="stable")

@@ -107,6 +107,9 @@ class ContextFree(TeacherReplay):
     def sampled_tokens(self, view: StageView) -> int:
         return self._request(view, ModelRef("", "")).resolved(view).tokens
 
+    def scores_samples(self, view: StageView) -> bool:
+        return self.teacher == "cached"
+
     def most_rows(self, view: StageView) -> int | None:
         return most_filled(self.samples, self.held_out_rows(view)) if self.samples else None
 
@@ -127,7 +130,7 @@ class ContextFree(TeacherReplay):
             top_k=self.top_k,
             run_on=self.run_on,
             seed=self.seed,
-            step_rows=view.replay_step(self.ratio) if self.reads_in_order else 0,
+            step_rows=view.replay_step(self.ratio),
         )
 
     def coefficient(self) -> float:

@@ -15,7 +15,7 @@ from continual.preflight.delivery import chosen_delivery, training_cpus
 from continual.preflight.estimate import epoch_steps, estimated_rows, stored_rows
 from continual.preflight.model_facts import read_model
 from continual.preflight.passes import replay_passes
-from continual.preflight.resources import Machine, detect_machine, local_cpus
+from continual.preflight.resources import Machine, detect_machine, local_cpus, while_training
 from continual.preflight.stages import acting, entries, stage_view, uses_sampling
 from continual.preflight.tokenizer_facts import TokenizerFacts, read_tokenizer
 from continual.sampling.sets import covers, tokens_by_maker
@@ -201,7 +201,9 @@ def _engines(sequence: Sequence, machine: Machine) -> str:
     delivery, why = chosen_delivery(sequence, machine.cpus, machine.gpus)
     when = "decided when the run connects" if machine.cpus is None and generate.delivery == "auto" else why
     order = {"stream": "while a stage trains", "store": "before a stage trains"}[delivery]
-    return f"{generate.engine}, {count} with {generate.cpus_per_replica:g} CPU{gpu}; {order} ({when})"
+    beside = [demand.phase for demand in while_training(sequence)] if delivery == "stream" else []
+    scorer = f", one scorer with {generate.cpus_per_replica:g} CPU{gpu}" if "scoring" in beside else ""
+    return f"{generate.engine}, {count} with {generate.cpus_per_replica:g} CPU{gpu}{scorer}; {order} ({when})"
 
 
 def _evaluators(evaluate: Evaluate) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from continual.config.schema import Sequence
 from continual.errors import ConfigurationError
-from continual.preflight.stages import uses_sampling
+from continual.preflight.stages import samples_in_order, scores_samples, uses_sampling
 from continual.training.resources import FREE_CPUS
 
-BESIDE = "sampling beside training"
+STREAMED = "generate.delivery"
 STORED = "write `generate.delivery: store`, which does one after the other"
 
 
@@ -80,14 +80,31 @@ def demands(sequence: Sequence) -> list[Demand]:
     return [training] + [sampling] * uses_sampling(sequence) + [evaluation] * bool(evaluate.gpus)
 
 
-def beside(sequence: Sequence) -> Demand | None:
-    """Return what training and sampling take together, None if nothing is sampled."""
-    found = {demand.phase: demand for demand in demands(sequence)}
-    if "sampling" not in found:
+def scoring(sequence: Sequence) -> Demand | None:
+    """Return what scores samples while they are made: one process with a replica's resources; None if nothing does."""
+    generate = sequence.generate
+    if not scores_samples(sequence):
         return None
-    training, sampling = found["training"], found["sampling"]
-    cpus, gpus = training.cpus + sampling.cpus, training.gpus + sampling.gpus
-    return Demand(BESIDE, cpus, gpus, "generate.delivery")
+    return Demand("scoring", generate.cpus_per_replica, generate.gpus_per_replica, "generate.cpus_per_replica")
+
+
+def while_training(sequence: Sequence) -> list[Demand]:
+    """Return what works while a stage trains where samples are streamed: engines, and what scores their samples."""
+    if not samples_in_order(sequence):
+        return []
+    sampling = [demand for demand in demands(sequence) if demand.phase == "sampling"]
+    return sampling + [demand for demand in [scoring(sequence)] if demand]
+
+
+def beside(sequence: Sequence) -> Demand | None:
+    """Return what training takes together with what works at the same time, None if no samples could be streamed."""
+    others = while_training(sequence)
+    if not others:
+        return None
+    all_of = [demands(sequence)[0], *others]
+    phase = f"{' with '.join(demand.phase for demand in others)} beside training"
+    cpus, gpus = (round(sum(parts), 4) for parts in ([d.cpus for d in all_of], [d.gpus for d in all_of]))
+    return Demand(phase, cpus, gpus, STREAMED)
 
 
 def check_resources(sequence: Sequence, cpus: float | None, gpus: float | None) -> None:
@@ -114,14 +131,14 @@ def check_resources(sequence: Sequence, cpus: float | None, gpus: float | None) 
             shared = f" ({inside:g} of them to evaluate)" if inside else ""
             problem = f"{demand.phase} takes {demand.gpus:g} GPU{'s' * (demand.gpus > 1)}{shared}, but {have}"
             fix = "lower it, or start on a cluster that has them (RAY_ADDRESS)"
-            fix = STORED if demand.phase == BESIDE else fix
+            fix = STORED if demand.key == STREAMED else fix
             raise ConfigurationError(keys.get(demand.phase, demand.key), problem, fix)
 
 
 def _fewer_cpus(sequence: Sequence, demand: Demand, cpus: float) -> str:
     """Return the fix for a phase that takes too many CPUs."""
     free = cpus - FREE_CPUS
-    if demand.phase == BESIDE:
+    if demand.key == STREAMED:
         return STORED
     if free <= 0:
         return "start on a cluster with at least 2 CPUs"

@@ -1,5 +1,6 @@
 """The stages of a sequence as mitigations see them, and which mitigations act in each: the one rule for all rooms."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from continual.config.schema import Generate, ModelSource, Sequence
@@ -74,10 +75,29 @@ def models_asked(sequence: Sequence) -> dict[str, str]:
     return asked
 
 
+def _all_acting(sequence: Sequence) -> Iterator[tuple[Mitigation, StageView]]:
+    """Yield the mitigations that do something, stage by stage, with the stage."""
+    for number in range(1, len(sequence.stages) + 1):
+        view = stage_view(sequence, number)
+        yield from ((mitigation, view) for _, mitigation in acting(sequence, number))
+
+
 def uses_sampling(sequence: Sequence) -> bool:
     """Return whether any mitigation samples in any stage."""
-    return any(
-        mitigation.sampled_tokens(stage_view(sequence, number)) > 0
-        for number in range(1, len(sequence.stages) + 1)
-        for _, mitigation in acting(sequence, number)
-    )
+    return any(mitigation.sampled_tokens(view) > 0 for mitigation, view in _all_acting(sequence))
+
+
+def samples_in_order(sequence: Sequence) -> bool:
+    """Return whether some stage could train while its samples are made."""
+    return any(m.sampled_tokens(view) > 0 and not m.needs_first(view) for m, view in _all_acting(sequence))
+
+
+def scores_samples(sequence: Sequence) -> bool:
+    """Return whether some stage could train while its samples are made and scored."""
+    return any(m.scores_samples(view) and not m.needs_first(view) for m, view in _all_acting(sequence))
+
+
+def needed_first(sequence: Sequence) -> dict[str, str]:
+    """Return why stages cannot train before all that a mitigation samples and scores is there, by its label."""
+    reasons = [(mitigation.label, mitigation.needs_first(view)) for mitigation, view in _all_acting(sequence)]
+    return {label: reason for label, reason in reasons if reason}

@@ -1,55 +1,84 @@
-"""Sampling that goes on while a stage trains on the rows that are there."""
+"""Sampling and scoring that go on while a stage trains on the rows that are there."""
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
-from typing import Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from continual.errors import Interrupted
-from continual.sampling.sample import Made, Progress
+from continual.sampling.sample import Made
 from continual.show.progress import Step
 from continual.store import Artefact
 
 LOOK_SECONDS = 0.2
 
+Work = Callable[[Callable[..., None], threading.Event], Any]
+"""Makes an artefact: `work(progress, stop)` returns when it is complete."""
+F = TypeVar("F", bound="Feed")
 
-class Feed:
-    """Rows that a thread of the driver fills with samples. `work(progress, stop)` returns when they are complete."""
 
-    def __init__(self, rows: Artefact, samples: Artefact, work: Callable[[Progress, threading.Event], object]):
-        self.rows, self.samples, self._work = rows, samples, work
+class Feed(ABC):
+    """An artefact that a thread of the driver fills, from `begin` on.
+
+    `rest` is the title of the wait for its end, and `waits_for` what that line says at first; `busy` is why another
+    feed of its kind waits.
+    """
+
+    rest: ClassVar[str]
+    waits_for: ClassVar[str]
+    busy: ClassVar[str]
+
+    def __init__(self, artefact: Artefact, work: Work):
+        self.artefact, self._work = artefact, work
         self.error: BaseException | None = None
-        self.made = Made(0, 0, 0)
         self._stop, self._ended = threading.Event(), threading.Event()
+
+    @abstractmethod
+    def usable(self) -> bool:
+        """Return whether the stage can go on with what is there."""
+
+    @abstractmethod
+    def so_far(self) -> str:
+        """Return how far the work is, in words."""
+
+    @abstractmethod
+    def show(self, step: Step) -> None:
+        """Show how far the work is in the line of a step."""
+
+    @abstractmethod
+    def count(self, *made: Any) -> None:
+        """Take what the work reports."""
+
+    def begin(self) -> None:
+        """Start the work."""
         threading.Thread(target=self._run, name="feed", daemon=True).start()
 
-    def wait_for_first(self, step: Step) -> None:
-        """Return when the first shard of rows is there, which has those held out, or raise what the work has raised."""
-        while not self._ended.wait(LOOK_SECONDS) and self.rows.shard_facts(0) is None:
-            if self.made.tokens:
-                self._show(step)
+    def wait_until_usable(self, step: Step) -> None:
+        """Return when the stage can go on with what is there, or raise what the work has raised."""
+        # What an earlier start has left there of its failure would end whoever reads.
+        while not self._ended.wait(LOOK_SECONDS) and (self.artefact.failure() or not self.usable()):
+            self.show(step)
         if self.error:
             raise self.error
 
     def wait(self, step: Step | None = None) -> None:
-        """Return when the rows are complete, or raise what the work has raised; `step` shows how far it is."""
+        """Return when the artefact is complete, or raise what the work has raised; `step` shows how far it is."""
         while not self._ended.wait(LOOK_SECONDS):
             if step:
-                self._show(step)
+                self.show(step)
         if self.error:
             raise self.error
 
     @property
     def complete(self) -> bool:
-        """Whether all rows are there."""
+        """Whether everything is there."""
         return self._ended.is_set() and self.error is None
 
-    def so_far(self) -> str:
-        """Return how far the work is, in words."""
-        if not self.made.wanted:
-            return "the engine starts"
-        return f"sampled {self.made.done:,} of ~{self.made.wanted:,}{', paused' * self.made.paused}"
+    def ask_to_stop(self) -> None:
+        """Tell the work to end, if it has not ended."""
+        self._stop.set()
 
     def stop(self) -> None:
         """End the work, if it has not ended."""
@@ -58,17 +87,64 @@ class Feed:
 
     def _run(self) -> None:
         try:
-            self._work(self._count, self._stop)
+            self._work(self.count, self._stop)
         except BaseException as error:
             self.error = error
         finally:
             self._ended.set()
 
-    def _show(self, step: Step) -> None:
-        step.update(self.made.done, self.made.wanted, f"{self.made.tokens} tokens")
 
-    def _count(self, made: Made) -> None:
-        self.made = made
+class SampleFeed(Feed):
+    """Rows that are filled with samples. They are usable with their first shard, which has those held out."""
+
+    rest, waits_for = "sample the rest", "waiting for the last samples"
+    busy = "the set before is sampled first"
+
+    def __init__(self, rows: Artefact, samples: Artefact, work: Work):
+        super().__init__(rows, work)
+        self.samples = samples
+        self.made = Made(0, 0, 0)
+
+    def usable(self) -> bool:
+        return self.artefact.shard_facts(0) is not None
+
+    def so_far(self) -> str:
+        if not self.made.wanted:
+            return "the engine starts"
+        return f"sampled {self.made.done:,} of ~{self.made.wanted:,}{', paused' * self.made.paused}"
+
+    def show(self, step: Step) -> None:
+        if self.made.tokens:
+            step.update(self.made.done, self.made.wanted, f"{self.made.tokens} tokens")
+
+    def count(self, *made: Made) -> None:
+        [self.made] = made
+
+
+class ScoreFeed(Feed):
+    """Columns of rows that may still come. They are usable at once: the training waits for their shards."""
+
+    rest, waits_for = "score the rest", "waiting for the last scores"
+    busy = "the rows before are scored first"
+
+    def __init__(self, columns: Artefact, rows: Artefact, work: Work):
+        super().__init__(columns, work)
+        self.rows = rows
+        self.scored = 0
+
+    def usable(self) -> bool:
+        return True
+
+    def so_far(self) -> str:
+        there = sum(facts["rows"] for facts in self.rows.shards())
+        return f"scored {self.scored:,} of {there:,} rows" if self.scored else "the teacher loads"
+
+    def show(self, step: Step) -> None:
+        if self.scored:
+            step.update(self.scored, None, "rows")
+
+    def count(self, *made: int) -> None:
+        self.scored = made[0]
 
 
 class Feeds(AbstractContextManager["Feeds"]):
@@ -80,6 +156,9 @@ class Feeds(AbstractContextManager["Feeds"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        # All at first: one that reads what another one makes would take its end for a failure.
+        for feed in self.all:
+            feed.ask_to_stop()
         for feed in self.all:
             feed.stop()
         # What ended a feed is why the workers' data did not come.
@@ -90,19 +169,26 @@ class Feeds(AbstractContextManager["Feeds"]):
     def __enter__(self) -> Self:
         return self
 
-    def start(
-        self, rows: Artefact, samples: Artefact, work: Callable[[Progress, threading.Event], object], step: Step
-    ) -> Feed:
-        """Start a feed when the others are complete: the resources are those of one set's engines.
+    def start(self, feed: F, step: Step) -> F:
+        """Start a feed when the others of its kind are complete, and return it.
 
-        A second set of engines could wait for one that pauses for the training, which waits for both.
+        The resources beside the training are those of one set's engines and of one scorer; a second set of engines
+        could wait for one that pauses for the training, which waits for both. A scorer pauses for nothing but rows.
         """
-        with step.waiting("the set before is sampled first") if self.all else nullcontext():
-            for feed in self.all:
+        before = [other for other in self.all if type(other) is type(feed) and not other.complete]
+        with step.waiting(feed.busy) if before else nullcontext():
+            for other in before:
+                other.wait()
+        self.all.append(feed)
+        feed.begin()
+        return feed
+
+    def wait_for(self, artefact: Artefact, step: Step) -> None:
+        """Return when no feed fills an artefact any longer, or raise what its work has raised."""
+        running = [feed for feed in self.all if feed.artefact == artefact and not feed.complete]
+        with step.waiting("all rows are sampled first") if running else nullcontext():
+            for feed in running:
                 feed.wait()
-        started = Feed(rows, samples, work)
-        self.all.append(started)
-        return started
 
     def progress(self) -> str:
         """Return what the line of the training says of the feeds that still run, "" if none does."""

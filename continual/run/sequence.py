@@ -242,11 +242,13 @@ def _trained_once(run: Run, stage: int, job: TrainJob, scorer: Scorer) -> Iterat
 
 def _train(run: Run, job: Any, stage: int, inside: InsideStage, feeds: Feeds) -> None:
     title = f"stage {stage} {run.sequence.stages[stage - 1].name}: train"
+    last: dict[str, Any] = {}
     with run.terminal.step(title, "starting the workers") as step:
 
         def watch(records: list[dict[str, Any]]) -> None:
-            if records:
-                last = records[-1]
+            nonlocal last
+            # Without a new step, too: what is made beside the training tells what it waits for.
+            if last := records[-1] if records else last:
                 losses = " ".join(f"{name} {value:.3f}" for name, value in last["loss"].items())
                 step.update(last["step"], job.steps, f"loss {losses}{feeds.progress()}")
             inside.poll()

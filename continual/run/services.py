@@ -15,13 +15,14 @@ from continual.data.prepare import prepare_rows
 from continual.errors import ConfigurationError
 from continual.ledger.folder import StageFolder
 from continual.models import load_tokenizer, start_model
-from continual.run.feed import Feeds
+from continual.preflight.resources import scoring
+from continual.run.feed import Feeds, SampleFeed, ScoreFeed
 from continual.sampling import SampleSettings, bos_start, sample_rows, sample_set, task_starts, template_start
 from continual.sampling.pace import Pace
 from continual.sampling.sample import Progress, sampled_artefacts, sampler_identity
 from continual.sampling.start import bos_note, end_tokens
 from continual.sampling.wanted import Wanted
-from continual.scoring import fisher_artefact, score_rows
+from continual.scoring import fisher_artefact, score_growing, score_inputs, score_rows
 from continual.show.progress import Step
 from continual.show.terminal import Terminal
 from continual.store import Artefact, Store
@@ -69,10 +70,8 @@ class StageContext(Context):
         with self.step(f"sample {size} from {request.start}", "starting the engine") as step:
             if request.step_rows and self.streamed and not rows.complete:
                 pace = self._pace(self.streamed, request)
-                feed = self.feeds.start(
-                    rows, samples, lambda progress, stop: sample_rows(*what, progress, stop, pace), step
-                )
-                feed.wait_for_first(step)
+                feed = SampleFeed(rows, samples, lambda progress, stop: sample_rows(*what, progress, stop, pace))
+                self.feeds.start(feed, step).wait_until_usable(step)
                 step.note("the first rows are there, the others follow while the stage trains")
                 return rows
             sample_rows(*what, _counting_tokens(step))
@@ -90,11 +89,11 @@ class StageContext(Context):
         return f"{facts['count']} samples in {facts['counts']['rows']} rows, {facts['held_out']} of them held out"
 
     def finish(self) -> None:
-        """Wait for the rows that still come, and record what they use."""
+        """Wait for the rows and columns that still come, and record what the rows use."""
         for feed in self.feeds.all:
-            with self.step("sample the rest", "waiting for the last samples") as step:
+            with self.step(feed.rest, feed.waits_for) as step:
                 feed.wait(step)
-                step.note(self._filled(feed.rows, feed.samples))
+                step.note(self._filled(feed.artefact, feed.samples) if isinstance(feed, SampleFeed) else feed.so_far())
 
     def generate(self, request: SampleRequest, title: str = "generate") -> Artefact:
         request = request.resolved(self.view)
@@ -124,12 +123,24 @@ class StageContext(Context):
         top_k: int = 64,
         documents: int = 256,
         seed: int = 0,
+        while_training: bool = False,
     ) -> Artefact:
-        generate, dtype = self.sequence.generate, self.sequence.model.dtype
+        generate = self.sequence.generate
         with self.step(f"score rows, {what}", "loading the model") as step:
             if what == "fisher":
+                self.feeds.wait_for(rows, step)
                 return fisher_artefact(self.store, model, rows, generate, documents, seed)
-            return score_rows(self.store, model, rows, what, dtype, generate, top_k, step.update)
+            made_of = (model, rows, what, self.sequence.model.dtype)
+            columns = self.store.artefact("columns", score_inputs(*made_of, top_k))
+            streamed = while_training and self.streamed and scoring(self.sequence)
+            if streamed and not (rows.complete and columns.complete):
+                how = (self.store, *made_of, generate, top_k)
+                feed = ScoreFeed(columns, rows, lambda progress, stop: score_growing(*how, progress, stop))
+                self.feeds.start(feed, step).wait_until_usable(step)
+                step.note("each shard is scored when its rows are there, while the stage trains")
+                return columns
+            self.feeds.wait_for(rows, step)
+            return score_rows(self.store, *made_of, generate, top_k, step.update)
 
     def read(self, source: Source) -> Artefact:
         return prepare_rows(self.store, source, self.start.path, self.view.row_tokens)

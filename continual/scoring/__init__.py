@@ -1,6 +1,6 @@
 """What a frozen model computes from stored rows: columns aligned with them, and its Fisher information."""
 
 from continual.scoring.fisher import fisher_artefact
-from continual.scoring.score import score_rows
+from continual.scoring.score import score_growing, score_inputs, score_rows
 
-__all__ = ["fisher_artefact", "score_rows"]
+__all__ = ["fisher_artefact", "score_growing", "score_inputs", "score_rows"]

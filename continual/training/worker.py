@@ -66,7 +66,8 @@ class Worker:
             if not stream.loss.measures_drift or stream.held_out == 0:
                 continue
             reader = RowReader(stream.rows)
-            held_out = held_out_rows(stream, len(reader))
+            # The number of all rows is not known, and not needed, while they are still made.
+            held_out = held_out_rows(stream, len(reader) if stream.shuffle else stream.held_out)
             own = held_out[self.rank :: self.world_size]
             # A rank that has no rows reads one row of padding.
             numbers = own if len(own) else np.array([-1])

@@ -82,6 +82,12 @@ def test_a_reader_waits_for_the_maker_and_reads_the_same(tmp_path: Path) -> None
     np.testing.assert_array_equal(late.resolve(np.arange(8)), numbers)
 
 
+def test_a_row_of_padding_waits_for_the_form_of_the_others(tmp_path: Path) -> None:
+    """A rank without rows in a step reads padding alone, perhaps before the first shard is there."""
+    with pytest.raises(ContinualError, match="no new shard"):
+        RowReader(Store(tmp_path).artefact("rows", {"late": 1}), wait_seconds=0.3).take(np.array([-1]))
+
+
 def test_a_reader_does_not_wait_for_a_maker_that_gave_up(tmp_path: Path) -> None:
     store = Store(tmp_path)
     artefact = store.artefact("rows", {"bad": 1})

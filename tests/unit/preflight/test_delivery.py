@@ -15,8 +15,12 @@ from continual.training.resources import worker_cpus
 TOKENIZER = "benchmarks.arithmetic.tokenizer:build"
 
 
-def sequence(train: dict[str, Any], generate: dict[str, Any], sampled: bool = True) -> Sequence:
-    mitigation = [{"type": "context_free", "samples": 64}] if sampled else []
+LIVE: list[dict[str, Any]] = [{"type": "context_free", "samples": 64}]
+CACHED: list[dict[str, Any]] = [{"type": "context_free", "samples": 64, "teacher": "cached"}]
+FISHER: list[dict[str, Any]] = [{"type": "ewc", "estimate_on": "context_free"}]
+
+
+def sequence(train: dict[str, Any], generate: dict[str, Any], mitigation: list[dict[str, Any]] = LIVE) -> Sequence:
     rows = {"type": "python", "function": "benchmarks.arithmetic.tasks:rows", "arguments": {"task": "sort"}}
     return Sequence.model_validate(
         {
@@ -53,7 +57,39 @@ def test_the_choice_and_its_reason(
 
 
 def test_without_samples_nothing_is_streamed() -> None:
-    assert chosen_delivery(sequence({}, {"delivery": "stream"}, sampled=False), 64, 0).delivery == "store"
+    assert chosen_delivery(sequence({}, {"delivery": "stream"}, []), 64, 0).delivery == "store"
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "train", "generate", "expected"),
+    [
+        (3, 0, {}, {}, ("store", "to train, sample and score at one time takes 4 CPUs of 3")),
+        (4, 0, {}, {}, ("stream", "training, sampling and scoring fit at one time")),
+        (2, 0, {"cpus_per_worker": 0.4}, {"cpus_per_replica": 0.3}, ("stream", "")),
+        (2, 0, {"cpus_per_worker": 0.4}, {"cpus_per_replica": 0.4}, ("store", "takes 2.2 CPUs of 2")),
+        (16, 2, {"gpus_per_worker": 1}, {"gpus_per_replica": 1}, ("store", "takes 3 GPUs of 2")),
+        (16, 2, {"gpus_per_worker": 1}, {"gpus_per_replica": 0.5}, ("stream", "")),
+        # One scorer for several engines: a pass over what is there is faster than sampling it.
+        (16, 4, {"gpus_per_worker": 1}, {"gpus_per_replica": 1, "replicas": 2}, ("stream", "")),
+    ],
+)  # fmt: skip
+def test_a_cached_teacher_is_counted(
+    cpus: float | None, gpus: float | None, train: dict[str, Any], generate: dict[str, Any], expected: tuple[str, str]
+) -> None:
+    found = chosen_delivery(sequence(train, generate, CACHED), cpus, gpus)
+    assert found.delivery == expected[0]
+    assert expected[1] in found.why
+
+
+def test_what_needs_all_first_says_why() -> None:
+    alone = chosen_delivery(sequence({}, {"delivery": "stream"}, FISHER), 64, 0)
+    assert alone == ("store", "`ewc` comes first: its Fisher information is a sum over all documents")
+    beside = chosen_delivery(sequence({}, {}, [*CACHED, {"type": "easy_samples"}, *FISHER]), 64, 0)
+    assert beside.delivery == "stream"
+    assert beside.why == (
+        "training, sampling and scoring fit at one time; `easy_samples` comes first: its weights need the median of "
+        "all losses; `ewc` comes first: its Fisher information is a sum over all documents"
+    )
 
 
 def test_a_stream_that_does_not_fit_is_refused() -> None:
@@ -64,6 +100,10 @@ def test_a_stream_that_does_not_fit_is_refused() -> None:
     gpus = sequence({"gpus_per_worker": 1}, {"gpus_per_replica": 1, "delivery": "stream"})
     with pytest.raises(ConfigurationError, match=r"sampling beside training takes 2 GPUs, but there are 1; write"):
         check_resources(gpus, 16, 1)
+    with pytest.raises(ConfigurationError, match=r"sampling with scoring beside training takes 3 CPUs and .* are 3;"):
+        check_resources(sequence({}, {"delivery": "stream"}, CACHED), 3, 0)
+    check_resources(sequence({}, {"delivery": "stream"}, CACHED), 4, 0)
+    check_resources(sequence({}, {"delivery": "stream"}, FISHER), 2, 0)
     check_resources(sequence({}, {"delivery": "stream"}), 3, 0)
 
 
@@ -71,25 +111,27 @@ def test_a_stream_that_does_not_fit_is_refused() -> None:
     cpus=st.integers(1, 8), gpus=st.integers(0, 4), workers=st.integers(1, 4), each=st.sampled_from([None, 0.5, 1, 2]),
     worker_gpus=st.sampled_from([0, 0.5, 1]), replicas=st.integers(1, 4), engine_cpus=st.sampled_from([0.5, 1, 2]),
     engine_gpus=st.sampled_from([0, 0.5, 1, 2]), delivery=st.sampled_from(["auto", "stream", "store"]),
+    mitigation=st.sampled_from([LIVE, CACHED, FISHER, [*FISHER, *CACHED]]),
 )  # fmt: skip
 def test_what_runs_at_one_time_always_fits(
     cpus: int, gpus: int, workers: int, each: float | None, worker_gpus: float, replicas: int, engine_cpus: float,
-    engine_gpus: float, delivery: str,
+    engine_gpus: float, delivery: str, mitigation: list[dict[str, Any]],
 ) -> None:  # fmt: skip
-    """Every plan is refused, or engines, workers and the reading of rows have their resources at the same time."""
+    """Every plan is refused, or engines, a scorer, workers and the reading of rows have theirs at the same time."""
     made = sequence(
         {"workers": workers, "cpus_per_worker": each, "gpus_per_worker": worker_gpus},
         {
             "replicas": replicas, "cpus_per_replica": engine_cpus, "gpus_per_replica": engine_gpus,
             "delivery": delivery,
         },
+        mitigation,
     )  # fmt: skip
     try:
         check_resources(made, cpus, gpus)
     except ConfigurationError:
         return
     chosen = chosen_delivery(made, cpus, gpus).delivery
-    streamed = chosen == "stream"
+    others = (chosen == "stream") * (replicas + (CACHED[0] in mitigation))
     training = workers * worker_cpus(made.train, training_cpus(made, chosen, cpus))
-    assert training + streamed * replicas * engine_cpus < cpus  # something is left for the readers
-    assert workers * worker_gpus + streamed * replicas * engine_gpus <= gpus
+    assert training + others * engine_cpus < cpus  # something is left for the readers
+    assert workers * worker_gpus + others * engine_gpus <= gpus

@@ -10,9 +10,11 @@ from transformers import AutoModelForCausalLM
 
 from continual.config.schema import Generate
 from continual.data.rows import RowReader
-from continual.scoring import score, score_rows
+from continual.errors import ContinualError
+from continual.scoring import score, score_growing, score_inputs, score_rows
 from continual.scoring.columns import nll_columns, topk_columns
-from continual.store import Store
+from continual.store import Artefact, Store
+from continual.store.artefact import Writer
 from continual.training.losses.sums import kl_sum, kl_topk_sum
 from tests.kits.baselines import TOKENS, VOCABULARY, model_ref, packed, score_in_process, stored
 
@@ -126,3 +128,80 @@ def test_another_column_is_refused(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with pytest.raises(ValueError, match="`nll` or `topk`"):
         score_rows(store, model_ref(tmp_path / "m", 0), store.artefact("rows", {}), "loss", "float32", Generate())
+
+
+# Rows that still come ----------------------------------------------------------------------------------------------
+
+
+def grown(store: Store, documents: int, shards: int) -> tuple[Artefact, Writer]:
+    """Complete rows in a store of their own, and the writer of the same rows of which only some shards are there."""
+    complete = stored(Store(store.root / "aside", "tests"), "grown", packed(3, documents), shard_rows=5)
+    writer = Writer(Artefact("rows", complete.hash, str(store.root)), {}, "tests")
+    writer.artefact.path.mkdir(parents=True)
+    for shard in range(shards):
+        writer.put(shard, complete.table(shard))
+    return complete, writer
+
+
+def here(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
+    """Follow rows in this process; the returned list has the CPUs and GPUs that were asked for."""
+    asked: list[tuple[float, float]] = []
+
+    def run(cpus: float, gpus: float, stop: Any, work: Any, *arguments: Any) -> Any:
+        asked.append((cpus, gpus))
+        return work(*arguments)
+
+    monkeypatch.setattr(score, "in_cluster_with", run)
+    return asked
+
+
+def test_each_shard_is_scored_when_its_rows_are_there_and_never_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Byte for byte the columns of complete rows; what an ended start has left is not made again."""
+    ref, store = model_ref(tmp_path / "model", 0), Store(tmp_path / "store", "tests")
+    (complete, rows), asked = grown(store, 60, shards=2), here(monkeypatch)
+    wanted = (store, ref, rows.artefact, "topk", "float32", Generate(cpus_per_replica=0.5), 3)
+    columns = store.artefact("columns", score_inputs(ref, rows.artefact, "topk", "float32", 3))
+
+    def stop(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(score.time, "sleep", stop)
+    with pytest.raises(KeyboardInterrupt):
+        score_growing(*wanted)
+    first = {facts["file"]: facts for facts in columns.published().values()}
+    assert len(first) == 2
+    times = {name: (columns.path / name).stat().st_mtime_ns for name in first}
+
+    def grow(seconds: float) -> None:
+        """Publish one more shard of rows at each look; the last time, say that they are complete."""
+        shard = len(rows.artefact.published())
+        if shard < len(complete.shards()):
+            rows.put(shard, complete.table(shard))
+        else:
+            rows.finish()
+
+    monkeypatch.setattr(score.time, "sleep", grow)
+    told: list[tuple[int, int]] = []
+    assert score_growing(*wanted, lambda *now: told.append(now)) == columns
+    assert columns.complete
+    assert {name: (columns.path / name).stat().st_mtime_ns for name in first} == times
+    assert told[-1] == (len(RowReader(rows.artefact)),) * 2
+    assert len(told) == len(rows.artefact.shards()) - 2
+    assert set(asked) == {(0.5, 0.0)}
+
+    monkeypatch.setattr(score, "_run", score_in_process)
+    expected = score_rows(Store(complete.root, "tests"), ref, complete, *wanted[3:])
+    assert expected.hash == columns.hash
+    assert expected.manifest()["content"] == columns.manifest()["content"]
+
+
+def test_a_scorer_ends_with_the_reason_for_which_no_rows_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ref, store = model_ref(tmp_path / "model", 0), Store(tmp_path / "store", "tests")
+    rows = grown(store, 20, shards=1)[1].artefact
+    here(monkeypatch)
+    (rows.path / "failed.txt").write_text("ContinualError: the engine ended for the third time")
+    with pytest.raises(ContinualError, match="its writer gave up: ContinualError: the engine ended for the third time"):
+        score_growing(store, ref, rows, "nll", "float32", Generate())
+    assert len(store.artefact("columns", score_inputs(ref, rows, "nll", "float32", 64)).published()) == 1
