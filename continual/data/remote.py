@@ -42,8 +42,9 @@ def in_cluster_with(
     """Do what `in_cluster_until` does in a process that reserves CPUs and GPUs."""
     import ray
 
-    resources = {"num_cpus": cpus, "num_gpus": gpus or None}
-    task: Any = ray.remote(_run).options(**resources, max_retries=0, num_returns="streaming")
+    task: Any = ray.remote(_run).options(
+        name=work.__name__, num_cpus=cpus, num_gpus=gpus or None, max_retries=0, num_returns="streaming"
+    )
     for restarts in range(RESTARTS, -1, -1):
         stream = task.remote(work, arguments, options)
         try:

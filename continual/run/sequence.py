@@ -251,6 +251,8 @@ def _train(run: Run, job: Any, stage: int, inside: InsideStage, feeds: Feeds) ->
             if last := records[-1] if records else last:
                 losses = " ".join(f"{name} {value:.3f}" for name, value in last["loss"].items())
                 step.update(last["step"], job.steps, f"loss {losses}{feeds.progress()}")
+            else:
+                step.waits(f"starting the workers{feeds.progress()}")
             inside.poll()
 
         def stopping() -> None:

@@ -93,7 +93,10 @@ class StageContext(Context):
         for feed in self.feeds.all:
             with self.step(feed.rest, feed.waits_for) as step:
                 feed.wait(step)
-                step.note(self._filled(feed.artefact, feed.samples) if isinstance(feed, SampleFeed) else feed.so_far())
+                if isinstance(feed, SampleFeed):
+                    step.note(self._filled(feed.artefact, feed.samples))
+                else:
+                    step.note(f"{feed.artefact.manifest()['counts']['rows']} rows are scored")
 
     def generate(self, request: SampleRequest, title: str = "generate") -> Artefact:
         request = request.resolved(self.view)

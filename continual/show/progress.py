@@ -85,6 +85,10 @@ class Step:
                 self._shown = now
                 self._show(self.text(), False)
 
+    def waits(self, what: str) -> None:
+        """Set what the line says before the first update."""
+        self._waits_for = what
+
     def note(self, text: str) -> None:
         """Set what the step's last line says about its result."""
         self._note = text

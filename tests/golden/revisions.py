@@ -16,8 +16,8 @@ ROWS = ("continual/data/rows.py", "continual/data/packing.py")
 SAMPLES = ("continual/sampling", "continual/contract/requests.py", "continual/models/ends.py",
            "continual/models/template.py")  # fmt: skip
 SOURCES: dict[str, tuple[str, ...]] = {
-    "columns": ("continual/scoring", "continual/models/forward.py", "continual/data/remote.py", "baselines/easy_samples.py",
-                *MODEL, *ROWS),
+    "columns": ("continual/scoring", "continual/models/forward.py", "continual/data/remote.py",
+                "baselines/easy_samples.py", *MODEL, *ROWS),
     "fisher": ("continual/scoring/fisher.py", "continual/models/forward.py", "baselines/ewc.py",
                "continual/contract/requests.py", *MODEL, *ROWS),
     "models": ("continual/models/start.py", "baselines/weight_average.py", *MODEL),

@@ -108,6 +108,19 @@ def test_passes_of_a_prepared_stage_are_exact(project: Path) -> None:
     assert "mitigation.0: stage 1 replays 20 rows, 5 there: each 4.0 times" in found.warnings
 
 
+def test_a_plan_says_what_works_while_a_stage_trains_and_why(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached = "mitigation=[{type: context_free, teacher: cached}]"
+    assert plan(cached).facts["sampling"] == (
+        "transformers, 1 engine with 1 CPU; before a stage trains (to train, sample and score at one time takes 4 CPUs of 2)"
+    )
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    assert plan(cached).facts["sampling"] == (
+        "transformers, 1 engine with 1 CPU, one scorer with 1 CPU; while a stage trains "
+        "(training, sampling and scoring fit at one time)"
+    )
+    assert "1 worker with 1 CPU;" in plan(cached).facts["training"], "engine, scorer and reading leave one of four"
+
+
 @given(epochs=st.floats(0.01, 20), rows=st.integers(1, 10**6), batch_rows=st.integers(1, 512))
 def test_epochs_become_as_many_steps_as_are_needed_and_no_more(epochs: float, rows: int, batch_rows: int) -> None:
     steps = epoch_steps(epochs, rows, batch_rows)

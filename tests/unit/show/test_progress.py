@@ -104,8 +104,10 @@ def test_durations() -> None:
 def test_a_step_that_waits_says_for_what_and_counts_the_seconds(tmp_path: Path, clock: Clock) -> None:
     stream = io.StringIO()
     with Terminal(tmp_path / "log.txt", stream) as terminal, terminal.step("sample 28", "starting the engine") as step:
-        for _ in range(31):
+        for second in range(31):
             clock.now += 1
+            if second == 25:
+                step.waits("loading the model")
             step.count_seconds()
         step.update(4, 28)
         for _ in range(12):
@@ -114,7 +116,7 @@ def test_a_step_that_waits_says_for_what_and_counts_the_seconds(tmp_path: Path, 
     assert stream.getvalue().splitlines() == [
         "sample 28: starting the engine ... 10 s",
         "sample 28: starting the engine ... 20 s",
-        "sample 28: starting the engine ... 30 s",
+        "sample 28: loading the model ... 30 s",
         "sample 28: 4 of 28 (14 %), nothing new for 9.0 s",
         "sample 28: 4, 43 s",
     ]
