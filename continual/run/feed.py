@@ -170,23 +170,27 @@ class Feeds(AbstractContextManager["Feeds"]):
         return self
 
     def start(self, feed: F, step: Step) -> F:
-        """Start a feed when the others of its kind are complete, and return it.
-
-        The resources beside the training are those of one set's engines and of one scorer; a second set of engines
-        could wait for one that pauses for the training, which waits for both. A scorer pauses for nothing but rows.
-        """
-        before = [other for other in self.all if type(other) is type(feed) and not other.complete]
-        with step.waiting(feed.busy) if before else nullcontext():
-            for other in before:
-                other.wait()
+        """Start a feed when the others of its kind are complete (see `wait_for_kind`), and return it."""
+        self.wait_for_kind(type(feed), step)
         self.all.append(feed)
         feed.begin()
         return feed
 
-    def wait_for(self, artefact: Artefact, step: Step) -> None:
-        """Return when no feed fills an artefact any longer, or raise what its work has raised."""
-        running = [feed for feed in self.all if feed.artefact == artefact and not feed.complete]
-        with step.waiting("all rows are sampled first") if running else nullcontext():
+    def wait_for_kind(self, kind: type[Feed], step: Step) -> None:
+        """Return when the feeds of a kind are complete, or raise what their work has raised.
+
+        The resources beside the training are those of one set's engines and of one scorer; a second set of engines
+        could wait for one that pauses for the training, which waits for both. A scorer pauses for nothing but rows.
+        """
+        self._wait([feed for feed in self.all if type(feed) is kind], kind.busy, step)
+
+    def wait_for_rows(self, rows: Artefact, step: Step) -> None:
+        """Return when no feed fills rows any longer, or raise what its work has raised."""
+        self._wait([feed for feed in self.all if feed.artefact == rows], "all rows are sampled first", step)
+
+    def _wait(self, feeds: list[Feed], why: str, step: Step) -> None:
+        running = [feed for feed in feeds if not feed.complete]
+        with step.waiting(why) if running else nullcontext():
             for feed in running:
                 feed.wait()
 

@@ -74,6 +74,8 @@ class StageContext(Context):
                 self.feeds.start(feed, step).wait_until_usable(step)
                 step.note("the first rows are there, the others follow while the stage trains")
                 return rows
+            if not rows.complete:
+                self.feeds.wait_for_kind(SampleFeed, step)
             sample_rows(*what, _counting_tokens(step))
             step.note(self._filled(rows, samples))
         return rows
@@ -109,6 +111,7 @@ class StageContext(Context):
         settings = self._settings(request, longest, request.model)
         dtype, config = self.sequence.model.dtype, self.sequence.generate
         with self.step(title, "starting the engine") as step:
+            self.feeds.wait_for_kind(SampleFeed, step)
             counted, count = _counting_tokens(step), request.count or 0
             samples = sample_set(self.store, request.model, dtype, settings, config, count, counted)
         self.use(samples, count)
@@ -131,7 +134,7 @@ class StageContext(Context):
         generate = self.sequence.generate
         with self.step(f"score rows, {what}", "loading the model") as step:
             if what == "fisher":
-                self.feeds.wait_for(rows, step)
+                self.feeds.wait_for_rows(rows, step)
                 return fisher_artefact(self.store, model, rows, generate, documents, seed)
             made_of = (model, rows, what, self.sequence.model.dtype)
             columns = self.store.artefact("columns", score_inputs(*made_of, top_k))
@@ -142,7 +145,7 @@ class StageContext(Context):
                 self.feeds.start(feed, step).wait_until_usable(step)
                 step.note("each shard is scored when its rows are there, while the stage trains")
                 return columns
-            self.feeds.wait_for(rows, step)
+            self.feeds.wait_for_rows(rows, step)
             return score_rows(self.store, *made_of, generate, top_k, step.update)
 
     def read(self, source: Source) -> Artefact:

@@ -111,7 +111,8 @@ def test_passes_of_a_prepared_stage_are_exact(project: Path) -> None:
 def test_a_plan_says_what_works_while_a_stage_trains_and_why(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cached = "mitigation=[{type: context_free, teacher: cached}]"
     assert plan(cached).facts["sampling"] == (
-        "transformers, 1 engine with 1 CPU; before a stage trains (to train, sample and score at one time takes 4 CPUs of 2)"
+        "transformers, 1 engine with 1 CPU; before a stage trains "
+        "(to train, sample and score at one time takes 4 CPUs of 2)"
     )
     monkeypatch.setattr("os.cpu_count", lambda: 4)
     assert plan(cached).facts["sampling"] == (

@@ -137,7 +137,8 @@ def test_a_scorer_works_beside_what_samples_its_rows(tmp_path: Path, step: Step)
             assert not scored.complete
         assert feeds.progress() == ", sampled 1,100 of ~3,400, scored 3 of 6 rows"
         more.set()
-        feeds.wait_for(columns, step)
+        feeds.wait_for_rows(rows, step)
+        feeds.wait_for_kind(ScoreFeed, step)
         assert scored.complete
 
 
