@@ -8,14 +8,14 @@ from types import TracebackType
 from typing import Any, ClassVar, Self, TypeVar
 
 from continual.errors import Interrupted
-from continual.sampling.sample import Made
+from continual.sampling.sample import Made, Progress
 from continual.show.progress import Step
 from continual.store import Artefact
 
 LOOK_SECONDS = 0.2
 
-Work = Callable[[Callable[..., None], threading.Event], Any]
-"""Makes an artefact: `work(progress, stop)` returns when it is complete."""
+Work = Callable[[threading.Event], Any]
+"""Makes an artefact: `work(stop)` returns when it is complete."""
 F = TypeVar("F", bound="Feed")
 
 
@@ -46,10 +46,6 @@ class Feed(ABC):
     @abstractmethod
     def show(self, step: Step) -> None:
         """Show how far the work is in the line of a step."""
-
-    @abstractmethod
-    def count(self, *made: Any) -> None:
-        """Take what the work reports."""
 
     def begin(self) -> None:
         """Start the work."""
@@ -87,7 +83,7 @@ class Feed(ABC):
 
     def _run(self) -> None:
         try:
-            self._work(self.count, self._stop)
+            self._work(self._stop)
         except BaseException as error:
             self.error = error
         finally:
@@ -100,8 +96,8 @@ class SampleFeed(Feed):
     rest, waits_for = "sample the rest", "waiting for the last samples"
     busy = "the set before is sampled first"
 
-    def __init__(self, rows: Artefact, samples: Artefact, work: Work):
-        super().__init__(rows, work)
+    def __init__(self, rows: Artefact, samples: Artefact, work: Callable[[Progress, threading.Event], Any]):
+        super().__init__(rows, lambda stop: work(self._count, stop))
         self.samples = samples
         self.made = Made(0, 0, 0)
 
@@ -117,8 +113,8 @@ class SampleFeed(Feed):
         if self.made.tokens:
             step.update(self.made.done, self.made.wanted, f"{self.made.tokens} tokens")
 
-    def count(self, *made: Made) -> None:
-        [self.made] = made
+    def _count(self, made: Made) -> None:
+        self.made = made
 
 
 class ScoreFeed(Feed):
@@ -130,21 +126,23 @@ class ScoreFeed(Feed):
     def __init__(self, columns: Artefact, rows: Artefact, work: Work):
         super().__init__(columns, work)
         self.rows = rows
-        self.scored = 0
 
     def usable(self) -> bool:
         return True
 
     def so_far(self) -> str:
-        there = sum(facts["rows"] for facts in self.rows.shards())
-        return f"scored {self.scored:,} of {there:,} rows" if self.scored else "the teacher loads"
+        scored, there = self._rows()
+        return f"scored {scored:,} of {there:,} rows" if scored else "the teacher loads"
 
     def show(self, step: Step) -> None:
-        if self.scored:
-            step.update(self.scored, None, "rows")
+        scored, there = self._rows()
+        if scored:
+            step.update(scored, there, "rows")
 
-    def count(self, *made: int) -> None:
-        self.scored = made[0]
+    def _rows(self) -> tuple[int, int]:
+        """Return how many rows are scored, and how many are there."""
+        scored, there = (sum(facts["rows"] for facts in made.shards()) for made in (self.artefact, self.rows))
+        return scored, there
 
 
 class Feeds(AbstractContextManager["Feeds"]):

@@ -141,7 +141,7 @@ class StageContext(Context):
             streamed = while_training and self.streamed and scoring(self.sequence)
             if streamed and not (rows.complete and columns.complete):
                 how = (self.store, *made_of, generate, top_k)
-                feed = ScoreFeed(columns, rows, lambda progress, stop: score_growing(*how, progress, stop))
+                feed = ScoreFeed(columns, rows, lambda stop: score_growing(*how, stop))
                 self.feeds.start(feed, step).wait_until_usable(step)
                 step.note("each shard is scored when its rows are there, while the stage trains")
                 return columns

@@ -73,13 +73,12 @@ def score_growing(
     dtype: str,
     config: Generate,
     top_k: int = 64,
-    progress: Callable[[int, int], None] = lambda done, there: None,
     stop: threading.Event | None = None,
 ) -> Artefact:
     """Return the same columns as `score_rows`, each shard made as soon as its rows are there; return when all are.
 
-    One process with the CPUs and GPUs of a replica holds the model. `progress(rows done, rows there)` is called after
-    each shard. Raises Interrupted if another thread sets `stop`, and ContinualError if the rows' writer gives up.
+    One process with the CPUs and GPUs of a replica holds the model. Raises Interrupted if another thread sets `stop`,
+    and ContinualError if the rows' writer gives up.
     """
     inputs = score_inputs(model, rows, kind, dtype, top_k)
     artefact = store.artefact("columns", inputs)
@@ -87,17 +86,17 @@ def score_growing(
         if writer is not None:
             arguments = (writer, model.path, rows, kind, dtype, top_k, _device(config))
             cpus, gpus = config.cpus_per_replica, config.gpus_per_replica
-            for done, there in in_cluster_with(cpus, gpus, stop, follow_rows, *arguments):
-                progress(done, there)
+            for _ in in_cluster_with(cpus, gpus, stop, follow_rows, *arguments):
+                pass
             writer.finish(model=model.hash, rows_artefact=rows.hash, what=kind)
     return artefact
 
 
 def follow_rows(
     writer: Writer, model: str, rows: Artefact, kind: str, dtype: str, top_k: int, device: str
-) -> Iterator[tuple[int, int]]:
+) -> Iterator[int]:
     """Score and publish the shards that are missing as their rows appear, until the rows are complete; runs in the
-    cluster. Yield the rows that are scored and those that are there, after each shard.
+    cluster. Yield the number of each shard.
 
     Raises ContinualError if the rows' writer gives up.
     """
@@ -105,13 +104,13 @@ def follow_rows(
     seen = 0
     while True:
         complete = rows.complete  # asked before the shards, so that none is overlooked
-        sizes = [facts["rows"] for facts in rows.shards()]
-        if len(sizes) > seen:
-            for shard in writer.missing(len(sizes)):
+        there = len(rows.shards())
+        if there > seen:
+            for shard in writer.missing(there):
                 scorer = scorer or _ScoreShards(writer, model, rows, kind, dtype, top_k, device)
                 scorer.score(shard)
-                yield sum(sizes[: shard + 1]), sum(facts["rows"] for facts in rows.shards())
-            seen = len(sizes)
+                yield shard
+            seen = there
         if complete:
             return
         if reason := rows.failure():

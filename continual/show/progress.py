@@ -76,7 +76,7 @@ class Step:
         """Report `done` of `total` units (None: unknown), and `extra` text after them. Cheap enough for every unit."""
         with self._lock:
             now = time.monotonic()
-            if self._first is None:
+            if self._first is None or done < self._first[1]:  # a resumed stage goes on from its checkpoint
                 self._first = (now, done)
             if (done, total, extra) != (self._done, self._total, self._extra):
                 self._reported = now

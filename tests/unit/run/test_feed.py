@@ -47,12 +47,12 @@ def test_the_stage_goes_on_with_the_first_shard(tmp_path: Path, step: Step) -> N
         assert feeds.progress() == ""
 
 
-@pytest.mark.parametrize("kind", [SampleFeed, ScoreFeed])
-def test_one_set_is_sampled_or_scored_at_a_time(tmp_path: Path, step: Step, kind: type[SampleFeed | ScoreFeed]) -> None:
+@pytest.mark.parametrize("scores", [False, True])
+def test_one_set_is_sampled_or_scored_at_a_time(tmp_path: Path, step: Step, scores: bool) -> None:
     """Two engines or scorers at once are more than the resources were looked at for."""
     running, most = [0], [0]
 
-    def work(progress: Any, stop: threading.Event) -> None:
+    def work(stop: threading.Event) -> None:
         running[0] += 1
         most[0] = max(most[0], running[0])
         stop.wait(0.3)
@@ -60,7 +60,8 @@ def test_one_set_is_sampled_or_scored_at_a_time(tmp_path: Path, step: Step, kind
 
     rows = rows_of(Store(tmp_path))
     with Feeds() as feeds:
-        started = [feeds.start(kind(rows, rows, work), step) for _ in range(3)]
+        made = [ScoreFeed(rows, rows, work) if scores else SampleFeed(rows, rows, lambda _, s: work(s)) for _ in "123"]
+        started = [feeds.start(feed, step) for feed in made]
         assert [feed.complete for feed in started[:2]] == [True, True]
         started[2].wait(step)
     assert most == [1]
@@ -125,9 +126,11 @@ def test_a_scorer_works_beside_what_samples_its_rows(tmp_path: Path, step: Step)
             assert more.wait(10)
             writer.finish()
 
-    def score(progress: Any, stop: threading.Event) -> None:
-        progress(3, 6)
-        assert more.wait(10)
+    def score(stop: threading.Event) -> None:
+        with store.write(columns, {}) as writer:
+            assert writer is not None
+            writer.put(0, pa.table({"nll": [1.0, 2.0, 3.0]}))
+            assert more.wait(10)
 
     with Feeds() as feeds:
         feeds.start(SampleFeed(rows, rows, sample), step).wait_until_usable(step)
@@ -151,7 +154,7 @@ def test_a_scorer_that_sees_its_rows_end_is_no_reason(tmp_path: Path, step: Step
         sampled.set()
         raise Interrupted
 
-    def score(progress: Any, stop: threading.Event) -> None:
+    def score(stop: threading.Event) -> None:
         sampled.wait(10)
         if stop.is_set():
             raise Interrupted
@@ -171,7 +174,7 @@ def test_the_failure_of_an_earlier_start_is_not_read(tmp_path: Path, step: Step)
     failed = columns.path / "failed.txt"
     failed.write_text("MemoryError")
 
-    def score(progress: Any, stop: threading.Event) -> None:
+    def score(stop: threading.Event) -> None:
         stop.wait(0.5)
         failed.unlink()
         stop.wait(10)

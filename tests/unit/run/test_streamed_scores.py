@@ -101,7 +101,7 @@ def started(store: Store, folder: Path, feeds: Feeds, paused: list[int]) -> tupl
     feeds.start(SampleFeed(rows, samples, sample), step).wait_until_usable(step)
     columns = store.artefact("columns", score_inputs(MODEL, rows, "nll", "float32", 64))
     of = (store, MODEL, rows, "nll", "float32", CONFIG, 64)
-    feeds.start(ScoreFeed(columns, rows, lambda progress, stop: score_growing(*of, progress, stop)), step)
+    feeds.start(ScoreFeed(columns, rows, lambda stop: score_growing(*of, stop)), step)
     return rows, columns
 
 

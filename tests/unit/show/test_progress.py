@@ -96,6 +96,15 @@ def test_counts_without_a_total(tmp_path: Path, clock: Clock) -> None:
     ]  # fmt: skip
 
 
+def test_a_resumed_stage_counts_from_its_checkpoint(tmp_path: Path, clock: Clock) -> None:
+    stream = io.StringIO()
+    with Terminal(tmp_path / "log.txt", stream) as terminal, terminal.step("train") as step:
+        for done in (51, 48, 58):
+            step.update(done, 60)
+            clock.now += 10
+        assert step.text() == "train: 58 of 60 (97 %), 0.5/s, 4.0 s left, nothing new for 10 s"
+
+
 def test_durations() -> None:
     spans = {0.04: "0.0 s", 9.94: "9.9 s", 9.96: "10 s", 59.4: "59 s", 59.6: "1 min 0 s", 3700: "1 h 1 min"}
     assert {seconds: duration(seconds) for seconds in spans} == spans
