@@ -36,7 +36,8 @@ class UserCode:
     Attributes:
         key: Where the configuration names it.
         reference: How it names it.
-        modules: The local modules that it imports, and the installed distributions with their versions.
+        modules: The local modules that it imports or names, and the installed distributions with their versions.
+        files: Other files that its code names.
         given: What else its results are known by, "" for nothing.
         fix: What to do when something else that it reads changes.
         version: The user's own, None if there is none.
@@ -45,14 +46,16 @@ class UserCode:
     key: str
     reference: str
     modules: tuple[str, ...]
+    files: tuple[str, ...]
     given: str
     fix: str
     version: Any = None
 
     def note(self) -> str:
         """Return one sentence: by what its results are told apart, and what that leaves out."""
-        for shown in (f"the modules that it imports ({some(list(self.modules))})", "the modules that it imports"):
-            imports = shown if self.modules else "no other module"
+        what = f"the modules {'and files that it imports or names' if self.files else 'that it imports'}"
+        for shown in (f"{what} ({some([*self.modules, *self.files])})", what):
+            imports = shown if self.modules or self.files else "no other module"
             known = [known for known in ("its module", imports, self.given) if known]
             listed = f"{', '.join(known[:-1])} and {known[-1]}"
             text = f"`{self.reference}` is known by {listed}; {self.fix} when something else that it reads changes"
@@ -81,14 +84,16 @@ def notes_of_code(sequence: Sequence) -> list[str]:
     return [*notes, *dict.fromkeys(told)]
 
 
-def _modules(file: str | Path, name: str, beside: bool = False) -> tuple[str, ...]:
+def _read(file: str | Path, name: str, beside: bool = False) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the modules and the files that the code of a module imports or names."""
     code = module_code(file, name, beside)
-    return (*code.get("imports", ()), *(f"{name} {version}" for name, version in code.get("packages", {}).items()))
+    packages = (f"{name} {version}" for name, version in code.get("packages", {}).items())
+    return (*code.get("imports", ()), *packages), tuple(name for name, _ in code.get("files", ()))
 
 
 def _function(key: str, reference: str, version: Any) -> UserCode:
-    modules = _modules(module_file(reference, key), reference.partition(":")[0])
-    return UserCode(key, reference, modules, ARGUMENTS, KEY, version)
+    read = _read(module_file(reference, key), reference.partition(":")[0])
+    return UserCode(key, reference, *read, ARGUMENTS, KEY, version)
 
 
 def _definition(
@@ -97,7 +102,7 @@ def _definition(
     """Yield a class or function that a registry has found, unless it comes with this project."""
     file = own_file(definition)
     if file is not None and not definition.__module__.startswith("baselines."):
-        yield UserCode(key, reference, _modules(file, definition.__module__), given, fix, version)
+        yield UserCode(key, reference, *_read(file, definition.__module__), given, fix, version)
 
 
 def _of_model(sequence: Sequence) -> Iterator[UserCode]:
@@ -154,9 +159,9 @@ def _of_task(key: str, function: Function) -> Iterator[UserCode]:
     beside = Path(function.folder) / f"{module.replace('.', '/')}.py"
     given = "the files beside it"
     if beside.is_file():
-        yield UserCode(key, f"!function {function}", _modules(beside, beside.stem, True), given, METADATA)
+        yield UserCode(key, f"!function {function}", *_read(beside, beside.stem, True), given, METADATA)
         return
     with suppress(ImportError, ValueError):
         spec = importlib.util.find_spec(module)
         if spec and spec.origin and not module.startswith("lm_eval."):
-            yield UserCode(key, f"!function {function}", _modules(spec.origin, module), "", METADATA)
+            yield UserCode(key, f"!function {function}", *_read(spec.origin, module), "", METADATA)

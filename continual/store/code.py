@@ -1,13 +1,15 @@
 """The identity of code that is not ours: the user's modules, what they import, and the files that they are given.
 
-Nothing is run or imported: imports are read from the syntax tree, so those whose names are computed are not seen, nor
-is what code fetches or opens by itself. For that there is the key `version`.
+Nothing is run or imported: imports are read from the syntax tree, and so are texts that name a local module or a file
+(`import_module("helper")`, `PATH = "data.txt"`). Names that are computed are not seen, nor is what code fetches by
+itself. For that there is the key `version`.
 """
 
 import ast
 import functools
 import importlib.util
 import os
+import re
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,15 +20,20 @@ from typing import Any
 
 from continual.errors import ConfigurationError
 from continual.store.files import digest, hash_file
+from continual.store.literals import literals, named_content, named_file
 from continual.store.named import named_paths
 
 OURS = ("continual",)
 """Packages whose results the revisions of the store and the hashes of whole rooms speak for."""
+SHIPPED = (*OURS, "baselines")
+"""Packages whose texts name no files of the user's."""
 INSTALLED = ("site-packages", "dist-packages")
 LEFT_OUT = frozenset({".git", ".cache", ".venv", "__pycache__", ".ipynb_checkpoints", ".DS_Store"})
 """What tools leave beside data."""
 KINDS = ("rows", "models", "scores", "stages", "checks")
 """Folders of a storage's `store`, by which it is known."""
+MODULE = re.compile(r"\.*[A-Za-z_][\w.]{0,200}(:[\w.]+)?")
+"""A text that may name a module, or something in one."""
 MOST_FILES = 20_000
 MOST_BYTES = 32 << 30
 
@@ -40,12 +47,13 @@ def module_code(file: str | Path, name: str, beside: bool = False) -> dict[str, 
         beside: Whether its own imports may lie beside it, too.
 
     Returns:
-        `imports`: hashes of the local modules that it imports, directly or not, by name; `packages`: versions of the
-        installed distributions that these name.
+        `imports`: hashes of the local modules that it imports or names, directly or not, by name; `packages`: versions
+        of the installed distributions that these import; `files`: names and hashes of the other files that they name.
     """
     closure = _Closure(name.partition(".")[0], [str(Path(file).parent)] if beside else [])
     closure.walk(name, Path(file), Path(file).name == "__init__.py")
-    found = {"imports": dict(sorted(closure.files.items())), "packages": _distributions(closure.installed)}
+    found: dict[str, Any] = {"imports": dict(sorted(closure.files.items()))}
+    found |= {"packages": _distributions(closure.installed), "files": sorted(closure.data.values())}
     return {key: value for key, value in found.items() if value}
 
 
@@ -77,7 +85,9 @@ class _Closure:
     def __init__(self, top: str, folders: Sequence[str]):
         self.top, self.folders = top, list(folders)
         self.files: dict[str, str] = {}
+        self.data: dict[Path, list[str]] = {}
         self.installed: set[str] = set()
+        self._more: list[str] = []
         self._seen: set[str] = set()
 
     def walk(self, name: str, file: Path, package: bool) -> None:
@@ -89,11 +99,39 @@ class _Closure:
             module, path, is_package = waiting.pop()
             names = [*parents, *_imported(path, module if is_package else module.rpartition(".")[0])]
             parents = []
+            texts = literals(path) if self._is_local(module, path) else []
+            self._more += [str(folder) for text in texts if (folder := named_file(text, path.parent, folder=True))]
             for imported in dict.fromkeys(names):
                 waiting += self._local(imported)
+            for text in texts:
+                waiting += self._named(text, path, module if is_package else module.rpartition(".")[0])
 
-    def _local(self, name: str) -> Iterator[tuple[str, Path, bool]]:
-        """Yield the local modules of a dotted name that are new: its packages, and the module itself if it is one."""
+    def _is_local(self, module: str, path: Path) -> bool:
+        standard = path.is_relative_to(sysconfig.get_path("stdlib"))
+        return not (standard or module.partition(".")[0] in SHIPPED or set(INSTALLED) & set(path.parts))
+
+    def _named(self, text: str, by: Path, package: str) -> Iterator[tuple[str, Path, bool]]:
+        """Yield the new local modules that a text in the code of `by` names, and keep the file that it names."""
+        file = named_file(text, by.parent)
+        if file is None:
+            if MODULE.fullmatch(text) and (name := _absolute(text.partition(":")[0], package)):
+                yield from self._local(name, only=True)
+            return
+        place = file.resolve()
+        if place == by.resolve() or place in self.data or str(place) in self._seen or _is_of_tracker(place):
+            return
+        if file.suffix == ".py":
+            self._seen.add(str(place))
+            self.files[file.name] = hash_file(file)
+            yield file.stem, file, False
+        else:
+            self.data[place] = [file.name, named_content(file)]
+
+    def _local(self, name: str, only: bool = False) -> Iterator[tuple[str, Path, bool]]:
+        """Yield the local modules of a dotted name that are new: its packages, and the module itself if it is one.
+
+        Notes installed ones, unless `only` local ones count.
+        """
         top = name.partition(".")[0]
         if top in OURS:
             return
@@ -108,7 +146,7 @@ class _Closure:
             file = Path(spec.origin) if spec.has_location and spec.origin else None
             place = file or Path(next(iter(locations or []), ""))
             if known == top and top != self.top and (where := _where(place, spec)) != "local":
-                if where == "installed":
+                if where == "installed" and not only:
                     self.installed.add(top)
                 return
             if file is not None and known not in self._seen:
@@ -124,7 +162,7 @@ class _Closure:
                 return PathFinder.find_spec(name, locations)
             if self.folders and (spec := PathFinder.find_spec(name, self.folders)):
                 return spec
-            return importlib.util.find_spec(name)
+            return importlib.util.find_spec(name) or PathFinder.find_spec(name, self._more)
         except (ImportError, ValueError, AttributeError):
             return None
 
@@ -241,7 +279,7 @@ def _files(folder: Path, within: set[str] | None = None) -> Iterator[Path]:
     within = {os.path.realpath(folder)} if within is None else within
     entries = sorted(folder.iterdir())
     for entry in entries:
-        if entry.name in LEFT_OUT or entry.name.startswith("mlflow.db"):
+        if entry.name in LEFT_OUT or _is_of_tracker(entry):
             continue
         if entry.is_file():
             yield entry
@@ -250,6 +288,11 @@ def _files(folder: Path, within: set[str] | None = None) -> Iterator[Path]:
             if real not in within:
                 within.add(real)
                 yield from _files(entry, within)
+
+
+def _is_of_tracker(path: Path) -> bool:
+    """Return whether a file is one of those in which MLflow keeps what runs do."""
+    return path.name.startswith("mlflow.db")
 
 
 def _is_storage(folder: Path) -> bool:

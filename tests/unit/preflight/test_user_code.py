@@ -99,6 +99,14 @@ def test_every_kind_is_listed_with_its_helper(project: Path) -> None:
     assert "metadata.version" in listed["!function ours_score.score"].note()
 
 
+def test_files_that_code_names_are_listed(project: Path) -> None:
+    (project / "words.txt").write_text("a")
+    (project / "ours_rows.py").write_text("def rows(path='words.txt'): yield {'text': open(path).read()}\n")
+    [code] = (code for code in user_code(sequence()) if code.reference == "ours_rows:rows")
+    assert code.files == ("words.txt",)
+    assert "its module, the modules and files that it imports or names (words.txt) and the files" in code.note()
+
+
 def test_what_has_a_version_needs_no_note(project: Path) -> None:
     noted = " ".join(notes_of_code(sequence(version=3)))
     assert "ours_rows" not in noted

@@ -13,7 +13,7 @@ from continual.config.schema import ModelSource
 from continual.data.sources.python import PythonSource
 from continual.errors import ConfigurationError
 from continual.models.start import built_inputs
-from continual.store import code, digest
+from continual.store import code, digest, literals
 
 FILES = {
     "own_rows.py": "from own_helper import words\nimport own_package.deep as deep\nimport importlib\n"
@@ -119,6 +119,73 @@ def test_what_decides_nothing_is_not_in_the_address(
     elsewhere = laid_out(tmp_path / "elsewhere" / "project", monkeypatch)
     assert Path.cwd() == elsewhere
     assert address() == before
+
+
+NAMED = {
+    "keyword": ("own_unused.py", "import importlib\nX = importlib.import_module(name='own_unused')\n"),
+    "alias": ("own_unused.py", "from importlib import import_module as im\nX = im('own_unused')\n"),
+    "constant": ("own_unused.py", "import importlib\nNAME = 'own_unused'\nX = importlib.import_module(NAME)\n"),
+    "resolved": ("own_unused.py", "import pkgutil\nX = pkgutil.resolve_name('own_unused:number')\n"),
+    "run": ("own_unused.py", "import runpy\nX = runpy.run_module('own_unused')\n"),
+    "run path": ("own_unused.py", "import runpy\nX = runpy.run_path('own_unused.py')\n"),
+    "location": ("own_unused.py", "import importlib.util as u\nX = u.spec_from_file_location('h', 'own_unused.py')\n"),
+    "executed": ("own_unused.py", "exec(open('own_unused.py').read())\n"),
+    "imported by it": ("own_second.py", "import runpy\nX = runpy.run_path('own_helper.py')\n"),
+    "default": ("single.txt", "def late(path='single.txt'): return open(path)\n"),
+    "global": ("data/words.txt", "PATH = 'data/words.txt'\n"),
+    "joined": ("data/words.txt", "import os\nHERE = os.path.join(os.getcwd(), 'data/words.txt')\n"),
+    "folder of modules": ("lib/own_inner.py", "import sys\nsys.path.insert(0, 'lib')\nimport own_inner\n"),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("module", ["own_rows.py", "own_helper.py"])
+def test_what_a_text_in_the_code_names_decides(project: Path, name: str, module: str) -> None:
+    file, text = NAMED[name]
+    (project / "lib").mkdir()
+    (project / "lib" / "own_inner.py").write_text("number = 1\n")
+    texts = {"own_rows.py": "import own_helper\ndef rows(**_): yield {}\n", "own_helper.py": "import own_second\n"}
+    if name == "imported by it":
+        texts["own_rows.py"] = "def rows(**_): yield {}\n"
+        module = "own_rows.py"
+    for other, begin in texts.items():
+        (project / other).write_text(begin + (text if other == module else ""))
+    source = PythonSource(function="own_rows:rows")
+    before = digest(source.identity())
+    content = (project / file).read_text()
+    (project / file).write_text(content + "#")
+    assert digest(source.identity()) != before
+    (project / file).write_text(content)
+    assert digest(source.identity()) == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['"""Reads single.txt, not."""\n', "def rows(**_):\n    'single.txt'\n    yield {}\n", "# single.txt\n",
+     "import sys\nX = f'{sys.path}single.txt'\n", "X = 'numpy'\n", "X = 'json'\n", "X = ['.', '/', '', '\\0']\n",
+     "X = 'mlflow.db'\n", "X = '/proc/self/status'\n", "X = 'own_rows.py'\n", "X = 'data'\n"],
+)  # fmt: skip
+def test_texts_that_name_no_input_keep_the_address(project: Path, text: str) -> None:
+    (project / "mlflow.db").write_text("what runs do")
+    (project / "own_rows.py").write_text(text)
+    assert code.module_code(project / "own_rows.py", "own_rows") == {}
+
+
+def test_texts_of_installed_modules_and_of_ours_name_nothing(project: Path) -> None:
+    for folder in ("site-packages", "baselines"):
+        file = project / folder / "own.py"
+        file.parent.mkdir()
+        file.write_text("X = 'single.txt'\nimport own_second\n")
+        name = "own" if folder == "site-packages" else "baselines.own"
+        assert "files" not in code.module_code(file, name)
+
+
+def test_a_named_file_too_large_to_hash_counts_by_its_size(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(literals, "MOST_BYTES", 3)
+    (project / "own_rows.py").write_text("X = 'single.txt'\n")
+    assert code.module_code(project / "own_rows.py", "own_rows") == {"files": [["single.txt", "4 bytes"]]}
+    monkeypatch.setattr(literals, "MOST_TEXTS", 0)
+    assert code.module_code(project / "own_rows.py", "own_rows") == {}
 
 
 def test_absolute_and_relative_paths_of_one_file_are_one(project: Path) -> None:
