@@ -18,7 +18,7 @@ from continual.config.hub import (
     prepared_folder,
     ready_folder,
 )
-from continual.config.paths import expanded, is_path, is_uri
+from continual.config.paths import expanded, is_path, is_uri, offline
 from continual.config.references import defined_names
 from continual.config.task_files import Function
 from continual.errors import ConfigurationError, nearest
@@ -98,7 +98,7 @@ def check_data(file: str, config: Any) -> None:
         if is_path(path, folder) and not folder.exists():
             fix = "correct it (relative ones start at the current folder)"
             raise ConfigurationError(file, f"there is no folder {folder} (`dataset_path`)", fix)
-        if not is_local(path):
+        if offline() and not is_local(path):
             try:
                 loaded_commit(path, config.dataset_name, options)
             except ConfigurationError as error:

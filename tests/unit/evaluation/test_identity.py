@@ -5,6 +5,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ from continual.errors import ConfigurationError, ContinualError
 from continual.evaluation import service
 from continual.evaluation.identity import task_identity
 from continual.evaluation.service import Scorer, read_scores
-from continual.evaluation.task_data import PACKAGED
+from continual.evaluation.task_data import PACKAGED, check_data
 from continual.store import Artefact, Store
 from continual.store.artefact import versions
 from continual.store.revisions import REVISIONS
@@ -127,6 +128,16 @@ def test_a_task_is_known_by_the_commit_that_its_cache_gives(project: Path) -> No
         ConfigurationError, match="would give commit aaaaaaaa of `owner/name` for bbbbbbbb; load it once"
     ):
         address("hub")
+    config = {
+        "output_type": "generate_until",
+        "custom_dataset": None,
+        "dataset_path": "owner/name",
+        "test_split": "test",
+    }
+    for revision, refused in ((COMMIT, False), (OTHER, True), (None, False)):
+        task = SimpleNamespace(**config, dataset_name=None, dataset_kwargs={"revision": revision})
+        with pytest.raises(ConfigurationError, match="for bbbbbbbb") if refused else nullcontext():
+            check_data("hub.yaml", task)
 
 
 GIVEN = {
