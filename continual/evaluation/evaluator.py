@@ -3,7 +3,8 @@
 import gc
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -24,10 +25,7 @@ Tasks = Callable[[Iterable[str]], tuple[Scores, list[dict[str, Any]], dict[str, 
 
 
 class Evaluator:
-    """An evaluator with the settings of one sequence. It keeps no model between calls; equal models score equally.
-
-    With vLLM it scores one model: that process ends with it (see `vllm_model`).
-    """
+    """An evaluator with the settings of one sequence. It keeps no model between calls; equal models score equally."""
 
     def __init__(
         self,
@@ -79,21 +77,22 @@ class Evaluator:
         started = time.perf_counter()
         asked = {name for names in wanted.values() for name in names}
         texts = {name: rows for name, rows in self.texts.items() if name in asked}
-        if self.vllm:
-            scored = self._texts(model_path, texts)
-            tasks = self._vllm_tasks(model_path, asked - texts.keys())
-        else:
-            scored, tasks = self._loaded(model_path, texts)
         results = {}
-        for output, names in wanted.items():
-            scores, records, facts = tasks(names)
-            for name in names:
-                if name in texts:
-                    scores[name], documents = scored[name]
-                    records += documents
-            hashes = {name: texts[name].hash for name in names if name in texts}
-            results[output] = self._write(output, model_path, scores, records, facts, hashes, started)
-            started = time.perf_counter()
+        with ExitStack() as engines:
+            if self.vllm:
+                scored = self._texts(model_path, texts)
+                tasks = engines.enter_context(self._in_vllm(model_path, asked - texts.keys()))
+            else:
+                scored, tasks = self._loaded(model_path, texts)
+            for output, names in wanted.items():
+                scores, records, facts = tasks(names)
+                for name in names:
+                    if name in texts:
+                        scores[name], documents = scored[name]
+                        records += documents
+                hashes = {name: texts[name].hash for name in names if name in texts}
+                results[output] = self._write(output, model_path, scores, records, facts, hashes, started)
+                started = time.perf_counter()
         return results
 
     def _loaded(
@@ -119,8 +118,9 @@ class Evaluator:
         torch.cuda.empty_cache()
         return scored
 
-    def _vllm_tasks(self, model_path: str, names: set[str]) -> Tasks:
-        """Start vLLM with the model; return what runs tasks on it.
+    @contextmanager
+    def _in_vllm(self, model_path: str, names: set[str]) -> Iterator[Tasks]:
+        """Start vLLM with the model; yield what runs tasks on it.
 
         Raises:
             ConfigurationError: vLLM cannot score the model as transformers does.
@@ -130,7 +130,8 @@ class Evaluator:
         from continual.sampling.vllm_start import set_environment
 
         if self.harness is None or not names:
-            return no_tasks
+            yield no_tasks
+            return
         config, cpu = read_config(model_path), not self.settings.get("gpus")
         if problem := vllm_cannot(head_size(config), generation_settings(model_path, config), cpu):
             what, _, fix = problem.partition("; ")
@@ -142,7 +143,10 @@ class Evaluator:
             model = VllmLM(model_path, config, load_tokenizer(model_path), self.settings, self.dtype)
         except Exception as error:
             raise ContinualError(f"vLLM does not start with {model_path}: {describe(error)}") from error
-        return partial(self.harness.run_on, lambda: model)
+        try:
+            yield partial(self.harness.run_on, lambda: model)
+        finally:
+            model.close()
 
     def _write(
         self, output: str, model_path: str, scores: Scores, records: list[dict[str, Any]],

@@ -49,7 +49,8 @@ class Scorer:
         self.evaluators = Evaluators(
             self._start,
             sequence.evaluate.replicas,
-            once=bool(self.tasks) and sequence.evaluate.backend == "vllm",
+            # What a process that has run vLLM keeps of a GPU's memory is up to vLLM.
+            once=sequence.evaluate.backend == "vllm" and sequence.evaluate.gpus > 0,
             frees=sequence.evaluate.gpus > 0,
         )
 

@@ -1,7 +1,7 @@
 """lm-eval's vLLM backend, asked and cut as `StoppingLM` is. Imports lm-eval, torch and vLLM: set its environment first.
 
-Its process is to end with the model: vLLM changes torch for the whole process (on CPUs it replaces
-`torch.set_num_threads`, vllm 0.29, v1/worker/cpu_worker.py) and keeps process groups and memory.
+vLLM changes torch for the whole process: on CPUs it replaces `torch.set_num_threads` (vllm 0.29,
+v1/worker/cpu_worker.py). Set the threads before, too.
 """
 
 from collections.abc import Iterator
@@ -66,6 +66,10 @@ class VllmLM(VLLM):
         self.generation = generation_settings(folder, config)
         self.ends = Ends.of(tokenizer, self.generation, settings["apply_chat_template"])
         self.seed, self.size = settings["seed"], config.get_text_config().vocab_size
+
+    def close(self) -> None:
+        """Free the memory of weights and cache: an engine that is only deleted keeps its cache (1 GiB on CPUs)."""
+        self.model.llm_engine.engine_core.shutdown()
 
     def tok_encode(self, string: Any, add_special_tokens: bool | None = None, **_: Any) -> Any:
         """Return the token ids that `HFLM` has: those of a text, or of every prompt in a list."""

@@ -5,17 +5,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+import ray
 from transformers import AutoTokenizer
 
-from continual.config.schema import Sequence
+from continual.config.schema import Evaluate, Sequence
 from continual.contract.models import ModelRef
 from continual.data.prepare import prepare_rows
 from continual.data.sources.text import TextSource
+from continual.evaluation.evaluator import Evaluator
 from continual.evaluation.service import Scorer
+from continual.evaluation.texts import score_text
 from continual.forgetting import Scores
-from continual.models import model_hash
-from continual.run.processes import MEMORY
+from continual.models import load_model, model_hash
 from continual.store import Store
 
 pytestmark = pytest.mark.slow
@@ -125,7 +128,7 @@ def flat(values: Any) -> list[float]:
 def test_both_backends_give_the_same_answers_likelihoods_and_scores(
     local_ray: None, tasks: Path, model: ModelRef, tmp_path: Path
 ) -> None:
-    store, memory = Store(tmp_path), set(MEMORY.iterdir())
+    store = Store(tmp_path)
     hf, theirs = scored(store, tasks, model, list(TASKS))
     vllm, ours = scored(store, tasks, model, list(TASKS), backend="vllm")
     assert list(hf) == list(vllm) == [*TASKS, "text"]
@@ -141,8 +144,34 @@ def test_both_backends_give_the_same_answers_likelihoods_and_scores(
     said, answers = resps(ours["story"]), resps(theirs["story"])
     assert said == answers
     assert len({len(answer[0][0]) for answer in answers}) > 4, "some stories should end by themselves"
-    # What one model left must not be there when the next one is scored.
-    assert not [path for path in set(MEMORY.iterdir()) - memory if path.name.startswith(("psm_", "torch_"))]
+
+
+class Measured(Evaluator):
+    """Tells how much memory its process has, in MiB."""
+
+    def resident(self) -> float:
+        return psutil.Process().memory_info().rss / 2**20
+
+
+def test_a_process_on_cpus_scores_model_after_model_with_vllm_and_frees_their_memory(
+    local_ray: None, tasks: Path, model: ModelRef, tmp_path: Path
+) -> None:
+    rows = prepare_rows(Store(tmp_path), TextSource(type="text", path=str(tasks / "text.txt")), model.path, 64)
+    evaluate = Evaluate(include_path=str(tasks), backend="vllm", limit=4).model_dump()
+    actor: Any = ray.remote(num_cpus=0)(Measured)
+    evaluator = actor.remote(evaluate, [{"name": "story"}], {"text": rows})
+    found, memory = [], []
+    for number in range(3):
+        output = tmp_path / f"scores-{number}"
+        found.append(ray.get(evaluator.evaluate.remote(model.path, str(output)))["scores"])
+        found[-1]["records"] = output.with_suffix(".samples.jsonl").read_text()
+        memory.append(ray.get(evaluator.resident.remote()))
+    ray.kill(evaluator)
+    assert found[1:] == found[:1] * 2
+    alone = score_text(load_model(model.path, "float32", "cpu"), "text", rows)[0]
+    assert found[2]["text"] == alone.as_json()
+    # The cache of an engine has 1024 MiB.
+    assert memory[2] - memory[0] < 512, memory
 
 
 def test_replicas_score_a_model_and_those_beside_it_equally(
