@@ -68,9 +68,9 @@ class Scorer:
         evaluator = ray.remote(Evaluator).options(
             num_cpus=ACTOR_CPUS, num_gpus=evaluate.gpus or None, max_restarts=2, max_task_retries=2
         )
-        threads = max(1, self.threads // evaluate.replicas)
+        # Not divided among replicas: the number of threads decides the last digits.
         return evaluator.remote(
-            evaluate.model_dump(), [task.model_dump() for task in self.tasks], self.texts, threads, dtype
+            evaluate.model_dump(), [task.model_dump() for task in self.tasks], self.texts, self.threads, dtype
         )
 
     def score(self, model: ModelRef, beside: Iterable[ModelRef] = ()) -> Scores:
