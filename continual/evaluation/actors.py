@@ -17,13 +17,13 @@ class Evaluators:
         self._start, self._most, self._once, self._frees = start, most, once, frees
         self._idle: list[Any] = []
         self._taken = self._keepers = 0
-        self._closed = False
+        self._closed: ContinualError | None = None
         self._change = threading.Condition()
 
     def take(self, wait: bool = True) -> Any:
         """Return an actor for one call. If all are taken, wait for one, or else return None.
 
-        Raises ContinualError after `close`.
+        Raises ContinualError after `close`: the error that ended the evaluation, if it was one.
         """
         with self._change:
             while self._taken == self._most and not self._closed:
@@ -31,7 +31,7 @@ class Evaluators:
                     return None
                 self._change.wait()
             if self._closed:
-                raise ContinualError("the evaluation was ended")
+                raise self._closed
             actor = self._idle.pop() if self._idle else self._start()
             self._taken += 1
             return actor
@@ -58,10 +58,12 @@ class Evaluators:
                 while self._idle:
                     _kill(self._idle.pop())
 
-    def close(self) -> None:
-        """Start no more actors: the run ends, and with it the cluster, in place of which Ray would start another."""
+    def close(self, error: BaseException) -> None:
+        """Start no more actors: the run ends with `error`, and once its cluster is gone Ray would start another one."""
         with self._change:
-            self._closed = True
+            if self._closed is None:
+                ended = ContinualError("the evaluation was ended")
+                self._closed = error if isinstance(error, ContinualError) else ended
             self._change.notify_all()
 
 

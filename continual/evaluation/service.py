@@ -88,8 +88,8 @@ class Scorer:
         parts = max(1, replicas // (1 + len(others)))
         try:
             scores: list[Scores] = at_once([partial(self._scored, one, parts) for one in (model, *others.values())])
-        except BaseException:
-            self.evaluators.close()
+        except BaseException as error:
+            self.evaluators.close(error)
             raise
         return scores[0]
 

@@ -100,6 +100,6 @@ def test_a_thread_that_waits_is_told_of_the_end(ended: list[int]) -> None:
 
     thread = threading.Thread(target=wait)
     thread.start()
-    evaluators.close()
+    evaluators.close(KeyboardInterrupt())
     thread.join(30)
     assert [str(error) for error in errors] == ["the evaluation was ended"]

@@ -329,7 +329,7 @@ def test_an_evaluation_that_fails_ends_those_beside_it(scorer: Any, monkeypatch:
     actor.evaluate_each = SimpleNamespace(remote=each)
     with pytest.raises(ContinualError, match=r"the evaluation of bad failed: .*out of memory"):
         built.score(ModelRef("bad", "bad"), [ModelRef("good", "good")])
-    with pytest.raises(ContinualError, match="the evaluation was ended"):
+    with pytest.raises(ContinualError, match="the evaluation of bad failed"):
         built.score(ModelRef("other", "other"))
 
 
