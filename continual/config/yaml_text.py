@@ -18,14 +18,23 @@ MOST_VALUES = 200_000
 """Values of a file with every use of an anchor counted: a few hundred bytes of nested ones would fill any memory."""
 MOST_BYTES = 256 << 10
 """Most bytes that are read of a file: more would be parsed for seconds, and a device never ends."""
+SHORT = 32 << 10
+"""Characters up to which a text with a mistake is read again for a better sentence."""
 MOST_DEPTH = 100
 """How deep lists and mappings may lie in each other, as written or by anchors."""
 MOST_DIGITS = 400
 """Digits of a number: more than any number that is used, fewer than Python's own limit."""
 
 
-class _Reader(yaml.SafeLoader):
+class _Rules(yaml.composer.Composer, yaml.constructor.SafeConstructor, yaml.resolver.Resolver):
+    """What a text means, whoever takes it apart."""
+
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012  PyYAML copies it into the class on first use
+
+    def __init__(self) -> None:
+        yaml.composer.Composer.__init__(self)
+        yaml.constructor.SafeConstructor.__init__(self)
+        yaml.resolver.Resolver.__init__(self)
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -40,6 +49,27 @@ class _Reader(yaml.SafeLoader):
                 raise yaml.composer.ComposerError(problem=problem, problem_mark=key.start_mark)
             seen.add(key.value)
         return node
+
+
+class _Reader(_Rules, yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser):  # type: ignore[misc]
+    """PyYAML's own, whose sentences say what was found."""
+
+    def __init__(self, text: str | bytes):
+        yaml.reader.Reader.__init__(self, text)
+        yaml.scanner.Scanner.__init__(self)
+        yaml.parser.Parser.__init__(self)
+        _Rules.__init__(self)
+
+
+_Fast: Any = _Reader
+if yaml.__with_libyaml__:
+
+    class _Fast(_Rules, yaml.cyaml.CParser):  # type: ignore[misc,no-redef]
+        """libyaml's, which is four times as fast."""
+
+        def __init__(self, text: str | bytes):
+            yaml.cyaml.CParser.__init__(self, text)
+            _Rules.__init__(self)
 
 
 TOO_MUCH = f"the anchors expand to more than {MOST_VALUES:,} values; write fewer"
@@ -116,9 +146,18 @@ for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ("~", "n", "N", "")),
     ("merge", r"<<", "<"),
 ):  # fmt: skip
-    _Reader.add_implicit_resolver(f"{TAG}{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
-_Reader.add_constructor(f"{TAG}int", _number(int))
-_Reader.add_constructor(f"{TAG}float", _number(float))
+    _Rules.add_implicit_resolver(f"{TAG}{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
+_Rules.add_constructor(f"{TAG}int", _number(int))
+_Rules.add_constructor(f"{TAG}float", _number(float))
+
+
+def _loaded(text: str) -> Any:
+    try:
+        return load_bounded(text, _Fast)
+    except yaml.YAMLError:
+        if len(text) > SHORT:
+            raise
+        return load_bounded(text, _Reader)  # for its sentence
 
 
 def parse_yaml(text: str) -> Any:
@@ -128,7 +167,7 @@ def parse_yaml(text: str) -> Any:
         ConfigurationError: The text cannot be read; the error's key is the line and column.
     """
     try:
-        return _plain(load_bounded(text, _Reader), [MOST_VALUES])
+        return _plain(_loaded(text), [MOST_VALUES])
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""

@@ -8,6 +8,7 @@ from continual.contract.columns import kind_of
 from continual.contract.example import Example
 from continual.contract.selection import Selection
 from continual.errors import ConfigurationError, one_line
+from continual.errors.budget import Enough
 
 ONE_DOCUMENT = "give one mapping of fields per document"
 
@@ -78,7 +79,7 @@ def read_part(source: Readable, part: str, selection: Selection) -> Iterator[Fou
             place, document = next(documents)
         except StopIteration:
             return
-        except ConfigurationError:
+        except (ConfigurationError, Enough):
             raise
         except Exception as error:
             behind = f" behind {place}" if place else ""
@@ -106,16 +107,20 @@ def _found(source: Readable, place: str, document: Mapping[str, Any]) -> Found:
 
 
 def beginning(source: Readable, count: int, most: int) -> Beginning:
-    """Return the first `count` usable documents, spread over the first files; look at no more than `most` others.
+    """Return the first `count` usable documents, spread over the first files; look at no more than `most` others, and
+    read no more than a limit allows (see `continual.errors.budget`).
 
     With a `limit` they are not spread, and documents that cannot be used count towards it: the run reads no further.
 
     Raises:
         ConfigurationError: The source cannot be read, or a document cannot be used and `on_bad` is `refuse`.
     """
-    parts = source.parts()
     selection = source.selection()
     read = Beginning([], [], selection, whole=True)
+    try:
+        parts = source.parts()
+    except Enough:
+        return Beginning([], [], selection, whole=False)
     wanted = min(count, source.limit or count)
     spread = parts if source.limit else parts[:wanted]
     for number, part in enumerate(spread):
@@ -132,15 +137,18 @@ def beginning(source: Readable, count: int, most: int) -> Beginning:
 def _read_some(source: Readable, part: str, read: Beginning, share: int, most: int) -> bool:
     """Add at most `share` documents of a part to `read`; return whether it has no more."""
     taken = 0
-    for found in read_part(source, part, read.selection):
-        if found is not None and found.problem is not None:
-            if source.on_bad == "refuse":
-                raise found.problem
-            read.skipped.append(found.problem)
-            taken += source.limit is not None
-        elif found is not None:
-            read.found.append(found)
-            taken += 1
-        if taken >= share or read.selection.left_out + len(read.skipped) >= most:
-            return False
+    try:
+        for found in read_part(source, part, read.selection):
+            if found is not None and found.problem is not None:
+                if source.on_bad == "refuse":
+                    raise found.problem
+                read.skipped.append(found.problem)
+                taken += source.limit is not None
+            elif found is not None:
+                read.found.append(found)
+                taken += 1
+            if taken >= share or read.selection.left_out + len(read.skipped) >= most:
+                return False
+    except Enough:
+        return False
     return True

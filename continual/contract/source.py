@@ -15,6 +15,7 @@ from continual.contract.reading import Beginning, beginning
 from continual.contract.registry import SOURCES
 from continual.contract.selection import Selection
 from continual.errors import ConfigurationError
+from continual.errors.budget import limited
 
 Document = Mapping[str, Any]
 Value = str | int | float | bool | None
@@ -22,6 +23,8 @@ FORMATS = ("messages", "prompt", "text")
 """What decides the format of a document that describes itself, the first one first."""
 MOST_LOOKED_AT = 20_000
 """Documents that are passed over before a run in search of those that are asked for."""
+FIRST_BYTES = 16 << 20
+"""How much of a source is read for its first documents."""
 
 
 class Source(Strict):
@@ -166,7 +169,8 @@ class Source(Strict):
             ConfigurationError: The source is missing, empty, or damaged in what was read.
         """
         try:
-            first = beginning(self, count, MOST_LOOKED_AT)
+            with limited(FIRST_BYTES):
+                first = beginning(self, count, MOST_LOOKED_AT)
             if first.whole:
                 first.selection.check(len(first.found))
             everything = first.whole or first.full

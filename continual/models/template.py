@@ -7,6 +7,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from continual.errors import ConfigurationError, one_line
+from continual.models.bounded import Endless, ended
 
 Turn = dict[str, Any]
 Spans = list[tuple[int, int]]
@@ -34,7 +35,8 @@ class ChatTemplate:
         """
         options = {**({"tools": tools} if tools else {}), **({"add_generation_prompt": True} if prompt else {})}
         try:
-            return str(self.tokenizer.apply_chat_template(list(turns), tokenize=False, **options))
+            with ended():
+                return str(self.tokenizer.apply_chat_template(list(turns), tokenize=False, **options))
         except Exception as error:  # jinja's own, raise_exception in the template, TypeError, KeyError, ...
             raise self._refused(error) from error
 
@@ -46,13 +48,16 @@ class ChatTemplate:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         try:
-            result: Any = render_jinja_template(
-                conversations=[[{key: value for key, value in turn.items() if value is not None} for turn in turns]],
-                tools=tools or None,
-                chat_template=self.tokenizer.get_chat_template(None, tools or None),
-                return_assistant_tokens_mask=True,
-                **self.tokenizer.special_tokens_map,
-            )
+            with ended():
+                result: Any = render_jinja_template(
+                    conversations=[
+                        [{key: value for key, value in turn.items() if value is not None} for turn in turns]
+                    ],
+                    tools=tools or None,
+                    chat_template=self.tokenizer.get_chat_template(None, tools or None),
+                    return_assistant_tokens_mask=True,
+                    **self.tokenizer.special_tokens_map,
+                )
         except Exception as error:
             raise self._refused(error) from error
         [text], [spans] = result
@@ -223,7 +228,9 @@ class ChatTemplate:
     def _try(self, turns: list[Turn], tools: list[Any] | None = None) -> str | None:
         try:
             return self.render(turns, tools)
-        except ConfigurationError:
+        except ConfigurationError as error:
+            if isinstance(error.__cause__, Endless):
+                raise  # another question would not end either
             return None
 
     def _refused(self, error: Exception) -> ConfigurationError:
@@ -233,6 +240,8 @@ class ChatTemplate:
         if type(error).__name__ == "TemplateSyntaxError":
             problem = f"the chat template is broken (line {getattr(error, 'lineno', '?')}: {one_line(error)})"
             return ConfigurationError("", problem, "mend it, or copy it again")
+        if isinstance(error, Endless):
+            return ConfigurationError("", f"the chat template does not end ({error})", "mend its loops")
         return ConfigurationError(
             "",
             f"the chat template refuses the conversation ({one_line(error)})",

@@ -6,6 +6,7 @@ from functools import partial
 from continual.config.load import Loaded, load_rest, load_sequence
 from continual.config.problems import Misconfigured
 from continual.errors import ConfigurationError, naming_file, together
+from continual.errors.budget import ALL, limited
 from continual.ledger.progress import read_progress
 from continual.preflight.check_data import check_source
 from continual.preflight.check_evaluation import check_evaluation, check_metrics
@@ -18,6 +19,7 @@ from continual.preflight.tokenizer_facts import TokenizerFacts
 from continual.preflight.user_code import notes_of_code
 
 
+@limited(ALL)
 def check(loaded: Loaded, fresh: bool = False) -> list[str]:
     """Check that a sequence can run, and return notes for the user, each one sentence.
 
@@ -64,6 +66,7 @@ def check_quickly(loaded: Loaded) -> list[str]:
     return notes
 
 
+@limited(ALL)
 def _mistakes(loaded: Loaded) -> tuple[list[str], list[ConfigurationError]]:
     """Return notes and all mistakes that `check_quickly` finds, one per step."""
     sequence = loaded.sequence

@@ -8,6 +8,7 @@ from continual.config.load import Loaded
 from continual.config.measured import Measured
 from continual.config.schema import Evaluate, Sequence
 from continual.errors import ConfigurationError, ContinualError
+from continual.errors.budget import ALL, limited
 from continual.ledger.changes import refuse_changes
 from continual.ledger.folder import RunFolder, default_tracking_uri, steps_in
 from continual.ledger.progress import Progress, counted, read_progress
@@ -64,6 +65,7 @@ class Plan:
     batch_rows: int = 1
 
 
+@limited(ALL)
 def make_plan(loaded: Loaded, held: bool = False) -> Plan:
     """Return the plan of a sequence that has passed `continual.preflight.check.check`; write and start nothing.
 

@@ -8,12 +8,38 @@ from typing import IO
 
 from continual.contract.columns import EmptyCell, readable
 from continual.contract.source import Document
-from continual.data.sources.bytes import text
+from continual.data.sources.bytes import LONGEST, text
 from continual.errors import ConfigurationError, one_line
+from continual.errors.budget import LINE, reaches, spend
 
 EMPTY = EmptyCell()
 OTHER_DELIMITERS = (";", "\t", "|")
 """Signs that are not taken for delimiters by themselves, and that no name of a column is likely to have."""
+
+
+class _Lines:
+    """The lines of a table, of which a row may take several: `row` is how many characters it has so far.
+
+    Raises ConfigurationError for a row of more than LONGEST characters.
+    """
+
+    def __init__(self, file: IO[str]):
+        self._file, self.row = file, 0
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = self._file.readline(LONGEST + 1)
+        if not line:
+            raise StopIteration
+        spend(LINE)
+        self.row += len(line)
+        reaches(self.row)
+        if self.row > LONGEST:
+            fix = "close the quote that it begins with, or set `quoted: false`"
+            raise ConfigurationError("path", f"a row has more than {LONGEST >> 20} MiB", fix)
+        return line
 
 
 def csv_documents(
@@ -28,21 +54,23 @@ def csv_documents(
         quoted: Whether cells may stand in double quotes.
 
     Raises:
-        ConfigurationError: The header is broken.
+        ConfigurationError: The header is broken, or a row has no end.
     """
     if data.peek(2).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # type: ignore[attr-defined]
         raise ConfigurationError("path", "line 1: not UTF-8 text (byte 1)", "save the file as UTF-8")
     csv.field_size_limit(min(sys.maxsize, 1 << 31))
-    rows = csv.reader(
-        text(data), delimiter=delimiter, strict=True, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    )
+    lines = _Lines(text(data))
+    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    rows = csv.reader(lines, delimiter=delimiter, strict=True, quoting=quoting)
     names = list(columns or ())
     while True:
-        line = rows.line_num + 1
+        line, lines.row = rows.line_num + 1, 0
         try:
             cells = next(rows)
         except StopIteration:
             return
+        except ConfigurationError as error:
+            raise error.at(f"line {line}") from error
         except csv.Error as error:
             fix = "write a quote within a cell twice, or set `quoted: false`"
             yield f"line {line}", ConfigurationError("path", f"not a valid table row ({one_line(error)})", fix)

@@ -16,6 +16,7 @@ from continual.contract.source import Document, Source
 from continual.data.sources.bytes import COMPRESSED, opened
 from continual.errors import ConfigurationError, nearest
 from continual.errors.bounded import check_size, matches
+from continual.errors.budget import Enough, limited
 
 BESIDE_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "croissant.json"}
 """Files that tools leave beside data, and that look like data."""
@@ -28,7 +29,7 @@ SPLITS = (
 """Words in the names of files and folders that say of which split they are; those of a set mean the same."""
 MOST_NAMED = 3
 COUNT_BYTES = 16 << 20
-"""How far into a file documents are counted."""
+"""How much is read to count documents."""
 
 
 class ColumnSource(Source):
@@ -223,16 +224,22 @@ class StreamSource(FileSource):
         """Yield the documents of an open file, each with its place in it (see `Source.read`)."""
 
     def count(self) -> int | None:
-        return round(sum(count_documents(file, self.parse) for file in self.files()))
+        return count_documents(self.files(), self.parse)
 
 
-def count_documents(file: Path, parse: Callable[[IO[bytes], Path], Iterator[Any]]) -> float:
-    """Return the documents of a file: counted in its beginning and scaled by the file's size."""
-    with opened(file) as (data, raw):
-        count = 0
-        for count, _ in enumerate(parse(data, file), 1):
-            if count % 256 == 0 and raw.tell() > COUNT_BYTES:
-                return count * file.stat().st_size / raw.tell()
+def count_documents(files: list[Path], parse: Callable[[IO[bytes], Path], Iterator[Any]]) -> int:
+    """Return the documents of files: counted in the first ones, as far as a limit allows, and scaled by their size."""
+    count = size = 0
+    with limited(COUNT_BYTES):
+        for file in files:
+            with opened(file) as (data, raw):
+                try:
+                    for _ in parse(data, file):
+                        count += 1
+                except Enough:
+                    size += raw.tell()
+                    return round(count * sum(each.stat().st_size for each in files) / max(1, size))
+            size += file.stat().st_size
     return count
 
 

@@ -20,11 +20,13 @@ from continual.data.sources.json_text import json_documents
 from continual.data.sources.parquet import count_rows, needed, parquet_documents, without_absent
 from continual.errors import ConfigurationError, nearest, one_line
 from continual.errors.bounded import check_size
+from continual.errors.budget import LINE, is_limited, spend
 from continual.errors.json_text import load_json
 
 ROWS = 50_000
 """Rows of a loaded data set that one task reads."""
-BATCH = 1000
+BATCH, LOOK = 1000, 32
+"""Rows that are read at a time, and before a run."""
 SAVED = ("dataset_dict.json", "state.json")
 """Files of a folder that was written by `save_to_disk`."""
 READABLE = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
@@ -85,10 +87,9 @@ class HubSource(ColumnSource):
         if self._is_saved:
             return len(self._loaded())
         files = [Path(file) for file in self._readable()] if self.folder is not None and self._is_plain else []
-        return round(sum(map(self._count, files))) if files else None
-
-    def _count(self, file: Path) -> float:
-        return count_rows(file) if _suffix(file) == ".parquet" else count_documents(file, self._parse)
+        tables = [file for file in files if _suffix(file) == ".parquet"]
+        others = [file for file in files if file not in tables]
+        return sum(map(count_rows, tables)) + count_documents(others, self._parse) if files else None
 
     def identity(self) -> dict[str, Any]:
         from continual.store.files import hash_files
@@ -215,7 +216,8 @@ class HubSource(ColumnSource):
         loaded = loaded.select_columns(names) if names is not None else loaded
         loaded = loaded.select(range(start, min(start + ROWS, len(loaded))))
         number = start
-        for table in loaded.iter(batch_size=BATCH):
+        for table in loaded.iter(batch_size=LOOK if is_limited() else BATCH):
+            spend(table.nbytes + LINE * table.num_rows)
             for number, row in enumerate(table.to_pylist(maps_as_pydicts="strict"), number + 1):  # noqa: B020  numbers go on
                 yield f"row {number}", {name: without_absent(value) for name, value in row.items()}
 

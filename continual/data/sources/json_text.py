@@ -8,8 +8,9 @@ from typing import IO, Any
 from continual.config.problems import shown
 from continual.contract.columns import kind_of
 from continual.contract.source import Document
-from continual.data.sources.bytes import BOM, lines, text
+from continual.data.sources.bytes import BOM, LONGEST, lines, text
 from continual.errors import ConfigurationError, one_line
+from continual.errors.budget import LINE, reaches, spend
 from continual.errors.json_text import check_depth, parse_json
 
 BLOCK = 1 << 20
@@ -56,6 +57,7 @@ def _array(file: IO[str]) -> Iterator[tuple[str, Document | ConfigurationError]]
     number = 0
     while number or array.sign() != "]":
         number += 1
+        spend(LINE)
         array.sign()
         line = array.line
         yield f"item {number} (line {line})", _object(array.value())
@@ -100,9 +102,14 @@ class _Array:
             except (ValueError, RecursionError) as error:
                 failure, until = error, len(self._buffer)
             # A value at the end of what was read may go on behind it; what is broken before the end stays broken.
-            if until == len(self._buffer) and not self._ends_before(failure) and self._more():
-                self._block *= 2
-                continue
+            if until == len(self._buffer) and not self._ends_before(failure):
+                reaches(until - self._at)
+                if until - self._at > LONGEST:
+                    problem = f"line {self.line}: an element has more than {LONGEST >> 20} MiB"
+                    raise ConfigurationError("path", problem, "close its quote or bracket, or write smaller documents")
+                if self._more():
+                    self._block *= 4
+                    continue
             if failure is not None:
                 raise _broken(self.line, failure)
             self._go(until)

@@ -7,9 +7,10 @@ from typing import Any, ClassVar, Literal
 from continual.contract.source import Document
 from continual.data.sources.files import ColumnSource, FileSource
 from continual.errors import ConfigurationError, one_line
+from continual.errors.budget import LINE, is_limited, spend
 
-BATCH = 1024
-"""Rows that are read at a time."""
+BATCH, LOOK = 1024, 32
+"""Rows that are read at a time, and before a run."""
 OPTIONAL = ("tools", "split", "input", "system")
 """Columns that are read where they are there: they mean something, or are missed where they are not used."""
 
@@ -52,7 +53,8 @@ def parquet_documents(file: Path, columns: list[str]) -> Iterator[tuple[str, Doc
             raise ConfigurationError("path", f"{file.name} has the column `{twice}` twice", "rename one")
         names = needed(columns, there)
         number = 0
-        for batch in table.iter_batches(batch_size=BATCH, columns=names):
+        for batch in table.iter_batches(batch_size=LOOK if is_limited() else BATCH, columns=names):
+            spend(batch.nbytes + LINE * batch.num_rows)
             for number, row in enumerate(batch.to_pylist(maps_as_pydicts="strict"), number + 1):  # noqa: B020  numbers go on
                 yield f"row {number}", {name: without_absent(value) for name, value in row.items()}
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from continual.config.compare import NOT_COMPARED, compared, config_fingerprint, differences
 from continual.config.load import Loaded, load_sequence
 from continual.config.overrides import apply_override
-from continual.config.yaml_text import parse_yaml
+from continual.config.yaml_text import MOST_BYTES, parse_yaml
 from continual.errors import ConfigurationError
 from tests.kits.project import sequence, write_project, write_yaml
 
@@ -42,6 +43,32 @@ def test_yaml_is_what_it_looks_like(text: str, value: Any) -> None:
     parsed = parse_yaml(text)
     assert parsed == value
     assert type(parsed) is type(value)
+
+
+LARGE = {
+    "a list": "a:\n" + "- 1\n" * 60_000,
+    "a list in one line": "a: [" + "1," * 125_000 + "1]",
+    "a mapping": "".join(f"k{number}: 1\n" for number in range(24_000)),
+    "a text": 'a: "' + "x " * 125_000 + '"',
+    "comments": "#\n" * 125_000 + "a: 1",
+    "nested lists": "[" * 250_000,
+    "nested mappings": "{a: " * 60_000,
+    "lists within lists": "- " * 125_000,
+    "keys within keys": "? " * 125_000,
+}
+
+
+@pytest.mark.parametrize("case", LARGE)
+def test_the_largest_file_is_read_in_a_moment(case: str) -> None:
+    text = LARGE[case]
+    assert len(text) < MOST_BYTES
+    begun = time.process_time()
+    if case in ("nested lists", "nested mappings", "lists within lists", "keys within keys"):
+        with pytest.raises(ConfigurationError, match="nest"):
+            parse_yaml(text)
+    else:
+        assert parse_yaml(text)
+    assert time.process_time() - begun < 2.5
 
 
 def test_an_anchor_is_copied_and_not_shared() -> None:

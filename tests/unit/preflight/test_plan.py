@@ -188,7 +188,7 @@ def test_sources_of_every_kind_are_counted(project: Path) -> None:
 
 
 def test_large_files_are_scaled_from_their_beginning(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("continual.data.sources.files.COUNT_BYTES", 1 << 20)
+    monkeypatch.setattr("continual.data.sources.files.COUNT_BYTES", 4 << 20)
     line = b'{"t": "' + b"w1 " * 30 + b'"}\n'
     (project / "big.jsonl").write_bytes(line * 40_000)
     found = count_documents(SOURCES.build({"type": "jsonl", "path": "big.jsonl", "text": "t"}))
