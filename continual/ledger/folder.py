@@ -1,6 +1,8 @@
 """The names of a run's files and folders, in one place."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 
 def step_name(step: int) -> str:
@@ -19,6 +21,23 @@ def default_tracking_uri(storage: Path) -> str:
     # In a URI, `%` begins an escape and `?` the options.
     path = str(storage / "mlflow.db").replace("%", "%25").replace("?", "%3F")
     return f"sqlite:///{path}"
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Return the absolute file of a `sqlite:///...` URI; None for any other tracker."""
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
+
+
+Entries = Iterator[tuple[Path, bool]]
+"""What has a place in a storage, whether it is there or not, and whether it is a folder."""
+
+
+def _entries(owner: object, folders: Iterable[Path]) -> Entries:
+    """Yield the paths that an object names, of which some are `folders`."""
+    known = set(folders)
+    yield from ((path, path in known) for path in vars(owner).values() if isinstance(path, Path))
 
 
 class StageFolder:
@@ -40,6 +59,10 @@ class StageFolder:
         self.stop = path / "stop"
         self.failed = path / "failed.txt"
         self.fed = path / "fed"
+
+    def entries(self) -> Entries:
+        """Yield everything that a stage keeps in its folder, the folder itself first."""
+        yield from _entries(self, [self.path, self.checkpoints, self.evaluations, self.scores, self.model, self.ray])
 
     def score_file(self, step: int) -> Path:
         """Return the file of the scores inside the stage after `step`."""
@@ -68,6 +91,15 @@ class RunFolder:
         self.figures = path / "report"
         self.matrix = path / "matrix.png"
         self.tracker_state = path / "mlflow" / "state.json"
+
+    def entries(self, stages: Iterable[str]) -> Entries:
+        """Yield everything that a run of these stages keeps, from the storage and the run's folder on."""
+        folders = [self.storage, self.path, self.figures, self.tracker_state.parent, self.path / "stages"]
+        yield self.storage, True
+        yield from ((folder, True) for folder in folders[-2:])
+        yield from _entries(self, folders)
+        for number, name in enumerate(stages, 1):
+            yield from self.stage(number, name).entries()
 
     def stage(self, number: int, name: str) -> StageFolder:
         """Return the folder of a stage; `number` counts from 1."""

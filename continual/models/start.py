@@ -17,8 +17,6 @@ from continual.store.artefact import versions
 from continual.store.code import module_code, with_content
 from continual.store.json_files import has, known_json
 
-HASHES = ".hashes.json"
-
 
 def cached_hash(store: Store, folder: Path, remember: bool = True) -> str:
     """Return `model_hash(folder)`, remembered in the store as long as none of its files is written.
@@ -28,7 +26,7 @@ def cached_hash(store: Store, folder: Path, remember: bool = True) -> str:
     """
     stats = [(path, path.stat()) for path in model_files(folder)]
     state = [[str(path), s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for path, s in stats]
-    path = store.root / HASHES
+    path = store.hashes
     known = known_json(path)
     entry: Any = known.get(str(folder))
     if not _remembered(entry) or entry["state"] != state:

@@ -12,8 +12,9 @@ from continual.preflight.check_data import check_source
 from continual.preflight.check_evaluation import check_evaluation, check_metrics
 from continual.preflight.check_methods import check_methods, check_start_tokens
 from continual.preflight.check_model import check_loading, check_model
+from continual.preflight.check_places import check_places
 from continual.preflight.check_tokenizer import check_tokenizer
-from continual.preflight.check_training import check_storage, check_training
+from continual.preflight.check_training import check_training
 from continual.preflight.resources import check_resources, detect_machine
 from continual.preflight.tokenizer_facts import TokenizerFacts
 from continual.preflight.user_code import notes_of_code
@@ -34,7 +35,7 @@ def check(loaded: Loaded, fresh: bool = False) -> list[str]:
         ConfigurationError: The first reason why the sequence cannot run, with the sequence's file.
     """
     sequence = loaded.sequence
-    notes = check_quickly(loaded)
+    notes = check_quickly(loaded, fresh)
     if read_progress(loaded.run_folder).finished and not fresh:
         return notes  # its result is printed at once
     with naming_file(loaded.file):
@@ -48,26 +49,26 @@ def load_checked(path: str, overrides: list[str], fresh: bool = False) -> tuple[
     except Misconfigured as error:
         found: list[ConfigurationError] = []
         if rest := load_rest(path, error):
-            found = _mistakes(rest)[1]
+            found = _mistakes(rest, fresh)[1]
         raise together([*error.errors, *found], error.more) from error
     return loaded, check(loaded, fresh)
 
 
-def check_quickly(loaded: Loaded) -> list[str]:
+def check_quickly(loaded: Loaded, fresh: bool = False) -> list[str]:
     """Check what can be checked without torch and transformers, and return notes.
 
     Raises ConfigurationError for the first mistake, which names the others: what one step finds hides no other's.
 
     Opens files and calls the user's functions for rows and tokenizers.
     """
-    notes, errors = _mistakes(loaded)
+    notes, errors = _mistakes(loaded, fresh)
     if errors:
         raise together(errors).in_file(loaded.file)
     return notes
 
 
 @limited(ALL)
-def _mistakes(loaded: Loaded) -> tuple[list[str], list[ConfigurationError]]:
+def _mistakes(loaded: Loaded, fresh: bool) -> tuple[list[str], list[ConfigurationError]]:
     """Return notes and all mistakes that `check_quickly` finds, one per step."""
     sequence = loaded.sequence
     notes = list(loaded.notes)
@@ -88,7 +89,7 @@ def _mistakes(loaded: Loaded) -> tuple[list[str], list[ConfigurationError]]:
         return found
 
     machine = detect_machine()
-    attempt(lambda: check_storage(sequence.storage))
+    attempt(lambda: check_places(loaded, fresh))
     attempt(lambda: check_training(sequence))
     attempt(lambda: check_resources(sequence, machine.cpus, machine.gpus))
     attempt(model)

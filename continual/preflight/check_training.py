@@ -1,17 +1,12 @@
 """Check what the schema cannot check of the training options and the storage."""
 
 import importlib.util
-import os
-import tempfile
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from continual.config.paths import is_uri
 from continual.config.schema import Sequence, Track, Train
 from continual.errors import ConfigurationError, nearest, secrets_in
 
-LONGEST_PATH = 3000
-"""Bytes of the storage's path: file systems take 4,096, and a run has folders and files below it."""
 OURS_BY = {
     "model": "by `model` and the stages",
     "tokenizer": "samples are token ids, and the model's own tokenizer reads them",
@@ -71,28 +66,3 @@ def _check_tracking(track: Track) -> None:
         near = nearest(scheme, known)
         fix = f"did you mean `{near}:`?" if near else "write e.g. sqlite:///<file> or http://<host>:<port>"
         raise ConfigurationError("track.uri", f"MLflow has no tracking store of the kind `{scheme}:`", fix)
-
-
-def check_storage(storage: str) -> None:
-    """Raise ConfigurationError unless the storage is a local path that can be written to. Leave no file behind."""
-    if "\0" in storage:
-        raise ConfigurationError("storage", "the path holds a NUL character", "write a path without it")
-    if is_uri(storage):
-        fix = "object storage is not supported yet; use a path on a shared file system"
-        raise ConfigurationError("storage", f"`{storage}` is not a local path", fix)
-    folder = Path(storage)
-    if len(os.fsencode(storage)) > LONGEST_PATH or any(len(os.fsencode(part)) > 255 for part in folder.parts):
-        problem = f"the path has {len(storage):,} characters"
-        raise ConfigurationError("storage", problem, f"write at most {LONGEST_PATH:,}, and 255 per folder")
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    if not folder.is_dir():
-        raise ConfigurationError("storage", f"{folder} is a file, not a folder", "give a folder")
-    try:
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(13, "Permission denied")
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        problem = f"nothing can be written to {folder} ({error.strerror})"
-        raise ConfigurationError("storage", problem, "give a folder that you may write to") from error

@@ -309,6 +309,15 @@ class Store:
         self.root, self.maker = Path(root).resolve(), maker
         self.storage = Path(root).absolute().parent
         """The folder that the store and the runs lie in; the store itself may lie elsewhere, behind a link."""
+        self.hashes = self.root / ".hashes.json"
+        """The file that remembers hashes of models."""
+
+    def entries(self) -> Iterator[tuple[Path, bool]]:
+        """Yield what has a place in the store, whether it is there or not, and whether it is a folder."""
+        yield from (
+            (folder, True) for folder in (self.root, *(self.root / kind for kind in sorted({*REVISIONS, *WORDS})))
+        )
+        yield self.hashes, False
 
     def holds(self, path: Path) -> bool:
         """Return whether a path lies in the storage or the store: what lies elsewhere is read, and never replaced."""

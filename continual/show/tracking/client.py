@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec
 
 from continual.errors import redacted
-from continual.ledger.folder import RunFolder
-from continual.show.tracking.moved import ARTIFACTS, move_artifacts, sqlite_file
+from continual.ledger.folder import RunFolder, sqlite_file
+from continual.show.tracking.moved import ARTIFACTS, move_artifacts
 from continual.show.tracking.names import PARAM_CHARACTERS, TAG_CHARACTERS, clean, shorten
 from continual.show.tracking.registry import register
 from continual.store.json_files import has, known_json

@@ -3,8 +3,8 @@
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import unquote
 
+from continual.ledger.folder import sqlite_file
 from continual.ledger.places import stored
 
 ARTIFACTS = "mlartifacts"
@@ -14,13 +14,6 @@ PLACES = (
     ("logged_models", "artifact_location"),
 )  # fmt: skip
 """Tables of MLflow 3 and their columns with places."""
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """Return the absolute file of a `sqlite:///...` URI; None for any other tracker."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    return Path(unquote(uri.removeprefix("sqlite:///").partition("?")[0])).absolute()
 
 
 def sqlite_in(storage: Path, uri: str) -> str | None:

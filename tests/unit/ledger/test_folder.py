@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
-from continual.ledger.folder import RunFolder, default_tracking_uri, step_name, steps_in
-from continual.show.tracking.moved import sqlite_file
+from continual.ledger.folder import RunFolder, default_tracking_uri, sqlite_file, step_name, steps_in
 
 
 def test_a_stage_lies_below_its_run() -> None:
