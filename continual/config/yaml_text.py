@@ -51,7 +51,7 @@ class _Rules(yaml.composer.Composer, yaml.constructor.SafeConstructor, yaml.reso
         return node
 
 
-class _Reader(_Rules, yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser):  # type: ignore[misc]
+class _Reader(_Rules, yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Parser):
     """PyYAML's own, whose sentences say what was found."""
 
     def __init__(self, text: str | bytes):
@@ -63,13 +63,16 @@ class _Reader(_Rules, yaml.reader.Reader, yaml.scanner.Scanner, yaml.parser.Pars
 
 _Fast: Any = _Reader
 if yaml.__with_libyaml__:
+    from yaml._yaml import CParser
 
-    class _Fast(_Rules, yaml.cyaml.CParser):  # type: ignore[misc,no-redef]
+    class _Libyaml(_Rules, CParser):
         """libyaml's, which is four times as fast."""
 
         def __init__(self, text: str | bytes):
-            yaml.cyaml.CParser.__init__(self, text)
+            CParser.__init__(self, text)
             _Rules.__init__(self)
+
+    _Fast = _Libyaml
 
 
 TOO_MUCH = f"the anchors expand to more than {MOST_VALUES:,} values; write fewer"

@@ -60,8 +60,7 @@ def csv_documents(
         raise ConfigurationError("path", "line 1: not UTF-8 text (byte 1)", "save the file as UTF-8")
     csv.field_size_limit(min(sys.maxsize, 1 << 31))
     lines = _Lines(text(data))
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    rows = csv.reader(lines, delimiter=delimiter, strict=True, quoting=quoting)
+    rows = csv.reader(lines, delimiter=delimiter, strict=True, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
     names = list(columns or ())
     while True:
         line, lines.row = rows.line_num + 1, 0
