@@ -157,7 +157,9 @@ _Rules.add_constructor(f"{TAG}float", _number(float))
 def _loaded(text: str) -> Any:
     try:
         return load_bounded(text, _Fast)
-    except yaml.YAMLError:
+    except yaml.YAMLError as error:
+        if "nesting depth" in str(error):  # libyaml's own bound
+            raise RecursionError from error
         if len(text) > SHORT:
             raise
         return load_bounded(text, _Reader)  # for its sentence
