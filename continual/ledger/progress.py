@@ -40,4 +40,15 @@ def counted(store: Path, kind: str, hashes: list[str], count: str) -> int | None
 
 def is_summary(value: Any) -> bool:
     """Return whether a value of JSON is a run's summary."""
-    return has(status=str, stages=list, unit=dict)(value) and are_rows(value.get("matrix"))
+    if not has(status=str, stages=list, unit=dict)(value) or not are_rows(value.get("matrix")):
+        return False
+    units = value["unit"]
+    measured = all(row["scores"].keys() <= units.keys() for row in value["matrix"])
+    return measured and all(isinstance(unit, str) for unit in units.values()) and _is_measured_to_its_end(value)
+
+
+def _is_measured_to_its_end(summary: dict[str, Any]) -> bool:
+    """Return whether the last row of a finished run has a score of everything that was measured."""
+    if summary["status"] != "done":
+        return True
+    return bool(summary["matrix"]) and summary["matrix"][-1]["scores"].keys() >= summary["unit"].keys()

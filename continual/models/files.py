@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from continual.errors import ConfigurationError, one_line
 from continual.errors.json_text import load_json
 from continual.store.files import hash_files
+from continual.store.places import is_name
 
 VOCABULARY = (
     "tokenizer.json", "*.model", "*.model.v[0-9]*", "*.tiktoken", "tekken.json", "vocab.json", "vocab.txt", "vocab.bpe",
@@ -74,7 +75,7 @@ def _named_by_configuration(folder: Path) -> str | None:
         named = load_json(folder / "config.json").get("transformers_weights")
     if not isinstance(named, str):
         return None
-    if Path(named).name != named:
+    if not is_name(named):
         problem = f"`transformers_weights` of {folder}/config.json names {named}, which is not in that folder"
         raise ConfigurationError("", problem, "put the weights beside config.json, and name them without a path")
     return named
@@ -93,7 +94,7 @@ def weight_map(index: Path) -> dict[str, str]:
     if not isinstance(files, dict) or not files or not all(isinstance(name, str) for name in files.values()):
         problem = f"{index} has no `weight_map` that names the file of every tensor"
         raise ConfigurationError("", problem, "copy the file again, or save the model with `model.save_pretrained`")
-    if outside := next((name for name in files.values() if Path(name).name != name), None):
+    if (outside := next((name for name in files.values() if not is_name(name)), None)) is not None:
         problem = f"{index} names {outside}, which is not in its folder"
         raise ConfigurationError("", problem, "put all weights beside their index, and name them without a path")
     return files

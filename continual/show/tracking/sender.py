@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class State:
         # The file holds no password.
         new = cls(fingerprinted(uri), experiment or saved.get("experiment") or EXPERIMENT, ledger_id)
         same = all(saved.get(name) == getattr(new, name) for name in ("uri", "experiment", "ledger_id"))
-        return cls(**saved) if same else new
+        return cls(**{each.name: saved[each.name] for each in fields(cls)}) if same else new
 
 
 class Sender:

@@ -193,7 +193,7 @@ def test_weights_of_any_name_decide_the_hash(
         assert model_hash(tmp_path) == before
 
 
-@pytest.mark.parametrize("outside", ["parts/a.safetensors", "../a.safetensors", "/tmp/a.safetensors"])
+@pytest.mark.parametrize("outside", ["parts/a.safetensors", "../a.safetensors", "/tmp/a.safetensors", ".."])
 @pytest.mark.parametrize(
     ("file", "content"),
     [
@@ -273,3 +273,11 @@ def test_more_layers_than_can_be_laid_out_are_refused(tmp_path: Path, name: str)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", name: 10**9}))
     with pytest.raises(ConfigurationError, match=f"`{name}: 1000000000` is more than 300"):
         read_config(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "", "x" * 300])
+def test_an_index_that_names_no_file_at_all_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
+    for read in (loaded_files, check_shards):
+        with pytest.raises(ConfigurationError, match="which is not in its folder"):
+            read(tmp_path)

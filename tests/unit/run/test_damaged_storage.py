@@ -190,7 +190,9 @@ def mutated(value: Any, draw: random.Random) -> Any:
         return draw.choice(HOSTILE if isinstance(value, str) and draw.random() < 0.5 else VALUES)
     key = draw.choice(list(value) if isinstance(value, dict) else range(len(value)))
     if isinstance(value, dict) and draw.random() < 0.1:
-        value[draw.choice(HOSTILE)] = value.pop(key)
+        value[draw.choice([*HOSTILE, "more"])] = value[key]
+        if draw.random() < 0.5:
+            del value[key]
         return value
     if draw.random() < 0.25:
         del value[key]
@@ -237,6 +239,23 @@ def test_every_file_that_holds_something_else_is_a_sentence_at_most(stored: Stor
     for path in stored.files:
         with holding(path, content):
             sentence_of(partial(READERS[name], stored), f"{name}: {path.name} is {content[:30]!r}")
+
+
+@pytest.mark.parametrize("wrong", [{}, {"other": "nats"}, {"old": ["nats"]}, {"old": None}])
+@pytest.mark.parametrize("name", ["trial", "report", "finished"])
+def test_a_summary_whose_parts_do_not_fit_is_a_damaged_one(stored: Stored, name: str, wrong: Any) -> None:
+    path = RunFolder(stored.folder).summary
+    if not path.is_file():
+        pytest.skip("the run has no summary yet")
+    summary = json.loads(path.read_text())
+    damages: list[dict[str, Any]] = [
+        {"unit": wrong},
+        {"matrix": []},
+        {"matrix": [*summary["matrix"][:-1], {**summary["matrix"][-1], "scores": {}}]},
+    ]
+    for damage in damages:
+        with holding(path, json.dumps(summary | damage).encode()):
+            sentence_of(partial(READERS[name], stored), f"{name}: {damage}")
 
 
 @pytest.mark.parametrize("name", READERS)
