@@ -76,6 +76,10 @@ def stories(shared: Path) -> Path:
     return shared / "models" / "stories260k-hd32"
 
 
+REHEARSED: dict[str, float] = {"rehearsed_cpu": 8, "rehearsed_gpu": 4}
+"""Stand for the CPUs and GPUs of clusters on which a plan is rehearsed, without their processes."""
+
+
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
     """A local Ray of our own, with the repository's modules importable in its workers."""
@@ -87,6 +91,7 @@ def local_ray() -> Iterator[None]:
     ray.init(
         address="local",
         num_cpus=2,
+        resources=REHEARSED,
         include_dashboard=False,
         log_to_driver=False,
         runtime_env={"env_vars": {"PYTHONPATH": paths}},

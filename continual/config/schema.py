@@ -228,6 +228,9 @@ class Evaluate(Strict):
     )
     gpus: Gpus = Field(0.0, ge=0, description="GPUs that an evaluating process reserves; 0: it runs on CPUs")
     replicas: int = Field(1, ge=1, description="evaluating processes at the same time")
+    overlap: Literal["auto"] | bool = Field(
+        "auto", description="score a stage while the next one samples and trains; auto: where both fit at one time"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "Evaluate":

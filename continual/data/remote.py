@@ -55,10 +55,14 @@ def in_cluster_with(
             if isinstance(inner := unwrap(error), ContinualError):
                 raise inner from error
             raise
-        except ray.exceptions.WorkerCrashedError:
+        except (
+            ray.exceptions.WorkerCrashedError,
+            ray.exceptions.NodeDiedError,
+            ray.exceptions.OutOfMemoryError,
+        ):
             if not restarts:
                 raise
-            again = f"the process of `{work.__name__}` was killed, or the machine ran out of memory: it begins again"
+            again = f"the process of `{work.__name__}` was killed, or its machine ran out of memory: it begins again"
             print(f"{again} ({RESTARTS - restarts + 1} of {RESTARTS})", file=sys.stderr)
         except BaseException:
             # Nobody waits for the rest. A polite request gets lost if the work has just begun (ray 2.60).

@@ -1,5 +1,6 @@
 """Where answers end and how their tokens are chosen: one rule for all backends. Imports no torch."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,8 +84,8 @@ def generation_settings(folder: str, config: Any) -> dict[str, Any]:
     """Return the generation settings that transformers gives a model of the folder."""
     from transformers import GenerationConfig
 
-    if (Path(folder) / GENERATION).is_file():
-        return GenerationConfig.from_pretrained(folder).to_dict()
+    if (path := Path(folder) / GENERATION).is_file():
+        return GenerationConfig.from_dict(json.loads(path.read_text(encoding="utf-8"))).to_dict()
     return GenerationConfig.from_model_config(config).to_dict()
 
 

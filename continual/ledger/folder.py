@@ -55,14 +55,13 @@ class StageFolder:
         self.evaluations = path / "evaluations"
         self.scores = path / "scores"
         self.model = path / "model"
-        self.ray = path / "ray"
         self.stop = path / "stop"
         self.failed = path / "failed.txt"
         self.fed = path / "fed"
 
     def entries(self) -> Entries:
         """Yield everything that a stage keeps in its folder, the folder itself first."""
-        yield from _entries(self, [self.path, self.checkpoints, self.evaluations, self.scores, self.model, self.ray])
+        yield from _entries(self, [self.path, self.checkpoints, self.evaluations, self.scores, self.model])
 
     def score_file(self, step: int) -> Path:
         """Return the file of the scores inside the stage after `step`."""
@@ -87,6 +86,7 @@ class RunFolder:
         self.summary = path / "summary.json"
         self.log = path / "log.txt"
         self.reserve = path / "reserve"
+        self.ray = path / "ray"
         self.report = path / "report.html"
         self.figures = path / "report"
         self.matrix = path / "matrix.png"
@@ -94,7 +94,7 @@ class RunFolder:
 
     def entries(self, stages: Iterable[str]) -> Entries:
         """Yield everything that a run of these stages keeps, from the storage and the run's folder on."""
-        folders = [self.storage, self.path, self.figures, self.tracker_state.parent, self.path / "stages"]
+        folders = [self.storage, self.path, self.figures, self.ray, self.tracker_state.parent, self.path / "stages"]
         yield self.storage, True
         yield from ((folder, True) for folder in folders[-2:])
         yield from _entries(self, folders)

@@ -32,6 +32,7 @@ class Events:
         self._by_stage: dict[tuple[str, Any], list[dict[str, Any]]] = {}
         self._known = 0
         """How many of the events are in `_by_stage`."""
+        self._held: list[dict[str, Any]] | None = None
 
     def open(self) -> Self:
         """Read the file in order to append to it: a line that a kill left unfinished is cut off.
@@ -61,13 +62,36 @@ class Events:
         return [f"{self.path} has {lines}: what stood there is lost, and what it said was done is done again"]
 
     def add(self, event: str, **facts: Any) -> dict[str, Any]:
-        """Append one event, durably."""
+        """Append one event, durably, or as soon as `write` is given those that are held."""
         line: dict[str, Any] = {"event": event, "time": round(time.time(), 3)}
         line |= {name: redacted({name: value}, known=name in SHOWN)[name] for name, value in facts.items()}
-        with self.path.open("a", encoding="utf-8") as file:
-            write_line(file, line, durable=True)
+        if self._held is None:
+            self.write([line])
+        else:
+            self._held.append(line)
         self.events.append(line)
         return line
+
+    def hold(self) -> None:
+        """Keep what is added from now on in memory: something that is not known yet comes before it in the file."""
+        self._held = []
+
+    def release(self) -> list[dict[str, Any]]:
+        """Hold nothing any more; return what was held, for `write`."""
+        held, self._held = self._held or [], None
+        return held
+
+    def write(self, lines: list[dict[str, Any]]) -> None:
+        """Append events to the file, durably."""
+        with self.path.open("a", encoding="utf-8") as file:
+            for line in lines:
+                write_line(file, line, durable=True)
+
+    def drop(self, lines: list[dict[str, Any]]) -> None:
+        """Forget events that were held and never written."""
+        dropped = {id(line) for line in lines}
+        self.events = [line for line in self.events if id(line) not in dropped]
+        self._by_stage, self._known = {}, 0
 
     def find(self, event: str, **facts: Any) -> dict[str, Any] | None:
         """Return the newest event with these facts; of those with a `stage`, only that stage's are looked at."""

@@ -15,7 +15,8 @@ from continual.preflight.check_model import check_loading, check_model
 from continual.preflight.check_places import check_places
 from continual.preflight.check_tokenizer import check_tokenizer
 from continual.preflight.check_training import check_training
-from continual.preflight.resources import check_resources, detect_machine
+from continual.preflight.delivery import check_placement
+from continual.preflight.resources import detect_machine
 from continual.preflight.tokenizer_facts import TokenizerFacts
 from continual.preflight.user_code import notes_of_code
 
@@ -91,7 +92,7 @@ def _mistakes(loaded: Loaded, fresh: bool) -> tuple[list[str], list[Configuratio
     machine = detect_machine()
     attempt(lambda: check_places(loaded, fresh))
     attempt(lambda: check_training(sequence))
-    attempt(lambda: check_resources(sequence, machine.cpus, machine.gpus))
+    attempt(lambda: check_placement(sequence, machine.cpus, machine.gpus))
     attempt(model)
     chat = tokenizer.chat_template if tokenizer else None
     for number, stage in enumerate(sequence.stages):

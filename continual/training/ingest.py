@@ -1,26 +1,20 @@
-"""Feed Ray Train workers from Ray Data: each rank gets its own ordered data set of steps, mapped to stored rows.
+"""Feed Ray Train workers from Ray Data: each rank reads its own ordered data set of steps, mapped to stored rows.
 
 Ray Train's default split gives an order that depends on timing. Here a data set's row is one optimizer step of one
 rank, so a run that starts at step 10 reads the same rows as one that started at step 0, with any number of workers.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ray.train import DataConfig
 
 from continual.contract.stream import Stream
 from continual.data.rows import RowReader
 from continual.store import Artefact
-from continual.training.checkpoints import newest_valid
 from continual.training.order import rank_share, shuffled, step_positions, trained_rows
-
-if TYPE_CHECKING:
-    from ray.data import DataIterator
 
 STEPS_PER_BLOCK = 8
 READ_CPUS = 0.1
@@ -73,30 +67,22 @@ class ReadSteps:
         return reader.resolve(positions, skip=stream.held_out)
 
 
-class OrderedIngest(DataConfig):
-    """Gives every rank its steps from the newest valid checkpoint on, each time that the workers start."""
+def ordered_batches(
+    streams: Sequence[Stream], seed: int, steps: range, rank: int, world_size: int
+) -> Generator[dict[str, np.ndarray]]:
+    """Yield a rank's arrays (see `ReadSteps.read`) of one step after another, with its number as `step` [1].
 
-    def __init__(self, streams: Sequence[Stream], seed: int, steps: int, checkpoints: str):
-        super().__init__()
-        self.streams, self.seed, self.steps, self.checkpoints = list(streams), seed, steps, checkpoints
+    Ray Data reads a few steps ahead, in the process that iterates and tasks of its own.
+    """
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_DATA_RAISE_ORIGINAL_MAP_EXCEPTION", "1")
+    import ray.data
 
-    def configure(
-        self, datasets: Any, world_size: int, worker_handles: Any, worker_node_ids: Any, **kwargs: Any
-    ) -> "list[dict[str, DataIterator]]":
-        import ray.data
-
-        first, _ = newest_valid(Path(self.checkpoints))
-        ray.data.DataContext.get_current().execution_options.preserve_order = True
-        steps = np.arange(min(first, self.steps - 1), self.steps)
-        parts = []
-        for rank in range(world_size):
-            read = ReadSteps(self.streams, self.seed, rank, world_size)
-            items = [{"step": int(step)} for step in steps]
-            blocks = -(-len(items) // STEPS_PER_BLOCK)
-            numbered = ray.data.from_items(items, override_num_blocks=blocks)
-            # A fraction of a CPU: two workers on two cores leave no whole one, and reading would never start.
-            pool = ray.data.TaskPoolStrategy(size=READERS)
-            mapped = numbered.map_batches(read, batch_size=STEPS_PER_BLOCK, num_cpus=READ_CPUS, compute=pool)
-            mapped.context.execution_options.preserve_order = True
-            parts.append({"steps": mapped.iterator()})
-        return parts
+    ray.data.DataContext.get_current().execution_options.preserve_order = True
+    items = [{"step": step} for step in steps]
+    numbered = ray.data.from_items(items, override_num_blocks=-(-len(items) // STEPS_PER_BLOCK))
+    read = ReadSteps(streams, seed, rank, world_size)
+    # A fraction of a CPU: two workers on two cores leave no whole one, and reading would never start.
+    pool = ray.data.TaskPoolStrategy(size=READERS)
+    mapped = numbered.map_batches(read, batch_size=STEPS_PER_BLOCK, num_cpus=READ_CPUS, compute=pool)
+    yield from mapped.iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=2)

@@ -1,25 +1,34 @@
-"""Run a stage's training with Ray Train from the driver, and watch it."""
+"""Train the stages of a run with Ray Train from the driver, and watch them."""
 
 import contextlib
 import os
+import shutil
 import threading
 import time
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from continual.config.schema import Train
 from continual.errors import ContinualError, describe, with_fix
 from continual.ledger.events import is_record
 from continual.ledger.lines import Tail
 from continual.store import folder_damage
 from continual.training.checkpoints import newest_valid
+from continual.training.group import Group
 from continual.training.job import TrainJob
-from continual.training.resources import worker_cpus
 
 POLL_SECONDS = 0.5
 STILL_SECONDS = 180.0
 """Ctrl-C waits for the workers while their checkpoint grows, and this long while it does not: it is hashed, too."""
+IDLE_SECONDS = 60.0
+"""Workers that have waited so long for the next stage end: somebody may wait for what they hold, and to start others
+costs less time than has passed."""
+END_SECONDS = 30.0
+"""How long the end of a run waits for Ray Train to take its workers down."""
+
+Watch = Callable[[list[dict[str, Any]]], None]
 
 
 def exported(job: TrainJob) -> bool:
@@ -27,50 +36,113 @@ def exported(job: TrainJob) -> bool:
     return job.export.is_dir() and folder_damage(job.export) is None
 
 
-def fit(
-    job: TrainJob,
-    cluster_cpus: float,
-    watch: Callable[[list[dict[str, Any]]], None],
-    stopping: Callable[[], None] = lambda: None,
-) -> None:
-    """Train until `job.export` exists. `watch` gets the records that are new, about twice a second.
+class Workers(AbstractContextManager["Workers"]):
+    """The workers that train the stages of a run, one after another: a Ray Train run that outlives a stage.
 
-    On KeyboardInterrupt `stopping` is called at once, and the workers finish their step and publish a checkpoint before
-    the caller gets it; a second one ends the wait. Raises ContinualError with the workers' sentence if they had one.
+    They start with `begin` or the first stage, and again if they were ended: at the end of a stage after which they
+    need not stay, when they have waited for IDLE_SECONDS, or by failures. `folder` is for what Ray Train itself writes.
     """
-    files = job.files
-    job.folder.mkdir(parents=True, exist_ok=True)
-    for leftover in (files.stop, files.failed):
-        leftover.unlink(missing_ok=True)
-    outcome: dict[str, BaseException] = {}
-    # Use an Event: a join() that Ctrl-C interrupts marks a running thread as finished (Python 3.11).
-    ended = threading.Event()
-    # In a thread of its own: in the main thread fit() would install a SIGINT handler and leave it behind.
-    threading.Thread(target=_fit, args=(job, cluster_cpus, outcome, ended), daemon=True).start()
-    with contextlib.closing(Tail(files.metrics, is_record)) as records:
+
+    def __init__(self, folder: Path, cluster_cpus: float):
+        self._folder, self._cpus = folder, cluster_cpus
+        self._group: Group | None = None
+        self._idle: threading.Timer | None = None
+        self._lock = threading.Lock()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End the workers that wait; after an error the end of the cluster takes them along."""
+        self._rest()
+        if kind is None and self._group is not None:
+            self._group.close()
+            self._group.ended.wait(END_SECONDS)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def begin(self, train: Train) -> None:
+        """Start the workers before there is a job for them."""
+        self._group = Group(train, train.max_failures, self._folder, self._cpus)
+        self._wait()
+
+    def train(
+        self, job: TrainJob, watch: Watch, stopping: Callable[[], None] = lambda: None, stay: bool = False
+    ) -> None:
+        """Train until `job.export` exists. `watch` gets the records that are new, about twice a second.
+
+        With `stay` the workers then wait for the next stage. On KeyboardInterrupt `stopping` is called at once, and
+        the workers finish their step and publish a checkpoint before the caller gets it; a second one ends the wait.
+        Raises ContinualError with the workers' sentence if they had one.
+        """
+        files = job.files
+        job.folder.mkdir(parents=True, exist_ok=True)
+        for leftover in (files.stop, files.failed):
+            leftover.unlink(missing_ok=True)
+        failures = job.train.max_failures
+        with contextlib.closing(Tail(files.metrics, is_record)) as records:
+            while not (group := self._trained(job, failures, records, watch, stopping)).done:
+                if group.error is None:
+                    break
+                # Ray Train has counted the failures of earlier stages, too.
+                used = 1 + group.restarts() if group.failed_itself else failures + 1
+                if used > failures or files.failed.is_file():
+                    raise _failure(job, group.error) from group.error
+                failures -= used
+            watch(list(records.read()))
+        if not exported(job):
+            raise ContinualError(f"training ended without a whole model in {job.export}; run the same command again")
+        if stay:
+            self._wait()
+        else:
+            group.close()
+
+    def _trained(
+        self, job: TrainJob, failures: int, records: Tail, watch: Watch, stopping: Callable[[], None]
+    ) -> Group:
+        """Give the job to the workers, wait until it is done or they have ended, and return their group."""
+        self._rest()
+        if self._group is None or not self._group.alive:
+            self._group = Group(job.train, failures, self._folder, self._cpus)
+        over = self._group.give(job)
         try:
-            while not ended.wait(POLL_SECONDS):
+            while not over.wait(POLL_SECONDS):
                 watch(list(records.read()))
         except KeyboardInterrupt:
-            files.stop.touch()
+            job.files.stop.touch()
             stopping()
             with contextlib.suppress(KeyboardInterrupt):
-                wait_for_checkpoint(job.checkpoints, ended)
+                wait_for_checkpoint([job.checkpoints], over)
             raise
-        watch(list(records.read()))
-    if error := outcome.get("error"):
-        text = files.failed.read_text(encoding="utf-8", errors="replace") if files.failed.is_file() else describe(error)
-        step, _ = newest_valid(job.checkpoints)
-        raise ContinualError(with_fix(f"training failed after step {step}: {text}")) from error
-    if not exported(job):
-        raise ContinualError(f"training ended without a whole model in {job.export}; run the same command again")
+        return self._group
+
+    def _wait(self) -> None:
+        """Let the workers wait for a job, but not longer than IDLE_SECONDS."""
+        self._idle = threading.Timer(IDLE_SECONDS, self._retire)
+        self._idle.daemon = True
+        self._idle.start()
+
+    def _rest(self) -> None:
+        """Let the workers that wait stay for the job that comes now."""
+        with self._lock:
+            if self._idle is not None:
+                self._idle.cancel()
+                self._idle = None
+
+    def _retire(self) -> None:
+        with self._lock:
+            if self._idle is not None and self._group is not None:
+                self._group.close()
 
 
-def wait_for_checkpoint(folder: Path, ended: threading.Event) -> None:
-    """Wait until the workers have ended, or their checkpoint has not grown for STILL_SECONDS."""
+def _failure(job: TrainJob, error: BaseException) -> ContinualError:
+    failed = job.files.failed
+    text = failed.read_text(encoding="utf-8", errors="replace") if failed.is_file() else describe(error)
+    step, _ = newest_valid(job.checkpoints)
+    return ContinualError(with_fix(f"training failed after step {step}: {text}"))
+
+
+def wait_for_checkpoint(folders: Collection[Path], ended: threading.Event) -> None:
+    """Wait until the workers have ended, or what they write below `folders` has not grown for STILL_SECONDS."""
     size, since = -1, time.monotonic()
     while not ended.wait(POLL_SECONDS):
-        now = _size(folder)
+        now = sum(map(_size, folders))
         if now != size:
             size, since = now, time.monotonic()
         elif time.monotonic() - since > STILL_SECONDS:
@@ -85,38 +157,3 @@ def _size(folder: Path) -> int:
             with contextlib.suppress(OSError):
                 total += (Path(parent) / name).stat().st_size
     return total
-
-
-def _fit(job: TrainJob, cluster_cpus: float, outcome: dict[str, BaseException], ended: threading.Event) -> None:
-    try:
-        _trainer(job, cluster_cpus).fit()
-    except BaseException as error:
-        outcome["error"] = error
-    finally:
-        ended.set()
-
-
-def _trainer(job: TrainJob, cluster_cpus: float) -> Any:
-    import ray.data
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    from continual.training.ingest import OrderedIngest
-    from continual.training.worker import train_worker
-
-    gpu = job.train.gpus_per_worker > 0
-    resources = {"CPU": worker_cpus(job.train, cluster_cpus)} | ({"GPU": job.train.gpus_per_worker} if gpu else {})
-    return TorchTrainer(
-        train_worker,
-        train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
-        scaling_config=ScalingConfig(num_workers=job.train.workers, use_gpu=gpu, resources_per_worker=resources),
-        # A new name every time: an old one would resume Ray Train's state; we keep our own checkpoints.
-        run_config=RunConfig(
-            name=f"train-{uuid.uuid4().hex[:8]}",
-            storage_path=str(job.files.ray),
-            failure_config=FailureConfig(max_failures=job.train.max_failures),
-        ),
-        datasets={"steps": ray.data.range(1)},
-        dataset_config=OrderedIngest(job.streams, job.seed, job.steps, str(job.checkpoints)),
-    )

@@ -5,6 +5,10 @@ from continual.config.schema import Train
 FREE_CPUS = 1.0
 """CPUs left for Ray Data in addition to workers and engines: without them it would never read a row."""
 
+READING_CPUS = 0.5
+"""CPUs left for Ray Data where workers that wait share a small machine with engines or the reading of a source: tasks
+that read ask for a tenth."""
+
 
 def worker_cpus(train: Train, cpus: float) -> float:
     """Return the CPUs that a worker reserves: as configured, else an equal part of `cpus` less FREE_CPUS."""

@@ -1,5 +1,6 @@
 """A worker's life in Ray Train: resume, steps, drift, control, checkpoints, export."""
 
+import contextlib
 import gc
 import time
 from functools import partial
@@ -20,6 +21,7 @@ from continual.models.trainable import freeze_unreached
 from continual.store import empty_folder, folder_damage, publish_folder, write_atomic
 from continual.training import checkpoints
 from continual.training.batch import Batch, rows_hash, to_batch, to_tensors
+from continual.training.ingest import ordered_batches
 from continual.training.job import TrainJob
 from continual.training.module import LossModule
 from continual.training.order import held_out_rows
@@ -142,6 +144,10 @@ class Worker:
         dist.broadcast(flag, 0)
         return bool(flag.item())
 
+    def close(self) -> None:
+        """Give back what outlives the strategy's objects."""
+        self.strategy.close()
+
     def barrier(self) -> None:
         if self.world_size > 1:
             dist.barrier()
@@ -153,38 +159,52 @@ def load_teachers(job: TrainJob, device: torch.device) -> dict[str, torch.nn.Mod
     return {key: load_model(path, "float32", device).requires_grad_(False) for key, path in paths.items()}
 
 
-def train_worker(config: dict[str, TrainJob]) -> None:
-    """Train `config["job"]` from the newest valid checkpoint to the exported model; Ray Train calls it per worker."""
+def train_worker(config: dict[str, Any]) -> None:
+    """Train the stages that `config["handover"]`, an actor, hands over; Ray Train calls it per worker."""
+    import ray
     import ray.train
     from ray.train.torch import get_device
 
-    job = config["job"]
-    remember([mitigation.model_dump(mode="json") for mitigation in job.mitigations])
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
+    handover, done = config["handover"], -1
+    while handed := ray.get(handover.take.remote(rank, done)):
+        done, pickled = handed
+        if not train_stage(ray.cloudpickle.loads(pickled), rank, world_size, get_device()):
+            break
+    ray.train.report({})
+
+
+def train_stage(job: TrainJob, rank: int, world_size: int, device: torch.device) -> bool:
+    """Train one stage from its newest valid checkpoint to the exported model; return False if it was stopped."""
+    remember([mitigation.model_dump(mode="json") for mitigation in job.mitigations])
     failed = job.files.failed
     if failed.is_file():
         # A ContinualError is deterministic: do not let Ray Train retry it.
         raise ContinualError(failed.read_text(encoding="utf-8", errors="replace"))
     torch.set_num_threads(job.threads)
     try:
-        worker = Worker(job, rank, world_size, get_device())
+        worker = Worker(job, rank, world_size, device)
         records = Records(job.files.metrics, worker.step) if rank == 0 else None
         if worker.step < job.steps:
-            shard = ray.train.get_dataset_shard("steps")
-            batches = iter(shard.iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=2))
-            run_steps(worker, batches, records, job.files.stop)
-        if worker.step >= job.steps:
+            batches = ordered_batches(job.streams, job.seed, range(worker.step, job.steps), rank, world_size)
+            with contextlib.closing(batches):
+                run_steps(worker, batches, records, job.files.stop)
+        ended = worker.step >= job.steps
+        if ended:
             worker.export(job.export)
-        step = worker.step
-        # Ray Train destroys the process group next, which can hang while a DDP object lives (torch 2.13).
+        worker.close()
+        # Ray Train destroys the process group at the end, which can hang while a DDP object lives (torch 2.13); and
+        # the next stage needs the memory.
         del worker
         gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
     except ContinualError as error:
         # An error from a task that reads rows comes wrapped, with the task's traceback as its text.
         write_atomic(failed, redacted(describe(error)))
         raise
-    ray.train.report({"step": step})
+    return ended
 
 
 def run_steps(worker: Worker, batches: Any, records: Records | None, stop_file: Path) -> None:

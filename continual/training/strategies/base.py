@@ -64,6 +64,10 @@ class Strategy(ABC):
     def full_state(self) -> dict[str, Tensor] | None:
         """Return on rank 0 the model's full state dict, float32, on the CPU, aliasing no live tensor; else None."""
 
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what would outlive this object: the process may train another stage."""
+
     def train(self) -> None:
         """Turn dropout on, if the model has any."""
         self.module.train()

@@ -99,6 +99,9 @@ class Ddp(Strategy):
         self.module.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
 
+    def close(self) -> None:
+        self.wrapped = self.module
+
     def full_state(self) -> dict[str, Tensor] | None:
         return copied(self.module.model.state_dict(keep_vars=True).items()) if self.rank == 0 else None
 

@@ -72,6 +72,9 @@ class DeepSpeed(Strategy):
         if path is None:
             raise ContinualError(f"there is no deepspeed checkpoint in {folder}")
 
+    def close(self) -> None:
+        self.engine.destroy()
+
     def full_state(self) -> dict[str, Tensor] | None:
         state = self.module.model.state_dict(keep_vars=True)
         if not self.zero3:

@@ -10,7 +10,7 @@ from continual.contract.models import ModelRef
 from continual.ledger.lines import read_lines
 from continual.models import model_hash
 from continual.testing.loop import run
-from continual.training.launch import fit
+from continual.training.launch import Workers
 from tests.kits import compositions as lists
 
 pytestmark = pytest.mark.slow
@@ -33,7 +33,8 @@ def test_ray_train_equals_the_loop_in_process(local_ray: None, tmp_path: Path, n
     worker.export(job.export)
     second = lists.next_stage(first, ModelRef(str(job.export), model_hash(job.export)))
     job, mitigations = lists.build(second, tmp_path / "two")
-    fit(job, 2.0, lambda records: None)
+    with Workers(job.folder / "ray", 2.0) as workers:
+        workers.train(job, lambda records: None)
     found = read_lines(job.folder / "metrics.jsonl")
     expected, _ = run(dataclasses.replace(job, folder=tmp_path / "in-process"))
 

@@ -16,7 +16,7 @@ from continual.ledger.lines import read_lines
 from continual.models.start import start_model
 from continual.store import Artefact, Store
 from continual.training.job import TASK, TrainJob
-from continual.training.launch import fit
+from continual.training.launch import Workers
 from continual.training.losses.kinds import Kl, Nll
 from continual.training.order import shuffled, step_positions
 
@@ -37,21 +37,30 @@ def parts(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return folder, model, rows
 
 
-def train(parts: tuple[Path, Any, Artefact], name: str, replay: bool, **options: Any) -> list[dict[str, Any]]:
+def train(parts: tuple[Path, Any, Artefact], *names: str, replay: bool, **options: Any) -> list[list[dict[str, Any]]]:
+    """Train the same stage under each of the names, one after another by the same workers; return their records."""
     folder, model, rows = parts
     settings = Train(learning_rate=1e-4, batch_tokens=40 * 12, row_tokens=40, **({"max_grad_norm": 1.0} | options))
     streams = [Stream(TASK, rows, Nll(), shuffle=True, rows_per_step=settings.batch_rows)]
     if replay:
         streams.append(Stream("replay", rows, Kl(), teacher=model, coefficient=2.0, rows_per_step=5))
-    job = TrainJob(folder / name, model, model.path, tuple(streams), settings, STEPS, seed=7)
-    fit(job, 2.0, lambda records: None)
-    return read_lines(job.folder / "metrics.jsonl")
+    found = []
+    with Workers(folder / "ray", 2.0) as workers:
+        for name in names:
+            job = TrainJob(folder / name, model, model.path, tuple(streams), settings, STEPS, seed=7)
+            workers.train(job, lambda records: None, stay=name != names[-1])
+            found.append(read_lines(job.folder / "metrics.jsonl"))
+    return found
 
 
 @pytest.fixture(scope="module")
 def reference(parts: tuple[Path, Any, Artefact]) -> list[dict[str, Any]]:
     """One worker with accumulation: micro-batches of 5 rows, the last one smaller."""
-    return train(parts, "one", replay=True, workers=1, micro_rows=5)
+    return train(parts, "one", replay=True, workers=1, micro_rows=5)[0]
+
+
+def values(records: list[dict[str, Any]]) -> list[Any]:
+    return [[r["rows"], r["loss"], r["gradient_norm"], r["tokens"]] for r in records]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +76,9 @@ def test_two_workers_equal_one_with_accumulation(
     parts: tuple[Path, Any, Artefact], reference: list[dict[str, Any]], options: dict[str, Any]
 ) -> None:
     """Rows do not divide by workers or micro-batches and token counts differ by rank; the means are global."""
-    found = train(parts, "-".join(str(value) for value in options.values()), replay=True, **options)
+    name = "-".join(str(value) for value in options.values())
+    found, again = train(parts, name, f"{name}-again", replay=True, **options)
+    assert values(again) == values(found), "a stage depends on the one that the same workers trained before"
     assert [r["rows"] for r in found] == [r["rows"] for r in reference]
     assert [r["task_tokens"] for r in found] == [r["task_tokens"] for r in reference]
     for one, other in zip(reference, found, strict=True):
@@ -81,7 +92,7 @@ def test_without_mitigation_it_is_a_bare_loop(parts: tuple[Path, Any, Artefact])
     from transformers import AutoModelForCausalLM
 
     _, ref, artefact = parts
-    found = train(parts, "bare", replay=False, workers=1, max_grad_norm=None)
+    [found] = train(parts, "bare", replay=False, workers=1, max_grad_norm=None)
     model = AutoModelForCausalLM.from_pretrained(ref.path, dtype=torch.float32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.0)
     reader = RowReader(artefact)

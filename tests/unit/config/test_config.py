@@ -222,7 +222,7 @@ def test_what_is_not_compared_may_change(project: Path) -> None:
         "train.loss_chunk_tokens": 3, "generate.replicas": 2, "generate.gpus_per_replica": 1,
         "generate.cpus_per_replica": 2, "generate.batch_size": 3, "generate.max_failed": 0.5,
         "evaluate.batch_size": 3, "evaluate.gpus": 1, "generate.shard_samples": 3, "generate.delivery": "store",
-        "generate.ahead": 2, "evaluate.replicas": 2,
+        "generate.ahead": 2, "evaluate.replicas": 2, "evaluate.overlap": True,
     }  # fmt: skip
     assert set(values) == set(NOT_COMPARED)
     assert changed(project, *(f"{key}={value}" for key, value in values.items())) == []

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from continual.config.schema import Sequence
 from continual.errors import ConfigurationError
-from continual.preflight.delivery import chosen_delivery, training_cpus
+from continual.preflight.delivery import check_placement, chosen_delivery, scores_beside, training_cpus, workers_stay
 from continual.preflight.resources import check_resources
 from continual.training.resources import worker_cpus
 
 TOKENIZER = "benchmarks.arithmetic.tokenizer:build"
+TEXT = {"name": "old", "data": {"type": "text", "path": "old.txt"}}
 
 
 LIVE: list[dict[str, Any]] = [{"type": "context_free", "samples": 64}]
@@ -20,7 +21,10 @@ CACHED: list[dict[str, Any]] = [{"type": "context_free", "samples": 64, "teacher
 FISHER: list[dict[str, Any]] = [{"type": "ewc", "estimate_on": "context_free"}]
 
 
-def sequence(train: dict[str, Any], generate: dict[str, Any], mitigation: list[dict[str, Any]] = LIVE) -> Sequence:
+def sequence(
+    train: dict[str, Any], generate: dict[str, Any], mitigation: list[dict[str, Any]] = LIVE,
+    evaluate: dict[str, Any] | None = None,
+) -> Sequence:  # fmt: skip
     rows = {"type": "python", "function": "benchmarks.arithmetic.tasks:rows", "arguments": {"task": "sort"}}
     return Sequence.model_validate(
         {
@@ -30,6 +34,7 @@ def sequence(train: dict[str, Any], generate: dict[str, Any], mitigation: list[d
             "mitigation": mitigation,
             "train": train,
             "generate": generate,
+            "evaluate": evaluate or {},
         }
     )
 
@@ -135,3 +140,61 @@ def test_what_runs_at_one_time_always_fits(
     training = workers * worker_cpus(made.train, training_cpus(made, chosen, cpus))
     assert training + others * engine_cpus < cpus  # something is left for the readers
     assert workers * worker_gpus + others * engine_gpus <= gpus
+    if workers_stay(made, chosen, cpus, gpus):
+        assert training + max(replicas * engine_cpus, 1) < cpus  # the same, and the reading of another source
+        assert workers * worker_gpus + replicas * engine_gpus <= gpus
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "train", "generate", "evaluate", "expected"),
+    [
+        (2, 0, {}, {}, {}, (False, "that is 4 CPUs of 2")),
+        (4, 0, {}, {}, {}, (True, "both fit")),
+        (2, 0, {}, {}, {"overlap": True}, (True, "as `evaluate.overlap` says")),
+        (64, 8, {}, {}, {"overlap": False}, (False, "as `evaluate.overlap` says")),
+        (64, 8, {}, {}, {"old_tasks": [], "tasks": False}, (False, "nothing is scored")),
+        (8, 1, {"gpus_per_worker": 1}, {"gpus_per_replica": 1}, {"gpus": 1}, (False, "that is 2 GPUs of 1")),
+        (8, 2, {"gpus_per_worker": 1}, {"gpus_per_replica": 1}, {"gpus": 1}, (False, "that is 3 GPUs of 2")),
+        (8, 3, {"gpus_per_worker": 1}, {"gpus_per_replica": 1}, {"gpus": 1}, (True, "both fit")),
+        (None, None, {}, {}, {}, (False, "unknown")),
+    ],
+)  # fmt: skip
+def test_scoring_beside_the_next_stage(
+    cpus: float | None, gpus: float | None, train: dict[str, Any], generate: dict[str, Any], evaluate: dict[str, Any],
+    expected: tuple[bool, str],
+) -> None:  # fmt: skip
+    scored = evaluate.pop("tasks", True)
+    made = sequence(train, generate, evaluate={"texts": [TEXT] if scored else [], **evaluate})
+    found = scores_beside(made, chosen_delivery(made, cpus, gpus).delivery, cpus, gpus)
+    assert found.beside is expected[0]
+    assert expected[1] in found.why
+
+
+def test_an_overlap_that_does_not_fit_is_refused() -> None:
+    asked = sequence(
+        {"gpus_per_worker": 1}, {"gpus_per_replica": 1}, evaluate={"texts": [TEXT], "overlap": True, "gpus": 1}
+    )
+    with pytest.raises(ConfigurationError, match=r"evaluate.overlap: .* takes 3 GPUs, but there are 2; write auto"):
+        check_placement(asked, 16, 2)
+    check_placement(asked, 16, 3)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "train", "generate", "sampled", "expected"),
+    [
+        (2, 0, {}, {}, True, True),
+        (2, 0, {"workers": 2}, {}, True, True),
+        (2, 0, {"cpus_per_worker": 1}, {}, True, False),
+        (2, 0, {"cpus_per_worker": 1}, {"replicas": 2, "cpus_per_replica": 2}, False, False),
+        (3, 0, {"cpus_per_worker": 1}, {"cpus_per_replica": 2}, False, True),
+        (3, 0, {"cpus_per_worker": 1}, {"cpus_per_replica": 2}, True, False),
+        (8, 1, {"gpus_per_worker": 1}, {"gpus_per_replica": 1}, True, False),
+        (8, 1, {"gpus_per_worker": 1}, {"gpus_per_replica": 1}, False, True),
+        (8, 2, {"gpus_per_worker": 1}, {"gpus_per_replica": 1}, True, True),
+        (8, 1, {"gpus_per_worker": 0.5}, {"gpus_per_replica": 0.5}, True, True),
+    ],
+)
+def test_workers_stay_where_what_comes_between_stages_fits_beside_them(
+    cpus: float, gpus: float, train: dict[str, Any], generate: dict[str, Any], sampled: bool, expected: bool
+) -> None:
+    assert workers_stay(sequence(train, generate, LIVE if sampled else []), "store", cpus, gpus) is expected

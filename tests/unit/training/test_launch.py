@@ -29,12 +29,12 @@ def test_a_checkpoint_that_grows_is_waited_for(tmp_path: Path, monkeypatch: pyte
         ended.set()
 
     threading.Thread(target=write).start()
-    launch.wait_for_checkpoint(tmp_path, ended)
+    launch.wait_for_checkpoint([tmp_path], ended)
     assert ended.is_set()
     assert (tmp_path / "step-00000004" / "weights.pt").stat().st_size == 12_000
 
 
 def test_workers_that_do_nothing_are_not_waited_for_without_end(tmp_path: Path) -> None:
     begun = time.monotonic()
-    launch.wait_for_checkpoint(tmp_path / "none", threading.Event())
+    launch.wait_for_checkpoint([tmp_path / "none"], threading.Event())
     assert 0.5 <= time.monotonic() - begun < 10
