@@ -141,7 +141,7 @@ def measure(count: int, rounds: int, tokenizer: Path | None) -> dict[str, Any]:
         found = sides.alternate({side: partial(one, side) for side in (CONTINUAL, DATASETS)}, rounds)
     return {
         "documents": count,
-        "sides": {side: {"median": sides.medians(each), "rounds": each} for side, each in found.items()},
+        "sides": sides.summary(found),
         "ratio": sides.ratio(found, "tokens_per_second", CONTINUAL, DATASETS),
     }
 

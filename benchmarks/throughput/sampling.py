@@ -116,7 +116,7 @@ def measure(rounds: int, counts: tuple[int, int] = COUNTS) -> dict[str, Any]:
     return {
         "goals": {"rate": GOAL, "start": START_GOAL},
         "samples": counts,
-        "sides": {side: {"median": sides.medians(each), "rounds": each} for side, each in found.items()},
+        "sides": sides.summary(found),
         "rate": sides.ratio(found, "rate", "continual", "bare"),
         "start": sides.ratio(found, "start", "continual", "bare"),
     }

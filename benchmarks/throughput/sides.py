@@ -38,6 +38,11 @@ def medians(rounds: Sequence[Numbers]) -> Numbers:
     return {key: statistics.median(numbers[key] for numbers in rounds) for key in rounds[0]}
 
 
+def summary(found: dict[str, list[Numbers]]) -> dict[str, Any]:
+    """Return the medians of each side, and what they are the medians of."""
+    return {side: {"median": medians(each), "rounds": each} for side, each in found.items()}
+
+
 def ratio(found: dict[str, list[Numbers]], key: str, of: str, to: str) -> dict[str, Any]:
     """Return the median and the span of `of` divided by `to`, each within its round."""
     each = [one[key] / other[key] for one, other in zip(found[of], found[to], strict=True)]

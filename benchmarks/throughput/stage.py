@@ -69,7 +69,7 @@ def measure(rounds: int) -> dict[str, Any]:
     found = sides.alternate(of, rounds)
     return {
         "goal": GOAL,
-        "sides": {side: {"median": sides.medians(each), "rounds": each} for side, each in found.items()},
+        "sides": sides.summary(found),
         "ratio": sides.ratio(found, "fixed", "continual", "fit"),
     }
 

@@ -44,7 +44,7 @@ def measure(rounds: int, of: dict[str, tuple[str, ...]]) -> dict[str, Any]:
     found = sides.alternate({name: partial(timed, *command) for name, command in of.items()}, rounds)
     return {
         "goals": GOALS,
-        "sides": {side: {"median": sides.medians(each), "rounds": each} for side, each in found.items()},
+        "sides": sides.summary(found),
         "times of python": {name: sides.ratio(found, "seconds", name, PYTHON) for name in of if name != PYTHON},
     }
 

@@ -6,6 +6,7 @@ sides, and `stream`, with one thread for the engine and one for the training.
 
 import argparse
 import os
+import statistics
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -45,8 +46,8 @@ def measure(rounds: int) -> dict[str, Any]:
     ]
     return {
         "goal": GOAL,
-        "sides": {side: {"median": sides.medians(each), "rounds": each} for side, each in found.items()},
-        "of the longer part": {"median": sorted(longest)[len(longest) // 2], "rounds": longest},
+        "sides": sides.summary(found),
+        "of the longer part": {"median": statistics.median(longest), "rounds": longest},
         "of store": sides.ratio(found, "stage", "stream", "store"),
     }
 

@@ -83,7 +83,10 @@ def prepared(name: str, subset: str | None = None) -> list[Prepared]:
 
 
 def _is_ready(folder: Path) -> bool:
-    """Return whether <configuration>/<version>/<commit> is whole; with options of its own it is called otherwise."""
+    """Return whether the folder <configuration>/<version>/<commit> is complete.
+
+    Data that were loaded with further options lie in folders with other names, which do not count.
+    """
     with suppress(OSError, ValueError, KeyError, TypeError):
         return bool(load_json(folder / "dataset_info.json")["config_name"] == folder.parts[-3])
     return False

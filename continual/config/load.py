@@ -99,7 +99,10 @@ def load_sequence(
 
 
 def load_rest(path: str | Path, error: Misconfigured) -> Loaded | None:
-    """Load what is left of a file without its wrong keys, so that it can be checked, too; None if it is no sequence."""
+    """Load a file without its wrong keys, so that the rest can be checked, too.
+
+    Return None if the rest is no sequence.
+    """
     try:
         sequence = Sequence.model_validate(error.rest)
         return _loaded(sequence, Path(os.path.abspath(path)), str(path), [], [], [])  # noqa: PTH100

@@ -9,7 +9,7 @@ ALL = 128 << 20
 DOCUMENT = 4 << 20
 """Bytes, or characters, of the longest document that is looked at before a run."""
 LINE = 64
-"""What a line or a value costs beside its bytes: blank ones are no shorter to look at."""
+"""What a line or a value costs in addition to its bytes, because reading a blank one takes time, too."""
 
 
 class Enough(Exception):

@@ -55,7 +55,7 @@ def load_json(path: str | Path, most: int = MOST_BYTES) -> Any:
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It is not JSON, exceeds a bound, or is no regular file: reading a pipe or a device may never end.
+        ValueError: It is not JSON, exceeds a bound, or is a pipe or a device, which reading might never finish.
     """
     return parse_json(read_bytes(path, most).decode("utf-8"))
 

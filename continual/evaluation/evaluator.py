@@ -176,5 +176,5 @@ class Evaluator:
 
 
 def no_tasks(names: Iterable[str]) -> tuple[Scores, list[dict[str, Any]], dict[str, Any]]:
-    """Return what `Harness.run_on` does where there is no task."""
+    """Return no scores, no records, and no facts, in the form that `Harness.run_on` returns them."""
     return {}, [], {"task_versions": {}, "num_fewshot": {}}

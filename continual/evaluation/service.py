@@ -255,7 +255,12 @@ class InsideStage:
     def _hand_out(self, wait: bool) -> None:
         """Hand exports to free actors, in their order; `wait` for one for the first of them."""
         for step, export in self._open().items():
-            actor = self.scorer.evaluators.take(wait)
+            try:
+                actor = self.scorer.evaluators.take(wait)
+            except ContinualError:
+                if wait:
+                    raise
+                return  # another evaluation has failed, which `finish` says: the training goes on to its end
             if actor is None:
                 return
             wait = False

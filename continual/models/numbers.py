@@ -26,7 +26,7 @@ SMALLEST_BOUND = 1 << 20
 DROPOUT = re.compile(r"(?:\w+_)?(?:dropout|pdrop|layerdrop|dropout_(?:prob|p|rate))")
 IDS = ("bos_token_id", "eos_token_id")
 NO_ID = -1
-"""Some older files write this id where a model has no such token."""
+"""Some older files write this id for a token that the model does not have."""
 
 
 def check_config(folder: str | Path, config: dict[str, Any]) -> None:

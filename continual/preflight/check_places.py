@@ -85,7 +85,7 @@ def _check_writable(key: str, folder: Path) -> None:
 
 
 def _check_tracker(sequence: Sequence) -> None:
-    """Raise ConfigurationError for a tracker in a SQLite file that has no place."""
+    """Raise ConfigurationError if the tracker's SQLite file cannot be created or written."""
     uri = sequence.track.uri or default_tracking_uri(Path(sequence.storage))
     key = "track.uri" if sequence.track.uri else "storage"
     database = sqlite_file(re.sub(r"^sqlite\+\w+:", "sqlite:", uri))

@@ -13,7 +13,7 @@ Delivery = Literal["stream", "store"]
 
 
 class Overlap(NamedTuple):
-    """Whether scoring overlaps with the next stage, and why, for the plan."""
+    """Whether scoring overlaps with the next stage, and why."""
 
     beside: bool
     why: str
@@ -52,7 +52,7 @@ def _fitting(sequence: Sequence, both: Demand, cpus: float | None, gpus: float |
 
 
 def check_placement(sequence: Sequence, cpus: float | None, gpus: float | None) -> None:
-    """Raise ConfigurationError for what a cluster of so many CPUs and GPUs (None: unknown) has no room for."""
+    """Raise ConfigurationError if a sequence needs more than a cluster's CPUs and GPUs (None: unknown)."""
     check_resources(sequence, cpus, gpus)
     scores_beside(sequence, chosen_delivery(sequence, cpus, gpus).delivery, cpus, gpus)
 

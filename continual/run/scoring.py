@@ -56,9 +56,7 @@ class Scoring(AbstractContextManager["Scoring"]):
     next start finds by the files what is done.
     """
 
-    def __init__(
-        self, ledger: Ledger, terminal: Terminal, score: Callable[[ModelRef, Sequence[ModelRef]], Scores], beside: bool
-    ):
+    def __init__(self, ledger: Ledger, terminal: Terminal, score: Score, beside: bool):
         self._ledger, self._terminal, self._score, self._beside = ledger, terminal, score, beside
         self._task: ScoringTask | None = None
 

@@ -54,7 +54,7 @@ def csv_documents(
         quoted: Whether cells may stand in double quotes.
 
     Raises:
-        ConfigurationError: The header is broken, or a row has no end.
+        ConfigurationError: The header is broken, or a row is longer than LONGEST characters.
     """
     if data.peek(2).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # type: ignore[attr-defined]
         raise ConfigurationError("path", "line 1: not UTF-8 text (byte 1)", "save the file as UTF-8")

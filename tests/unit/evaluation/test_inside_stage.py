@@ -87,6 +87,17 @@ def test_an_export_is_scored_reported_and_deleted(files: StageFolder, actor: Act
     assert [folder.exists() for folder in folders] == [False, True]
 
 
+def test_a_failure_of_another_evaluation_is_raised_at_the_end(files: StageFolder, actor: Actor) -> None:
+    """While the stage trains it must not end the training, which would lose the steps since the last checkpoint."""
+    stage, reported = inside(files, actor, set())
+    export(files, 12)
+    stage.scorer.evaluators.close(ContinualError("the evaluation of the stage before failed"))
+    stage.poll()
+    assert actor.asked == reported == []
+    with pytest.raises(ContinualError, match="of the stage before failed"):
+        stage.finish()
+
+
 def test_replicas_score_several_exports_at_a_time_and_report_them_in_their_order(
     files: StageFolder, actor: Actor
 ) -> None:
