@@ -5,13 +5,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from continual.errors import ConfigurationError
+from continual.preflight.check_places import check_kinds
 from continual.preflight.resources import detect_machine
+from continual.sweep.parent_run import EVENTS
 from continual.sweep.points import misfit
 from continual.sweep.preview import preview_text
 from continual.sweep.results import Outcome, outcome
 from continual.sweep.spec import LoadedAblation
-from continual.sweep.state import State
+from continual.sweep.state import STOP, State
 from continual.sweep.trials import Trial, Trials, check_concurrency, make_trials
+
+FILES = ("state.json", "lock", STOP, "log.txt", EVENTS, "sweep.json", "table.md", "pareto.png", "best.yaml")
+FOLDERS = ("tune",)
+"""What a sweep keeps in its folder beside the runs of its trials, which are elsewhere."""
 
 
 @dataclass
@@ -74,6 +80,10 @@ def _prepare(source: LoadedAblation, fresh: bool) -> Sweep:
     here = detect_machine()
     check_concurrency(sequences, ablation.concurrency, here.cpus, here.gpus)
     folder = Path(sequences[0].storage) / ablation.name
+    check_kinds(
+        "name",
+        [(folder, True), *((folder / name, False) for name in FILES), *((folder / name, True) for name in FOLDERS)],
+    )
     sweep = Sweep(source, trials, folder, State.load(folder, ablation))
     if sweep.searches:
         outside = [key for point in sweep.state.points if (key := misfit(ablation.space, point))]

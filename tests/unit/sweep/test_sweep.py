@@ -45,6 +45,18 @@ def test_every_point_is_checked_before_a_start(project: Path, changes: dict[str,
     assert not (project / "runs").exists()
 
 
+@pytest.mark.parametrize(("path", "folder"), [("ab", False), ("ab/state.json", True), ("ab/tune", False)])
+def test_what_stands_where_the_sweep_keeps_its_files_is_told_before_a_start(
+    project: Path, path: str, folder: bool
+) -> None:
+    place = project / "runs" / path
+    place.parent.mkdir(parents=True)
+    place.mkdir() if folder else place.write_text("mine")
+    with pytest.raises(ConfigurationError, match=f"{place} is a {'folder' if folder else 'file'}") as error:
+        prepare(load(project))
+    assert error.value.key == "name"
+
+
 def test_a_stopped_run_is_closed_once_even_after_a_kill(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[str] = []
     monkeypatch.setattr(execute, "close_run", lambda trial, why: closed.append(trial.name))
