@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow soak faults cover check docs browser constraints clean
+.PHONY: help setup demo test test-slow soak faults bench cover check docs browser constraints clean
 
 # Python >= 3.11; another one: make PYTHON=/path/to/python setup
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -14,7 +14,7 @@ PIP := -m pip --disable-pip-version-check --quiet --quiet
 TWO := -n 2 --no-loadscope-reorder -rs
 
 export RAY_USAGE_STATS_ENABLED := 0
-test test-slow soak faults cover: export HF_HUB_OFFLINE := 1
+test test-slow soak faults bench cover: export HF_HUB_OFFLINE := 1
 test test-slow soak faults cover: export OMP_NUM_THREADS ?= 1
 
 help: ## this list
@@ -48,6 +48,9 @@ soak: $(READY) ## tests that run for long, not part of CI
 
 faults: $(READY) ## every fault that is provoked, one after another, and the table in the manual
 	@$(BIN)/pytest -m faults -n 2 --dist load -rs tests/faults
+
+bench: $(READY) ## what sampling, streaming, stages and the driver cost, against bare parts (half an hour, with nothing beside)
+	@$(BIN)/python -m benchmarks.throughput
 
 cover: $(READY) ## line coverage of the unit tests, with the lines that no test runs
 	@$(BIN)/pytest -m 'not slow and not soak and not faults' $(TWO) --quiet --cov=continual --cov=baselines \

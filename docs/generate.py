@@ -1,4 +1,4 @@
-"""`python -m docs.generate`: renew the generated blocks of the pages, from the schema and the registered methods.
+"""`python -m docs.generate`: renew the generated blocks of the pages, from schema, methods and results.
 
 A block begins with the line `<!-- generated: NAME -->` and ends with `<!-- end -->`; everything around it is written by
 hand. A test fails when a block differs from what this module writes.
@@ -14,6 +14,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from benchmarks.throughput import goals
 from continual.config.compare import NOT_COMPARED
 from continual.config.schema import Sequence
 from continual.contract.mitigation import Mitigation
@@ -22,7 +23,7 @@ from continual.contract.source import Source
 from continual.sweep.spec import Ablation
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/configuration.md", "docs/methods.md")
+PAGES = ("README.md", "docs/configuration.md", "docs/methods.md", "docs/results.md")
 COMMAND = "python -m docs.generate"
 BLOCK = re.compile(r"(?<=^<!-- generated: )([\w ]+)( -->\n)(.*?)(?=^<!-- end -->$)", re.DOTALL | re.MULTILINE)
 OWN_PACKAGES = ("continual", "baselines")
@@ -99,6 +100,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "kinds of data source": source_kinds,
     "methods": method_table,
     "options of the methods": method_options,
+    "throughput": goals.table,
 }
 
 

@@ -94,6 +94,12 @@ def _refuse_two_heads(folder: str, model: Any, config: Any) -> None:
     raise ConfigurationError("", problem, "write `tie_word_embeddings: false` in config.json, or remove that tensor")
 
 
+def import_loading() -> None:
+    """Import what `load_model` will, which takes seconds that a process may have while it waits for its first model."""
+    import transformers.masking_utils
+    import transformers.modeling_utils  # noqa: F401
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep transformers' bars and reports off the terminal: what they tell is an error here."""

@@ -1,5 +1,6 @@
 """One group of workers: a Ray Train run in a thread of the driver, and the actor that hands it its jobs."""
 
+import os
 import threading
 import uuid
 from pathlib import Path
@@ -9,6 +10,8 @@ from continual.config.schema import Train
 from continual.training.handover import Handover
 from continual.training.job import TrainJob
 from continual.training.resources import worker_cpus
+
+CLEANER = "PlacementGroupCleanerCallback"
 
 
 class Group:
@@ -91,9 +94,20 @@ def _trainer(train: Train, failures: int, folder: Path, cluster_cpus: float, han
 
     from continual.training.worker import train_worker
 
+    class Trainer(TorchTrainer):
+        def _create_default_callbacks(self) -> list[Any]:
+            """Leave out a process that asks Ray's dashboard every second whether the controller lives.
+
+            A local cluster has no dashboard, and ends with the driver. Each question would be a warning in the log
+            (ray 2.60).
+            """
+            callbacks: list[Any] = super()._create_default_callbacks()  # type: ignore[misc]
+            local = not os.environ.get("RAY_ADDRESS")
+            return [each for each in callbacks if not (local and type(each).__name__ == CLEANER)]
+
     gpu = train.gpus_per_worker > 0
     resources = {"CPU": worker_cpus(train, cluster_cpus)} | ({"GPU": train.gpus_per_worker} if gpu else {})
-    return TorchTrainer(
+    return Trainer(
         train_worker,
         train_loop_config={"handover": handover},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),

@@ -5,13 +5,17 @@ rank, so a run that starts at step 10 reads the same rows as one that started at
 """
 
 import os
-from collections.abc import Generator, Sequence
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from continual.contract.stream import Stream
+from continual.data.packing import Arrays
 from continual.data.rows import RowReader
 from continual.store import Artefact
 from continual.training.order import rank_share, shuffled, step_positions, trained_rows
@@ -69,7 +73,7 @@ class ReadSteps:
 
 def ordered_batches(
     streams: Sequence[Stream], seed: int, steps: range, rank: int, world_size: int
-) -> Generator[dict[str, np.ndarray]]:
+) -> Generator[Arrays]:
     """Yield a rank's arrays (see `ReadSteps.read`) of one step after another, with its number as `step` [1].
 
     Ray Data reads a few steps ahead, in the process that iterates and tasks of its own.
@@ -86,3 +90,30 @@ def ordered_batches(
     pool = ray.data.TaskPoolStrategy(size=READERS)
     mapped = numbered.map_batches(read, batch_size=STEPS_PER_BLOCK, num_cpus=READ_CPUS, compute=pool)
     yield from mapped.iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=2)
+
+
+@contextmanager
+def begun(batches: Generator[Arrays]) -> Iterator[Iterator[Arrays]]:
+    """Yield the batches while a thread waits for the first: readers take seconds to start, as loading a model does.
+
+    What the first raises is raised where it is asked for. At the end the readers stop, except while they still wait for
+    the first: then the caller has failed, and its process ends.
+    """
+    first: Future[Arrays] = Future()
+
+    def wait() -> None:
+        try:
+            first.set_result(next(batches))
+        except BaseException as error:
+            first.set_exception(error)
+
+    def each() -> Iterator[Arrays]:
+        yield first.result()
+        yield from batches
+
+    threading.Thread(target=wait, name="first batch", daemon=True).start()
+    try:
+        yield each()
+    finally:
+        if first.done():
+            batches.close()

@@ -1,8 +1,8 @@
 """A worker's life in Ray Train: resume, steps, drift, control, checkpoints, export."""
 
-import contextlib
 import gc
 import time
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from continual.ledger.records import Records
 from continual.models import load_model
 from continual.models.export import export_model
 from continual.models.forward import check_head
+from continual.models.load import import_loading
 from continual.models.trainable import freeze_unreached
 from continual.store import empty_folder, folder_damage, publish_folder, write_atomic
 from continual.training import checkpoints
 from continual.training.batch import Batch, rows_hash, to_batch, to_tensors
-from continual.training.ingest import ordered_batches
+from continual.training.ingest import begun, ordered_batches
 from continual.training.job import TrainJob
 from continual.training.module import LossModule
 from continual.training.order import held_out_rows
@@ -32,9 +33,19 @@ from continual.training.strategies import build_strategy
 
 
 class Worker:
-    """One rank's training state, resumed from the newest valid checkpoint. `step` counts the optimizer steps done."""
+    """One rank's training state, resumed from a checkpoint. `step` counts the optimizer steps done.
 
-    def __init__(self, job: TrainJob, rank: int, world_size: int, device: torch.device):
+    `begin` has step and folder of the checkpoint, see `checkpoints.newest_valid`, which finds it if it is not given.
+    """
+
+    def __init__(
+        self,
+        job: TrainJob,
+        rank: int,
+        world_size: int,
+        device: torch.device,
+        begin: tuple[int, Path | None] | None = None,
+    ):
         self.job, self.rank, self.world_size, self.device = job, rank, world_size, device
         seed_generators(job.seed, rank)
         model = load_model(job.model.path, "float32")
@@ -49,7 +60,7 @@ class Worker:
         self.strategy = build_strategy(job.train, module, device, world_size, micro_batches(job, world_size))
         self.stepper = Stepper(job, self.strategy, teachers, penalties, world_size, device)
         self.control: dict[str, dict[str, Any]] = {}
-        self.step, checkpoint = checkpoints.newest_valid(job.checkpoints)
+        self.step, checkpoint = begin or checkpoints.newest_valid(job.checkpoints)
         if checkpoint is not None:
             self._resume(checkpoint)
 
@@ -168,6 +179,7 @@ def train_worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     handover, done = config["handover"], -1
+    import_loading()
     while handed := ray.get(handover.take.remote(rank, done)):
         done, pickled = handed
         if not train_stage(ray.cloudpickle.loads(pickled), rank, world_size, get_device()):
@@ -184,12 +196,13 @@ def train_stage(job: TrainJob, rank: int, world_size: int, device: torch.device)
         raise ContinualError(failed.read_text(encoding="utf-8", errors="replace"))
     torch.set_num_threads(job.threads)
     try:
-        worker = Worker(job, rank, world_size, device)
-        records = Records(job.files.metrics, worker.step) if rank == 0 else None
-        if worker.step < job.steps:
-            batches = ordered_batches(job.streams, job.seed, range(worker.step, job.steps), rank, world_size)
-            with contextlib.closing(batches):
-                run_steps(worker, batches, records, job.files.stop)
+        begin = checkpoints.newest_valid(job.checkpoints)
+        left = range(begin[0], job.steps)
+        batches = ordered_batches(job.streams, job.seed, left, rank, world_size)
+        with begun(batches) if left else nullcontext(()) as arrays:
+            worker = Worker(job, rank, world_size, device, begin)
+            records = Records(job.files.metrics, worker.step) if rank == 0 else None
+            run_steps(worker, iter(arrays), records, job.files.stop)
         ended = worker.step >= job.steps
         if ended:
             worker.export(job.export)

@@ -1,12 +1,13 @@
 """The benchmarks of throughput run at tiny sizes, and compare equal work; no test depends on a duration."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.throughput import driver, rows, sides, start
+from benchmarks.throughput import driver, goals, reading, rows, sides, start
 from tests.kits.runs import TINY
 
 
@@ -78,6 +79,40 @@ def test_rows_are_measured_with_both_sides(tmp_path: Path) -> None:
     # `datasets` packs what each of its processes has.
     assert ours["tokens"] == others["tokens"] > 40
     assert ours["rows"] <= others["rows"]
+
+
+@pytest.mark.slow
+def test_reading_is_measured_at_every_size() -> None:
+    results = reading.measure((300, 900), 1, steps=3)
+    for numbers in results["sides"].values():
+        assert 0 <= numbers["median"]["wait"] <= 1
+        assert numbers["median"]["mib"] > 50  # torch alone is more
+    assert reading.table(results).count("\n| ") == 2
+
+
+def test_goals_are_met_and_missed_by_what_was_measured(tmp_path: Path) -> None:
+    rate = {"rate": {"median": 0.98}, "start": {"median": 1.2}}
+    side = {"median": {"wait": 0.001}}
+    wait = {"goals": {"memory": 1.1}, "sides": {"10": side, "1000": side}, "memory": {"median": 1.1}}
+    for name, found in {"sampling": rate, "reading": wait}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(found))
+    lines = goals.table(tmp_path).splitlines()
+    assert lines[2].endswith("| ≥ 0.97 | 0.98 | met | `sampling` |")
+    assert lines[3].endswith("| ≤ 1.1 | 1.20 | missed | `sampling` |")
+    assert [line for line in lines if "`reading`" in line and "| met |" in line] == lines[-2:]
+    assert "| not measured yet | | | | | `stream` |" in lines
+
+
+def test_a_cost_is_constant_over_a_hundred_times_the_size(tmp_path: Path) -> None:
+    flat, rising = {"driver": 1.0, "tracker": 1.0}, {"shard": 2.0}
+    found = {
+        "poll": {"10": flat, "100": flat, "1000": flat},
+        "shards": {"1": {"shard": 1.0}, "100": rising},
+        "stages": {"1": {"ledger": 1.0, "figures": 1.0}, "100": {"ledger": 1.2, "figures": 40.0}},
+    }
+    assert [line[3:] for line in goals.driver(found)] == [
+        ("1.00", True), ("1.00", True), ("2.00", False), ("1.20", True), ("40.00", False),
+    ]  # fmt: skip
 
 
 def test_the_command_line_is_timed(tmp_path: Path) -> None:

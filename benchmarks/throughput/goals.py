@@ -1,0 +1,109 @@
+"""The goals of the throughput measurements, and the table of what was last measured against them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.throughput import sides
+
+CONSTANT = 1.25
+"""What a cost may rise by, from a size to a hundred times it, and count as constant: the disk varies by as much."""
+
+Found = dict[str, Any]
+"""A results file."""
+Line = tuple[str, str, str, str, bool]
+"""What is measured, against what, the goal, what was found, and whether it meets the goal."""
+
+
+def sampling(found: Found) -> list[Line]:
+    rate, start = found["rate"]["median"], found["start"]["median"]
+    return [
+        ("context-free sampling, tokens/s", "bare `vllm.LLM.generate`", "≥ 0.97", f"{rate:.2f}", rate >= 0.97),
+        ("its start, s", "the start of the bare engine", "≤ 1.1", f"{start:.2f}", start <= 1.1),
+    ]
+
+
+def stream(found: Found) -> list[Line]:
+    ratio = found["of the longer part"]["median"]
+    what = "a stage that trains while its samples are made, s"
+    return [(what, "the longer of sampling and training alone", "≤ 1.15", f"{ratio:.2f}", ratio <= 1.15)]
+
+
+def stage(found: Found) -> list[Line]:
+    ratio = found["ratio"]["median"]
+    what = "training of a second stage beside its steps, s"
+    return [(what, "a bare `fit()`, the second one", "≤ 0.3", f"{ratio:.2f}", ratio <= 0.3)]
+
+
+def driver(found: Found) -> list[Line]:
+    lines = []
+    for sizes, part, what in (
+        ("poll", "driver", "a poll of the driver, s"),
+        ("poll", "tracker", "a poll of the tracker, s"),
+        ("shards", "shard", "one more shard, s"),
+        ("stages", "ledger", "the ledger of one more stage, s"),
+        ("stages", "figures", "the figures after one more stage, s"),
+    ):
+        counts = sorted(found[sizes], key=int)
+        few, many = int(counts[-1]) // 100, int(counts[-1])
+        ratio = found[sizes][str(many)][part] / found[sizes][str(few)][part]
+        unit = {"poll": "steps"}.get(sizes, sizes)
+        against = f"the same with {few:,} {unit} instead of {many:,}"
+        lines.append((what, against, "constant", f"{ratio:.2f}", ratio <= CONSTANT))
+    return lines
+
+
+def rows(found: Found) -> list[Line]:
+    ratio = found["ratio"]["median"]
+    what = f"tokenizing and packing {found['documents']:,} short documents, tokens/s"
+    return [(what, "`datasets.map` and packing", "≥ 1.0", f"{ratio:.2f}", ratio >= 1)]
+
+
+def start(found: Found) -> list[Line]:
+    lines = []
+    for side, goal in found["goals"].items():
+        seconds = found["sides"][side]["median"]["seconds"]
+        what = {"second run": "the same command again, all stored", "plan": "`--plan`"}[side]
+        lines.append((what, "", f"< {goal:g} s", f"{seconds:.2f} s", seconds < goal))
+    return lines
+
+
+def reading(found: Found) -> list[Line]:
+    counts = sorted(found["sides"], key=int)
+    wait = max(found["sides"][count]["median"]["wait"] for count in counts)
+    memory = found["memory"]["median"]
+    span = f"{int(counts[0]):,} to {int(counts[-1]):,} rows"
+    return [
+        (f"waiting for data, {span}", "the time of a step", "< 2 %", f"{100 * wait:.1f} %", wait < 0.02),
+        (f"a worker's memory, {int(counts[-1]):,} rows", f"{int(counts[0]):,} rows", "flat", f"{memory:.2f}",
+         memory <= found["goals"]["memory"]),
+    ]  # fmt: skip
+
+
+GOALS: dict[str, Callable[[Found], list[Line]]] = {
+    "sampling": sampling,
+    "stream": stream,
+    "stage": stage,
+    "driver": driver,
+    "rows": rows,
+    "start": start,
+    "reading": reading,
+}
+"""By the name of the module that measures, in the order of the table."""
+
+
+def table(results: Path = sides.RESULTS) -> str:
+    """Return what was measured beside its goals as a Markdown table, with the hardware and the load of each."""
+    lines = [
+        "| what | against | goal | measured | | `python -m benchmarks.throughput.…` |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, goals in GOALS.items():
+        path = results / f"{name}.json"
+        if not path.is_file():
+            lines.append(f"| not measured yet | | | | | `{name}` |")
+            continue
+        for what, against, goal, measured, met in goals(json.loads(path.read_text())):
+            lines.append(f"| {what} | {against} | {goal} | {measured} | {'met' if met else 'missed'} | `{name}` |")
+    return "\n".join(lines)
