@@ -20,6 +20,12 @@ class Evaluators:
         self._closed: ContinualError | None = None
         self._change = threading.Condition()
 
+    def begin(self) -> None:
+        """Start an actor before it is wanted, unless it would hold GPUs meanwhile."""
+        if not self._frees and not self._once:
+            with self._change:
+                self._idle.append(self._start())
+
     def take(self, wait: bool = True) -> Any:
         """Return an actor for one call. If all are taken, wait for one, or else return None.
 

@@ -3,7 +3,7 @@
 import gc
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ from continual.errors import ConfigurationError, ContinualError, describe
 from continual.evaluation.decoding import generation_settings, head_size, vllm_cannot
 from continual.forgetting import Score, Scores, scores_as_json
 from continual.models import load_model, load_tokenizer
+from continual.models.load import import_loading
 from continual.store import Artefact, write_atomic
 from continual.store.artefact import versions
 
@@ -31,52 +32,58 @@ class Evaluator:
         self,
         evaluate: dict[str, Any],
         tasks: list[dict[str, Any]],
-        texts: dict[str, Artefact],
         threads: int = 1,
         dtype: str = "float32",
     ):
         """`evaluate`: a dump of `config.schema.Evaluate`; `tasks`: dumps of `EvaluationTask` of stages and old tasks.
 
-        `texts`: rows by the text's name; `threads`: of torch on the CPU; `dtype`: of the weights.
+        `threads`: of torch on the CPU; `dtype`: of the weights.
         """
         import torch
 
         from continual.evaluation.harness import Harness
 
         torch.set_num_threads(threads)
-        self.threads, self.dtype, self.settings, self.texts = threads, dtype, evaluate, dict(texts)
+        import_loading()
+        self.threads, self.dtype, self.settings = threads, dtype, evaluate
         self.device = "cuda" if evaluate.get("gpus") and torch.cuda.is_available() else "cpu"
         self.harness = Harness(evaluate, tasks) if tasks else None
         self.vllm = evaluate.get("backend") == "vllm"
 
-    def evaluate(self, model_path: str, output: str) -> dict[str, Any]:
-        """Score the model folder `model_path`; return what is written to `<output>.json`.
+    def evaluate(self, model_path: str, output: str, texts: Mapping[str, Artefact] | None = None) -> dict[str, Any]:
+        """Score the model folder `model_path` on all tasks and `texts`, rows by their name; return what is written.
 
-        That is `scores` (by task or text, see `Score.as_json`), `seconds`, `versions`, `settings`.
+        `<output>.json` gets `scores` (by task or text, see `Score.as_json`), `seconds`, `versions`, `settings`.
         `<output>.samples.jsonl`, one record per document, is written first. Both appear whole or not at all.
         Raises ContinualError if lm-eval fails or a score is not finite.
         """
         tasks = [task["name"] for task in self.harness.tasks] if self.harness else []
-        return self._measured(model_path, {output: [*tasks, *self.texts]})[output]
+        return self._measured(model_path, {output: [*tasks, *(texts or {})]}, texts or {})[output]
 
-    def evaluate_each(self, model_path: str, outputs: dict[str, str]) -> None:
+    def evaluate_each(
+        self, model_path: str, outputs: dict[str, str], texts: Mapping[str, Artefact] | None = None
+    ) -> None:
         """Write what `evaluate` writes for each of the named tasks and texts alone; the model is loaded once."""
-        self._measured(model_path, {output: [name] for name, output in outputs.items()})
+        self._measured(model_path, {output: [name] for name, output in outputs.items()}, texts or {})
 
-    def _measured(self, model_path: str, wanted: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
+    def _measured(
+        self, model_path: str, wanted: dict[str, list[str]], texts: Mapping[str, Artefact]
+    ) -> dict[str, dict[str, Any]]:
         """Score and write the names that are wanted by output."""
         import torch
 
-        results = self._score(model_path, wanted)
+        results = self._score(model_path, wanted, texts)
         gc.collect()
         torch.cuda.empty_cache()
         return results
 
-    def _score(self, model_path: str, wanted: dict[str, list[str]]) -> dict[str, dict[str, Any]]:
+    def _score(
+        self, model_path: str, wanted: dict[str, list[str]], rows: Mapping[str, Artefact]
+    ) -> dict[str, dict[str, Any]]:
         """Only this frame and those below hold the model, so returning frees it."""
         started = time.perf_counter()
         asked = {name for names in wanted.values() for name in names}
-        texts = {name: rows for name, rows in self.texts.items() if name in asked}
+        texts = {name: of for name, of in rows.items() if name in asked}
         results = {}
         with ExitStack() as engines:
             if self.vllm:

@@ -35,8 +35,8 @@ class Scorer:
     Any thread may ask for scores, also while another one polls an `InsideStage`.
     """
 
-    def __init__(self, store: Store, sequence: Sequence, texts: dict[str, Artefact], threads: int):
-        self.store, self.sequence, self.texts, self.threads = store, sequence, texts, threads
+    def __init__(self, store: Store, sequence: Sequence, texts: dict[str, Artefact], evaluators: Evaluators):
+        self.store, self.sequence, self.texts, self.evaluators = store, sequence, texts, evaluators
         self.tasks = evaluation_tasks(sequence)
         files = TaskFiles(sequence.evaluate.include_path) if self.tasks else None
         of_tasks = [(task, files) for task in self.tasks if files]
@@ -46,32 +46,11 @@ class Scorer:
         } | {name: {"text": rows.hash} for name, rows in texts.items()}
         """What decides each score beside the model and the settings: scores of equal ones are stored one by one."""
         self.settings, self.text_settings = score_settings(sequence), score_settings(sequence, "hf")
-        self.evaluators = Evaluators(
-            self._start,
-            sequence.evaluate.replicas,
-            # What a process that has run vLLM keeps of a GPU's memory is up to vLLM.
-            once=sequence.evaluate.backend == "vllm" and sequence.evaluate.gpus > 0,
-            frees=sequence.evaluate.gpus > 0,
-        )
 
     @property
     def shared(self) -> dict[str, Any]:
         """Everything that decides scores beside the model."""
         return {"measured": list(self.measured.items()), **self.settings}
-
-    def _start(self) -> Any:
-        import ray
-
-        from continual.evaluation.evaluator import Evaluator
-
-        evaluate, dtype = self.sequence.evaluate, self.sequence.model.dtype
-        evaluator = ray.remote(Evaluator).options(
-            num_cpus=ACTOR_CPUS, num_gpus=evaluate.gpus or None, max_restarts=2, max_task_retries=2
-        )
-        # Not divided among replicas: the number of threads decides the last digits.
-        return evaluator.remote(
-            evaluate.model_dump(), [task.model_dump() for task in self.tasks], self.texts, self.threads, dtype
-        )
 
     def score(self, model: ModelRef, beside: Iterable[ModelRef] = ()) -> Scores:
         """Return the scores of a model; {} if there is nothing to evaluate.
@@ -127,7 +106,7 @@ class Scorer:
         try:
             while waiting or running:
                 while waiting and (actor := self.evaluators.take(wait=not running)):
-                    running[actor.evaluate_each.remote(model.path, waiting.popleft())] = actor
+                    running[actor.evaluate_each.remote(model.path, waiting.popleft(), self.texts)] = actor
                 [call, *_], _ = ray.wait(list(running), num_returns=1)
                 ray.get(call)
                 self.evaluators.give_back(running.pop(call))
@@ -136,6 +115,28 @@ class Scorer:
         finally:
             for actor in running.values():
                 self.evaluators.give_back(actor, ended=False)
+
+
+def evaluators_of(sequence: Sequence, threads: int) -> Evaluators:
+    """Return the evaluator actors of a sequence, none of which has started; torch has `threads` in each."""
+    evaluate, tasks = sequence.evaluate, evaluation_tasks(sequence)
+
+    def start() -> Any:
+        import ray
+
+        from continual.evaluation.evaluator import Evaluator
+
+        evaluator = ray.remote(Evaluator).options(
+            num_cpus=ACTOR_CPUS, num_gpus=evaluate.gpus or None, max_restarts=2, max_task_retries=2
+        )
+        # Not divided among replicas: the number of threads decides the last digits.
+        return evaluator.remote(
+            evaluate.model_dump(), [task.model_dump() for task in tasks], threads, sequence.model.dtype
+        )
+
+    # What a process that has run vLLM keeps of a GPU's memory is up to vLLM.
+    once = evaluate.backend == "vllm" and evaluate.gpus > 0
+    return Evaluators(start, evaluate.replicas, once=once, frees=evaluate.gpus > 0)
 
 
 def score_settings(sequence: Sequence, backend: str | None = None) -> dict[str, Any]:
@@ -268,7 +269,7 @@ class InsideStage:
                 self.scorer.evaluators.keep()
             self._asked.add(step)
             output = self.folder.score_file(step).with_suffix("")
-            self._running[actor.evaluate.remote(str(export), str(output))] = actor
+            self._running[actor.evaluate.remote(str(export), str(output), self.scorer.texts)] = actor
 
     def _collect(self) -> None:
         """Take back the actors whose calls have ended."""

@@ -9,6 +9,7 @@ from continual.errors.json_text import load_json
 from continual.models.dtypes import restore_dtypes
 from continual.models.files import PROCESSOR, TOKENIZER, copy_files
 from continual.models.load import load_model
+from continual.models.save import save_model
 from continual.models.settings import GENERATION
 from continual.store import empty_folder, publish_folder
 
@@ -47,7 +48,7 @@ def export_model(
         model = restore(model)
     restore_dtypes(source, model)
     temporary = empty_folder(target.with_name(f".{target.name}.tmp"))
-    model.save_pretrained(temporary, safe_serialization=True)
+    save_model(model, temporary)
     copy_files(tokenizer, temporary, (*TOKENIZER, *PROCESSOR))
     copy_files(source, temporary, (GENERATION,))
     _end_at(temporary / GENERATION, model.config, ends)

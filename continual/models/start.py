@@ -12,6 +12,7 @@ from continual.errors import ConfigurationError, unwrap
 from continual.models.check import check_weights
 from continual.models.files import model_files, model_hash, tokenizer_hash
 from continual.models.load import load_tokenizer
+from continual.models.save import save_model
 from continual.store import Store, hash_file, hash_folder, write_atomic
 from continual.store.artefact import versions
 from continual.store.code import module_code, with_content
@@ -136,5 +137,5 @@ def _build(source: ModelSource, seed: int, folder: str) -> None:
     for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(model.config, key, getattr(tokenizer, key))
         setattr(model.generation_config, key, getattr(tokenizer, key))
-    model.save_pretrained(folder, safe_serialization=True)
+    save_model(model, folder)
     tokenizer.save_pretrained(folder)

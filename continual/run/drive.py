@@ -1,6 +1,7 @@
 """Set up a run (log file, cluster, store, tracker) and always tear it down in order."""
 
 import os
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -96,6 +97,12 @@ def add_report(run: Run) -> None:
         run.terminal.line(f"  the run is done, but its report failed: {describe(error)}; try again: {again}")
 
 
+def _import() -> None:
+    """Import what the run needs from transformers, and torch with it: it takes as long as Ray's processes to start."""
+    with suppress(Exception):  # who needs it says what is wrong
+        from transformers import AutoConfig, AutoTokenizer  # noqa: F401
+
+
 def drive(
     loaded: Loaded, folder: Path, ledger: Ledger, notes: list[str], after_stage: Callable[[int], None]
 ) -> dict[str, Any]:
@@ -111,6 +118,7 @@ def drive(
         for note in notes:
             terminal.line(f"note: {note}")
         terminal.line(f"log: {files.log}")
+        threading.Thread(target=_import, name="imports", daemon=True).start()
         tracking, room = tracked(loaded, files, ledger, terminal), reserved(files.reserve)
         with as_one_sentence(loaded.file, sequence.storage), connected(guard) as resources, tracking as tracker, room:
             cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)

@@ -10,7 +10,7 @@ from continual.config.load import Loaded
 from continual.config.schema import Sequence
 from continual.contract.models import ModelRef
 from continual.errors import ConfigurationError, naming_file
-from continual.evaluation.service import Scorer
+from continual.evaluation.service import Scorer, evaluators_of
 from continual.ledger.folder import RunFolder, StageFolder
 from continual.ledger.ledger import Events, Ledger, read_ledger
 from continual.ledger.places import placed, placed_model
@@ -122,7 +122,7 @@ def foreseen(loaded: Loaded) -> list[str]:
             notes.append(f"`model.build`: {built}; the model is built again, and refused if it is another one")
         other = changed_sources(sequence, ledger, store, known.path)
         notes += [changed_note(named, ledger) for named in other]
-        compare_measures(ledger, Scorer(store, sequence, {}, threads=1))
+        compare_measures(ledger, Scorer(store, sequence, {}, evaluators_of(sequence, 1)))
         for number, stage in enumerate(sequence.stages, 1):
             if not (done := ledger.find("stage_done", stage=number)):
                 changed_inputs = _changed_inputs(sequence, ledger, number, other)
@@ -162,7 +162,7 @@ def changes(loaded: Loaded, plan: bool = False) -> list[str]:
     notes = [f"finished with other data: `{key}` {then}" for key in other]
     try:
         if sequence.evaluate.include_path:  # other tasks are lm-eval's
-            compare_measures(ledger, Scorer(store, sequence, {}, threads=1))
+            compare_measures(ledger, Scorer(store, sequence, {}, evaluators_of(sequence, 1)))
     except ConfigurationError as error:
         notes.append(f"{error.key}: {error.problem}")
     for event in {event["stage"]: event for event in ledger.all("stage_done")}.values():

@@ -11,11 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from continual.config.measured import measured_keys
 from continual.config.schema import Sequence
 from continual.contract.context import StageRecord
 from continual.contract.mitigation import Candidate
 from continual.contract.models import ModelRef
-from continual.evaluation.service import InsideStage, Scorer
+from continual.evaluation.service import InsideStage, Scorer, evaluators_of
 from continual.forgetting import Scores, read_matrix, scores_as_json
 from continual.ledger.folder import RunFolder, StageFolder
 from continual.ledger.ledger import Ledger
@@ -87,14 +88,18 @@ class Run:
 def run_sequence(run: Run) -> dict[str, Any]:
     """Run what is left of the sequence, stage by stage, and return the summary (see `continual.run.summary`)."""
     sequence, ledger = run.sequence, run.ledger
+    # Processes that are wanted later start while the data is read.
     if run.workers_stay and len(ledger.all("stage_done")) < len(sequence.stages):
-        run.workers.begin(sequence.train)  # which takes as long as the reading of the data
+        run.workers.begin(sequence.train)
+    evaluators = evaluators_of(sequence, threads=_cores())
+    if measured_keys(sequence) and not ledger.find("done"):
+        evaluators.begin()
     with run.phase("start", 0):
         start = _start(run)
     data = Data(sequence, run.store, ledger, run.terminal, start.path)
     with run.phase("data", 0):
         data.read()
-    scorer = Scorer(run.store, sequence, data.texts, threads=_cores())
+    scorer = Scorer(run.store, sequence, data.texts, evaluators)
     refuse_other_measures(ledger, scorer)
     facts = {"versions": versions(PACKAGES), "git": git_state(Path.cwd())}
     write_atomic(run.folder.versions, json.dumps(facts, indent=1))

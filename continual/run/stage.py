@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from continual.contract.mitigation import Penalty
 from continual.contract.models import ModelRef
 from continual.contract.stream import Stream
 from continual.errors import ConfigurationError
-from continual.models import load_tokenizer, model_hash
-from continual.models.ends import answer_ends
+from continual.models import model_hash
 from continual.models.files import tokenizer_files
 from continual.preflight.stages import acting
 from continual.run.services import StageContext
@@ -88,13 +88,13 @@ def passes_in_words(name: str, of: dict[str, float]) -> str:
     return f"{name}: reads {of['rows_read']} rows of {of['rows']}{held_out}: {of['passes']:.2f} passes{repeated}"
 
 
-def _ends(ctx: StageContext) -> tuple[int, ...]:
-    """Return the tokens that end what is learned in the stage's data."""
+def _ends(ctx: StageContext) -> Literal["", "text", "chat"]:
+    """Return what ends an answer in the stage's data."""
     chat = bool(ctx.task_rows.manifest().get("conversations"))
     source = ctx.sequence.stages[ctx.view.number - 1].data
     if not (chat or source.end_token) or not tokenizer_files(ctx.start.path):  # rows of ids need no tokenizer
-        return ()
-    return answer_ends(load_tokenizer(ctx.start.path), chat)
+        return ""
+    return "chat" if chat else "text"
 
 
 def _with_rows(stream: Stream, batch_rows: int) -> Stream:

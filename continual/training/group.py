@@ -3,6 +3,8 @@
 import os
 import threading
 import uuid
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,8 @@ CLEANER = "PlacementGroupCleanerCallback"
 class Group:
     """Workers that train every job that they are given. They start at once; `close` lets them end after the last one.
 
-    `done` says whether the last job is. `ended` is set when the workers have ended; `error` is why, if it was not in
-    order.
+    `given` says whether they have got a job, `done` whether the last one is. `ended` is set when the workers have
+    ended; `error` is why, if it was not in order.
     """
 
     def __init__(self, train: Train, failures: int, folder: Path, cluster_cpus: float):
@@ -29,12 +31,13 @@ class Group:
         # A soft strategy may put an actor without CPUs anywhere (ray 2.60), and a node that dies would take it along.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._handover: Any = ray.remote(Handover).options(num_cpus=0, scheduling_strategy=here).remote(train.workers)
-        self.done = False
+        self.done = self.given = False
         self.error: BaseException | None = None
         # Use events: a join() that Ctrl-C interrupts marks a running thread as finished (Python 3.11).
         self.ended, self._closed, self._over = threading.Event(), False, threading.Event()
         # In a thread of its own: in the main thread fit() would install a SIGINT handler and leave it behind.
-        trainer = _trainer(train, failures, folder, cluster_cpus, self._handover)
+        # It also imports torch, which takes seconds.
+        trainer = partial(_trainer, train, failures, folder, cluster_cpus, self._handover)
         threading.Thread(target=self._fit, args=(trainer,), name="workers", daemon=True).start()
 
     @property
@@ -53,7 +56,7 @@ class Group:
         """Hand over a job; return an event that is set when it is done, or when the workers have ended."""
         import ray
 
-        over, self.done = threading.Event(), False
+        over, self.done, self.given = threading.Event(), False, True
         number = ray.get(self._handover.give.remote(ray.cloudpickle.dumps(job)))
 
         def finished(answer: Any) -> None:
@@ -78,9 +81,9 @@ class Group:
         self._closed = True
         self._handover.close.remote()
 
-    def _fit(self, trainer: Any) -> None:
+    def _fit(self, trainer: Callable[[], Any]) -> None:
         try:
-            trainer.fit()
+            trainer().fit()
         except BaseException as error:
             self.error = error
         finally:
@@ -88,11 +91,16 @@ class Group:
             self._over.set()
 
 
+def _train(config: dict[str, Any]) -> None:
+    """Do what `train_worker` does, which the driver need not import: it takes seconds."""
+    from continual.training.worker import train_worker
+
+    train_worker(config)
+
+
 def _trainer(train: Train, failures: int, folder: Path, cluster_cpus: float, handover: Any) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
-
-    from continual.training.worker import train_worker
 
     class Trainer(TorchTrainer):
         def _create_default_callbacks(self) -> list[Any]:
@@ -108,7 +116,7 @@ def _trainer(train: Train, failures: int, folder: Path, cluster_cpus: float, han
     gpu = train.gpus_per_worker > 0
     resources = {"CPU": worker_cpus(train, cluster_cpus)} | ({"GPU": train.gpus_per_worker} if gpu else {})
     return Trainer(
-        train_worker,
+        _train,
         train_loop_config={"handover": handover},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ScalingConfig(num_workers=train.workers, use_gpu=gpu, resources_per_worker=resources),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from continual.config.schema import Train
 from continual.contract.mitigation import Mitigation, Penalty
@@ -18,8 +19,8 @@ TASK = "task"
 class TrainJob:
     """Everything that the workers need for one stage. The loss is the sum over its streams.
 
-    `folder` is the stage's folder; `files` names what is in it. `ends` are the ids of the tokens that its data teach to
-    end an answer: the exported model ends its generation at them.
+    `folder` is the stage's folder; `files` names what is in it. `ends` says what its data teach to end an answer, the
+    end of a text or of a turn of the chat template: the exported model ends its generation there.
     """
 
     folder: Path
@@ -33,7 +34,7 @@ class TrainJob:
     penalties: tuple[Penalty, ...] = ()
     mitigations: tuple[Mitigation, ...] = ()
     threads: int = 1
-    ends: tuple[int, ...] = ()
+    ends: Literal["", "text", "chat"] = ""
 
     @property
     def inputs(self) -> dict[str, list[str]]:

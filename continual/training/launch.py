@@ -54,7 +54,8 @@ class Workers(AbstractContextManager["Workers"]):
         self._rest()
         if kind is None and self._group is not None:
             self._group.close()
-            self._group.ended.wait(END_SECONDS)
+            if self._group.given:  # else they may still start, and have nothing to bring to an end
+                self._group.ended.wait(END_SECONDS)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def begin(self, train: Train) -> None:

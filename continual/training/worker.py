@@ -14,7 +14,8 @@ import torch.distributed as dist
 from continual.data.rows import RowReader
 from continual.errors import ContinualError, describe, redacted, remember
 from continual.ledger.records import Records
-from continual.models import load_model
+from continual.models import load_model, load_tokenizer
+from continual.models.ends import answer_ends
 from continual.models.export import export_model
 from continual.models.forward import check_head
 from continual.models.load import import_loading
@@ -144,7 +145,8 @@ class Worker:
         if self.rank == 0 and state is not None:
             adapt = [partial(mitigation.adapt, seed=self.job.seed) for mitigation in self.job.mitigations]
             facts = {"steps": self.job.steps}
-            export_model(self.job.model.path, self.job.tokenizer, state, folder, adapt, facts, self.job.ends)
+            ends = answer_ends(load_tokenizer(self.job.tokenizer), self.job.ends == "chat") if self.job.ends else ()
+            export_model(self.job.model.path, self.job.tokenizer, state, folder, adapt, facts, ends)
         self.barrier()
 
     def agreed(self, value: bool) -> bool:

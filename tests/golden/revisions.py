@@ -20,7 +20,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
                 "baselines/easy_samples.py", *MODEL, *ROWS),
     "fisher": ("continual/scoring/fisher.py", "continual/models/forward.py", "baselines/ewc.py",
                "continual/contract/requests.py", *MODEL, *ROWS),
-    "models": ("continual/models/start.py", "baselines/weight_average.py", *MODEL),
+    "models": ("continual/models/start.py", "continual/models/save.py", "baselines/weight_average.py", *MODEL),
     "pairs": ("baselines/instruction_synthesis.py", "baselines/instructions", *SAMPLES, *MODEL),
     "replies": ("baselines/instructions/endpoint.py", "baselines/instructions/generators.py",
                 "continual/contract/requests.py", "continual/sampling/settings.py", "continual/models/template.py",

@@ -15,7 +15,7 @@ from continual.contract.models import ModelRef
 from continual.data.prepare import prepare_rows
 from continual.data.sources.text import TextSource
 from continual.evaluation.evaluator import Evaluator
-from continual.evaluation.service import Scorer
+from continual.evaluation.service import Scorer, evaluators_of
 from continual.evaluation.texts import score_text
 from continual.forgetting import Scores
 from continual.models import load_model, model_hash
@@ -106,7 +106,7 @@ def scored(store: Store, tasks: Path, model: ModelRef, names: list[str], **evalu
         "evaluate": {"include_path": str(tasks), **evaluate},
     })  # fmt: skip
     rows = prepare_rows(store, TextSource.model_validate(data), model.path, 64)
-    scorer = Scorer(store, sequence, {"text": rows}, threads=1)
+    scorer = Scorer(store, sequence, {"text": rows}, evaluators_of(sequence, 1))
     scores = scorer.score(model)
     records = {}
     for path in (store.root / "scores").glob("*/scores.samples.jsonl"):
@@ -159,11 +159,11 @@ def test_a_process_on_cpus_scores_model_after_model_with_vllm_and_frees_their_me
     rows = prepare_rows(Store(tmp_path), TextSource(type="text", path=str(tasks / "text.txt")), model.path, 64)
     evaluate = Evaluate(include_path=str(tasks), backend="vllm", limit=4).model_dump()
     actor: Any = ray.remote(num_cpus=0)(Measured)
-    evaluator = actor.remote(evaluate, [{"name": "story"}], {"text": rows})
+    evaluator = actor.remote(evaluate, [{"name": "story"}])
     found, memory = [], []
     for number in range(3):
         output = tmp_path / f"scores-{number}"
-        found.append(ray.get(evaluator.evaluate.remote(model.path, str(output)))["scores"])
+        found.append(ray.get(evaluator.evaluate.remote(model.path, str(output), {"text": rows}))["scores"])
         found[-1]["records"] = output.with_suffix(".samples.jsonl").read_text()
         memory.append(ray.get(evaluator.resident.remote()))
     ray.kill(evaluator)

@@ -307,13 +307,14 @@ def models_alive():
 
 
 def test_evaluator_writes_whole_files_repeats_itself_and_keeps_no_model(folder, model, text, tmp_path, capfd):
-    evaluator = Evaluator(settings(limit=40), [SORT, SORT], {"text": text[1]}, threads=1, dtype="float32")
+    evaluator = Evaluator(settings(limit=40), [SORT, SORT], threads=1, dtype="float32")
     before = models_alive()
     capfd.readouterr()
-    first = evaluator.evaluate(str(folder), str(tmp_path / "scores" / "step-000050"))
+    texts = {"text": text[1]}
+    first = evaluator.evaluate(str(folder), str(tmp_path / "scores" / "step-000050"), texts)
     assert capfd.readouterr().out == ""
     assert models_alive() == before
-    again = evaluator.evaluate(str(folder), str(tmp_path / "scores" / "step-000100"))
+    again = evaluator.evaluate(str(folder), str(tmp_path / "scores" / "step-000100"), texts)
     assert models_alive() == before
     assert first["scores"] == again["scores"]
     assert first["settings"] == again["settings"]

@@ -21,7 +21,7 @@ from continual.data.sources.hub import HubSource
 from continual.errors import ConfigurationError, ContinualError
 from continual.evaluation import service
 from continual.evaluation.identity import task_identity
-from continual.evaluation.service import Scorer, read_scores
+from continual.evaluation.service import Scorer, evaluators_of, read_scores
 from continual.evaluation.task_data import PACKAGED, check_data
 from continual.store import Artefact, Store
 from continual.store.artefact import versions
@@ -208,7 +208,7 @@ class Actor:
         self.asked: list[list[str]] = []
         self.evaluate_each = SimpleNamespace(remote=self._each)
 
-    def _each(self, model: str, outputs: dict[str, str]) -> int:
+    def _each(self, model: str, outputs: dict[str, str], texts: dict[str, Artefact]) -> int:
         self.asked.append(list(outputs))
         for name, output in outputs.items():
             Path(output).parent.mkdir(parents=True, exist_ok=True)
@@ -228,7 +228,7 @@ def scorer(project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tupl
             "evaluate": {"include_path": "tasks", **evaluate},
         })  # fmt: skip
         rows = {name: Artefact("rows", hashed, "/nowhere") for name, hashed in (texts or {}).items()}
-        built, actor = Scorer(Store(project / "store"), sequence, rows, 1), Actor()
+        built, actor = Scorer(Store(project / "store"), sequence, rows, evaluators_of(sequence, 1)), Actor()
         monkeypatch.setattr(built.evaluators, "_start", lambda: actor)
         return built, actor
 
@@ -319,10 +319,10 @@ def test_an_evaluation_that_fails_ends_those_beside_it(scorer: Any, monkeypatch:
     built, actor = scorer(["one"], replicas=2)
     started = threading.Event()
 
-    def each(model: str, outputs: dict[str, str]) -> int:
+    def each(model: str, outputs: dict[str, str], texts: dict[str, Artefact]) -> int:
         if model == "good":
             started.set()
-            return Actor._each(actor, model, outputs)
+            return Actor._each(actor, model, outputs, texts)
         started.wait()
         raise ray.exceptions.RayError("out of memory")
 

@@ -22,7 +22,7 @@ class Actor:
         self.failed: set[str] = set()
         self.evaluate = SimpleNamespace(remote=self._remote)
 
-    def _remote(self, export: str, output: str) -> str:
+    def _remote(self, export: str, output: str, texts: dict[str, Any]) -> str:
         self.asked.append(output)
         return output
 
@@ -64,7 +64,7 @@ def export(files: StageFolder, step: int) -> Path:
 
 def inside(files: StageFolder, actor: Actor, known: set[int], replicas: int = 1) -> tuple[InsideStage, list[int]]:
     reported = list[int]()
-    scorer: Any = SimpleNamespace(evaluators=Evaluators(lambda: actor, replicas))
+    scorer: Any = SimpleNamespace(evaluators=Evaluators(lambda: actor, replicas), texts={})
     return InsideStage(scorer, files, known, lambda step, scores: reported.append(step)), reported
 
 

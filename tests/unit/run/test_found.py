@@ -13,7 +13,7 @@ from continual.contract.models import ModelRef
 from continual.data.prepare import rows_inputs
 from continual.data.sources.python import PythonSource
 from continual.errors import ConfigurationError
-from continual.evaluation.service import Scorer
+from continual.evaluation.service import Scorer, evaluators_of
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Ledger
 from continual.models.files import model_hash
@@ -173,7 +173,7 @@ def test_scores_under_other_task_files_are_refused(loaded: Loaded, tmp_path: Pat
     sequence = loaded.sequence.model_copy(update={"evaluate": evaluate})
 
     def measures() -> Scorer:
-        return Scorer(Store(tmp_path / "store"), sequence, {}, 1)
+        return Scorer(Store(tmp_path / "store"), sequence, {}, evaluators_of(sequence, 1))
 
     with Ledger(loaded.run_folder) as ledger:
         refuse_other_measures(ledger, measures())
@@ -297,7 +297,9 @@ def test_a_plan_refuses_other_measures_as_the_run(loaded: Loaded, tmp_path: Path
     loaded = replace(loaded, sequence=loaded.sequence.model_copy(update={"evaluate": evaluate}))
     interrupted(loaded, "scored")
     with Ledger(loaded.run_folder) as ledger:
-        refuse_other_measures(ledger, Scorer(Store(tmp_path / "runs" / "store"), loaded.sequence, {}, 1))
+        refuse_other_measures(
+            ledger, Scorer(Store(tmp_path / "runs" / "store"), loaded.sequence, {}, evaluators_of(loaded.sequence, 1))
+        )
     assert foreseen(loaded) == []
     (tasks / "sort.yaml").write_text("task: sort\ndoc_to_text: 'Sort: {{ask}}'\n")
     with pytest.raises(ConfigurationError, match="evaluate: files or data of the tasks sort have changed"):

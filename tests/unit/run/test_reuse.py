@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from continual.evaluation.service import Scorer
+from continual.evaluation.service import Scorer, evaluators_of
 from continual.ledger.lines import read_lines
 from continual.ledger.records import Records
 from continual.run.reuse import resumed_inputs, stage_inputs, trained_once
@@ -25,7 +25,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def made(folder: Path, mitigation: list[dict[str, Any]], **train: Any) -> tuple[TrainJob, Scorer, Store]:
     ctx = kit.context(folder, mitigation, **train)
-    return kit.job_of(ctx), Scorer(ctx.store, ctx.sequence, {}, 1), ctx.store
+    return kit.job_of(ctx), Scorer(ctx.store, ctx.sequence, {}, evaluators_of(ctx.sequence, 1)), ctx.store
 
 
 def address(job: TrainJob, scorer: Scorer) -> str:
