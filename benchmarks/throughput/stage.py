@@ -91,7 +91,7 @@ def table(results: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--output", type=Path, default=sides.RESULTS)
     parser.add_argument("--side", choices=["fit"], help="measure this side alone and print its numbers")
     given = parser.parse_args()

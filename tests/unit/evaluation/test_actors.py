@@ -33,6 +33,19 @@ def test_idle_actors_are_used_again(ended: list[int]) -> None:
     assert ended == [1]
 
 
+def test_one_that_has_begun_is_taken_first(ended: list[int]) -> None:
+    evaluators = made(2)
+    evaluators.begin()
+    assert [evaluators.take(), evaluators.take(), evaluators.take(wait=False)] == [0, 1, None]
+
+
+@pytest.mark.parametrize("holds", ["once", "frees"])
+def test_none_begins_before_it_is_wanted_where_it_would_hold_gpus(ended: list[int], holds: str) -> None:
+    evaluators = made(1, **{holds: True})
+    evaluators.begin()
+    assert evaluators._idle == []
+
+
 def test_an_actor_for_one_model_ends_with_it(ended: list[int]) -> None:
     evaluators = made(1, once=True)
     evaluators.keep()

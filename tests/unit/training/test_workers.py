@@ -26,7 +26,7 @@ class Scripted:
     made: ClassVar[list["Scripted"]] = []
 
     def __init__(self, train: Train, failures: int, folder: Path, cpus: float):
-        self.failures, self.done, self.closed = failures, False, False
+        self.failures, self.done, self.given, self.closed = failures, False, False, False
         self.error: BaseException | None = None
         self.failed_itself = True
         self.ended = threading.Event()
@@ -37,7 +37,7 @@ class Scripted:
         return not self.closed and not self.ended.is_set()
 
     def give(self, job: TrainJob) -> threading.Event:
-        self.done, over = False, threading.Event()
+        self.done, self.given, over = False, True, threading.Event()
         over.set()
         step, _, restarts = self.script.pop(0).partition(" after ")
         self._restarts = int(restarts or 0)
@@ -133,6 +133,19 @@ def test_workers_that_wait_long_end_and_others_begin(tmp_path: Path, monkeypatch
         assert Scripted.made[1].ended.wait(20)
         workers.train(job(tmp_path, 2), lambda records: None)
     assert len(Scripted.made) == 3
+
+
+@pytest.mark.parametrize("jobs", [0, 1])
+def test_only_workers_that_had_something_to_do_are_waited_for(tmp_path: Path, jobs: int) -> None:
+    waited: list[float] = []
+    Scripted.script = ["train"] * jobs
+    with Workers(tmp_path / "ray", 2.0) as workers:
+        workers.begin(Train(batch_tokens=256))
+        for number in range(jobs):
+            workers.train(job(tmp_path, number), lambda records: None)
+        ended: Any = Scripted.made[0].ended
+        ended.wait = waited.append
+    assert waited == [launch.END_SECONDS] * jobs
 
 
 def test_workers_that_train_do_not_end_for_having_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
