@@ -96,7 +96,7 @@ GOALS: dict[str, Callable[[Found], list[Line]]] = {
 def table(results: Path = sides.RESULTS) -> str:
     """Return what was measured beside its goals as a Markdown table, with the hardware and the load of each."""
     lines = [
-        "| what | against | goal | measured | | `python -m benchmarks.throughput.…` |",
+        "| what | against | goal | measured | | module of `benchmarks.throughput` |",
         "|---|---|---|---|---|---|",
     ]
     for name, goals in GOALS.items():
