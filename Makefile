@@ -15,7 +15,7 @@ TWO := -n 2 --no-loadscope-reorder -rs
 
 export RAY_USAGE_STATS_ENABLED := 0
 test test-slow soak faults bench cover: export HF_HUB_OFFLINE := 1
-test test-slow soak faults cover: export OMP_NUM_THREADS ?= 1
+test test-slow soak faults bench cover: export OMP_NUM_THREADS ?= 1
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile

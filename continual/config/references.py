@@ -12,6 +12,7 @@ from typing import Any
 
 from continual.contract.announce import announce
 from continual.errors import ConfigurationError, describe, nearest, one_line
+from continual.errors.syntax import parse
 
 
 def load_function(key: str, reference: str) -> Callable[..., Any]:
@@ -68,7 +69,7 @@ def find_function(key: str, reference: str) -> None:
     if not file.endswith(".py"):
         return
     try:
-        tree = ast.parse(Path(file).read_text(encoding="utf-8"))
+        tree = parse(Path(file).read_text(encoding="utf-8"))
     except (SyntaxError, ValueError, OSError) as error:
         problem = f"`{module}` cannot be read ({one_line(error)})"
         raise ConfigurationError(key, problem, "correct that module") from error

@@ -1,6 +1,5 @@
 """Check what a task's YAML names: its functions and its data, as far as they are files here."""
 
-import ast
 import importlib.util
 import logging
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from continual.config.references import defined_names
 from continual.config.task_files import Function
 from continual.errors import ConfigurationError, nearest
 from continual.errors.bounded import matches
+from continual.errors.syntax import parse
 
 OUTPUTS = ("loglikelihood", "multiple_choice", "loglikelihood_rolling", "generate_until")
 BUILDERS = ("json", "csv", "parquet", "text", "arrow", "pandas")
@@ -52,7 +52,7 @@ def check_functions(file: str, config: Any) -> None:
                 raise ConfigurationError(file, problem, "correct the reference, or put the file there")
             continue
         try:
-            known = defined_names(ast.parse(beside.read_text(encoding="utf-8")))
+            known = defined_names(parse(beside.read_text(encoding="utf-8")))
         except (SyntaxError, ValueError, OSError) as error:
             raise ConfigurationError(str(beside), f"the module cannot be read ({error})", "correct it") from error
         if name not in known and "*" not in known:

@@ -12,6 +12,7 @@ from typing import Any
 from continual.config.load import Loaded
 from continual.errors import as_one_sentence, describe
 from continual.errors.process import uninterrupted
+from continual.errors.syntax import ALONE
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Ledger
 from continual.preflight.delivery import check_placement, chosen_delivery, scores_beside, training_cpus, workers_stay
@@ -99,7 +100,7 @@ def add_report(run: Run) -> None:
 
 def _import() -> None:
     """Import what the run needs from transformers, and torch with it: it takes as long as Ray's processes to start."""
-    with suppress(Exception):  # who needs it says what is wrong
+    with suppress(Exception), ALONE:  # who needs it says what is wrong
         from transformers import AutoConfig, AutoTokenizer  # noqa: F401
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.errors import ConfigurationError
+from continual.errors.syntax import parse
 from continual.store.files import digest, hash_file
 from continual.store.literals import literals, named_content, named_file
 from continual.store.named import named_paths
@@ -181,7 +182,7 @@ def _imported(file: Path, package: str) -> list[str]:
     if file.suffix != ".py":
         return []
     try:
-        tree = ast.parse(file.read_bytes())
+        tree = parse(file.read_bytes())
     except (SyntaxError, ValueError, RecursionError):
         return []  # importing it fails, and says so
     names: list[str] = []

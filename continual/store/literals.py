@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 
+from continual.errors.syntax import parse
 from continual.store.files import hash_file
 
 MOST_TEXTS = 10_000
@@ -23,7 +24,7 @@ def literals(file: Path) -> list[str]:
     if file.suffix != ".py":
         return []
     try:
-        tree = ast.parse(file.read_bytes())
+        tree = parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError):
         return []
     nodes = list(ast.walk(tree))

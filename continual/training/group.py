@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.config.schema import Train
+from continual.errors.syntax import ALONE
 from continual.training.handover import Handover
 from continual.training.job import TrainJob
 from continual.training.resources import worker_cpus
@@ -99,15 +100,16 @@ def _train(config: dict[str, Any]) -> None:
 
 
 def _trainer(train: Train, failures: int, folder: Path, cluster_cpus: float, handover: Any) -> Any:
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    with ALONE:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
 
     class Trainer(TorchTrainer):
         def _create_default_callbacks(self) -> list[Any]:
-            """Leave out a process that asks Ray's dashboard every second whether the controller lives.
+            """Leave out, in a local cluster, the process that asks Ray's dashboard whether the controller lives.
 
-            A local cluster has no dashboard, and ends with the driver. Each question would be a warning in the log
-            (ray 2.60).
+            A local cluster has no dashboard, so every second the log would get a warning (ray 2.60). It ends with
+            the driver, so there is nothing to clean up.
             """
             callbacks: list[Any] = super()._create_default_callbacks()  # type: ignore[misc]
             local = not os.environ.get("RAY_ADDRESS")

@@ -91,9 +91,9 @@ def test_reading_is_measured_at_every_size() -> None:
 
 
 def test_goals_are_met_and_missed_by_what_was_measured(tmp_path: Path) -> None:
-    rate = {"rate": {"median": 0.98}, "start": {"median": 1.2}}
+    rate = {"goals": {"rate": 0.97, "start": 1.1}, "rate": {"median": 0.98}, "start": {"median": 1.2}}
     side = {"median": {"wait": 0.001}}
-    wait = {"goals": {"memory": 1.1}, "sides": {"10": side, "1000": side}, "memory": {"median": 1.1}}
+    wait = {"goals": {"wait": 0.02, "memory": 1.1}, "sides": {"10": side, "1000": side}, "memory": {"median": 1.1}}
     for name, found in {"sampling": rate, "reading": wait}.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(found))
     lines = goals.table(tmp_path).splitlines()

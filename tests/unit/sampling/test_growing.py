@@ -1,7 +1,7 @@
 """A set of samples grows: what is there stays, what is added is what would have been made at once."""
 
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -169,14 +169,10 @@ def test_no_token_is_sampled_twice_after_an_end(tmp_path: Path, install: Install
 
 def test_two_runs_that_want_different_counts_at_once_make_each_sample_once(tmp_path: Path, install: Install) -> None:
     engine = install()
-    runs = [
-        threading.Thread(target=made, args=(Store(tmp_path, f"run {count}"), count), kwargs={"shard_samples": 8})
-        for count in (150, 60, 100)
-    ]
+    with ThreadPoolExecutor(3) as pool:
+        runs = [pool.submit(made, Store(tmp_path, f"run {count}"), count, shard_samples=8) for count in (150, 60, 100)]
     for run in runs:
-        run.start()
-    for run in runs:
-        run.join()
+        run.result()
     assert sorted(engine.asked) == list(range(150))
     samples = made(Store(tmp_path), 150)
     assert tokens_of(samples, 150) == [said(number).tolist() for number in range(150)]
