@@ -1,6 +1,7 @@
 """Train a low-rank adapter instead of the weights, and merge it at the end of the stage."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -57,3 +58,17 @@ class Lora(Mitigation):
             torch.manual_seed(int(digest([seed, self.seed])[:12], 16))
             adapted = LoraModel(model, {"default": config}, "default")
         return lambda _: adapted.merge_and_unload()
+
+    @contextmanager
+    def unadapted(self, model: Any) -> Iterator[None]:
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+        # The public `enable_adapters` would also turn their gradients off, in the middle of a step (peft 0.21).
+        for layer in layers:
+            layer._disable_adapters = True
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer._disable_adapters = False

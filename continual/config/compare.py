@@ -11,6 +11,8 @@ NOT_COMPARED = {
     "train.checkpoint_every": "a resumed stage equals an undisturbed one, from whichever step it resumes",
     "train.keep_checkpoints": "old checkpoints are not read again",
     "train.micro_rows": "rows at a time: equal up to rounding; where training draws (dropout, noise), no other",
+    "train.activation_checkpointing": "the same numbers computed again, and the fix when memory runs out",
+    "train.workers": "who reads which rows: equal up to rounding; where training draws (dropout, noise), no other",
     "train.loss_chunk_tokens": "positions at a time: equal up to rounding, and the fix when memory runs out",
     "generate.replicas": "every sample has its own seed, whichever replica makes it",
     "generate.gpus_per_replica": "resources change only the speed",
@@ -26,10 +28,7 @@ NOT_COMPARED = {
     "evaluate.replicas": "every task and text is scored by itself, whichever process does it",
     "evaluate.overlap": "decides when a model is scored, not how",
 }
-"""Keys that may change between two starts of a run, each with the reason. All others decide results.
-
-`train.workers` is not one of them: the assignment of rows to workers decides the order of sums in every step.
-"""
+"""Keys that may change between two starts of a run, each with the reason. All others decide results."""
 
 
 def compared(config: dict[str, Any]) -> dict[str, Any]:

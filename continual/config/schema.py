@@ -131,10 +131,13 @@ class Train(Strict):
         "fp16": "precision", "mixed_precision": "precision", "dtype": "precision", "num_workers": "workers",
         "world_size": "workers", "num_gpus": "workers", "save_steps": "checkpoint_every",
         "save_total_limit": "keep_checkpoints", "zero": "zero_stage",
+        "gradient_checkpointing": "activation_checkpointing",
     }  # fmt: skip
 
     workers: int = Field(1, ge=1, description="Ray Train workers")
-    strategy: Literal["ddp", "deepspeed"] = Field("ddp", description="how a step is spread over the workers")
+    strategy: Literal["ddp", "fsdp", "deepspeed"] = Field(
+        "ddp", description="how a step is spread over the workers; ddp: whole models; fsdp: a part of each weight"
+    )
     zero_stage: Literal[1, 2, 3] = Field(2, description="deepspeed: ZeRO stage")
     deepspeed: dict[str, Any] | str | None = Field(None, description="deepspeed: JSON (inline or path) merged in")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: autocast, float32 weights")
@@ -152,6 +155,9 @@ class Train(Strict):
     batch_tokens: int = Field(16384, ge=1, description="the task's tokens per optimizer step, over all workers")
     row_tokens: int = Field(256, ge=2, description="tokens per packed row")
     micro_rows: int | None = Field(None, ge=1, description="rows per forward pass of a worker; null: all at once")
+    activation_checkpointing: bool = Field(
+        False, description="keep only the layers' inputs for the backward pass, which runs every layer again"
+    )
     loss_chunk_tokens: int = Field(1024, ge=1, description="positions whose logits exist at one time")
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints inside a stage")
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept inside a stage")

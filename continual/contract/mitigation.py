@@ -5,6 +5,7 @@ trainer and the sequence know no mitigation by name: they call the hooks of ever
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -163,6 +164,13 @@ class Mitigation(Strict):
             seed: Of this stage and sequence, equal on all ranks and at every start; for whatever is drawn.
         """
         return None
+
+    def unadapted(self, model: Any) -> AbstractContextManager[None]:
+        """Return a context in which the adapted model computes what it did before `adapt`.
+
+        Where it is overridden, a teacher with the weights that the stage starts from is not loaded beside the model.
+        """
+        raise NotImplementedError
 
     @property
     def control_every(self) -> int:

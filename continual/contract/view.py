@@ -47,9 +47,9 @@ class StageView:
     @property
     def no_penalties(self) -> str | None:
         """Why a penalty cannot be added to the loss in this stage, as "problem; fix", or None."""
-        if self.strategy == "ddp":
+        if self.strategy in ("ddp", "fsdp"):
             return None
-        return f"strategy `{self.strategy}` has no whole gradients to add a penalty to; write `train.strategy: ddp`"
+        return f"strategy `{self.strategy}` keeps gradients to itself; write `train.strategy: ddp` or `fsdp`"
 
     def has_reached(self, first: int | None) -> bool:
         """Return whether this is stage `first` or a later one; None: 2 after random weights, else 1."""

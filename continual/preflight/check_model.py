@@ -62,6 +62,9 @@ def check_loading(sequence: Sequence) -> list[str]:
     The models that mitigations name are loaded as well, to sample from. Imports torch and transformers. A model that is
     built or downloaded by the run is checked when it exists.
     """
+    from continual.models.architecture import model_class, read_config
+    from continual.models.recompute import check_recompute
+
     notes: list[str] = []
     named = {KEY: sequence.model} | {key: pretrained(source) for source, key in models_asked(sequence).items()}
     for key, model in named.items():
@@ -73,6 +76,8 @@ def check_loading(sequence: Sequence) -> list[str]:
             notes += _checked(str(facts.folder), model is sequence.model, state)
         except ConfigurationError as error:
             raise error.within(key) from error
+        if model is sequence.model and sequence.train.activation_checkpointing:
+            check_recompute(model_class(str(facts.folder), read_config(str(facts.folder))))
     return notes
 
 

@@ -138,9 +138,9 @@ def _changed_inputs(sequence: Sequence, ledger: Events, stage: int, other: list[
     known = (ledger.find("prepared", stage=stage) or {}).get("inputs", {})
     own = f"stages.{stage - 1}.data"
     names = [TASK if named.key == own else named.key for named in other if named.stage == stage] if known else []
-    deepspeed, now = sequence.train.deepspeed, {DROPOUT: [str(sequence.train.micro_rows)]}
-    if isinstance(deepspeed, str):
-        now["train.deepspeed"] = [hash_file(deepspeed)]
+    now = {title: [str(getattr(sequence.train, key))] for key, title in DROPOUT.items()}
+    if isinstance(sequence.train.deepspeed, str):
+        now["train.deepspeed"] = [hash_file(sequence.train.deepspeed)]
     return names + [name for name, value in now.items() if known.get(name, value) != value]
 
 

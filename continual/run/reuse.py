@@ -31,8 +31,8 @@ from continual.training.job import TrainJob
 from continual.training.launch import exported
 
 KIND = "stages"
-DROPOUT = "train.micro_rows (the model has dropout)"
-"""How an input of stages that draw dropout is called."""
+DROPOUT = {key: f"train.{key} (the model has dropout)" for key in ("micro_rows", "workers")}
+"""How inputs of stages that draw dropout are called, by the key of `train`."""
 ROOMS = Path(__file__).parents[1]
 CODE = ("training", "models", "methods", "contract/loss.py", "contract/stream.py", "data/rows.py", "data/packing.py")
 """Rooms and files whose code decides what training leaves; a mitigation may use other files of its room."""
@@ -88,17 +88,17 @@ def _file_options(job: TrainJob) -> dict[str, Any]:
 
 def resumed_inputs(job: TrainJob) -> dict[str, list[str]]:
     """Return what must be equal for a stage to be trained on from a checkpoint: its data, and what dropout hangs on."""
-    drawn = _drawn(job)
-    return job.inputs | ({DROPOUT: [str(drawn["micro_rows"])]} if drawn else {})
+    return job.inputs | {DROPOUT[key]: [str(value)] for key, value in _drawn(job).items()}
 
 
 def _drawn(job: TrainJob) -> dict[str, Any]:
-    """Return options that change results only where dropout is drawn: once per forward pass, {} without dropout.
+    """Return options that change results only where dropout is drawn: by each worker, once per forward pass; {} without
+    dropout.
 
     The number of threads is left out: it only changes the order of sums, and results stay equal up to rounding.
     """
     options = [mitigation.model_dump(mode="json") for mitigation in job.mitigations if mitigation.overrides("adapt")]
-    return {"micro_rows": job.train.micro_rows} if has_dropout(job.model.path, options) else {}
+    return {key: getattr(job.train, key) for key in DROPOUT} if has_dropout(job.model.path, options) else {}
 
 
 def _stream(job: TrainJob, stream: Stream) -> list[Any]:

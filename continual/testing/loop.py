@@ -67,6 +67,7 @@ def run(job: TrainJob, until: int | None = None) -> tuple[list[dict[str, Any]], 
 
     with suppress(Killed):
         run_steps(worker, batches(), Records(job.files.metrics, worker.step), job.files.stop)
+    worker.settle()
     return read_lines(job.files.metrics), worker
 
 

@@ -1,4 +1,4 @@
-"""Jobs in a process group of two ranks, on gloo and without Ray: ddp next to ZeRO."""
+"""Jobs in a process group of two ranks, on gloo and without Ray: ddp next to other strategies."""
 
 import gc
 import json
@@ -53,11 +53,13 @@ def _train(job: TrainJob, rank: int) -> Losses:
     return [record["loss"] for record in loop.read_lines(job.files.metrics)] if rank == 0 else []
 
 
-def assert_equal(ddp: Losses, zero: Losses) -> None:
-    """Check that every loss of every step is equal, absolutely and relatively within 1e-6."""
-    assert len(ddp) == len(zero) == STEPS, "steps"
-    for step, (expected, losses) in enumerate(zip(ddp, zero, strict=True), 1):
-        assert list(losses) == list(expected), f"streams of step {step}"
-        np.testing.assert_allclose(
-            list(losses.values()), list(expected.values()), TOLERANCE, TOLERANCE, err_msg=f"losses of step {step}"
-        )
+def assert_equal(losses: dict[str, Losses]) -> None:
+    """Check that every loss of every step equals that under `ddp`, absolutely and relatively within 1e-6."""
+    for name, found in losses.items():
+        assert len(found) == len(losses["ddp"]) == STEPS, f"steps of {name}"
+        for step, (expected, other) in enumerate(zip(losses["ddp"], found, strict=True), 1):
+            assert list(other) == list(expected), f"streams of step {step} under {name}"
+            title = f"losses of step {step} under {name}"
+            np.testing.assert_allclose(
+                list(other.values()), list(expected.values()), TOLERANCE, TOLERANCE, err_msg=title
+            )

@@ -40,6 +40,13 @@ def to_batch(streams: Iterable[Stream], arrays: Mapping[str, np.ndarray]) -> Bat
     }
 
 
+def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a tensor of the CPU on `device`; a GPU copies it while the CPU goes on."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def rows_hash(
     arrays: Mapping[str, np.ndarray], streams: Iterable[Stream], world_size: int, device: torch.device
 ) -> dict[str, str]:

@@ -42,7 +42,7 @@ class LossModule(nn.Module):
         positions: Tensor,
         weights: Tensor,
         loss: Loss,
-        teacher: nn.Module | None = None,
+        teacher: Any = None,
         columns: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Return the sum over positions of weight x loss, a float32 scalar in nats; the caller divides it.
@@ -99,7 +99,7 @@ class LossModule(nn.Module):
         return torch.cat([predicting, predicting.new_zeros(filled)]), kept, chunks
 
     def _chunk(
-        self, loss: Loss, teacher: nn.Module | None, hidden: Tensor, weights: Tensor, targets: Tensor, *further: Tensor
+        self, loss: Loss, teacher: Any, hidden: Tensor, weights: Tensor, targets: Tensor, *further: Tensor
     ) -> Tensor:
         """Return the weighted sum of one chunk. `further`: the teacher's hidden states if needed, then the columns."""
         logits, teacher_logits = logits_of(self.model, hidden), None

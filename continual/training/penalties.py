@@ -1,23 +1,25 @@
 """Penalties on the distance to earlier weights, added to the gradients of an optimizer step."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from continual.contract.mitigation import Penalty
 from continual.errors import ContinualError
 from continual.models import load_model
+
+Part = Callable[[str, Tensor | None, Sequence[int]], Tensor]
 
 
 @dataclass
 class LoadedPenalty:
     """coefficient x sum(curvature x (theta - centre)^2) over the trained parameters.
 
-    Tensors are float32, by parameter name. `curvature` None means 1 everywhere.
+    Tensors are float32, by parameter name; of each the part that this rank holds. `curvature` None means 1 everywhere.
     """
 
     name: str
@@ -26,40 +28,54 @@ class LoadedPenalty:
     curvature: dict[str, Tensor] | None
 
     @torch.no_grad()
-    def add_gradients(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> Tensor:
-        """Add 2 x coefficient x curvature x (theta - centre) to the gradients; return the penalty, a scalar in nats.
+    def add_gradients(self, parts: Iterable[tuple[str, Tensor, Tensor]]) -> Tensor:
+        """Add 2 x coefficient x curvature x (theta - centre) to gradients; return the penalty of the parts, in nats.
 
-        Gradients must already be the mean over all ranks: every rank adds the same.
+        Args:
+            parts: Name, weights and gradient of each trained parameter, as far as this rank holds them. The gradients
+                are the mean over all ranks.
         """
         total = torch.zeros((), dtype=torch.float64)
-        for name, parameter in parameters:
-            distance = parameter.float() - self.centre[name]
+        for name, weights, gradient in parts:
+            distance = weights.float() - self.centre[name]
             slope = distance if self.curvature is None else distance * self.curvature[name]
             total += (slope * distance).sum(dtype=torch.float64).cpu()
-            slope = (2.0 * self.coefficient * slope).to(parameter.dtype)
-            if parameter.grad is None:
-                parameter.grad = slope
-            else:
-                parameter.grad.add_(slope)
+            gradient.add_((2.0 * self.coefficient * slope).to(gradient.dtype))
         return self.coefficient * total
 
 
-def load_penalties(penalties: Iterable[Penalty], model: nn.Module, device: torch.device) -> list[LoadedPenalty]:
-    """Return the penalties' tensors for the trained parameters of `model` (already adapted), on `device`.
+def load_penalties(
+    penalties: Iterable[Penalty], shapes: Mapping[str, tuple[int, ...]], brings: bool, part: Part
+) -> list[LoadedPenalty]:
+    """Return the penalties' tensors for the trained parameters, as far as this rank holds those; called by all ranks.
 
-    Raises ContinualError if a penalty has no tensor of the name and shape of one of them.
+    Args:
+        penalties: What the stage asks for.
+        shapes: The shapes of the trained parameters, by name.
+        brings: Whether this rank is to read the tensors; others get their parts of what it reads.
+        part: Returns this rank's part of a tensor like a parameter, given its name, the tensor if read, its shape.
+
+    Raises:
+        ContinualError: A penalty has no tensor of the name and shape of a trained parameter.
     """
-    shapes = {name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad}
+
+    def parts(title: str, read: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        tensors = _chosen(read(), shapes, title) if brings else {}
+        return {name: part(name, tensors.get(name), shape) for name, shape in shapes.items()}
+
     loaded = []
     for penalty in penalties:
         title = f"penalty `{penalty.name}`"
-        parameters = dict(load_model(penalty.centre.path, "float32").named_parameters())
-        centre = _chosen(parameters, shapes, f"{title}: its centre", device)
+        centre = parts(f"{title}: its centre", partial(_weights, penalty.centre.path))
         curvature = None
         if penalty.curvature is not None:
-            curvature = _chosen(_tensors(penalty.curvature.folder()), shapes, f"{title}: its curvature", device)
+            curvature = parts(f"{title}: its curvature", partial(_tensors, penalty.curvature.folder()))
         loaded.append(LoadedPenalty(penalty.name, penalty.coefficient, centre, curvature))
     return loaded
+
+
+def _weights(folder: str) -> dict[str, Tensor]:
+    return {name: parameter.detach() for name, parameter in load_model(folder, "float32").named_parameters()}
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
@@ -69,10 +85,8 @@ def _tensors(folder: Path) -> dict[str, Tensor]:
     return {name: tensor for path in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(path).items()}
 
 
-def _chosen(
-    tensors: dict[str, Any], shapes: dict[str, tuple[int, ...]], title: str, device: torch.device
-) -> dict[str, Tensor]:
+def _chosen(tensors: dict[str, Tensor], shapes: Mapping[str, tuple[int, ...]], title: str) -> dict[str, Tensor]:
     for name, shape in shapes.items():
         if name not in tensors or tuple(tensors[name].shape) != shape:
             raise ContinualError(f"{title} has no tensor `{name}` of shape {list(shape)}, which is trained")
-    return {name: tensors[name].detach().to(device, torch.float32) for name in shapes}
+    return {name: tensors[name] for name in shapes}

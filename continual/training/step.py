@@ -1,5 +1,6 @@
 """One optimizer step of one rank: the losses of all streams, the penalties, the update. It knows no method by name."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,10 +10,11 @@ import torch.distributed as dist
 
 from continual.contract.stream import Stream
 from continual.errors import ContinualError
-from continual.training.batch import INPUTS, Batch, Rows
+from continual.training.batch import INPUTS, Batch, Rows, on_device
 from continual.training.job import TASK, TrainJob
 from continual.training.penalties import LoadedPenalty
 from continual.training.schedule import learning_rate
+from continual.training.strategies import equal_passes
 from continual.training.strategies.base import Strategy
 
 
@@ -22,8 +24,9 @@ class Stepper:
 
     job: TrainJob
     strategy: Strategy
-    teachers: dict[str, torch.nn.Module]
+    teachers: dict[str, Any]
     penalties: list[LoadedPenalty]
+    rank: int
     world_size: int
     device: torch.device
     coefficients: dict[str, float] = field(init=False)
@@ -31,24 +34,29 @@ class Stepper:
 
     def __post_init__(self) -> None:
         self.coefficients = {stream.name: stream.coefficient for stream in self.job.streams}
-        self.micro = micro_batches(self.job, self.world_size)
+        self.micro = micro_batches(self.job, self.rank, self.world_size)
 
     def run(self, step: int, batch: Batch, stop: bool) -> tuple[dict[str, Any], bool]:
         """Make optimizer step `step` (0-based); return its record, and whether all ranks should stop after it."""
         train = self.job.train
         counts, tokens, stopping = self.counts(batch, stop)
         self.check(step, counts)
-        losses = self.forward_backward(batch, counts)
-        if self.penalties:
-            added = self.strategy.add_penalties(self.penalties)
-            losses |= {f"anchor/{name}": value for name, value in added.items()}
+        means = self.forward_backward(batch, counts)
+        added = self.strategy.add_penalties(self.penalties) if self.penalties else {}
+        losses: dict[str, float] = {}
+
+        def read(norm: torch.Tensor) -> None:
+            """Wait for the device once, and raise ContinualError if a loss or the norm is not finite."""
+            *values, size = torch.cat([means, norm.to(means).reshape(1)]).tolist()
+            losses.update(self.named(values) | {f"anchor/{name}": value for name, value in added.items()})
+            if not all(np.isfinite([*losses.values(), size])):
+                raise ContinualError(
+                    f"the loss is not finite at step {step + 1} ({losses}); "
+                    f"lower `train.learning_rate` ({train.learning_rate})"
+                )
+
         rate = learning_rate(step, self.job.steps, train.learning_rate, train.schedule, train.warmup_steps)
-        norm = self.strategy.step(rate)
-        if not all(np.isfinite([*losses.values(), norm])):
-            raise ContinualError(
-                f"the loss is not finite at step {step + 1} ({losses}); "
-                f"lower `train.learning_rate` ({train.learning_rate})"
-            )
+        norm = self.strategy.step(rate, read)
         record = {
             "step": step + 1,
             "loss": losses,
@@ -64,8 +72,7 @@ class Stepper:
         """Return global positions with weight > 0 by stream, their sum, and whether any rank wants to stop."""
         local = [float((batch[stream.name]["weights"][:, 1:] > 0).sum()) for stream in self.job.streams]
         *counts, stops = self.summed(torch.tensor([*local, float(stop)], dtype=torch.float64)).tolist()
-        names = [stream.name for stream in self.job.streams]
-        return dict(zip(names, counts, strict=True)), sum(counts), stops > 0
+        return self.named(counts), sum(counts), stops > 0
 
     def check(self, step: int, counts: dict[str, float]) -> None:
         """Raise ContinualError if nothing is learned in a step, or nothing of a stream whose tokens nobody weighs."""
@@ -76,28 +83,27 @@ class Stepper:
                     f"check its data, or what weighs its tokens"
                 )
 
-    def forward_backward(self, batch: Batch, counts: dict[str, float]) -> dict[str, float]:
-        """Accumulate the gradients of all streams; return each stream's global mean loss in nats per token."""
-        sums = torch.zeros(len(self.job.streams), dtype=torch.float64)
-        done = 0
-        for number, stream in enumerate(self.job.streams):
-            name = stream.name
+    def forward_backward(self, batch: Batch, counts: dict[str, float]) -> torch.Tensor:
+        """Accumulate the gradients of all streams; return their global mean losses in nats per token, on the device."""
+        sums = {stream.name: torch.zeros((), dtype=torch.float64, device=self.device) for stream in self.job.streams}
+        for done, (stream, part) in enumerate(self.micro, 1):
+            name, last = stream.name, done == len(self.micro)
             # DDP and ZeRO average over ranks: times world_size makes the sum over ranks the global mean.
             scale = self.world_size * self.coefficients[name] / max(counts[name], 1.0)
-            for part in _parts(self.job, stream, self.world_size):
-                done += 1
-                with self.strategy.micro(last=done == self.micro):
-                    loss = self.loss_sum(stream, batch[name], part)
-                    self.strategy.backward(loss * scale, last=done == self.micro)
-                sums[number] += loss.detach().double().cpu()
-        return {
-            stream.name: total / max(counts[stream.name], 1.0)
-            for stream, total in zip(self.job.streams, self.summed(sums).tolist(), strict=True)
-        }
+            with self.strategy.micro(last):
+                loss = self.loss_sum(stream, batch[name], part)
+                self.strategy.backward(loss * scale, last)
+            sums[name] += loss.detach()
+        tokens = torch.tensor([max(counts[name], 1.0) for name in sums], dtype=torch.float64)
+        return self.summed(torch.stack(list(sums.values()))) / tokens.to(self.device)
+
+    def named(self, values: Iterable[float]) -> dict[str, float]:
+        """Return values of all streams by their names."""
+        return {stream.name: value for stream, value in zip(self.job.streams, values, strict=True)}
 
     def loss_sum(self, stream: Stream, rows: Rows, part: slice) -> torch.Tensor:
         """Return the weighted sum of a stream's losses over some of its rows, in nats."""
-        tensors = {name: tensor[part].to(self.device) for name, tensor in rows.items()}
+        tensors = {name: on_device(tensor[part], self.device) for name, tensor in rows.items()}
         inputs = [tensors.pop(name) for name in INPUTS]
         teacher = self.teachers[stream.teacher.hash] if stream.teacher else None
         return self.strategy(*inputs, loss=stream.loss, teacher=teacher, columns=tensors)
@@ -109,12 +115,19 @@ class Stepper:
         return values
 
 
-def micro_batches(job: TrainJob, world_size: int) -> int:
-    """Return the forward passes per optimizer step of each rank; equal on all ranks, since all are filled up."""
-    return sum(len(_parts(job, stream, world_size)) for stream in job.streams)
+def micro_batches(job: TrainJob, rank: int, world_size: int) -> list[tuple[Stream, slice]]:
+    """Return the rows of each forward pass that a rank makes in an optimizer step.
 
-
-def _parts(job: TrainJob, stream: Stream, world_size: int) -> list[slice]:
-    rows = -(-stream.rows_per_step // world_size)
-    size = job.train.micro_rows or rows
-    return [slice(first, first + size) for first in range(0, rows, size)]
+    Rows of padding are left out, and passes over nothing else. Where the strategy wants as many passes of all ranks,
+    some keep a row of it; under ddp a rank that has no row at all does.
+    """
+    equal = equal_passes(job.train)
+    passes = []
+    for stream in job.streams:
+        share, own = -(-stream.rows_per_step // world_size), len(range(rank, stream.rows_per_step, world_size))
+        size = job.train.micro_rows or share
+        for first in range(0, share, size):
+            rows = min(first + size, own) - first
+            if rows > 0 or equal:
+                passes.append((stream, slice(first, first + max(rows, 1))))
+    return passes or [(job.streams[0], slice(0, 1))]

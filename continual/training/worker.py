@@ -2,6 +2,7 @@
 
 import gc
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -19,10 +20,12 @@ from continual.models.ends import answer_ends
 from continual.models.export import export_model
 from continual.models.forward import check_head
 from continual.models.load import import_loading
+from continual.models.recompute import recompute_layers
 from continual.models.trainable import freeze_unreached
 from continual.store import empty_folder, folder_damage, publish_folder, write_atomic
 from continual.training import checkpoints
 from continual.training.batch import Batch, rows_hash, to_batch, to_tensors
+from continual.training.frozen import load_teachers
 from continual.training.ingest import begun, ordered_batches
 from continual.training.job import TrainJob
 from continual.training.module import LossModule
@@ -30,7 +33,7 @@ from continual.training.order import held_out_rows
 from continual.training.penalties import load_penalties
 from continual.training.random_state import random_state, seed_generators, set_random_state
 from continual.training.step import Stepper, micro_batches
-from continual.training.strategies import build_strategy
+from continual.training.strategies import build_strategy, spreads_weights
 
 
 class Worker:
@@ -49,18 +52,27 @@ class Worker:
     ):
         self.job, self.rank, self.world_size, self.device = job, rank, world_size, device
         seed_generators(job.seed, rank)
-        model = load_model(job.model.path, "float32")
-        check_head(model)
+        brings = rank == 0 or not spreads_weights(job.train)
+        model = load_model(job.model.path, "float32", "cpu" if brings else "meta")
+        if brings:
+            check_head(model)
         for mitigation in job.mitigations:
             mitigation.adapt(model, job.seed)
         freeze_unreached(model)
+        if job.train.activation_checkpointing:
+            recompute_layers(model, reentrant=job.train.strategy == "deepspeed" and job.train.zero_stage == 3)
         autocast = torch.bfloat16 if job.train.precision == "bfloat16" else None
-        module = LossModule(model.to(device).train(), job.train.loss_chunk_tokens, autocast)
-        teachers = load_teachers(job, device)
-        penalties = load_penalties(job.penalties, module.model, device)
-        self.strategy = build_strategy(job.train, module, device, world_size, micro_batches(job, world_size))
-        self.stepper = Stepper(job, self.strategy, teachers, penalties, world_size, device)
+        module = LossModule(model.train(), job.train.loss_chunk_tokens, autocast)
+        passes = len(micro_batches(job, rank, world_size))
+        self.strategy = build_strategy(job.train, module, device, world_size, passes)
+        teachers = load_teachers(job, module.model, rank, device)
+        trained = {n: tuple(p.shape) for n, p in module.model.named_parameters() if p.requires_grad}
+        part = partial(self.strategy.part, device=device)
+        penalties = load_penalties(job.penalties, trained, self.strategy.brings, part)
+        self.stepper = Stepper(job, self.strategy, teachers, penalties, rank, world_size, device)
         self.control: dict[str, dict[str, Any]] = {}
+        self._publisher = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._publishing: Future[None] | None = None
         self.step, checkpoint = begin or checkpoints.newest_valid(job.checkpoints)
         if checkpoint is not None:
             self._resume(checkpoint)
@@ -117,27 +129,44 @@ class Worker:
         return any(m.control_every and self.step % m.control_every == 0 for m in self.job.mitigations)
 
     def checkpoint(self) -> None:
-        """Publish a whole checkpoint of this step; called by all ranks."""
+        """Begin to write a checkpoint of this step, whole or not at all; called by all ranks.
+
+        Its files are written, hashed and published while the next steps are made, see `settle`.
+        """
+        self.settle()
         final = checkpoints.step_folder(self.job.checkpoints, self.step)
         temporary = final.with_name(f".{final.name}.tmp")
         if self.rank == 0:
             empty_folder(temporary)
         self.barrier()
-        self.strategy.save(temporary)
         torch.save(random_state(), temporary / f"random-{self.rank}.pt")
         if self.rank == 0:
             torch.save({"coefficients": self.stepper.coefficients, "control": self.control}, temporary / "control.pt")
         self.barrier()
-        if self.rank == 0:
-            publish_folder(temporary, final, {"step": self.step, "world_size": self.world_size})
-            checkpoints.prune(self.job.checkpoints, self.job.train.keep_checkpoints, self.step)
-        self.barrier()
+        written, step = self.strategy.save(temporary), self.step
+
+        def publish() -> None:
+            written()
+            if self.rank == 0:
+                publish_folder(temporary, final, {"step": step, "world_size": self.world_size})
+                checkpoints.prune(self.job.checkpoints, self.job.train.keep_checkpoints, step)
+
+        self._publishing = self._publisher.submit(publish)
+
+    def settle(self) -> None:
+        """Wait until the last checkpoint is published; called by all ranks. Raises what went wrong with it."""
+        if self._publishing is not None:
+            self._publishing.result()
+            self._publishing = None
+            self.barrier()
 
     def _resume(self, folder: Path) -> None:
         self.strategy.load(folder)
         states = checkpoints.read_states(folder / "control.pt")
         self.stepper.coefficients, self.control = states["coefficients"], states["control"]
-        set_random_state(checkpoints.read_states(folder / f"random-{self.rank}.pt"))
+        # A rank that the checkpoint does not have stays as it was seeded: where ranks may change, nothing is drawn.
+        if (drawn := folder / f"random-{self.rank}.pt").is_file():
+            set_random_state(checkpoints.read_states(drawn))
 
     def export(self, folder: Path) -> None:
         """Write the model as a folder for `from_pretrained`; called by all ranks."""
@@ -158,18 +187,14 @@ class Worker:
         return bool(flag.item())
 
     def close(self) -> None:
-        """Give back what outlives the strategy's objects."""
+        """Finish the last checkpoint, and give back what outlives the strategy's objects."""
+        self.settle()
+        self._publisher.shutdown()
         self.strategy.close()
 
     def barrier(self) -> None:
         if self.world_size > 1:
             dist.barrier()
-
-
-def load_teachers(job: TrainJob, device: torch.device) -> dict[str, torch.nn.Module]:
-    """Return frozen models by hash; streams with the same teacher share it."""
-    paths = {stream.teacher.hash: stream.teacher.path for stream in job.streams if stream.teacher}
-    return {key: load_model(path, "float32", device).requires_grad_(False) for key, path in paths.items()}
 
 
 def train_worker(config: dict[str, Any]) -> None:

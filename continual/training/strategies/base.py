@@ -1,18 +1,22 @@
 """The interface of strategies, which alone know how a step is distributed over ranks."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from continual.config.schema import Train
 from continual.errors import ContinualError
 from continual.training.module import LossModule
 from continual.training.penalties import LoadedPenalty
+
+Check = Callable[[Tensor], None]
 
 
 class Strategy(ABC):
@@ -24,10 +28,12 @@ class Strategy(ABC):
         with strategy.micro(last):
             total = strategy(ids, positions, weights, loss)
             strategy.backward(total * world_size / count, last)
-        norm = strategy.step(rate)
+        norm = strategy.step(rate, check)
     """
 
     module: LossModule
+    brings = True
+    """Whether this rank has to have whole tensors that are to be spread, see `part`."""
 
     @abstractmethod
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -41,24 +47,40 @@ class Strategy(ABC):
     def backward(self, loss: Tensor, last: bool) -> None:
         """Add the gradients of `loss`, a scalar, unscaled; after the last micro-batch all ranks have their mean."""
 
+    def part(self, name: str, whole: Tensor | None, shape: Sequence[int], device: torch.device) -> Tensor:
+        """Return on `device`, in float32, what this rank holds of a tensor like the parameter `name`.
+
+        `whole`: the tensor, or None on a rank that does not bring it; `shape`: its shape.
+        """
+        assert whole is not None
+        return whole.to(device, torch.float32)
+
     def add_penalties(self, penalties: Sequence[LoadedPenalty]) -> dict[str, float]:
         """Add the penalties' gradients, between the last micro-batch and `step`; return their values in nats by name.
 
-        Raises ContinualError unless the strategy keeps whole parameters and gradients on every rank.
+        Raises ContinualError if the strategy cannot reach the gradients.
         """
-        raise ContinualError(f"{type(self).__name__} spreads gradients over ranks and cannot add penalties; use ddp")
+        raise ContinualError(f"{type(self).__name__} keeps gradients to itself; write `strategy: ddp` or `fsdp`")
 
     @abstractmethod
-    def step(self, learning_rate: float) -> float:
-        """Clip, update the weights, clear the gradients; return the global gradient norm before clipping."""
+    def step(self, learning_rate: float, check: Check = lambda norm: None) -> float:
+        """Clip, update the weights, clear the gradients; return the global gradient norm before clipping.
+
+        `check` gets that norm, a scalar on the device, before the update (deepspeed: after it), which it may forbid by
+        an exception.
+        """
 
     @abstractmethod
-    def save(self, folder: Path) -> None:
-        """Write weights and optimizer state into an existing folder that all ranks share, each its own files."""
+    def save(self, folder: Path) -> Callable[[], object]:
+        """Write weights and optimizer state into an existing folder that all ranks share, each its own files.
+
+        Return a function that waits until this rank has written; on rank 0, until all ranks have. Training may go on
+        in between.
+        """
 
     @abstractmethod
     def load(self, folder: Path) -> None:
-        """Restore, bit for bit, what `save` wrote with the same number of ranks; for a fresh strategy."""
+        """Restore, bit for bit, what `save` wrote; for a fresh strategy. Raises ContinualError if it cannot."""
 
     @abstractmethod
     def full_state(self) -> dict[str, Tensor] | None:
@@ -77,18 +99,47 @@ class Strategy(ABC):
         self.module.eval()
 
 
-def adamw(train: Train, module: LossModule) -> torch.optim.AdamW:
+def adamw(train: Train, module: LossModule, device: torch.device) -> torch.optim.AdamW:
     """Return the AdamW of all strategies, with all trainable parameters in one group."""
+    fused = device.type == "cuda"
     return torch.optim.AdamW(
         [p for p in module.parameters() if p.requires_grad],
         lr=train.learning_rate,
         betas=train.betas,
         eps=train.epsilon,
         weight_decay=train.weight_decay,
-        # The same implementation on every device, so that strategies give equal numbers.
+        # One kernel for all parameters on a GPU. Elsewhere one parameter at a time, the same way in all strategies.
         foreach=False,
-        fused=False,
+        fused=fused,
     )
+
+
+def clipped(
+    optimizer: torch.optim.Optimizer, module: nn.Module, most: float | None, learning_rate: float, check: Check
+) -> float:
+    """Do what `Strategy.step` does with the gradients of `module`, clipped to the norm `most`.
+
+    Parameters and gradients may be parts of tensors that are spread over ranks; all ranks call it then.
+    """
+    parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
+    norm: Any = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if isinstance(norm, DTensor):
+        norm = norm.full_tensor()
+    if most is not None:
+        nn.utils.clip_grads_with_norm_(parameters, most, norm)
+    check(norm)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    optimizer.step()
+    optimizer.zero_grad()
+    return float(norm)
+
+
+def writers() -> dist.ProcessGroup:
+    """Return a group of all ranks for those that write a checkpoint while others train: they talk over CPUs."""
+    group = dist.new_group(backend="gloo")
+    assert isinstance(group, dist.ProcessGroup)
+    return group
 
 
 def copied(items: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:

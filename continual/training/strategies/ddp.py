@@ -1,6 +1,6 @@
 """Every rank holds the whole model, and torch averages the gradients. With one rank there is no wrapper."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from continual.config.schema import Train
-from continual.training.checkpoints import read_states
 from continual.training.losses.kinds import Nll
 from continual.training.module import LossModule
 from continual.training.penalties import LoadedPenalty
-from continual.training.strategies.base import Strategy, adamw, copied
-
-FILE = "ddp.pt"
+from continual.training.states import load_states, save_states
+from continual.training.strategies.base import Check, Strategy, adamw, clipped, copied, writers
 
 
 class Ddp(Strategy):
@@ -26,9 +24,10 @@ class Ddp(Strategy):
     def __init__(self, train: Train, module: LossModule, device: torch.device, world_size: int):
         self.module = module.to(device)
         self.max_grad_norm = train.max_grad_norm
-        self.optimizer = adamw(train, module)
+        self.optimizer = adamw(train, module, device)
         self.rank = dist.get_rank() if world_size > 1 else 0
         self.wrapped: nn.Module = module
+        self.writers = writers() if world_size > 1 else None
         if world_size > 1:
             # Buffers are constants of the architecture (rotary frequencies). To send them in every forward pass costs
             # time, and hangs if ranks call the module unequally often.
@@ -76,31 +75,25 @@ class Ddp(Strategy):
 
     def add_penalties(self, penalties: Sequence[LoadedPenalty]) -> dict[str, float]:
         trained = [(name, p) for name, p in self.module.model.named_parameters() if p.requires_grad]
-        return {penalty.name: float(penalty.add_gradients(trained)) for penalty in penalties}
+        for _, parameter in trained:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        parts = [(name, p, p.grad) for name, p in trained if p.grad is not None]
+        return {penalty.name: float(penalty.add_gradients(parts)) for penalty in penalties}
 
-    def step(self, learning_rate: float) -> float:
-        parameters = [p for p in self.module.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if self.max_grad_norm is not None:
-            nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return float(norm)
+    def step(self, learning_rate: float, check: Check = lambda norm: None) -> float:
+        return clipped(self.optimizer, self.module, self.max_grad_norm, learning_rate, check)
 
-    def save(self, folder: Path) -> None:
-        if self.rank == 0:
-            state = {"model": self.module.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-            torch.save(state, folder / FILE)
+    def save(self, folder: Path) -> Callable[[], object]:
+        return save_states(folder, self.module.model, self.optimizer, self.writers).result
 
     def load(self, folder: Path) -> None:
-        state = read_states(folder / FILE)
-        self.module.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_states(folder, self.module.model, self.optimizer, self.writers)
 
     def close(self) -> None:
         self.wrapped = self.module
+        if self.writers is not None:
+            dist.destroy_process_group(self.writers)
 
     def full_state(self) -> dict[str, Tensor] | None:
         return copied(self.module.model.state_dict(keep_vars=True).items()) if self.rank == 0 else None

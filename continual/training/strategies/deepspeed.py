@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from continual.config.schema import Train
 from continual.errors import ContinualError
 from continual.training.checkpoints import only_values
 from continual.training.module import LossModule
-from continual.training.strategies.base import Strategy, adamw, copied
+from continual.training.strategies.base import Check, Strategy, adamw, copied
 from continual.training.strategies.deepspeed_json import merged, read_json
 
 TAG = "deepspeed"
@@ -43,7 +43,7 @@ class DeepSpeed(Strategy):
         self.zero3 = train.zero_stage == 3
         module.equal_chunks = self.zero3
         self.engine, *_ = deepspeed.initialize(
-            model=module, optimizer=adamw(train, module), config=settings(train, micro_batches)
+            model=module, optimizer=adamw(train, module, device), config=settings(train, micro_batches)
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -57,16 +57,24 @@ class DeepSpeed(Strategy):
         # The loss is scaled already: not by the number of micro-batches ("gas") again.
         self.engine.backward(loss, scale_wrt_gas=False)
 
-    def step(self, learning_rate: float) -> float:
+    def step(self, learning_rate: float, check: Check = lambda norm: None) -> float:
         for group in self.engine.optimizer.param_groups:
             group["lr"] = learning_rate
         self.engine.step()
-        return float(self.engine.get_global_grad_norm())
+        norm = float(self.engine.get_global_grad_norm())
+        check(torch.tensor(norm, dtype=torch.float64))
+        return norm
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path) -> Callable[[], object]:
         self.engine.save_checkpoint(str(folder), tag=TAG)
+        dist.barrier()
+        return lambda: None
 
     def load(self, folder: Path) -> None:
+        ranks = len(list((folder / TAG).glob("*optim_states.pt")))
+        if ranks not in (0, dist.get_world_size()):
+            problem = f"DeepSpeed's checkpoint in {folder} was written by {ranks} workers, and only as many can read it"
+            raise ContinualError(f"{problem}; write `train.workers: {ranks}`")
         with only_values(folder, own_kinds()):
             path, _ = self.engine.load_checkpoint(str(folder), tag=TAG)
         if path is None:

@@ -29,6 +29,7 @@ HALF, TIED_STEPS = STEPS // 2, 5
 CPU = torch.device("cpu")
 STRATEGIES: dict[str, dict[str, Any]] = {
     "ddp": {"strategy": "ddp"},
+    "fsdp": {"strategy": "fsdp"},
     "zero1": {"strategy": "deepspeed", "zero_stage": 1},
     "zero2": {"strategy": "deepspeed", "zero_stage": 2},
     # Small parameters would stay whole on every rank.
@@ -121,8 +122,10 @@ def scenarios(rank: int, world: int, folder: Path) -> dict[str, Any]:
         if rank == 0:
             saved.mkdir()
         dist.barrier()
-        strategy.save(saved)
-        record += train_steps(strategy, range(HALF, STEPS), rank, world)
+        written = strategy.save(saved)
+        record += train_steps(strategy, range(HALF, STEPS), rank, world)  # while it is written
+        written()
+        dist.barrier()
         results[name] = {"record": record, "state": strategy.full_state()}
         dist.barrier()
 
@@ -131,7 +134,7 @@ def scenarios(rank: int, world: int, folder: Path) -> dict[str, Any]:
         record = train_steps(resumed, range(HALF, STEPS), rank, world)
         results[name] |= {"resumed": record, "resumed_state": resumed.full_state()}
 
-        results[name]["planted"] = load_planted(name, rank, world, saved)
+        results[name]["planted"] = load_planted(name, rank, world, saved) if name.startswith("zero") else []
         tied = build(name, rank, world, tied=True, clip=None)
         results[name] |= {"tied": train_steps(tied, range(TIED_STEPS), rank, world), "tied_state": tied.full_state()}
     return results
@@ -155,7 +158,7 @@ def load_planted(name: str, rank: int, world: int, saved: Path) -> list[str]:
         planted = saved.with_name(f"{name}-planted-{pattern.count('*')}")
         if rank == 0:
             shutil.copytree(saved, planted)
-            for file in [file for file in planted.rglob("*.pt") if fnmatch(file.name, pattern) or name == "ddp"]:
+            for file in [file for file in planted.rglob("*.pt") if fnmatch(file.name, pattern)]:
                 state = torch.load(file, weights_only=False)
                 torch.save({**state, "more": [Planted(saved.with_name("ran"))]}, file)
         dist.barrier()
@@ -242,7 +245,16 @@ def test_resumed_run_equals_undisturbed_bit_for_bit(results: dict[str, Any], nam
     assert largest(results[name]["resumed_state"], results[name]["state"]) == 0.0
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+def test_a_checkpoint_holds_safetensors_alone_a_part_from_every_rank(name: str, results: Any, folder: Path) -> None:
+    files = [path for path in (folder / name).rglob("*") if path.is_file()]
+    assert len(files) == 2
+    assert {path.suffix for path in files} == {".safetensors"}
+    sizes = [path.stat().st_size for path in files]
+    assert min(sizes) > max(sizes) / 3
+
+
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if name.startswith("zero")])
 def test_a_planted_command_in_a_checkpoint_is_not_run(results: dict[str, Any], name: str, folder: Path) -> None:
     assert len(results[name]["planted"]) == 2
     assert all("holds more than tensors, arrays and plain values" in said for said in results[name]["planted"])
@@ -275,8 +287,9 @@ def test_full_state_is_a_copy() -> None:
 def resume_on_four(rank: int, world: int, folder: Path) -> None:
     strategy = build("ddp", rank, world)
     train_steps(strategy, range(2), rank, world)
-    strategy.save(folder)
+    written = strategy.save(folder)
     going_on = train_steps(strategy, range(2, 4), rank, world)
+    written()
     dist.barrier()
     resumed = build("ddp", rank, world, seed=7)
     resumed.load(folder)
@@ -287,6 +300,31 @@ def resume_on_four(rank: int, world: int, folder: Path) -> None:
 def test_ddp_resumes_bit_for_bit_where_the_order_of_sums_matters(tmp_path: Path) -> None:
     """With three ranks or more DDP's buckets decide the order of sums, and it sorts them anew after one pass."""
     start(resume_on_four, 4, tmp_path)
+
+
+def resume_elsewhere(rank: int, world: int, folder: Path) -> dict[str, Any]:
+    """Go on from what two ranks have saved; what one strategy has saved the other one reads, too."""
+    found: dict[str, Any] = {}
+    for name, saved in (("ddp", "ddp"), ("fsdp", "fsdp"), ("ddp", "fsdp"), ("fsdp", "ddp")):
+        strategy = build(name, rank, world, seed=7)
+        strategy.load(folder / "saved" / saved)
+        found[f"{name} from {saved}"] = train_steps(strategy, range(HALF, STEPS), rank, world)
+    with pytest.raises(ContinualError, match="written by 2 workers, and only as many") as refused:
+        build("zero2", rank, world).load(folder / "saved" / "zero2")
+    return found | {"refused": str(refused.value)}
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_what_two_ranks_saved_goes_on_with_others(
+    results: dict[str, Any], folder: Path, tmp_path: Path, ranks: int
+) -> None:
+    shutil.copytree(folder, tmp_path / "saved")
+    start(resume_elsewhere, ranks, tmp_path)
+    found = torch.load(tmp_path / "results-0.pt")
+    assert found.pop("refused").endswith("write `train.workers: 2`")
+    for name, record in found.items():
+        expected = torch.tensor(results["ddp"]["record"][HALF:])
+        torch.testing.assert_close(torch.tensor(record), expected, rtol=1e-6, atol=1e-6, msg=name)
 
 
 def test_conflicting_deepspeed_keys_are_refused() -> None:

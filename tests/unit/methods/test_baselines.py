@@ -337,7 +337,7 @@ def test_all_stand_in_the_list_together_and_are_registered(tmp_path: Path) -> No
 
 def test_an_outsiders_penalty_is_refused_where_gradients_are_spread(tmp_path: Path) -> None:
     ctx = kit.context(tmp_path, [{"type": "l2_start"}], strategy="deepspeed")
-    with pytest.raises(ConfigurationError, match="has no whole gradients"):
+    with pytest.raises(ConfigurationError, match="keeps gradients to itself"):
         build_job(ctx, tmp_path / "stage", 1)
 
 

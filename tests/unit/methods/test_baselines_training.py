@@ -78,7 +78,7 @@ def test_gradients_of_all_components_and_anchors_are_exact(tmp_path: Path) -> No
             own.copy_(wide)
             wide.copy_(own)
     counts = worker.stepper.counts(batch, stop=False)[0]
-    found = worker.stepper.forward_backward(batch, counts)
+    found = worker.stepper.named(worker.stepper.forward_backward(batch, counts).tolist())
     found |= worker.strategy.add_penalties(worker.stepper.penalties)
 
     expected = expected_losses(job, batch, model, {"context_free": frozen, "cached": start})

@@ -146,7 +146,8 @@ def first_step(
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.03 * torch.randn_like(parameter))
-    losses = worker.stepper.forward_backward(batch, worker.stepper.counts(batch, stop=False)[0])
+    means = worker.stepper.forward_backward(batch, worker.stepper.counts(batch, stop=False)[0])
+    losses = worker.stepper.named(means.tolist())
     penalties = worker.strategy.add_penalties(worker.stepper.penalties)
     losses |= {f"anchor/{name}": value for name, value in penalties.items()}
     return losses, {name: p.grad.double() for name, p in model.named_parameters() if p.grad is not None}
@@ -191,5 +192,5 @@ def test_the_plan_says_that_weights_are_not_pulled_under_deepspeed(
     said = capsys.readouterr()
     assert said.out == ""
     assert f"{kind} in stage" in said.err
-    assert "strategy `deepspeed` has no whole gradients to add a penalty to" in said.err
-    assert "write `train.strategy: ddp`" in said.err
+    assert "strategy `deepspeed` keeps gradients to itself" in said.err
+    assert "write `train.strategy: ddp` or `fsdp`" in said.err

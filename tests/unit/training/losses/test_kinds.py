@@ -105,7 +105,8 @@ def test_a_loss_on_stored_columns_reads_the_rows_own(job: TrainJob) -> None:
     with torch.no_grad():
         for parameter in worker.strategy.module.model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
-    found = worker.stepper.forward_backward(batch, worker.stepper.counts(batch, stop=False)[0])["context_free"]
+    means = worker.stepper.forward_backward(batch, worker.stepper.counts(batch, stop=False)[0])
+    found = worker.stepper.named(means.tolist())["context_free"]
     nll = []
     for model in (worker.strategy.module.model, AutoModelForCausalLM.from_pretrained(job.model.path)):
         logits = model.double()(rows["ids"], position_ids=rows["positions"], use_cache=False).logits[:, :-1]

@@ -1,0 +1,81 @@
+"""Weights and AdamW's state in a checkpoint: safetensors that all ranks write, read again by any number of ranks.
+
+torch.distributed.checkpoint does the work, with its safetensors storage: its own format keeps a pickle beside the
+tensors, which could run code.
+"""
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from continual.errors import ContinualError
+
+FOLDER = "state"
+"""Where the files are, below a checkpoint's folder."""
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What AdamW keeps of a parameter."""
+
+
+def save_states(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, group: dist.ProcessGroup | None
+) -> Future[Any]:
+    """Copy the model's tensors and the optimizer's state, and write them below `folder` while the caller goes on.
+
+    Called by all ranks: each writes a part. `group` is a gloo group of their own, None without ranks. Rank 0's future
+    is done when the files of all ranks are written.
+    """
+    import torch.distributed.checkpoint as dcp
+
+    # It remarks at every save that it writes no index of the shards (torch 2.13), which nobody reads.
+    logging.getLogger("torch.distributed.checkpoint").setLevel(logging.WARNING)
+    writer = dcp.HuggingFaceStorageWriter(str(folder / FOLDER), save_distributed=True)
+    tensors = dict(_tensors(model, optimizer))
+    future = dcp.async_save(tensors, storage_writer=writer, process_group=group, no_dist=group is None)
+    assert isinstance(future, Future)
+    return future
+
+
+def load_states(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, group: dist.ProcessGroup | None
+) -> None:
+    """Read into a model and an optimizer what `save_states` wrote, bit for bit; called by all ranks.
+
+    The number of ranks, and how tensors are spread over them, may be another one. Raises ContinualError unless the
+    folder has what the model needs.
+    """
+    import torch.distributed.checkpoint as dcp
+
+    reader = dcp.HuggingFaceStorageReader(str(folder / FOLDER))
+    if not (folder / FOLDER).is_dir():
+        problem = f"{folder} has no {FOLDER}/, which this version resumes from"
+        raise ContinualError(f"{problem}; delete its folder, or finish the stage with the version that began it")
+    known = reader.read_metadata().state_dict_metadata
+    for name, parameter in model.named_parameters():
+        if f"exp_avg.{name}" in known:
+            optimizer.state[parameter] = {
+                "step": torch.zeros((), device=parameter.device if optimizer.defaults.get("fused") else "cpu"),
+                **{kind: torch.zeros_like(parameter, requires_grad=False) for kind in MOMENTS[1:]},
+            }
+    wanted = dict(_tensors(model, optimizer))
+    if missing := wanted.keys() - known.keys():
+        raise ContinualError(f"the checkpoint in {folder} lacks {len(missing)} tensors, such as `{min(missing)}`")
+    dcp.load(wanted, storage_reader=reader, process_group=group, no_dist=group is None)
+
+
+def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+    """Yield every tensor once, by name, without its gradient; numbers have one dimension, as slices of files need."""
+    seen: set[int] = set()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            yield f"model.{name}", tensor.detach()
+    for name, parameter in model.named_parameters():
+        for kind in MOMENTS:
+            if kind in (state := optimizer.state.get(parameter, {})):
+                yield f"{kind}.{name}", state[kind].reshape(1) if kind == "step" else state[kind]
