@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow soak faults bench cover check docs browser constraints clean
+.PHONY: help setup demo test test-slow soak faults bench gpu-queue cover check docs browser constraints clean
 
 # Python >= 3.11; another one: make PYTHON=/path/to/python setup
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -51,6 +51,9 @@ faults: $(READY) ## every fault that is provoked, one after another, and the tab
 
 bench: $(READY) ## what sampling, streaming, stages and the driver cost, against bare parts (nothing should run beside it)
 	@$(BIN)/python -m benchmarks.throughput
+
+gpu-queue: $(READY) ## what has to be measured on a GPU (a quarter of an hour of one)
+	@$(BIN)/python -m benchmarks.throughput.gpu
 
 cover: $(READY) ## line coverage of the unit tests, with the lines that no test runs
 	@$(BIN)/pytest -m 'not slow and not soak and not faults' $(TWO) --quiet --cov=continual --cov=baselines \

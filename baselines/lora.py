@@ -1,6 +1,6 @@
 """Train a low-rank adapter instead of the weights, and merge it at the end of the stage."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
 
@@ -42,6 +42,15 @@ class Lora(Mitigation):
                 "write `from_stage: 2`, or `from_stage: 1` to do it all the same"
             )
         return None
+
+    def trained_parameters(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
+        """Every matrix of a layer counts, whose names have numbers, or those of `targets`."""
+        names = [name.removesuffix(".weight") for name, shape in shapes.items() if len(shape) == 2]
+        endings = tuple(self.targets or ())
+        chosen = [
+            name for name in names if (name.endswith(endings) if endings else ".layers." in name or ".h." in name)
+        ]
+        return sum(self.rank * sum(shapes[f"{name}.weight"]) for name in chosen)
 
     def adapt(self, model: Any, seed: int) -> Callable[[Any], Any]:
         import torch

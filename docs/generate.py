@@ -14,7 +14,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from benchmarks.throughput import goals
+from benchmarks.throughput import goals, memory
 from continual.config.compare import NOT_COMPARED
 from continual.config.schema import Sequence
 from continual.contract.mitigation import Mitigation
@@ -23,7 +23,7 @@ from continual.contract.source import Source
 from continual.sweep.spec import Ablation
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/configuration.md", "docs/methods.md", "docs/results.md")
+PAGES = ("README.md", "docs/configuration.md", "docs/methods.md", "docs/results.md", "docs/sizes.md")
 COMMAND = "python -m docs.generate"
 BLOCK = re.compile(r"(?<=^<!-- generated: )([\w ]+)( -->\n)(.*?)(?=^<!-- end -->$)", re.DOTALL | re.MULTILINE)
 OWN_PACKAGES = ("continual", "baselines")
@@ -101,6 +101,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "methods": method_table,
     "options of the methods": method_options,
     "throughput": goals.table,
+    "memory": memory.kept_table,
 }
 
 

@@ -25,6 +25,11 @@ def sampling(found: Found) -> list[Line]:
     ]
 
 
+def sampling_larger(found: Found) -> list[Line]:
+    (_, against, goal, measured, met), _ = sampling(found)
+    return [("context-free sampling of a model of 23M parameters, tokens/s", against, goal, measured, met)]
+
+
 def stream(found: Found) -> list[Line]:
     ratio, goal = found["of the longer part"]["median"], found["goal"]
     what = "a stage that trains while its samples are made, s"
@@ -85,6 +90,7 @@ def reading(found: Found) -> list[Line]:
 
 GOALS: dict[str, Callable[[Found], list[Line]]] = {
     "sampling": sampling,
+    "sampling_larger": sampling_larger,
     "stream": stream,
     "stage": stage,
     "driver": driver,

@@ -21,19 +21,26 @@ from continual.contract.models import ModelRef
 from continual.sampling.engine_vllm import Request
 from continual.sampling.settings import SampleSettings
 
-COUNTS = (512, 8192)
+COUNTS = {"demo": (512, 8192), "larger": (64, 512)}
+"""How many samples are made of the demo's model of 0.4M parameters, and of one of 23M."""
 TOKENS = 56
 GOAL = 0.97
 START_GOAL = 1.1
 CONFIG = Generate(engine="vllm")
 
 
-def model(folder: Path) -> ModelRef:
-    """Build the arithmetic benchmark's model without a cluster."""
+def model(folder: Path, name: str) -> ModelRef:
+    """Build the arithmetic benchmark's model, or the larger one, without a cluster."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
     from benchmarks.arithmetic.model import build
     from continual.models import model_hash
 
-    build().save_pretrained(folder)
+    larger = LlamaConfig(
+        vocab_size=32_000, hidden_size=256, intermediate_size=768, num_hidden_layers=8, num_attention_heads=4,
+        num_key_value_heads=4, max_position_embeddings=512, tie_word_embeddings=False,
+    )  # fmt: skip
+    (build() if name == "demo" else LlamaForCausalLM(larger)).save_pretrained(folder)
     return ModelRef(str(folder), model_hash(folder))
 
 
@@ -42,7 +49,7 @@ def settings() -> SampleSettings:
     return SampleSettings(starts=((1,),), tokens=TOKENS, seed=3)
 
 
-def in_store(folder: Path, counts: tuple[int, int]) -> sides.Numbers:
+def in_store(folder: Path, name: str) -> sides.Numbers:
     """Sample sets of both sizes into new stores, as a run does."""
     begun = time.perf_counter()
     import ray
@@ -51,7 +58,7 @@ def in_store(folder: Path, counts: tuple[int, int]) -> sides.Numbers:
     from continual.sampling import sample_set
     from continual.store import Store
 
-    ref = model(folder / "model")
+    ref, counts = model(folder / "model", name), COUNTS[name]
     ray.init(
         address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, _system_config=dict(LOCAL_SYSTEM)
     )
@@ -80,19 +87,19 @@ def _again(ref: ModelRef, folder: Path, count: int) -> float:
     return time.perf_counter() - since
 
 
-def bare(folder: Path, counts: tuple[int, int]) -> sides.Numbers:
+def bare(folder: Path, name: str) -> sides.Numbers:
     """Let one engine generate both numbers of samples."""
     begun = time.perf_counter()
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # as in a run: vLLM's own default does not fit everywhere
     from vllm import LLM, SamplingParams, TokensPrompt
 
-    ref, request = model(folder / "model"), Request(settings())
+    ref, request = model(folder / "model", name), Request(settings())
     engine = LLM(
         model=ref.path, dtype="float32", max_model_len=TOKENS, enable_prefix_caching=False, skip_tokenizer_init=True,
         enforce_eager=True, enable_chunked_prefill=False,
     )  # fmt: skip
     seconds, tokens = [], []
-    for number, count in enumerate(counts):
+    for number, count in enumerate(COUNTS[name]):
         asked = [request.parameters(sample) for sample in range(count)]
         prompts = [TokensPrompt(prompt_token_ids=parameters.pop("prompt")) for parameters in asked]
         since = time.perf_counter()
@@ -107,15 +114,14 @@ def bare(folder: Path, counts: tuple[int, int]) -> sides.Numbers:
 SIDES = {"continual": in_store, "bare": bare}
 
 
-def measure(rounds: int, counts: tuple[int, int] = COUNTS) -> dict[str, Any]:
-    each = ("--counts", *map(str, counts))
-    module = "benchmarks.throughput.sampling"
-    found = sides.alternate({side: partial(sides.in_process, module, "--side", side, *each) for side in SIDES}, rounds)
+def measure(rounds: int, name: str) -> dict[str, Any]:
+    each = ("benchmarks.throughput.sampling", "--model", name, "--side")
+    found = sides.alternate({side: partial(sides.in_process, *each, side) for side in SIDES}, rounds)
     for numbers in [one for side in found.values() for one in side]:
         numbers["rate"] = numbers["tokens"] / (numbers["large"] - numbers["small"])
     return {
         "goals": {"rate": GOAL, "start": START_GOAL},
-        "samples": counts,
+        "samples": COUNTS[name],
         "sides": sides.summary(found),
         "rate": sides.ratio(found, "rate", "continual", "bare"),
         "start": sides.ratio(found, "start", "continual", "bare"),
@@ -133,20 +139,19 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(name: str = "demo", output: str = "sampling") -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--output", type=Path, default=sides.RESULTS)
     parser.add_argument("--side", choices=list(SIDES), help="measure this side alone and print its numbers")
-    parser.add_argument("--counts", type=int, nargs=2, default=COUNTS)
+    parser.add_argument("--model", choices=list(COUNTS), default=name)
     given = parser.parse_args()
-    counts = (given.counts[0], given.counts[1])
     if given.side:
         with tempfile.TemporaryDirectory() as folder:
-            print(f"\n{json.dumps(SIDES[given.side](Path(folder), counts))}")
+            print(f"\n{json.dumps(SIDES[given.side](Path(folder), given.model))}")
         sys.exit()
-    results = measure(given.rounds, counts)
-    sides.write(results, table(results), given.output, "sampling")
+    results = measure(given.rounds, given.model)
+    sides.write(results, table(results), given.output, output)
 
 
 if __name__ == "__main__":

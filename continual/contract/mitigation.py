@@ -132,6 +132,19 @@ class Mitigation(Strict):
         """
         return None
 
+    def frozen_models(self, view: StageView) -> set[str]:
+        """Return names of the frozen models that the workers hold for it, for the plan's memory; methods that name the
+        same one share it. `stage_start` and `start` are the sequence's own.
+        """
+        return set()
+
+    def trained_parameters(self, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+        """Return how many parameters are trained in place of the model's, whose tensors have these shapes; None: those.
+
+        For the plan's memory.
+        """
+        return None
+
     # While a stage runs, on the driver ------------------------------------------------------------------------------
 
     def prepare(self, ctx: Context) -> dict[str, "Artefact"]:

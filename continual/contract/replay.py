@@ -78,6 +78,9 @@ class TeacherReplay(Replay):
         """
         return (self.held_out or 0) if self.loss_type.teacher else 0
 
+    def frozen_models(self, view: StageView) -> set[str]:
+        return {self.model} if self.loss_type.teacher and self.teacher == "live" else set()
+
     def needs_first(self, view: StageView) -> str | None:
         if self.teacher == "live" or self.scores_samples(view):
             return None

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from continual.contract.source import Source
 from continual.data.formats import CUT, DROPPED, EMPTY, LOST, PROBLEM, UNLEARNABLE, WHOLE
@@ -95,7 +94,7 @@ class Tally:
                 pieces.weights.append(weights[number])
                 pieces.outcome.append(outcome)
                 pieces.origins.append(self.read - 1)
-            self.chat = self.chat or bool(pc.any(table.column("chat")).as_py())
+            self.chat = self.chat or any(table.column("chat").to_pylist())
             self.outcomes += np.bincount(np.asarray(pieces.outcome, np.int64), minlength=PROBLEM + 1)
             yield pieces
             if self.full:

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 
 def save_model(model: Any, folder: str | Path) -> None:
     """Write config and weights of a model, which is none of DeepSpeed's engines, as safetensors."""
+    from unittest.mock import patch
+
     from accelerate.utils import other
 
     # transformers lets accelerate ask for the class of those engines, which imports DeepSpeed: two seconds

@@ -10,6 +10,7 @@ from continual.errors.budget import ALL, limited
 from continual.ledger.progress import read_progress
 from continual.preflight.check_data import check_source
 from continual.preflight.check_evaluation import check_evaluation, check_metrics
+from continual.preflight.check_memory import check_memory
 from continual.preflight.check_methods import check_methods, check_start_tokens
 from continual.preflight.check_model import check_loading, check_model
 from continual.preflight.check_places import check_places
@@ -100,5 +101,6 @@ def _mistakes(loaded: Loaded, fresh: bool) -> tuple[list[str], list[Configuratio
     attempt(lambda: check_methods(sequence, tokenizer))
     attempt(lambda: check_evaluation(sequence, tokenizer))
     if not errors:
+        attempt(lambda: check_memory(sequence))
         attempt(lambda: notes_of_code(sequence))
     return notes, errors

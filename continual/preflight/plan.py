@@ -12,6 +12,7 @@ from continual.errors.budget import ALL, limited
 from continual.ledger.changes import refuse_changes
 from continual.ledger.folder import RunFolder, default_tracking_uri, steps_in
 from continual.ledger.progress import Progress, counted, read_progress
+from continual.preflight.check_memory import gib, largest, needed_memory
 from continual.preflight.delivery import chosen_delivery, scores_beside, training_cpus
 from continual.preflight.estimate import epoch_steps, estimated_rows, stored_rows
 from continual.preflight.model_facts import read_model
@@ -65,6 +66,10 @@ class Plan:
     batch_rows: int = 1
 
 
+LITTLE = 1 << 30
+"""Bytes of a worker on CPUs that a plan need not speak of."""
+
+
 @limited(ALL)
 def make_plan(loaded: Loaded, held: bool = False) -> Plan:
     """Return the plan of a sequence that has passed `continual.preflight.check.check`; write and start nothing.
@@ -113,6 +118,7 @@ def _facts(sequence: Sequence, folder: Path) -> dict[str, str]:
     return {
         "model": f"{model.source if model.type == 'pretrained' else model.build}, {model.dtype}",
         "training": f"{_workers(sequence, machine.cpus, machine.gpus)}; {rows}",
+        **_memory(sequence),
         "sampling": _engines(sequence, machine),
         "evaluation": f"{', '.join(Measured.of(sequence).names) or 'nothing'}; at the start, after every stage{every}"
         f"{_overlap(sequence, machine)}{_evaluators(evaluate)}",
@@ -192,6 +198,15 @@ def _workers(sequence: Sequence, cpus: float | None, gpus: float | None) -> str:
     gpu = f" and {train.gpus_per_worker:g} GPU" if train.gpus_per_worker else ""
     strategy = f"deepspeed ZeRO-{train.zero_stage}" if train.strategy == "deepspeed" else train.strategy
     return f"{strategy}, {train.workers} {'worker' if train.workers == 1 else 'workers'} with {each}{gpu}"
+
+
+def _memory(sequence: Sequence) -> dict[str, str]:
+    """Return what a worker needs, {} where that is unknown or, on CPUs, nothing to speak of."""
+    needs = needed_memory(sequence)
+    if needs is None or (not sequence.train.gpus_per_worker and needs.total < LITTLE):
+        return {}
+    place = "GPU" if sequence.train.gpus_per_worker else "worker"
+    return {"memory": f"about {gib(needs.total)} per {place} ({largest(needs)})"}
 
 
 def _overlap(sequence: Sequence, machine: Machine) -> str:

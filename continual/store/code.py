@@ -12,9 +12,9 @@ import os
 import re
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import Distribution, distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ KINDS = ("rows", "models", "scores", "stages", "checks")
 """Folders of a storage's `store`, by which it is known."""
 MODULE = re.compile(r"\.*[A-Za-z_][\w.]{0,200}(:[\w.]+)?")
 """A text that may name a module, or something in one."""
+TOP_LEVEL = re.compile(r'^"?([^/,\n"]+?)(?:/[^,\n]*)?\.py"?,', re.MULTILINE)
+"""The first part of a Python file's path, in the list of a distribution's files."""
 MOST_FILES = 20_000
 MOST_BYTES = 32 << 30
 
@@ -217,13 +219,29 @@ def _absolute(name: str, package: str) -> str:
 
 
 @functools.cache
-def _owners() -> Mapping[str, list[str]]:
-    return packages_distributions()
+def _owners() -> dict[str, list[Distribution]]:
+    """Return the installed distributions by their top-level modules.
+
+    They are those of `importlib.metadata.packages_distributions`, which takes half a second: it reads every metadata
+    file, and makes a path of every file that is installed.
+    """
+    owners: dict[str, list[Distribution]] = {}
+    for installed in distributions():
+        if (declared := installed.read_text("top_level.txt") or "").split():
+            names = set(declared.split())
+        elif record := installed.read_text("RECORD"):
+            names = set(TOP_LEVEL.findall(record))
+        else:
+            files = [file for file in installed.files or [] if file.suffix == ".py"]
+            names = {file.parts[0] if len(file.parts) > 1 else file.stem for file in files}
+        for name in names:
+            owners.setdefault(name, []).append(installed)
+    return owners
 
 
 def _distributions(names: set[str]) -> dict[str, str]:
     """Return the versions of the installed distributions that have these top-level modules."""
-    owners = {owner for name in names for owner in _owners().get(name, [])}
+    owners = {owner.metadata["Name"] for name in names for owner in _owners().get(name, [])}
     return {owner: version(owner) for owner in sorted(owners)}
 
 

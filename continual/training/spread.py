@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 
@@ -28,21 +28,32 @@ def spread(model: Any, device: torch.device, policy: MixedPrecisionPolicy, root:
             for its forward and backward pass. Without one that stays whole on every rank.
     """
     rank = dist.get_rank()
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     whole = {name: tensor.detach() for name, tensor in model.state_dict().items()} if rank == 0 else {}
     buffers = {name: buffer.detach() for name, buffer in model.named_buffers()} if rank == 0 else {}
     _forget(model)
-    for layer in layers_of(model):
-        fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
-    if root is not None:
-        # The head is used again in the backward pass, which recomputes logits: it stays gathered in between.
-        fully_shard(root, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    shard(model, init_device_mesh(device.type, (dist.get_world_size(),)), policy, root)
     model.to_empty(device=device)
     set_model_state_dict(model, whole, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
     for name, buffer in model.named_buffers():
         if rank == 0:
             buffer.copy_(buffers[name])
         dist.broadcast(buffer, 0)
+
+
+def shard(model: Any, mesh: DeviceMesh, policy: MixedPrecisionPolicy, root: nn.Module | None = None) -> None:
+    """Shard the layers of `model` over a mesh, and what is in none of them if there is a `root`; see `spread`."""
+    for layer in layers_of(model):
+        fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+    if root is not None:
+        # The head is used again in the backward pass, which recomputes logits: it stays gathered in between.
+        fully_shard(root, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+
+
+def policy_of(precision: str) -> MixedPrecisionPolicy:
+    """Return the dtypes of a trained model: gradients are summed in float32."""
+    low = torch.bfloat16 if precision == "bfloat16" else None
+    # Weights of tokens and stored log-probabilities must not be rounded on their way in.
+    return MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
 
 
 def _forget(model: nn.Module) -> None:

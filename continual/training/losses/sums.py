@@ -53,10 +53,11 @@ def kl_sum(logits: Tensor, teacher_logits: Tensor, weights: Tensor) -> Tensor:
         log_q = torch.log_softmax(logits, -1, dtype=torch.float32)
         log_p = torch.log_softmax(teacher_logits, -1, dtype=torch.float32)
         p = log_p.exp()
-        slope = log_q.exp().sub_(p)
+        values = log_p.sub_(log_q)
+        slope = log_q.exp_().sub_(p)
         # The slope sums to zero over the vocabulary. Added to p (log p - log q) it cancels the rounding error of log q
         # to first order, and makes every summand non-negative: a KL of 1e-6 nats is not lost in float32.
-        values = log_p.sub_(log_q).mul_(p).add_(slope).sum(-1).clamp_min_(0.0)
+        values = values.mul_(p).add_(slope).sum(-1).clamp_min_(0.0)
     return _Sum.apply(logits, values, slope, weights)
 
 

@@ -8,14 +8,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from continual.config.schema import Train
 from continual.errors import ContinualError
 from continual.training.module import LossModule
 from continual.training.penalties import LoadedPenalty
-from continual.training.spread import spread
+from continual.training.spread import policy_of, spread
 from continual.training.states import load_states, save_states
 from continual.training.strategies.base import Check, Strategy, adamw, clipped, copied, writers
 
@@ -34,10 +33,7 @@ class Fsdp(Strategy):
         self.writers = writers()
         self.brings = dist.get_rank() == 0
         module.autocast_dtype = None
-        low = torch.bfloat16 if train.precision == "bfloat16" else None
-        # Weights and stored log-probabilities must not be rounded on their way in.
-        policy = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
-        spread(module.model, device, policy, root=module)
+        spread(module.model, device, policy_of(train.precision), root=module)
         self.module = module
         self.optimizer = adamw(train, module, device)
 

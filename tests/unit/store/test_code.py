@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -230,3 +231,8 @@ def test_a_folder_that_is_too_large_needs_a_version(
     with pytest.raises(ConfigurationError, match=r"arguments.folder: .* has more than 1 files .* `version`"):
         address()
     assert address(version=1) != address(version=2)
+
+
+def test_owners_of_modules_are_those_that_python_names() -> None:
+    found = {name: sorted(owner.metadata["Name"] for owner in owners) for name, owners in code._owners().items()}
+    assert found == {name: sorted(owners) for name, owners in packages_distributions().items()}

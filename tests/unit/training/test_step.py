@@ -3,11 +3,16 @@
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from continual.config.schema import Train
 from continual.errors import ContinualError
-from continual.training.step import Stepper
+from continual.training.order import rank_share
+from continual.training.step import Stepper, micro_batches
 
 
 def stepper(*streams: Any) -> Stepper:
@@ -47,3 +52,32 @@ def test_a_method_may_weigh_all_of_a_streams_tokens_to_zero_in_a_step_but_not_al
     checked(both, batch(task=[[0.0, 0.0]], replay=[[0.0, 1.0]]))
     with pytest.raises(ContinualError, match="what weighs its tokens"):
         checked(stepper(stream("task", weighed=True)), batch(task=[[0.0, 0.0]]))
+
+
+@given(
+    rows=st.lists(st.integers(1, 12), min_size=1, max_size=3),
+    ranks=st.integers(1, 6),
+    size=st.none() | st.integers(1, 4),
+    strategy=st.sampled_from(["ddp", "fsdp"]),
+)
+def test_every_row_goes_through_once_and_padding_through_no_pass_but_those_that_ranks_share(
+    rows: list[int], ranks: int, size: int | None, strategy: str
+) -> None:
+    train = Train.model_validate({"strategy": strategy, "micro_rows": size})
+    streams = [SimpleNamespace(name=str(number), rows_per_step=count) for number, count in enumerate(rows)]
+    job: Any = SimpleNamespace(train=train, streams=streams)
+    passes = [micro_batches(job, rank, ranks) for rank in range(ranks)]
+    for made in streams:
+        read: list[int] = []
+        for rank in range(ranks):
+            share = rank_share(np.arange(made.rows_per_step), rank, ranks)
+            for part in (share[part] for stream, part in passes[rank] if stream is made):
+                assert len(part) >= 1
+                assert size is None or len(part) <= size
+                # Padding is alone in its pass, and there is such a pass only where others wait for it.
+                assert len(part) == 1 or part.min() >= 0
+                assert part.min() >= 0 or strategy == "fsdp" or len(passes[rank]) == 1
+                read += part[part >= 0].tolist()
+        assert sorted(read) == list(range(made.rows_per_step))
+    if strategy == "fsdp":
+        assert len({len(each) for each in passes}) == 1

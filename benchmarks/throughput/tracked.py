@@ -1,0 +1,176 @@
+"""The memory of one training step as torch's own trackers see it, with tensors that have sizes and no content.
+
+No GPU is needed, and no memory: `FakeTensorMode` runs the real modules, losses, optimizer and FSDP2 on one of many
+ranks that exist in name only, and `MemTracker` adds up what is there.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model's shape, options of `train`, rows of a forward pass, and what is beside: a live teacher, an adapter."""
+
+    name: str
+    model: dict[str, Any]
+    train: dict[str, Any]
+    rows: int = 1
+    teacher: bool = False
+    lora: int = 0
+    goal: float | None = None
+    """GiB that it should need at most."""
+
+    @property
+    def workers(self) -> int:
+        return int(self.train.get("workers", 1))
+
+
+@dataclass
+class Tracked:
+    """Bytes at the peak, in all and by what MemTracker calls them."""
+
+    total: float
+    parts: dict[str, float] = field(default_factory=dict)
+
+
+def tracked(case: Case) -> Tracked:
+    """Return the peak of one rank's step, with an optimizer that has made steps before."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.distributed.device_mesh import init_device_mesh
+
+    from continual.config.schema import Train
+    from continual.training.losses.kinds import Kl, Nll
+    from continual.training.strategies.base import adamw
+
+    train = Train.model_validate(case.train)
+    with _ranks(case.workers):
+        mesh = init_device_mesh("cpu", (case.workers,))
+        with FakeTensorMode():
+            module, model = _module(case, train, mesh)
+            teacher = _teacher(case, train, mesh, model)
+            optimizer = adamw(train, module, torch.device("cpu"))
+            for parameter in module.parameters():
+                if parameter.requires_grad:
+                    parameter.grad = torch.zeros_like(parameter)
+            optimizer.step()
+            optimizer.zero_grad()
+            tracker = _tracker()
+            tracker.track_external(module, optimizer, *_tensors(teacher))
+            size = (case.rows, train.row_tokens)
+            half = torch.arange(train.row_tokens // 2)
+            with tracker:
+                ids, positions = torch.zeros(size, dtype=torch.long), torch.cat([half, half]).expand(size)
+                loss: Any = Kl() if teacher is not None else Nll()
+                module(ids, positions, torch.ones(size), loss, teacher).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+            [peak] = tracker.get_tracker_snapshot("peak").values()
+    parts = {str(getattr(key, "value", key)): float(size) for key, size in peak.items() if size}
+    return Tracked(parts.pop("Total"), parts)
+
+
+@contextmanager
+def _ranks(count: int) -> Iterator[None]:
+    import torch.distributed as dist
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", rank=0, world_size=count, store=FakeStore())
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _module(case: Case, train: Any, mesh: Any) -> tuple[Any, Any]:
+    """Return the module that is trained, as a worker builds it, and its model."""
+    import torch
+
+    from baselines.lora import Lora
+    from continual.models.recompute import recompute_layers
+    from continual.training.module import LossModule
+    from continual.training.spread import policy_of, shard
+
+    class AllPositions(LossModule):
+        """Every position predicts: which do is a matter of content."""
+
+        def _positions(self, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+            count = weights.numel()
+            return torch.arange(count), torch.ones(count), max(1, -(-count // self.chunk_tokens))
+
+    model = _llama(case)
+    if case.lora:
+        Lora(type="lora", rank=case.lora).adapt(model, 0)
+    if train.activation_checkpointing:
+        recompute_layers(model, reentrant=False)
+    low = torch.bfloat16 if train.precision == "bfloat16" and train.strategy != "fsdp" else None
+    module = AllPositions(model.train(), train.loss_chunk_tokens, low)
+    if train.strategy == "fsdp":
+        shard(model, mesh, policy_of(train.precision), root=module)
+    return module, model
+
+
+def _teacher(case: Case, train: Any, mesh: Any, model: Any) -> Any:
+    import torch
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    from baselines.lora import Lora
+    from continual.training.frozen import Unadapted
+    from continual.training.spread import shard
+
+    if not case.teacher:
+        return None
+    if case.lora:
+        return Unadapted(model, Lora(type="lora", rank=case.lora).unadapted)
+    teacher = _llama(case).requires_grad_(False)
+    if train.strategy == "fsdp":
+        if train.precision == "bfloat16":
+            for parameter in teacher.parameters():
+                parameter.data = parameter.data.to(torch.bfloat16)
+        shard(teacher, mesh, MixedPrecisionPolicy(cast_forward_inputs=False))
+    return teacher.eval()
+
+
+def _tracker() -> Any:
+    from torch.distributed._tools.mem_tracker import MemTracker
+
+    class Tracker(MemTracker):
+        def _track_module_params_and_buffers(self, module: Any, install_grad_hooks: bool = True) -> tuple[int, int]:
+            """Ask for no gradients of frozen parameters, which MemTracker does (torch 2.13)."""
+            nothing = SimpleNamespace(remove=lambda: None)
+            for parameter in module.parameters():
+                if not parameter.requires_grad:
+                    self._param_to_grad_hook_handles.setdefault(parameter, (nothing, nothing))
+            return super()._track_module_params_and_buffers(module, install_grad_hooks)
+
+    return Tracker()
+
+
+def _tensors(teacher: Any) -> list[Any]:
+    """Return the weights of a teacher that is loaded, as far as this rank holds them."""
+    from torch import nn
+    from torch.distributed.tensor import DTensor
+
+    parameters = teacher.parameters() if isinstance(teacher, nn.Module) else []
+    return [p.detach() if not isinstance(p, DTensor) else p.to_local().detach() for p in parameters]
+
+
+def _llama(case: Case) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(LlamaConfig(**case.model))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("case", help="a case as JSON")
+    found = tracked(Case(**json.loads(parser.parse_args().case)))
+    print(json.dumps(asdict(found)))

@@ -1,0 +1,96 @@
+"""Whether the training fits the GPUs: what a worker needs, stage by stage, and what would make it fit."""
+
+import shutil
+import subprocess
+
+from continual.config.schema import Sequence, Train
+from continual.errors import ConfigurationError
+from continual.preflight.memory import Memory, Sizes, memory
+from continual.preflight.model_facts import read_model
+from continual.preflight.resources import detect_machine
+from continual.preflight.sizes import Shapes, read_shapes, read_sizes
+from continual.preflight.stages import acting, stage_view
+
+EXACT = 0.9
+"""The model of costs is exact to a tenth: what is predicted to need this part of a GPU's memory may fit or not."""
+FIXES: tuple[tuple[str, object], ...] = (
+    ("activation_checkpointing", True), ("precision", "bfloat16"), ("strategy", "fsdp"), ("micro_rows", 1),
+)  # fmt: skip
+"""What is tried to make it fit, one after the other and together, the cheapest first."""
+
+
+def needed_memory(sequence: Sequence, train: Train | None = None) -> Memory | None:
+    """Return what a worker needs in the stage that needs most, None if the model's files do not tell its sizes.
+
+    `train` stands for the sequence's own options.
+    """
+    folder = read_model(sequence.model)[0].folder
+    shapes = read_shapes(folder) if folder else {}
+    sizes = read_sizes(folder, shapes) if folder and shapes else None
+    if sizes is None:
+        return None
+    options = train or sequence.train
+    stages = [_stage(sequence, options, number, sizes, shapes) for number in range(1, len(sequence.stages) + 1)]
+    return max(stages, key=lambda stage: stage.total)
+
+
+def _stage(sequence: Sequence, train: Train, number: int, sizes: Sizes, shapes: Shapes) -> Memory:
+    view, teachers, adapter = stage_view(sequence, number), set(), None
+    methods = [mitigation for _, mitigation in acting(sequence, number)]
+    for method in methods:
+        teachers |= method.frozen_models(view)
+        adapter = method.trained_parameters(shapes) if adapter is None else adapter
+    live = bool(teachers)
+    if any(method.overrides("unadapted") for method in methods):
+        teachers -= {"stage_start"} | ({"start"} if number == 1 else set())
+    rows = -(-train.batch_rows // train.workers)
+    return memory(sizes, train, min(train.micro_rows or rows, rows), len(teachers), live, adapter)
+
+
+def check_memory(sequence: Sequence) -> list[str]:
+    """Return notes. Raise ConfigurationError if a worker needs more memory than a GPU of this machine has."""
+    train = sequence.train
+    if not train.gpus_per_worker or detect_machine().gpus is None:
+        return []
+    room, needs = gpu_bytes(), needed_memory(sequence)
+    if room is None or needs is None or needs.total <= EXACT * room:
+        return []
+    said = f"a worker needs about {gib(needs.total)} of a GPU's memory, which is {gib(room)}"
+    if needs.total * EXACT <= room:
+        return [f"{said}: it may run out; {_fix(sequence, room)}"]
+    raise ConfigurationError("train", f"{said} ({largest(needs)})", _fix(sequence, room))
+
+
+def _fix(sequence: Sequence, room: float) -> str:
+    """Return which options make it fit, as far as some do."""
+    train, changes = sequence.train, {}
+    for key, value in FIXES:
+        if getattr(train, key) != value and not (key == "strategy" and train.workers == 1):
+            changes[key] = value
+            needs = needed_memory(sequence, train.model_copy(update=changes))
+            if needs is not None and needs.total <= EXACT * room:
+                break
+    written = ", ".join(f"`train.{key}: {str(value).lower()}`" for key, value in changes.items())
+    return f"write {written}, or take more workers" if written else "take more workers, or a smaller `train.row_tokens`"
+
+
+def largest(needs: Memory) -> str:
+    """Return what takes most of it, in words."""
+    parts = sorted(needs.parts.items(), key=lambda part: -part[1])
+    return ", ".join(f"{name} {gib(size)}" for name, size in parts if size > 0.02 * needs.total)
+
+
+def gib(size: float) -> str:
+    return f"{size / 2**30:.3g} GiB"
+
+
+def gpu_bytes() -> int | None:
+    """Return the memory of the smallest GPU of this machine, None if its driver does not tell."""
+    if (program := shutil.which("nvidia-smi")) is None:
+        return None
+    query = [program, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
+        return min(int(line) for line in told.split()) << 20
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None

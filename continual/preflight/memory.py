@@ -1,0 +1,117 @@
+"""How much memory of a GPU a worker's training takes: a cost model of a decoder, from its sizes alone.
+
+The larger of two moments counts: the start of the backward pass, when all activations are there, and its end, when all
+gradients are. `python -m benchmarks.throughput.memory` compares it with torch's own trackers.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+from continual.config.schema import Train
+
+ACTIVATIONS = {"float32": (40, 16, 4), "bfloat16": (24, 8, 2), "autocast": (34, 8, 2)}
+"""Bytes that a layer keeps per token for the backward pass, per unit of its width, of its inner width, and per token of
+a row: documents that share a row are kept apart by a mask. Counted on Llama, as transformers 5.24 runs it."""
+INPUTS = {"float32": 4, "bfloat16": 2, "autocast": 4}
+"""Bytes per token and unit of width where a layer keeps its input alone."""
+LOGITS = {"float32": 8, "bfloat16": 10, "autocast": 10}
+"""Bytes per logit of the positions whose logits exist at one time."""
+BOTH_LOGITS = {"float32": 20, "bfloat16": 16, "autocast": 16}
+"""The same where a live teacher's logits are beside them."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A decoder's sizes: parameters of all, of one layer and of what is in no layer; layers, widths, vocabulary."""
+
+    parameters: int
+    layer: int
+    rest: int
+    layers: int
+    hidden: int
+    inner: int
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one GPU at the moment when most are taken, by what they are for.
+
+    `gathered`: weights that are there in addition, from other ranks or in a lower precision.
+    """
+
+    weights: float = 0.0
+    optimizer: float = 0.0
+    gradients: float = 0.0
+    gathered: float = 0.0
+    teacher: float = 0.0
+    activations: float = 0.0
+    logits: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return sum(self.parts.values())
+
+    @property
+    def parts(self) -> dict[str, float]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def memory(
+    sizes: Sizes, train: Train, rows: int, teachers: int = 0, live: bool = False, adapter: int | None = None
+) -> Memory:
+    """Return the memory of one worker.
+
+    Args:
+        sizes: The trained model's.
+        train: The options of training.
+        rows: Rows in a forward pass, of `train.row_tokens`.
+        teachers: Frozen models of the same sizes that are loaded beside it.
+        live: Whether there is a live teacher; it may be the base of an adapter, which is not loaded.
+        adapter: Trained parameters of an adapter; None if all are trained.
+    """
+    sharded = _sharded(train)
+    computes = train.precision if train.precision == "float32" or train.strategy == "fsdp" else "autocast"
+    low = 4 if computes == "float32" else 2
+    trained = sizes.parameters if adapter is None else adapter
+    tokens = rows * train.row_tokens
+    widths = (sizes.hidden, sizes.inner, train.row_tokens)
+    per_layer = sum(bytes_ * width for bytes_, width in zip(ACTIVATIONS[computes], widths, strict=True))
+    around = 4 * low * sizes.hidden
+    states = Memory(
+        weights=4 * (sizes.parameters + (adapter or 0)) * sharded["weights"],
+        optimizer=8 * trained * sharded["optimizer"],
+        gathered=low * (sizes.rest + 2 * sizes.layer) if train.strategy == "fsdp" else 0.0,
+        teacher=teachers * _teacher(sizes, train, low),
+    )
+    kept = INPUTS[computes] * sizes.hidden if train.activation_checkpointing else per_layer
+    begin = replace(
+        states,
+        # Autocast's copies of the weights go as the backward pass does.
+        gathered=states.gathered + (2 * sizes.parameters if computes == "autocast" else 0),
+        activations=tokens * (kept * sizes.layers + around),
+        logits=min(train.loss_chunk_tokens, tokens) * sizes.vocabulary * (BOTH_LOGITS if live else LOGITS)[computes],
+        # DDP keeps the buckets of its gradients from one step to the next.
+        gradients=4 * trained if train.strategy == "ddp" and train.workers > 1 else 0,
+    )
+    # What belongs to no layer has its whole gradient before it is summed over ranks.
+    whole = max(sizes.layer, sizes.rest) * (4 + low) if sharded["gradients"] < 1 and adapter is None else 0
+    end = replace(
+        states,
+        activations=tokens * (per_layer + around),
+        gradients=4 * trained * sharded["gradients"] + whole,
+    )
+    return max(begin, end, key=lambda moment: moment.total)
+
+
+def _sharded(train: Train) -> dict[str, float]:
+    """Return the share of optimizer state, gradients and weights that a worker holds."""
+    stage = {"ddp": 0, "fsdp": 3, "deepspeed": train.zero_stage}[train.strategy]
+    names = ("optimizer", "gradients", "weights")
+    return {name: 1 / train.workers if stage >= number else 1.0 for number, name in enumerate(names, 1)}
+
+
+def _teacher(sizes: Sizes, train: Train, low: int) -> float:
+    if train.strategy != "fsdp":
+        return 4 * sizes.parameters
+    # Its layers are gathered before the trained model's logits are there.
+    return low * ((sizes.parameters - sizes.rest) / train.workers + sizes.rest)

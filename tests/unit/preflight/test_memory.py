@@ -1,0 +1,119 @@
+"""The memory that a plan foresees: near torch's own trackers, and refused where a GPU has less."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.throughput.memory import planned, sizes_of
+from benchmarks.throughput.tracked import Case, tracked
+from continual.config.schema import Sequence, Train
+from continual.errors import ConfigurationError
+from continual.preflight import check_memory as room
+from continual.preflight.memory import memory
+from continual.preflight.sizes import read_shapes, read_sizes
+from tests.kits.project import sequence, write_model, write_project
+from tests.kits.weights import saved
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "small vocabulary": {"vocab_size": 2000, "hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 4,
+                         "num_attention_heads": 8, "num_key_value_heads": 8},
+    "large vocabulary": {"vocab_size": 32_000, "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 6,
+                         "num_attention_heads": 8, "num_key_value_heads": 2},
+    "deep, tied": {"vocab_size": 8000, "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 12,
+                   "num_attention_heads": 4, "num_key_value_heads": 4, "tie_word_embeddings": True},
+}  # fmt: skip
+ROWS: dict[str, Any] = {"row_tokens": 512, "batch_tokens": 16 * 512}
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "ddp": {"train": {}},
+    "ddp, bfloat16, layers run again": {"train": {"precision": "bfloat16", "activation_checkpointing": True}},
+    "fsdp, live teacher": {"train": {"strategy": "fsdp", "workers": 4}, "teacher": True},
+    "fsdp, bfloat16, layers run again": {
+        "train": {"strategy": "fsdp", "workers": 8, "precision": "bfloat16", "activation_checkpointing": True}
+    },
+}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_plan_is_within_a_tenth_of_the_trackers(shape: str, strategy: str) -> None:
+    options = STRATEGIES[strategy]
+    case = Case(shape, SHAPES[shape], ROWS | options["train"], rows=2, teacher=options.get("teacher", False))
+    assert planned(case) == pytest.approx(tracked(case).total, rel=0.1)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_sizes_are_read_from_headers(tmp_path: Path, shape: str) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = saved(tmp_path / "model", LlamaForCausalLM(LlamaConfig(**SHAPES[shape])))
+    assert read_sizes(folder, read_shapes(folder)) == sizes_of(SHAPES[shape])
+
+
+def test_files_that_tell_no_sizes_are_left_alone(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model")
+    shapes = read_shapes(folder)
+    assert read_sizes(folder, shapes) is not None
+    assert read_sizes(folder, {}) is None
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    assert read_shapes(folder) == {}
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def fit(**train: Any) -> Sequence:
+    value = sequence(train={"batch_tokens": 2048, "row_tokens": 32, "gpus_per_worker": 1, **train})
+    value["model"] = {"type": "pretrained", "source": str(Path("model").resolve())}
+    return Sequence.model_validate(value)
+
+
+def test_what_does_not_fit_is_refused_with_what_would(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs = room.needed_memory(fit())
+    assert needs is not None
+    monkeypatch.setattr(room, "gpu_bytes", lambda: int(needs.total / 0.85))
+    assert room.check_memory(fit()) == []
+    monkeypatch.setattr(room, "gpu_bytes", lambda: int(needs.total))
+    [note] = room.check_memory(fit())
+    assert "may run out; write `train.activation_checkpointing: true`" in note
+    monkeypatch.setattr(room, "gpu_bytes", lambda: int(needs.total * 0.7))
+    with pytest.raises(ConfigurationError, match=r"a worker needs about .* of a GPU's memory, which is") as refused:
+        room.check_memory(fit())
+    assert refused.value.key == "train"
+    assert "activations" in refused.value.problem
+    written = dict(line.split(": ") for line in refused.value.fix.split("`") if line.startswith("train."))
+    fixed = fit(**{key.removeprefix("train."): value for key, value in written.items()})
+    assert room.check_memory(fixed) == []
+    monkeypatch.setattr(room, "gpu_bytes", lambda: None)
+    assert room.check_memory(fit()) == []
+    monkeypatch.setattr(room, "gpu_bytes", lambda: 1)
+    assert room.check_memory(fit(gpus_per_worker=0)) == [], "on CPUs there is no GPU to fill"
+
+
+def test_a_teacher_counts_once_and_not_beside_an_adapter_of_it(project: Path) -> None:
+    kl = {"type": "context_free", "loss": "kl"}
+
+    def teacher(*mitigation: dict[str, Any]) -> float:
+        needs = room.needed_memory(fit().model_copy(update={"mitigation": Sequence.model_validate(
+            sequence(mitigation=list(mitigation))).mitigation}))  # fmt: skip
+        assert needs is not None
+        return needs.teacher
+
+    one = teacher(kl)
+    assert one > 0
+    assert teacher(kl, {**kl, "name": "again"}) == one
+    assert teacher(kl, {**kl, "name": "other", "model": "start"}) == 2 * one
+    assert teacher({**kl, "teacher": "cached"}) == 0
+    assert teacher({**kl, "loss": "nll"}) == 0
+    assert teacher(kl, {"type": "lora"}) == 0
+
+
+def test_an_adapter_has_little_to_remember() -> None:
+    sizes, train = sizes_of(SHAPES["large vocabulary"]), Train.model_validate({"batch_tokens": 256, "row_tokens": 32})
+    whole, adapted = memory(sizes, train, 1), memory(sizes, train, 1, adapter=1000)
+    assert adapted.optimizer == 8000
+    assert adapted.total < whole.total / 2
