@@ -52,11 +52,14 @@ def tracked(case: Case) -> Tracked:
     from continual.training.strategies.base import adamw
 
     train = Train.model_validate(case.train)
+    models = [_llama(case, case.lora), _llama(case, 0)]
     with _ranks(case.workers):
         mesh = init_device_mesh("cpu", (case.workers,))
         with FakeTensorMode():
-            module, model = _module(case, train, mesh)
-            teacher = _teacher(case, train, mesh, model)
+            for made in models:
+                _place(made)
+            module = _module(models[0], train, mesh)
+            teacher = _teacher(case, train, mesh, *models)
             optimizer = adamw(train, module, torch.device("cpu"))
             for parameter in module.parameters():
                 if parameter.requires_grad:
@@ -90,11 +93,10 @@ def _ranks(count: int) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def _module(case: Case, train: Any, mesh: Any) -> tuple[Any, Any]:
-    """Return the module that is trained, as a worker builds it, and its model."""
+def _module(model: Any, train: Any, mesh: Any) -> Any:
+    """Return the module that is trained, as a worker builds it."""
     import torch
 
-    from baselines.lora import Lora
     from continual.models.recompute import recompute_layers
     from continual.training.module import LossModule
     from continual.training.spread import policy_of, shard
@@ -106,19 +108,17 @@ def _module(case: Case, train: Any, mesh: Any) -> tuple[Any, Any]:
             count = weights.numel()
             return torch.arange(count), torch.ones(count), max(1, -(-count // self.chunk_tokens))
 
-    model = _llama(case)
-    if case.lora:
-        Lora(type="lora", rank=case.lora).adapt(model, 0)
     if train.activation_checkpointing:
         recompute_layers(model, reentrant=False)
     low = torch.bfloat16 if train.precision == "bfloat16" and train.strategy != "fsdp" else None
     module = AllPositions(model.train(), train.loss_chunk_tokens, low)
     if train.strategy == "fsdp":
         shard(model, mesh, policy_of(train.precision), root=module)
-    return module, model
+    return module
 
 
-def _teacher(case: Case, train: Any, mesh: Any, model: Any) -> Any:
+def _teacher(case: Case, train: Any, mesh: Any, model: Any, other: Any) -> Any:
+    """Return what `load_teachers` would: None, the base of an adapter, or the `other` model."""
     import torch
     from torch.distributed.fsdp import MixedPrecisionPolicy
 
@@ -130,7 +130,7 @@ def _teacher(case: Case, train: Any, mesh: Any, model: Any) -> Any:
         return None
     if case.lora:
         return Unadapted(model, Lora(type="lora", rank=case.lora).unadapted)
-    teacher = _llama(case).requires_grad_(False)
+    teacher = other.requires_grad_(False)
     if train.strategy == "fsdp":
         if train.precision == "bfloat16":
             for parameter in teacher.parameters():
@@ -163,10 +163,35 @@ def _tensors(teacher: Any) -> list[Any]:
     return [p.detach() if not isinstance(p, DTensor) else p.to_local().detach() for p in parameters]
 
 
-def _llama(case: Case) -> Any:
+def _llama(case: Case, lora: int) -> Any:
+    """Return the model, with an adapter if its rank is not 0, on the meta device."""
+    import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    return LlamaForCausalLM(LlamaConfig(**case.model))
+    from baselines.lora import Lora
+
+    with torch.device("meta"):
+        model = LlamaForCausalLM(LlamaConfig(**case.model))
+        if lora:
+            Lora(type="lora", rank=lora).adapt(model, 0)
+    return model
+
+
+def _place(model: Any) -> None:
+    """Put what is on the meta device on the CPU, in place; tied weights stay one."""
+    import torch
+
+    known: dict[int, tuple[Any, Any]] = {}
+    for module in model.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None and id(tensor) not in known:
+                    made = torch.empty(tensor.shape, dtype=tensor.dtype)
+                    trained = isinstance(tensor, torch.nn.Parameter)
+                    new = torch.nn.Parameter(made, tensor.requires_grad) if trained else made
+                    known[id(tensor)] = (tensor, new)
+                if tensor is not None:
+                    tensors[name] = known[id(tensor)][1]
 
 
 if __name__ == "__main__":

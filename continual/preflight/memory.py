@@ -1,7 +1,8 @@
 """How much memory of a GPU a worker's training takes: a cost model of a decoder, from its sizes alone.
 
-The larger of two moments counts: the start of the backward pass, when all activations are there, and its end, when all
-gradients are. `python -m benchmarks.throughput.memory` compares it with torch's own trackers.
+The largest of three moments counts: the start of the backward pass, when all activations are there; its end, when all
+gradients of layers are; and the sum over ranks of the gradients of embeddings and head.
+`python -m benchmarks.throughput.memory` compares it with torch's own trackers.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -93,14 +94,21 @@ def memory(
         # DDP keeps the buckets of its gradients from one step to the next.
         gradients=4 * trained if train.strategy == "ddp" and train.workers > 1 else 0,
     )
-    # What belongs to no layer has its whole gradient before it is summed over ranks.
-    whole = max(sizes.layer, sizes.rest) * (4 + low) if sharded["gradients"] < 1 and adapter is None else 0
-    end = replace(
+    spreads = sharded["gradients"] < 1 and adapter is None
+    gradients = 4 * trained * sharded["gradients"]
+    layers = replace(
         states,
         activations=tokens * (per_layer + around),
-        gradients=4 * trained * sharded["gradients"] + whole,
+        gradients=gradients + (sizes.layer * (4 + low) if spreads else 0),
     )
-    return max(begin, end, key=lambda moment: moment.total)
+    # Last comes what belongs to no layer, whose weights have been given back when its gradients are summed over ranks.
+    rest = replace(
+        states,
+        activations=tokens * around,
+        gathered=0.0,
+        gradients=gradients + (sizes.rest * (4 + low) if spreads else 0),
+    )
+    return max(begin, layers, rest, key=lambda moment: moment.total)
 
 
 def _sharded(train: Train) -> dict[str, float]:

@@ -18,9 +18,9 @@ from tests.kits.weights import saved
 SHAPES: dict[str, dict[str, Any]] = {
     "small vocabulary": {"vocab_size": 2000, "hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 4,
                          "num_attention_heads": 8, "num_key_value_heads": 8},
-    "large vocabulary": {"vocab_size": 32_000, "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 6,
+    "large vocabulary": {"vocab_size": 32_000, "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 4,
                          "num_attention_heads": 8, "num_key_value_heads": 2},
-    "deep, tied": {"vocab_size": 8000, "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 12,
+    "narrow, tied": {"vocab_size": 8000, "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6,
                    "num_attention_heads": 4, "num_key_value_heads": 4, "tie_word_embeddings": True},
 }  # fmt: skip
 ROWS: dict[str, Any] = {"row_tokens": 512, "batch_tokens": 16 * 512}
