@@ -153,7 +153,9 @@ def _our_step(size: Size, train: Any, device: Any, replay: str, lora: int) -> Ca
     if replay == "kl" and lora:
         teachers["start"] = Unadapted(model, adapter.unadapted)
     elif replay == "kl":
-        teacher = _llama(size).requires_grad_(False).to(torch.bfloat16)
+        teacher = _llama(size).requires_grad_(False)
+        for parameter in teacher.parameters():
+            parameter.data = parameter.data.to(torch.bfloat16)
         spread(teacher, device, MixedPrecisionPolicy(cast_forward_inputs=False))
         teachers["start"] = teacher.eval()
     streams = [_stream("task", Nll(), size.rows, None)]

@@ -74,6 +74,8 @@ def _spread(job: TrainJob, path: str, rank: int, device: torch.device) -> nn.Mod
     model: nn.Module = load_model(path, "float32", "cpu" if rank == 0 else "meta")
     model.requires_grad_(False)
     if job.train.precision == "bfloat16":
-        model.to(torch.bfloat16)
+        # Not `model.to`, which would also round the frequencies of its positions.
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(torch.bfloat16)
     spread(model, device, MixedPrecisionPolicy(cast_forward_inputs=False))
     return model.eval()
