@@ -1,5 +1,6 @@
 """Train a low-rank adapter instead of the weights, and merge it at the end of the stage."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal
@@ -45,12 +46,13 @@ class Lora(Mitigation):
 
     def trained_parameters(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
         """Every matrix of a layer counts, whose names have numbers, or those of `targets`."""
-        names = [name.removesuffix(".weight") for name, shape in shapes.items() if len(shape) == 2]
-        endings = tuple(self.targets or ())
-        chosen = [
-            name for name in names if (name.endswith(endings) if endings else ".layers." in name or ".h." in name)
-        ]
-        return sum(self.rank * sum(shapes[f"{name}.weight"]) for name in chosen)
+        matrices = {name.removesuffix(".weight"): shape for name, shape in shapes.items() if len(shape) == 2}
+        chosen = tuple(self.targets or ())
+        return sum(
+            self.rank * sum(shape)
+            for name, shape in matrices.items()
+            if (name.endswith(chosen) if chosen else re.search(r"\.\d+\.", name))
+        )
 
     def adapt(self, model: Any, seed: int) -> Callable[[Any], Any]:
         import torch

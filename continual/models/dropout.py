@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from continual.models.architecture import read_config
-
 DRAWN = ("drop", "jitter", "noise", "stochastic")
 """Parts of the names of options that are above 0 where training draws: `attention_dropout`, `router_jitter_noise`."""
 
@@ -13,16 +11,18 @@ def has_dropout(folder: str, options: Any = ()) -> bool:
 
     Defaults of the configuration's class count: GPT-2 has dropout unless its config.json says otherwise.
     """
-    return _asks(read_config(folder).to_dict()) or _asks(options)
+    from continual.models.architecture import read_config  # imports transformers, which a plan can do without
+
+    return draws(read_config(folder).to_dict()) or draws(options)
 
 
-def _asks(value: Any) -> bool:
+def draws(value: Any) -> bool:
     """Return whether a key with a word of `DRAWN` in its name (`resid_pdrop`, `layerdrop`) is above 0."""
     if isinstance(value, list | tuple):
-        return any(map(_asks, value))
+        return any(map(draws, value))
     if not isinstance(value, dict):
         return False
-    return any(_above(item) if _draws(str(key)) else _asks(item) for key, item in value.items())
+    return any(_above(item) if _draws(str(key)) else draws(item) for key, item in value.items())
 
 
 def _draws(key: str) -> bool:

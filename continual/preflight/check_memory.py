@@ -1,14 +1,16 @@
 """Whether the training fits the GPUs: what a worker needs, stage by stage, and what would make it fit."""
 
+import os
 import shutil
 import subprocess
+from pathlib import Path
 
 from continual.config.schema import Sequence, Train
 from continual.errors import ConfigurationError
 from continual.preflight.memory import Memory, Sizes, memory
 from continual.preflight.model_facts import read_model
 from continual.preflight.resources import detect_machine
-from continual.preflight.sizes import Shapes, read_shapes, read_sizes
+from continual.preflight.sizes import Shapes, may_draw, read_shapes, read_sizes
 from continual.preflight.stages import acting, stage_view
 
 EXACT = 0.9
@@ -27,21 +29,23 @@ def needed_memory(sequence: Sequence, train: Train | None = None) -> Memory | No
     folder = read_model(sequence.model)[0].folder
     shapes = read_shapes(folder) if folder else {}
     sizes = read_sizes(folder, shapes) if folder and shapes else None
-    if sizes is None:
+    if folder is None or sizes is None:
         return None
     options = train or sequence.train
-    stages = [_stage(sequence, options, number, sizes, shapes) for number in range(1, len(sequence.stages) + 1)]
+    numbers = range(1, len(sequence.stages) + 1)
+    stages = [_stage(sequence, options, number, folder, sizes, shapes) for number in numbers]
     return max(stages, key=lambda stage: stage.total)
 
 
-def _stage(sequence: Sequence, train: Train, number: int, sizes: Sizes, shapes: Shapes) -> Memory:
+def _stage(sequence: Sequence, train: Train, number: int, folder: Path, sizes: Sizes, shapes: Shapes) -> Memory:
     view, teachers, adapter = stage_view(sequence, number), set(), None
     methods = [mitigation for _, mitigation in acting(sequence, number)]
     for method in methods:
         teachers |= method.frozen_models(view)
         adapter = method.trained_parameters(shapes) if adapter is None else adapter
     live = bool(teachers)
-    if any(method.overrides("unadapted") for method in methods):
+    adapting = [method for method in methods if method.overrides("adapt")]
+    if len(adapting) == 1 and adapting[0].overrides("unadapted") and not may_draw(folder, adapting[0].model_dump()):
         teachers -= {"stage_start"} | ({"start"} if number == 1 else set())
     rows = -(-train.batch_rows // train.workers)
     return memory(sizes, train, min(train.micro_rows or rows, rows), len(teachers), live, adapter)
@@ -53,9 +57,12 @@ def check_memory(sequence: Sequence) -> list[str]:
     if not train.gpus_per_worker or detect_machine().gpus is None:
         return []
     room, needs = gpu_bytes(), needed_memory(sequence)
-    if room is None or needs is None or needs.total <= EXACT * room:
+    if room is None or needs is None:
         return []
-    said = f"a worker needs about {gib(needs.total)} of a GPU's memory, which is {gib(room)}"
+    room = int(room * min(1.0, train.gpus_per_worker))
+    if needs.total <= EXACT * room:
+        return []
+    said = f"a worker needs about {gib(needs.total)} of a GPU's memory, of which it has {gib(room)}"
     if needs.total * EXACT <= room:
         return [f"{said}: it may run out; {_fix(sequence, room)}"]
     raise ConfigurationError("train", f"{said} ({largest(needs)})", _fix(sequence, room))
@@ -63,15 +70,19 @@ def check_memory(sequence: Sequence) -> list[str]:
 
 def _fix(sequence: Sequence, room: float) -> str:
     """Return which options make it fit, as far as some do."""
-    train, changes = sequence.train, {}
+    train = sequence.train
+    changes: dict[str, object] = {}
     for key, value in FIXES:
-        if getattr(train, key) != value and not (key == "strategy" and train.workers == 1):
+        if key == "strategy" and (train.workers == 1 or train.strategy != "ddp"):
+            continue
+        if getattr(train, key) != value:
             changes[key] = value
             needs = needed_memory(sequence, train.model_copy(update=changes))
             if needs is not None and needs.total <= EXACT * room:
-                break
-    written = ", ".join(f"`train.{key}: {str(value).lower()}`" for key, value in changes.items())
-    return f"write {written}, or take more workers" if written else "take more workers, or a smaller `train.row_tokens`"
+                return "write " + ", ".join(
+                    f"`train.{name}: {str(option).lower()}`" for name, option in changes.items()
+                )
+    return "take more workers with `train.strategy: fsdp`, a smaller `train.row_tokens`, or `{type: lora}`"
 
 
 def largest(needs: Memory) -> str:
@@ -85,10 +96,14 @@ def gib(size: float) -> str:
 
 
 def gpu_bytes() -> int | None:
-    """Return the memory of the smallest GPU of this machine, None if its driver does not tell."""
+    """Return the memory of the smallest GPU that CUDA would show, None if the driver does not tell."""
     if (program := shutil.which("nvidia-smi")) is None:
         return None
-    query = [program, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and "MIG" in visible:
+        return None  # it tells the memory of the whole GPU
+    chosen = [f"--id={visible}"] if visible else []
+    query = [program, *chosen, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         told = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
         return min(int(line) for line in told.split()) << 20

@@ -7,6 +7,7 @@ from typing import Any
 
 from safetensors import safe_open
 
+from continual.models.dropout import draws
 from continual.models.files import loaded_files
 from continual.preflight.memory import Sizes
 from continual.preflight.tokenizer_facts import read_json
@@ -44,6 +45,12 @@ def read_sizes(folder: Path, shapes: Shapes) -> Sizes | None:
     )
     width = experts * (_number(config, "moe_intermediate_size") or inner or 4 * hidden)
     return Sizes(total, max(layers.values()), total - sum(layers.values()), len(layers), hidden, width, vocabulary)
+
+
+def may_draw(folder: Path, options: Any) -> bool:
+    """Return whether a model, or options of what adapts it, may ask for dropout: its class may where no key says."""
+    config = read_json("model.source", folder / "config.json")
+    return draws(config) or draws(options) or not any("drop" in key for key in config)
 
 
 def _layers(shapes: Shapes) -> Counter[str]:

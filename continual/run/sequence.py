@@ -27,9 +27,15 @@ from continual.preflight.estimate import epoch_steps
 from continual.preflight.stages import stage_view
 from continual.run.events import stage_numbers, stage_tags, started, streams, version
 from continual.run.feed import Feeds
-from continual.run.found import check_finished, refuse_other_inputs, refuse_other_measures, same_start
+from continual.run.found import (
+    check_finished,
+    refuse_other_checkpoints,
+    refuse_other_inputs,
+    refuse_other_measures,
+    same_start,
+)
 from continual.run.read import Data
-from continual.run.reuse import resumed_inputs, trained_once
+from continual.run.reuse import DROPOUT, resumed_inputs, trained_once
 from continual.run.scoring import Scoring, ScoringTask
 from continual.run.services import StageContext
 from continual.run.stage import build_job, made_again, passes, passes_in_words
@@ -192,8 +198,10 @@ def _stage(
                 files.fed.touch()
         inputs = resumed_inputs(job)
         known = (run.ledger.find("prepared", stage=stage) or {}).get("inputs", inputs)
-        changed = [name for name in {**known, **inputs} if known.get(name) != inputs.get(name)]
-        refuse_other_inputs(stage, files, changed)
+        # Earlier versions knew fewer of the options that dropout hangs on.
+        named = [name for name in {**known, **inputs} if name in known or name not in DROPOUT.values()]
+        refuse_other_inputs(stage, files, [name for name in named if known.get(name) != inputs.get(name)])
+        refuse_other_checkpoints(sequence, stage, files)
         data, said = _prepared(run, job, ctx, inputs, {})
         inside = _inside(run, scorer, stage, files)
         with _trained_once(run, stage, job, scorer):

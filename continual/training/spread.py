@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 
 def layers_of(model: Any) -> list[nn.Module]:
@@ -47,6 +47,10 @@ def shard(model: Any, mesh: DeviceMesh, policy: MixedPrecisionPolicy, root: nn.M
     if root is not None:
         # The head is used again in the backward pass, which recomputes logits: it stays gathered in between.
         fully_shard(root, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+        # A row may leave a parameter without a gradient on some ranks (experts, indexers): all must sum the same ones.
+        for module in root.modules():
+            if isinstance(module, FSDPModule):
+                module.set_reduce_scatter_unused_params(True, recurse=False)
 
 
 def policy_of(precision: str) -> MixedPrecisionPolicy:

@@ -7,6 +7,7 @@ tensors, which could run code.
 import logging
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from continual.errors import ContinualError
+from continual.errors import ContinualError, describe
 
 FOLDER = "state"
 """Where the files are, below a checkpoint's folder."""
+FILE_BYTES = 2 << 30
+"""Of a rank's files, but for one tensor more."""
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """What AdamW keeps of a parameter."""
 
@@ -34,11 +37,20 @@ def save_states(
 
     # It remarks at every save that it writes no index of the shards (torch 2.13), which nobody reads.
     logging.getLogger("torch.distributed.checkpoint").setLevel(logging.WARNING)
-    writer = dcp.HuggingFaceStorageWriter(str(folder / FOLDER), save_distributed=True)
     tensors = dict(_tensors(model, optimizer))
-    future = dcp.async_save(tensors, storage_writer=writer, process_group=group, no_dist=group is None)
+    places = _files(tensors, 1 if group is None else dist.get_world_size(group))
+    writer = dcp.HuggingFaceStorageWriter(str(folder / FOLDER), places, save_distributed=True)
+    writer.per_thread_copy_ahead = 0  # the copies are on the CPU; else its thread would open every worker's first GPU
+    with _one_sentence():
+        future = dcp.async_save(tensors, storage_writer=writer, process_group=group, no_dist=group is None)
     assert isinstance(future, Future)
     return future
+
+
+def written(future: Future[Any]) -> None:
+    """Wait for what `save_states` writes; raise what went wrong, as itself."""
+    with _one_sentence():
+        future.result()
 
 
 def load_states(
@@ -65,7 +77,32 @@ def load_states(
     wanted = dict(_tensors(model, optimizer))
     if missing := wanted.keys() - known.keys():
         raise ContinualError(f"the checkpoint in {folder} lacks {len(missing)} tensors, such as `{min(missing)}`")
-    dcp.load(wanted, storage_reader=reader, process_group=group, no_dist=group is None)
+    with _one_sentence():
+        dcp.load(wanted, storage_reader=reader, process_group=group, no_dist=group is None)
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """Raise what went wrong on the first rank that failed: DCP wraps it in a BaseException with all tracebacks."""
+    from torch.distributed.checkpoint.api import CheckpointException
+
+    try:
+        yield
+    except CheckpointException as error:
+        wrapped = next(iter(error.failures.values()))
+        cause = wrapped[0] if isinstance(wrapped, tuple) else wrapped
+        if isinstance(cause, OSError | ContinualError):
+            raise cause from None
+        raise ContinualError(f"the checkpoint cannot be read or written ({describe(cause)})") from None
+
+
+def _files(tensors: dict[str, Tensor], ranks: int) -> dict[str, int]:
+    """Return the number of the file of each tensor, from 1: a file is put together in memory before it is written."""
+    places, size = {}, 0
+    for name, tensor in tensors.items():
+        places[name] = 1 + size // FILE_BYTES
+        size += tensor.numel() * tensor.element_size() // ranks
+    return places
 
 
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:

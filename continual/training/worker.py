@@ -12,8 +12,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from continual.contract.mitigation import Mitigation
 from continual.data.rows import RowReader
-from continual.errors import ContinualError, describe, redacted, remember
+from continual.errors import ContinualError, describe, one_line, redacted, remember
 from continual.ledger.records import Records
 from continual.models import load_model, load_tokenizer
 from continual.models.ends import answer_ends
@@ -57,7 +58,7 @@ class Worker:
         if brings:
             check_head(model)
         for mitigation in job.mitigations:
-            mitigation.adapt(model, job.seed)
+            adapt(mitigation, model, job.seed, brings)
         freeze_unreached(model)
         if job.train.activation_checkpointing:
             recompute_layers(model, reentrant=job.train.strategy == "deepspeed" and job.train.zero_stage == 3)
@@ -195,6 +196,17 @@ class Worker:
     def barrier(self) -> None:
         if self.world_size > 1:
             dist.barrier()
+
+
+def adapt(mitigation: Mitigation, model: Any, seed: int, weights: bool) -> None:
+    """Let a mitigation change the model, whose weights may be on the meta device: then without reading them."""
+    try:
+        mitigation.adapt(model, seed)
+    except (NotImplementedError, RuntimeError) as error:
+        if weights:
+            raise
+        problem = f"`{mitigation.label}` reads weights when it adapts the model, which only the first worker has"
+        raise ContinualError(f"{problem} under fsdp ({one_line(error)}); write `train.strategy: ddp`") from error
 
 
 def train_worker(config: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from continual.config.schema import Train
 from continual.training.losses.kinds import Nll
 from continual.training.module import LossModule
 from continual.training.penalties import LoadedPenalty
-from continual.training.states import load_states, save_states
+from continual.training.states import load_states, save_states, written
 from continual.training.strategies.base import Check, Strategy, adamw, clipped, copied, writers
 
 
@@ -27,7 +28,8 @@ class Ddp(Strategy):
         self.optimizer = adamw(train, module, device)
         self.rank = dist.get_rank() if world_size > 1 else 0
         self.wrapped: nn.Module = module
-        self.writers = writers() if world_size > 1 else None
+        # A single worker has a process group, too, and on a GPU it is NCCL's, in which no CPU can talk.
+        self.writers = writers() if dist.is_initialized() else None
         if world_size > 1:
             # Buffers are constants of the architecture (rotary frequencies). To send them in every forward pass costs
             # time, and hangs if ranks call the module unequally often.
@@ -85,7 +87,7 @@ class Ddp(Strategy):
         return clipped(self.optimizer, self.module, self.max_grad_norm, learning_rate, check)
 
     def save(self, folder: Path) -> Callable[[], object]:
-        return save_states(folder, self.module.model, self.optimizer, self.writers).result
+        return partial(written, save_states(folder, self.module.model, self.optimizer, self.writers))
 
     def load(self, folder: Path) -> None:
         load_states(folder, self.module.model, self.optimizer, self.writers)

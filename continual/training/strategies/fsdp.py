@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from continual.errors import ContinualError
 from continual.training.module import LossModule
 from continual.training.penalties import LoadedPenalty
 from continual.training.spread import policy_of, spread
-from continual.training.states import load_states, save_states
+from continual.training.states import load_states, save_states, written
 from continual.training.strategies.base import Check, Strategy, adamw, clipped, copied, writers
 
 
@@ -69,7 +70,7 @@ class Fsdp(Strategy):
         return clipped(self.optimizer, self.module, self.max_grad_norm, learning_rate, check)
 
     def save(self, folder: Path) -> Callable[[], object]:
-        return save_states(folder, self.module.model, self.optimizer, self.writers).result
+        return partial(written, save_states(folder, self.module.model, self.optimizer, self.writers))
 
     def load(self, folder: Path) -> None:
         load_states(folder, self.module.model, self.optimizer, self.writers)

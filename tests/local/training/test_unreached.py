@@ -54,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def jobs(folder: Path) -> dict[str, dict[str, TrainJob]]:
     jobs = {name: {kind: job(folder, name, kind, **train) for kind, train in STRATEGIES.items()} for name in MODELS}
-    return jobs | {"indexed": {"ddp": jobs["indexed"]["ddp"]}}
+    return jobs | {"indexed": {kind: jobs["indexed"][kind] for kind in ("ddp", "fsdp")}}
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +90,9 @@ def test_two_ranks_wait_for_no_gradient_that_never_comes(
     jobs: dict[str, dict[str, TrainJob]], losses: dict[str, dict[str, two_ranks.Losses]], folder: Path
 ) -> None:
     records, _ = loop.run(job(folder, "indexed", "one"))
-    tasks = [loss["task"] for loss in losses["indexed"]["ddp"]]
-    # Rounding decides between experts from the second step on.
-    assert tasks[0] == pytest.approx(records[0]["loss"]["task"], rel=1e-6)
-    assert tasks[-1] < tasks[0]
-    assert set(export(jobs["indexed"]["ddp"])) == set(export(job(folder, "indexed", "one")))
+    for kind in ("ddp", "fsdp"):
+        tasks = [loss["task"] for loss in losses["indexed"][kind]]
+        # Rounding decides between experts from the second step on.
+        assert tasks[0] == pytest.approx(records[0]["loss"]["task"], rel=1e-6)
+        assert tasks[-1] < tasks[0]
+        assert set(export(jobs["indexed"][kind])) == set(export(job(folder, "indexed", "one")))

@@ -13,7 +13,7 @@ from continual.preflight import check_memory as room
 from continual.preflight.memory import memory
 from continual.preflight.sizes import read_shapes, read_sizes
 from tests.kits.project import sequence, write_model, write_project
-from tests.kits.weights import saved
+from tests.kits.weights import change_config, saved
 
 SHAPES: dict[str, dict[str, Any]] = {
     "small vocabulary": {"vocab_size": 2000, "hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 4,
@@ -62,6 +62,7 @@ def test_files_that_tell_no_sizes_are_left_alone(tmp_path: Path) -> None:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_project(tmp_path)
+    change_config(tmp_path / "model", attention_dropout=0.0)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -81,7 +82,9 @@ def test_what_does_not_fit_is_refused_with_what_would(project: Path, monkeypatch
     [note] = room.check_memory(fit())
     assert "may run out; write `train.activation_checkpointing: true`" in note
     monkeypatch.setattr(room, "gpu_bytes", lambda: int(needs.total * 0.7))
-    with pytest.raises(ConfigurationError, match=r"a worker needs about .* of a GPU's memory, which is") as refused:
+    with pytest.raises(
+        ConfigurationError, match=r"a worker needs about .* of a GPU's memory, of which it has"
+    ) as refused:
         room.check_memory(fit())
     assert refused.value.key == "train"
     assert "activations" in refused.value.problem
