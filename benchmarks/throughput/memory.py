@@ -1,7 +1,8 @@
 """What training at real sizes needs of a GPU's memory: the plan's estimate beside torch's own trackers.
 
 `python -m benchmarks.throughput.memory` needs no GPU: see `benchmarks.throughput.tracked`. Rows have 4,096 tokens, and
-documents in them are kept apart by masks, as on CPUs.
+documents in them are kept apart by masks, as on CPUs. A case takes a minute or two, one with an adapter or of 70B much
+longer; each is kept when it is there.
 """
 
 import argparse
@@ -71,40 +72,48 @@ def planned(case: Case) -> float:
     return memory(sizes_of(case.model), train, case.rows, loaded, case.teacher, adapter_of(case)).total
 
 
-def measure() -> list[dict[str, Any]]:
-    found = []
-    for case in CASES:
-        command = [sys.executable, "-m", "benchmarks.throughput.tracked", json.dumps(asdict(case))]
-        done = subprocess.run(command, cwd=sides.ROOT, check=True, stdout=subprocess.PIPE, text=True)
-        tracker = json.loads(done.stdout.splitlines()[-1])
-        found.append({
-            "case": case.name, "goal": case.goal, "planned": planned(case) / GIB, "tracked": tracker["total"] / GIB,
-            "parts": {name: size / GIB for name, size in tracker["parts"].items()},
-        })  # fmt: skip
-        print(f"{case.name}: {found[-1]['tracked']:.1f} GiB, planned {found[-1]['planned']:.1f}", file=sys.stderr)
+def measure(case: Case) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.throughput.tracked", json.dumps(asdict(case))]
+    done = subprocess.run(command, cwd=sides.ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    tracker = json.loads(done.stdout.splitlines()[-1])
+    parts = {name: size / GIB for name, size in tracker["parts"].items()}
+    found = {"goal": case.goal, "planned": planned(case) / GIB, "tracked": tracker["total"] / GIB, "parts": parts}
+    print(f"{case.name}: {found['tracked']:.1f} GiB, planned {found['planned']:.1f}", file=sys.stderr)
     return found
 
 
-def table(found: list[dict[str, Any]]) -> str:
+def table(found: dict[str, dict[str, Any]]) -> str:
+    """Return the table of all cases; of one that was not measured, what the plan says."""
     lines = ["| model, GPUs, strategy | trackers, GiB | plan, GiB | goal |", "|---|---|---|---|"]
-    for case in found:
-        goal = f"≤ {case['goal']:g}" if case["goal"] else ""
-        lines.append(f"| {case['case']} | {case['tracked']:.1f} | {case['planned']:.1f} | {goal} |")
+    for case in CASES:
+        tracked = f"{found[case.name]['tracked']:.1f}" if case.name in found else "not measured yet"
+        goal = f"≤ {case.goal:g}" if case.goal else ""
+        lines.append(f"| {case.name} | {tracked} | {planned(case) / GIB:.1f} | {goal} |")
     return "\n".join(lines)
 
 
-def kept_table(results: Path = sides.RESULTS) -> str:
-    """Return the table of what was last measured."""
+def kept(results: Path = sides.RESULTS) -> dict[str, dict[str, Any]]:
+    """Return what was last measured, by case."""
     path = results / "memory.json"
-    return table(json.loads(path.read_text())["cases"]) if path.is_file() else "Not measured yet."
+    found: dict[str, dict[str, Any]] = json.loads(path.read_text())["cases"] if path.is_file() else {}
+    return found
+
+
+def kept_table() -> str:
+    return table(kept())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [case.name for case in CASES]
+    parser.add_argument("cases", nargs="*", help=f"which; all without: {'; '.join(names)}")
     parser.add_argument("--output", type=Path, default=sides.RESULTS, help="a folder")
-    output = parser.parse_args().output
-    found = measure()
-    sides.write({"cases": found}, table(found), output, "memory")
+    given = parser.parse_args()
+    found = kept(given.output)
+    for case in CASES:
+        if case.name in (given.cases or names):
+            found[case.name] = measure(case)
+            sides.write({"cases": found}, table(found), given.output, "memory")
 
 
 if __name__ == "__main__":
