@@ -87,7 +87,7 @@ def table(found: dict[str, dict[str, Any]]) -> str:
     lines = ["| model, GPUs, strategy | trackers, GiB | plan, GiB | goal |", "|---|---|---|---|"]
     for case in CASES:
         tracked = f"{found[case.name]['tracked']:.1f}" if case.name in found else "not measured yet"
-        goal = f"≤ {case.goal:g}" if case.goal else ""
+        goal = f"≤ {case.goal:g}" if case.goal else "none"
         lines.append(f"| {case.name} | {tracked} | {planned(case) / GIB:.1f} | {goal} |")
     return "\n".join(lines)
 
