@@ -138,7 +138,7 @@ def _our_step(size: Size, train: Any, device: Any, replay: str, lora: int) -> Ca
     from continual.training.frozen import Unadapted
     from continual.training.losses.kinds import Kl, Nll, TopK
     from continual.training.module import LossModule
-    from continual.training.spread import spread
+    from continual.training.spread import round_parameters, spread
     from continual.training.step import Stepper
     from continual.training.strategies import build_strategy
 
@@ -154,8 +154,7 @@ def _our_step(size: Size, train: Any, device: Any, replay: str, lora: int) -> Ca
         teachers["start"] = Unadapted(model, adapter.unadapted)
     elif replay == "kl":
         teacher = _llama(size).requires_grad_(False)
-        for parameter in teacher.parameters():
-            parameter.data = parameter.data.to(torch.bfloat16)
+        round_parameters(teacher)
         spread(teacher, device, MixedPrecisionPolicy(cast_forward_inputs=False))
         teachers["start"] = teacher.eval()
     streams = [_stream("task", Nll(), size.rows, None)]

@@ -49,6 +49,7 @@ def tracked(case: Case) -> Tracked:
 
     from continual.config.schema import Train
     from continual.training.losses.kinds import Kl, Nll
+    from continual.training.spread import empty_tensors
     from continual.training.strategies.base import adamw
 
     train = Train.model_validate(case.train)
@@ -57,7 +58,7 @@ def tracked(case: Case) -> Tracked:
         mesh = init_device_mesh("cpu", (case.workers,))
         with FakeTensorMode():
             for made in models:
-                _place(made)
+                empty_tensors(made, "cpu")
             module = _module(models[0], train, mesh)
             teacher = _teacher(case, train, mesh, *models)
             optimizer = adamw(train, module, torch.device("cpu"))
@@ -119,12 +120,11 @@ def _module(model: Any, train: Any, mesh: Any) -> Any:
 
 def _teacher(case: Case, train: Any, mesh: Any, model: Any, other: Any) -> Any:
     """Return what `load_teachers` would: None, the base of an adapter, or the `other` model."""
-    import torch
     from torch.distributed.fsdp import MixedPrecisionPolicy
 
     from baselines.lora import Lora
     from continual.training.frozen import Unadapted
-    from continual.training.spread import shard
+    from continual.training.spread import round_parameters, shard
 
     if not case.teacher:
         return None
@@ -133,8 +133,7 @@ def _teacher(case: Case, train: Any, mesh: Any, model: Any, other: Any) -> Any:
     teacher = other.requires_grad_(False)
     if train.strategy == "fsdp":
         if train.precision == "bfloat16":
-            for parameter in teacher.parameters():
-                parameter.data = parameter.data.to(torch.bfloat16)
+            round_parameters(teacher)
         shard(teacher, mesh, MixedPrecisionPolicy(cast_forward_inputs=False))
     return teacher.eval()
 
@@ -175,23 +174,6 @@ def _llama(case: Case, lora: int) -> Any:
         if lora:
             Lora(type="lora", rank=lora).adapt(model, 0)
     return model
-
-
-def _place(model: Any) -> None:
-    """Put what is on the meta device on the CPU, in place; tied weights stay one."""
-    import torch
-
-    known: dict[int, tuple[Any, Any]] = {}
-    for module in model.modules():
-        for tensors in (module._parameters, module._buffers):
-            for name, tensor in tensors.items():
-                if tensor is not None and id(tensor) not in known:
-                    made = torch.empty(tensor.shape, dtype=tensor.dtype)
-                    trained = isinstance(tensor, torch.nn.Parameter)
-                    new = torch.nn.Parameter(made, tensor.requires_grad) if trained else made
-                    known[id(tensor)] = (tensor, new)
-                if tensor is not None:
-                    tensors[name] = known[id(tensor)][1]
 
 
 if __name__ == "__main__":

@@ -182,7 +182,8 @@ class Mitigation(Strict):
     def unadapted(self, model: Any) -> AbstractContextManager[None]:
         """Return a context in which the adapted model computes what it did before `adapt`.
 
-        Where it is overridden, a teacher with the weights that the stage starts from is not loaded beside the model.
+        Override it if there is one: a teacher with the weights that the stage starts from is then not loaded beside
+        the model. Otherwise it is never called.
         """
         raise NotImplementedError
 

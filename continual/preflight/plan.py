@@ -25,6 +25,9 @@ from continual.store import Artefact
 from continual.store.lock import owner_of
 from continual.training.resources import worker_cpus
 
+LITTLE = 1 << 30
+"""Bytes of a worker on CPUs that a plan need not speak of."""
+
 
 @dataclass(frozen=True)
 class StagePlan:
@@ -64,10 +67,6 @@ class Plan:
     warnings: list[str]
     driver: str = ""
     batch_rows: int = 1
-
-
-LITTLE = 1 << 30
-"""Bytes of a worker on CPUs that a plan need not speak of."""
 
 
 @limited(ALL)

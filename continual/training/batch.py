@@ -41,7 +41,7 @@ def to_batch(streams: Iterable[Stream], arrays: Mapping[str, np.ndarray]) -> Bat
 
 
 def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return a tensor of the CPU on `device`; a GPU copies it while the CPU goes on."""
+    """Copy a tensor from the CPU to `device`. With a GPU the call does not wait for the copy."""
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

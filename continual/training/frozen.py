@@ -11,7 +11,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from continual.models import load_model
 from continual.models.dropout import has_dropout
 from continual.training.job import TrainJob
-from continual.training.spread import spread
+from continual.training.spread import round_parameters, spread
 from continual.training.strategies import spreads_weights
 
 
@@ -74,8 +74,6 @@ def _spread(job: TrainJob, path: str, rank: int, device: torch.device) -> nn.Mod
     model: nn.Module = load_model(path, "float32", "cpu" if rank == 0 else "meta")
     model.requires_grad_(False)
     if job.train.precision == "bfloat16":
-        # Not `model.to`, which would also round the frequencies of its positions.
-        for parameter in model.parameters():
-            parameter.data = parameter.data.to(torch.bfloat16)
+        round_parameters(model)
     spread(model, device, MixedPrecisionPolicy(cast_forward_inputs=False))
     return model.eval()

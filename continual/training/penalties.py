@@ -56,7 +56,7 @@ def load_penalties(
         part: Returns this rank's part of a tensor like a parameter, given its name, the tensor if read, its shape.
 
     Raises:
-        ContinualError: A penalty has no tensor of the name and shape of a trained parameter.
+        ContinualError: A penalty lacks a tensor with the name and shape of a trained parameter.
     """
 
     def parts(title: str, read: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:

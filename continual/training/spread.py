@@ -30,7 +30,7 @@ def spread(model: Any, device: torch.device, policy: MixedPrecisionPolicy, root:
     rank = dist.get_rank()
     whole = {name: tensor.detach() for name, tensor in model.state_dict().items()} if rank == 0 else {}
     buffers = {name: buffer.detach() for name, buffer in model.named_buffers()} if rank == 0 else {}
-    _forget(model)
+    empty_tensors(model, "meta")
     shard(model, init_device_mesh(device.type, (dist.get_world_size(),)), policy, root)
     model.to_empty(device=device)
     set_model_state_dict(model, whole, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True))
@@ -60,13 +60,19 @@ def policy_of(precision: str) -> MixedPrecisionPolicy:
     return MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False)
 
 
-def _forget(model: nn.Module) -> None:
-    """Put all parameters and buffers on the meta device; those that are one tensor stay one."""
+def round_parameters(model: nn.Module) -> None:
+    """Give all parameters the dtype bfloat16. `model.to` would also round the frequencies of the positions."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
+
+
+def empty_tensors(model: nn.Module, device: str) -> None:
+    """Put all parameters and buffers on `device`, without content; those that are one tensor stay one."""
     known: dict[int, Any] = {}
 
     def empty(tensor: Tensor) -> Tensor:
         if id(tensor) not in known:
-            made = torch.empty_like(tensor, device="meta")
+            made = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
             new = nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
             known[id(tensor)] = (tensor, new)  # the old one is kept, so that its id stays its own
         found: Tensor = known[id(tensor)][1]

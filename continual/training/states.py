@@ -28,9 +28,9 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 def save_states(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, group: dist.ProcessGroup | None
 ) -> Future[Any]:
-    """Copy the model's tensors and the optimizer's state, and write them below `folder` while the caller goes on.
+    """Write the model's tensors and the optimizer's state below `folder`, from a copy: the caller may train on.
 
-    Called by all ranks: each writes a part. `group` is a gloo group of their own, None without ranks. Rank 0's future
+    Called by all ranks; each writes a part. `group` is a gloo group of their own, None without ranks. Rank 0's future
     is done when the files of all ranks are written.
     """
     import torch.distributed.checkpoint as dcp

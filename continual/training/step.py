@@ -118,8 +118,8 @@ class Stepper:
 def micro_batches(job: TrainJob, rank: int, world_size: int) -> list[tuple[Stream, slice]]:
     """Return the rows of each forward pass that a rank makes in an optimizer step.
 
-    Rows of padding are left out, and passes over nothing else. Where the strategy wants as many passes of all ranks,
-    some keep a row of it; under ddp a rank that has no row at all does.
+    A pass leaves out rows of padding. A rank makes a pass over one row of padding only where the strategy needs equally
+    many passes on all ranks, or where it would make none at all.
     """
     equal = equal_passes(job.train)
     passes = []

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from continual.config.schema import Train
 from continual.errors import ContinualError
 from continual.training.module import LossModule
 from continual.training.penalties import LoadedPenalty
+from continual.training.states import load_states, save_states, written
 
 Check = Callable[[Tensor], None]
 
@@ -114,25 +116,53 @@ def adamw(train: Train, module: LossModule, device: torch.device) -> torch.optim
     )
 
 
-def clipped(
-    optimizer: torch.optim.Optimizer, module: nn.Module, most: float | None, learning_rate: float, check: Check
-) -> float:
-    """Do what `Strategy.step` does with the gradients of `module`, clipped to the norm `most`.
+class OwnOptimizer(Strategy):
+    """A strategy whose parameters, gradients and AdamW are torch's own, on every rank whole or in parts."""
 
-    Parameters and gradients may be parts of tensors that are spread over ranks; all ranks call it then.
-    """
-    parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
-    norm: Any = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    if isinstance(norm, DTensor):
-        norm = norm.full_tensor()
-    if most is not None:
-        nn.utils.clip_grads_with_norm_(parameters, most, norm)
-    check(norm)
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-    optimizer.step()
-    optimizer.zero_grad()
-    return float(norm)
+    def __init__(self, train: Train, module: LossModule, device: torch.device):
+        """`module` is as it will be trained, spread over the ranks or whole; called by all ranks."""
+        self.module = module
+        self.max_grad_norm = train.max_grad_norm
+        self.optimizer = adamw(train, module, device)
+        # A single worker has a process group, too, and on a GPU it is NCCL's, in which no CPU can talk.
+        self._writers = writers() if dist.is_initialized() else None
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        loss.backward()
+
+    def step(self, learning_rate: float, check: Check = lambda norm: None) -> float:
+        parameters = [parameter for parameter in self.module.parameters() if parameter.grad is not None]
+        norm: Any = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
+        if self.max_grad_norm is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, norm)
+        check(norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return float(norm)
+
+    def trained(self) -> list[tuple[str, nn.Parameter, Tensor]]:
+        """Return name, parameter and gradient of all that is trained; what has no gradient yet gets zeros."""
+        found = []
+        for name, parameter in self.module.model.named_parameters():
+            if parameter.requires_grad:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                found.append((name, parameter, parameter.grad))
+        return found
+
+    def save(self, folder: Path) -> Callable[[], object]:
+        return partial(written, save_states(folder, self.module.model, self.optimizer, self._writers))
+
+    def load(self, folder: Path) -> None:
+        load_states(folder, self.module.model, self.optimizer, self._writers)
+
+    def close(self) -> None:
+        if self._writers is not None:
+            dist.destroy_process_group(self._writers)
 
 
 def writers() -> dist.ProcessGroup:

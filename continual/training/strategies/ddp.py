@@ -1,9 +1,7 @@
 """Every rank holds the whole model, and torch averages the gradients. With one rank there is no wrapper."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,21 +13,16 @@ from continual.config.schema import Train
 from continual.training.losses.kinds import Nll
 from continual.training.module import LossModule
 from continual.training.penalties import LoadedPenalty
-from continual.training.states import load_states, save_states, written
-from continual.training.strategies.base import Check, Strategy, adamw, clipped, copied, writers
+from continual.training.strategies.base import OwnOptimizer, copied
 
 
-class Ddp(Strategy):
+class Ddp(OwnOptimizer):
     """torch DistributedDataParallel over the existing process group, and AdamW."""
 
     def __init__(self, train: Train, module: LossModule, device: torch.device, world_size: int):
-        self.module = module.to(device)
-        self.max_grad_norm = train.max_grad_norm
-        self.optimizer = adamw(train, module, device)
+        super().__init__(train, module.to(device), device)
         self.rank = dist.get_rank() if world_size > 1 else 0
         self.wrapped: nn.Module = module
-        # A single worker has a process group, too, and on a GPU it is NCCL's, in which no CPU can talk.
-        self.writers = writers() if dist.is_initialized() else None
         if world_size > 1:
             # Buffers are constants of the architecture (rotary frequencies). To send them in every forward pass costs
             # time, and hangs if ranks call the module unequally often.
@@ -72,30 +65,13 @@ class Ddp(Strategy):
             return self.wrapped.no_sync()
         return nullcontext()
 
-    def backward(self, loss: Tensor, last: bool) -> None:
-        loss.backward()
-
     def add_penalties(self, penalties: Sequence[LoadedPenalty]) -> dict[str, float]:
-        trained = [(name, p) for name, p in self.module.model.named_parameters() if p.requires_grad]
-        for _, parameter in trained:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        parts = [(name, p, p.grad) for name, p in trained if p.grad is not None]
-        return {penalty.name: float(penalty.add_gradients(parts)) for penalty in penalties}
-
-    def step(self, learning_rate: float, check: Check = lambda norm: None) -> float:
-        return clipped(self.optimizer, self.module, self.max_grad_norm, learning_rate, check)
-
-    def save(self, folder: Path) -> Callable[[], object]:
-        return partial(written, save_states(folder, self.module.model, self.optimizer, self.writers))
-
-    def load(self, folder: Path) -> None:
-        load_states(folder, self.module.model, self.optimizer, self.writers)
+        trained = self.trained()
+        return {penalty.name: float(penalty.add_gradients(trained)) for penalty in penalties}
 
     def close(self) -> None:
         self.wrapped = self.module
-        if self.writers is not None:
-            dist.destroy_process_group(self.writers)
+        super().close()
 
     def full_state(self) -> dict[str, Tensor] | None:
         return copied(self.module.model.state_dict(keep_vars=True).items()) if self.rank == 0 else None

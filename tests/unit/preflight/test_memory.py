@@ -1,17 +1,19 @@
 """The memory that a plan foresees: near torch's own trackers, and refused where a GPU has less."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from baselines.lora import Lora
 from benchmarks.throughput.memory import planned, sizes_of
 from benchmarks.throughput.tracked import Case, tracked
 from continual.config.schema import Sequence, Train
 from continual.errors import ConfigurationError
 from continual.preflight import check_memory as room
 from continual.preflight.memory import memory
-from continual.preflight.sizes import read_shapes, read_sizes
+from continual.preflight.sizes import may_draw, read_shapes, read_sizes
 from tests.kits.project import sequence, write_model, write_project
 from tests.kits.weights import change_config, saved
 
@@ -95,6 +97,34 @@ def test_what_does_not_fit_is_refused_with_what_would(project: Path, monkeypatch
     assert room.check_memory(fit()) == []
     monkeypatch.setattr(room, "gpu_bytes", lambda: 1)
     assert room.check_memory(fit(gpus_per_worker=0)) == [], "on CPUs there is no GPU to fill"
+
+
+def test_a_part_of_a_gpu_is_a_part_of_its_memory_and_what_cannot_fit_is_said(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs = room.needed_memory(fit())
+    assert needs is not None
+    monkeypatch.setattr(room, "gpu_bytes", lambda: int(needs.total / 0.85))
+    assert room.check_memory(fit()) == []
+    with pytest.raises(ConfigurationError, match="a worker needs"):
+        room.check_memory(fit(gpus_per_worker=0.5))
+    monkeypatch.setattr(room, "gpu_bytes", lambda: 1000)
+    with pytest.raises(ConfigurationError, match="take more workers with"):
+        room.check_memory(fit())
+
+
+def test_matrices_of_any_name_count_for_an_adapter() -> None:
+    shapes = {"model.layers.0.mixer.A_log": (4, 2), "model.layers.0.up.weight": (3, 5), "embed.weight": (50, 4)}
+    assert Lora(type="lora", rank=2).trained_parameters(shapes) == 2 * (6 + 8)
+    assert Lora(type="lora", rank=2, targets=["up"]).trained_parameters(shapes) == 2 * 8
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "draws"), [("attention_dropout", 0.0, False), ("attention_dropout", 0.1, True), ("other", 1, True)]
+)
+def test_dropout_is_expected_where_no_key_forbids_it(tmp_path: Path, key: str, value: float, draws: bool) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({key: value}))
+    assert may_draw(tmp_path, {}) is draws
 
 
 def test_a_teacher_counts_once_and_not_beside_an_adapter_of_it(project: Path) -> None:

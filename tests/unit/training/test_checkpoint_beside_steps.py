@@ -9,6 +9,7 @@ import torch
 
 from continual.testing import loop
 from continual.testing.toys import context, without_ray
+from continual.training import states
 from continual.training import worker as room
 from continual.training.checkpoints import newest_valid, steps_found
 from continual.training.job import TrainJob
@@ -56,3 +57,26 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_stage(job: TrainJob, monke
     with pytest.raises(OSError, match="No space left"):
         loop.run(job)
     assert newest_valid(job.checkpoints) == (0, None)
+
+
+def test_a_fault_inside_of_torchs_writer_is_told_as_itself(job: TrainJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch.distributed.checkpoint import HuggingFaceStorageWriter
+
+    def refused(*arguments: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(HuggingFaceStorageWriter, "write_data", refused)
+    with pytest.raises(PermissionError, match="Permission denied"):
+        loop.run(job)
+
+
+def test_a_large_checkpoint_is_spread_over_files(job: TrainJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(states, "FILE_BYTES", 4096)
+    worker = loop.worker_of(job)
+    for step in range(2):
+        worker.train_step(loop.batch_of(job, step), False)
+    worker.checkpoint()
+    worker.settle()
+    assert len(list(job.checkpoints.rglob("*.safetensors"))) > 3
+    own, again = weights(worker), weights(loop.worker_of(job))
+    assert all(torch.equal(value, own[name]) for name, value in again.items())

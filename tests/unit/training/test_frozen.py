@@ -6,10 +6,13 @@ from typing import Any
 import pytest
 import torch
 
+from continual.contract.mitigation import Mitigation
+from continual.errors import ContinualError
 from continual.testing import loop
 from continual.testing.toys import context, without_ray
 from continual.training import frozen
 from continual.training.frozen import Unadapted
+from continual.training.worker import adapt
 
 KL = {"type": "context_free", "loss": "kl", "ratio": 1.0, "held_out": 2}
 LORA = {"type": "lora", "rank": 4, "alpha": 64.0}
@@ -45,3 +48,15 @@ def test_other_teachers_are_loaded(
 ) -> None:
     without_ray(monkeypatch)
     assert isinstance(trained(tmp_path, *mitigation)[2], torch.nn.Module)
+
+
+def test_a_method_that_reads_weights_which_only_the_first_worker_has_is_told_so() -> None:
+    class Reads(Mitigation):
+        type: str = "reads"
+
+        def adapt(self, model: Any, seed: int) -> None:
+            float(model.weight.sum())
+
+    with pytest.raises(ContinualError, match=r"`reads` reads weights .* write `train\.strategy: ddp`"):
+        adapt(Reads(), torch.nn.Linear(2, 2, device="meta"), 0, weights=False)
+    adapt(Reads(), torch.nn.Linear(2, 2), 0, weights=True)
