@@ -28,7 +28,7 @@ def parser(prog: str = "python -m continual.run") -> argparse.ArgumentParser:
     command.add_argument("--plan", action="store_true", help="print what would run and start nothing")
     fresh = "delete the run of this name and begin again; the store is kept"
     command.add_argument("--fresh", action="store_true", help=fresh)
-    gate = "exit with code 3 if `forgetting` or `forgetting_old` is above X"
+    gate = "exit with code 3 if `forgetting` or `forgetting_old` is above X beyond its error"
     command.add_argument("--max-forgetting", type=_finite, metavar="X", help=gate)
     command.add_argument("--list", choices=lists.LISTS, help="print all of these with their options")
     return command
@@ -61,6 +61,10 @@ def _run(options: argparse.Namespace) -> None:
     from continual.preflight.check import load_checked
 
     loaded, notes = load_checked(options.sequence, options.overrides, options.fresh)
+    if options.max_forgetting is not None:
+        from continual.preflight.check_evaluation import check_limits
+
+        check_limits(loaded.sequence, options.max_forgetting)
     if options.plan:
         from continual.ledger.changes import refuse_changes
         from continual.preflight.plan import make_plan
@@ -76,8 +80,8 @@ def _run(options: argparse.Namespace) -> None:
                 print(redacted(f"note: {note}"))
         return
     from continual.run.execute import execute
-    from continual.run.summary import gate
+    from continual.run.gate import gate, limits_of
 
     summary = execute(loaded, notes, options.fresh)
-    if options.max_forgetting is not None:
-        gate(summary, options.max_forgetting)
+    for note in gate(summary, limits_of(loaded.sequence, options.max_forgetting)):
+        print(f"note: {note}")

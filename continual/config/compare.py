@@ -26,6 +26,7 @@ NOT_COMPARED = {
     "evaluate.batch_size": "documents at a time: equal up to rounding, and the fix when memory runs out",
     "evaluate.gpus": "resources change only the speed",
     "evaluate.replicas": "every task and text is scored by itself, whichever process does it",
+    "evaluate.max_forgetting": "decides how the command ends, not what is measured",
     "evaluate.overlap": "decides when a model is scored, not how",
 }
 """Keys that may change between two starts of a run, each with the reason. All others decide results."""

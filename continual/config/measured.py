@@ -8,6 +8,10 @@ from typing import Any
 from continual.config.schema import EvaluationTask, Sequence
 from continual.forgetting import FIGURES, Matrix, figures
 
+LOSSES = ("forgetting", "forgetting_old")
+"""The figures that are a mean loss."""
+DEFAULT = "default"
+"""The key of `evaluate.max_forgetting` that is the limit of LOSSES."""
 LEAST_GAIN = 0.5
 """The part of the largest gain below which a run, or a point of a sweep, has learned little."""
 
@@ -100,7 +104,10 @@ def measured_keys(sequence: Sequence) -> list[tuple[str, str]]:
     return keys + [(key, name) for key, name in texts if name not in learned]
 
 
-def figures_of(sequence: Sequence, matrix: Matrix) -> dict[str, Any]:
-    """Return forgetting and the other figures (see `continual.forgetting`) of the stages scored so far."""
+def figures_of(sequence: Sequence, matrix: Matrix, outcomes: Mapping[tuple[int, str], Any] = {}) -> dict[str, Any]:
+    """Return forgetting and the other figures (see `continual.forgetting`) of the stages scored so far.
+
+    `outcomes`: what is known of the documents behind the scores, for the errors.
+    """
     names = Measured.of(sequence)
-    return figures(matrix, names.stage_tasks, names.old)
+    return figures(matrix, names.stage_tasks, names.old, outcomes)

@@ -215,6 +215,7 @@ class Evaluate(Strict):
     usual: ClassVar[dict[str, str]] = {
         "tasks": "old_tasks", "fewshot": "num_fewshot", "shots": "num_fewshot", "eval_steps": "every",
         "chat_template": "apply_chat_template", "eval_batch_size": "batch_size", "engine": "backend",
+        "gate": "max_forgetting", "limits": "max_forgetting",
     }  # fmt: skip
 
     old_tasks: list[Task] = Field(default_factory=list, description="abilities that the start model has")
@@ -237,6 +238,18 @@ class Evaluate(Strict):
     overlap: Literal["auto"] | bool = Field(
         "auto", description="score a stage while the next one samples and trains; auto: where both fit at one time"
     )
+    max_forgetting: dict[str, Annotated[float, Field(allow_inf_nan=False)]] | None = Field(
+        None,
+        exclude_if=lambda given: given is None,
+        description="largest losses that are allowed, by task, text or figure, each in its own unit; `default`, or a "
+        "number alone: of `forgetting` and `forgetting_old`. Beyond one of them, and beyond its error, the command "
+        "ends with code 3",
+    )
+
+    @field_validator("max_forgetting", mode="before")
+    @classmethod
+    def _one_limit(cls, given: Any) -> Any:
+        return {"default": given} if isinstance(given, int | float) and not isinstance(given, bool) else given
 
     @model_validator(mode="after")
     def _check(self) -> "Evaluate":

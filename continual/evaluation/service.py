@@ -72,14 +72,22 @@ class Scorer:
             raise
         return scores[0]
 
+    def evaluations(self, model: ModelRef) -> dict[str, str]:
+        """Return where in the store the scores of a model are, and the records of each document: addresses by name."""
+        return {name: self.store.artefact("scores", given).hash for name, given in self._inputs(model).items()}
+
+    def _inputs(self, model: ModelRef) -> dict[str, dict[str, Any]]:
+        """Return what decides each score of a model."""
+        return {
+            name: {"model": model.hash, **own, **(self.text_settings if name in self.texts else self.settings)}
+            for name, own in self.measured.items()
+        }
+
     def _scored(self, model: ModelRef, parts: int) -> Scores:
         """Return the scores of a model, whose tasks and texts at most `parts` evaluators share."""
         places: dict[str, Artefact] = {}
         with ExitStack() as held:
-            inputs = {
-                name: {"model": model.hash, **own, **(self.text_settings if name in self.texts else self.settings)}
-                for name, own in self.measured.items()
-            }
+            inputs = self._inputs(model)
             places = {name: self.store.artefact("scores", given) for name, given in inputs.items()}
             # Locks are taken in the order of the addresses, so that two runs never wait for each other.
             writers = {}

@@ -1,7 +1,8 @@
 """Scores, the matrix that they form over the stages, and its figures. Pure Python: imports neither torch nor ray."""
 
-from continual.forgetting.figures import FIGURES, check_units, figures, last_figures
+from continual.forgetting.figures import check_units, figures, last_figures
 from continual.forgetting.matrix import Matrix, StageScores, are_rows, matrix_as_json, read_matrix, tasks_of, units_of
+from continual.forgetting.reader import FIGURES
 from continual.forgetting.score import Score, Scores, are_scores, scores_as_json, scores_from_json
 
 __all__ = [

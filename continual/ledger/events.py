@@ -30,6 +30,7 @@ FIELDS: dict[str, dict[str, Kind]] = {
 OPTIONAL: dict[str, Kind] = {
     "time": NUMBER, "stage": int, "key": str, "name": str, "model": str, "metrics": dict, "tags": dict, "data": dict,
     "inputs": dict, "sampled": dict, "passes": dict, "version": (dict, type(None)), "matrix": (list, type(None)),
+    "evaluations": dict,
 }  # fmt: skip
 """Fields that earlier versions did not write, or that not all readers need."""
 RECORD: dict[str, Kind] = {
@@ -65,6 +66,7 @@ def _leads_nowhere_else(event: dict[str, Any]) -> bool:
     addresses = [*event.get("sampled", {}), *(event["samples"] if kind == "prepared" else [])]
     addresses += [event["rows"]] if kind in ("read", "stage_done") else []
     addresses += [event["name"]] if kind in ("prepared", "stage_done") and "name" in event else []  # a stage's folder
+    addresses += event.get("evaluations", {}).values() if kind == "scored" else []
     files = event["files"] if kind in ("started", "ended") else []
     data = event.get("data", {}).values() if kind == "prepared" else []
     if not all(map(has(content=str, path=str, counts=dict), data)):

@@ -3,11 +3,12 @@
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
-from continual.config.measured import evaluation_tasks, measured_keys
+from continual.config.measured import DEFAULT, LOSSES, Measured, evaluation_tasks, measured_keys
 from continual.config.paths import offline
 from continual.config.schema import EvaluationTask, Sequence
 from continual.config.task_files import TaskFiles, some
 from continual.errors import ConfigurationError
+from continual.errors.suggest import nearest
 from continual.evaluation.names import TEXT_UNIT, Choice, choose, directions, unit
 from continual.preflight.check_data import check_source
 from continual.preflight.tokenizer_facts import TokenizerFacts
@@ -29,6 +30,7 @@ def check_evaluation(sequence: Sequence, tokenizer: TokenizerFacts | None) -> li
     for number, text in enumerate(evaluate.texts):
         chat = tokenizer.chat_template if tokenizer else None
         notes += check_source(f"evaluate.texts.{number}.data", text.data, chat)
+    check_limits(sequence)
     files = TaskFiles(evaluate.include_path)
     files.check_bounds()
     files.check_names()
@@ -41,6 +43,29 @@ def check_evaluation(sequence: Sequence, tokenizer: TokenizerFacts | None) -> li
             fix = f"did you mean `{near}`?" if (near := files.near(name)) else other
             raise ConfigurationError(places[name], f"there is no evaluation task `{name}`", fix)
     return notes
+
+
+def check_limits(sequence: Sequence, default: float | None = None) -> None:
+    """Raise ConfigurationError for a limit of forgetting that nothing can exceed, or that has two units.
+
+    `default`: that of the command line.
+    """
+    written, measured = sequence.evaluate.max_forgetting or {}, Measured.of(sequence)
+    known = {DEFAULT, *LOSSES, *measured.names}
+    for name in written:
+        if name not in known:
+            near = nearest(name, known)
+            fix = f"did you mean `{near}`?" if near else f"name one of {some(sorted(known))}"
+            raise ConfigurationError(f"evaluate.max_forgetting.{name}", "nothing of this name is measured", fix)
+    one_limit = (default is not None or DEFAULT in written) and not set(LOSSES) & written.keys()
+    texts = set(measured.texts)
+    if one_limit and measured.earlier and measured.old:
+        learned, old = (set(names) <= texts for names in (measured.earlier, measured.old))
+        if learned != old:
+            key = "--max-forgetting" if default is not None else "evaluate.max_forgetting"
+            problem = f"`forgetting` and `forgetting_old` have two units, one of them {TEXT_UNIT}"
+            fix = "give each its own limit, `evaluate.max_forgetting: {forgetting: 0.05, forgetting_old: 0.1}`"
+            raise ConfigurationError(key, problem, fix)
 
 
 def check_metrics(sequence: Sequence) -> list[str]:

@@ -2,6 +2,7 @@
 
 import getpass
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,10 +99,12 @@ def streams(rows: dict[str, Artefact], storage: Path) -> dict[str, Any]:
     }
 
 
-def stage_numbers(sequence: Sequence, matrix: Matrix, stage: int) -> dict[str, float]:
-    """Return the run's metrics after a stage of the matrix."""
+def stage_numbers(
+    sequence: Sequence, matrix: Matrix, stage: int, outcomes: Mapping[tuple[int, str], Any]
+) -> dict[str, float]:
+    """Return the run's metrics after a stage of the matrix; `outcomes` as `figures` takes them."""
     names = Measured.of(sequence)
-    figures = last_figures(matrix[: stage + 1], names.stage_tasks, names.old)
+    figures = last_figures(matrix[: stage + 1], names.stage_tasks, names.old, outcomes)
     return sequence_metrics(figures, matrix[stage].scores)
 
 

@@ -16,6 +16,7 @@ from continual.config.schema import Sequence
 from continual.contract.context import StageRecord
 from continual.contract.mitigation import Candidate
 from continual.contract.models import ModelRef
+from continual.evaluation.outcomes import stored_outcomes
 from continual.evaluation.service import InsideStage, Scorer, evaluators_of
 from continual.forgetting import Scores, read_matrix, scores_as_json
 from continual.ledger.folder import RunFolder, StageFolder
@@ -112,7 +113,7 @@ def run_sequence(run: Run) -> dict[str, Any]:
     ledger.add("started", **started(sequence, run.source, start, facts["git"], run.folder))
     with Scoring(ledger, run.terminal, scorer.score, run.scores_beside) as scoring:
         if not ledger.find("scored", stage=0, model=start.hash):
-            record = partial(_record_scores, run, 0, "start", start)
+            record = partial(_record_scores, run, scorer, 0, "start", start)
             scoring.start(ScoringTask(0, "stage 0 start", [start], lambda _, scores: record(scores)), last=False)
         current = start
         for stage in range(1, len(sequence.stages) + 1):
@@ -172,9 +173,11 @@ def _start(run: Run) -> ModelRef:
     return start
 
 
-def _record_scores(run: Run, stage: int, name: str, model: ModelRef, scores: Scores) -> None:
+def _record_scores(run: Run, scorer: Scorer, stage: int, name: str, model: ModelRef, scores: Scores) -> None:
     scored = {"stage": stage, "name": name, "model": model.hash, "scores": scores_as_json(scores)}
-    metrics = stage_numbers(run.sequence, read_matrix([*run.ledger.all("scored"), scored]), stage)
+    scored["evaluations"] = scorer.evaluations(model)
+    known = [*run.ledger.all("scored"), scored]
+    metrics = stage_numbers(run.sequence, read_matrix(known), stage, stored_outcomes(known, run.store.root))
     run.ledger.add("scored", **scored, metrics=metrics)
 
 
@@ -217,13 +220,14 @@ def _stage(
     candidates = [candidate for mitigation in job.mitigations for candidate in mitigation.after_training(ctx, trained)]
     chosen = candidates[0].model if candidates else trained
     done = {"rows": rows.hash, "steps": steps}
-    scoring.start(_to_score(run, stage, chosen, candidates[1:], data, done), last=stage == len(sequence.stages))
+    scoring.start(_to_score(run, scorer, stage, chosen, candidates[1:], data, done), last=stage == len(sequence.stages))
     return rows, chosen
 
 
 def _to_score(
-    run: Run, stage: int, chosen: ModelRef, others: list[Candidate], data: dict[str, Any], done: dict[str, Any]
-) -> ScoringTask:
+    run: Run, scorer: Scorer, stage: int, chosen: ModelRef, others: list[Candidate], data: dict[str, Any],
+    done: dict[str, Any],
+) -> ScoringTask:  # fmt: skip
     """Return the models of a stage whose scores the ledger lacks, and what is written when they are there.
 
     `done` has what the `stage_done` event says of the stage's rows and steps.
@@ -232,7 +236,7 @@ def _to_score(
     name = sequence.stages[stage - 1].name
     missing: list[tuple[ModelRef, Callable[[Scores], object]]] = []
     if not ledger.find("scored", stage=stage, model=chosen.hash):
-        missing.append((chosen, partial(_record_scores, run, stage, name, chosen)))
+        missing.append((chosen, partial(_record_scores, run, scorer, stage, name, chosen)))
     for other in others:
         facts = {"stage": stage, "name": other.name, "model": other.model.hash}
         if not ledger.find("candidate", **facts):

@@ -6,7 +6,7 @@ from typing import Any
 
 from continual.config.measured import evaluation_tasks, figure_units, figures_of
 from continual.config.schema import Sequence
-from continual.errors import ForgotTooMuch
+from continual.evaluation.outcomes import stored_outcomes
 from continual.forgetting import matrix_as_json, read_matrix, units_of
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Events, Ledger
@@ -53,16 +53,18 @@ def summarise(
     folder: RunFolder, sequence: Sequence, ledger: Ledger, store: Path, mlflow_run_id: str | None
 ) -> dict[str, Any]:
     """Compute, write and return the summary. `status` is `done` once every stage is, else `running`."""
-    matrix = read_matrix(ledger.all("scored"))
+    scored = ledger.all("scored")
+    matrix = read_matrix(scored)
     done = {event["stage"]: event for event in ledger.all("stage_done")}
-    figures = figures_of(sequence, matrix)
+    figures = figures_of(sequence, matrix, stored_outcomes(scored, store))
     summary = {
         "name": sequence.name,
         "status": "done" if len(done) == len(sequence.stages) else "running",
         "stages": [stage.name for stage in sequence.stages],
         "tasks": [task.name for task in evaluation_tasks(sequence)] + [text.name for text in sequence.evaluate.texts],
         "matrix": matrix_as_json(matrix),
-        **{key: value for key, value in figures.items() if key != "history"},
+        **{key: value for key, value in figures.items() if key not in ("history", "fell")},
+        "fell": [entry["fell"] for entry in figures["history"]],
         **token_counts(folder, sequence, ledger, store),
         "seconds": ledger.seconds(),
         "mlflow_run_id": mlflow_run_id,
@@ -77,11 +79,3 @@ def summarise(
     }
     write_atomic(folder.summary, json.dumps(summary, indent=1))
     return summary
-
-
-def gate(summary: dict[str, Any], limit: float) -> None:
-    """Raise ForgotTooMuch if the larger of `forgetting` and `forgetting_old` is above `limit`."""
-    losses = {key: summary[key] for key in ("forgetting", "forgetting_old") if summary.get(key) is not None}
-    worst = max(losses, key=lambda key: losses[key], default=None)
-    if worst is not None and losses[worst] > limit:
-        raise ForgotTooMuch(f"{worst} {losses[worst]:.4f} is more than --max-forgetting {limit}")

@@ -1,20 +1,17 @@
 """Tables for the terminal: the score matrix, the figures, and the end of a run with what to type next."""
 
-from collections.abc import Sequence
-from math import hypot
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from continual.config.yaml_text import read_yaml
 from continual.errors import redacted
-from continual.forgetting import FIGURES, Matrix, read_matrix, tasks_of
+from continual.forgetting import FIGURES, Matrix, Score, read_matrix, tasks_of
 from continual.ledger.folder import RunFolder, default_tracking_uri
 
 TITLES = {name: name.replace("_", " ") for name in FIGURES} | {"forgetting_old": "forgetting, old"}
 TOKENS = {"generated_tokens": "sampled", "reused_tokens": "reused", "trained_tokens": "trained (with loss)"}
 """Everywhere, `tokens` are all positions of the rows, and `trained tokens` those that have a loss."""
-SURE = 2.0
-"""Standard errors of the difference by which a score must have fallen to be marked."""
 FELL = " ↓"
 RED, PLAIN = "\x1b[31m", "\x1b[0m"
 
@@ -24,8 +21,9 @@ def closing(summary: dict[str, Any], folder: Path, color: bool = False) -> str:
     files = RunFolder(folder)
     lines = [f"{summary['name']}: {summary['status']}", ""]
     if summary["tasks"]:
-        lines += [matrix_text(read_matrix(summary["matrix"]), summary["tasks"], color), ""]
+        lines += [matrix_text(read_matrix(summary["matrix"]), summary["tasks"], summary.get("fell", ()), color), ""]
     lines += figures_lines(summary)
+    lines += [line] if (line := unpaired(summary)) else []
     lines += [f"  {'summary':<18} {files.summary}"]
     models = list(summary.get("checkpoints", {}).values())
     lines += [f"  {'model':<18} {models[-1]}"] if models else []
@@ -44,13 +42,18 @@ def _tracking_uri(folder: RunFolder) -> str | None:
     return track.get("uri") or default_tracking_uri(folder.path.parent)
 
 
-def matrix_text(matrix: Matrix, tasks: Sequence[str], color: bool = False) -> str:
+def matrix_text(matrix: Matrix, tasks: Sequence[str], fell: Sequence[Collection[str]] = (), color: bool = False) -> str:
     """Return the matrix as text: a row per stage, a column per task, in a cell the score with its standard error.
 
-    `↓` (red, with `color`) marks a score that is certainly below the task's best so far.
+    `fell`: by row, the tasks whose loss is certain (see `continual.forgetting.figures`), which `↓` marks, red with
+    `color`.
     """
     rows = [["stage", *tasks]]
-    rows += [[row.title, *(_cell(matrix, number, task) for task in tasks)] for number, row in enumerate(matrix)]
+    marks = [*fell, *[()] * (len(matrix) - len(fell))]
+    rows += [
+        [row.title, *(_cell(row.scores.get(task), task in fallen) for task in tasks)]
+        for row, fallen in zip(matrix, marks, strict=True)
+    ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -71,28 +74,12 @@ def matrix_columns(matrix: Matrix) -> dict[str, list[Any]]:
     return columns
 
 
-def _cell(matrix: Matrix, row: int, task: str) -> str:
-    score = matrix[row].scores.get(task)
-    return _number(score.score, score.stderr) + FELL * _fell(matrix, row, task) if score else "-"
+def _cell(score: Score | None, fell: bool) -> str:
+    return _number(score.score, score.stderr) + FELL * fell if score else "-"
 
 
 def _number(value: float | None, error: float | None) -> str:
     return "-" if value is None else f"{value:.3f}" + ("" if error is None else f" ±{error:.3f}")
-
-
-def _fell(matrix: Matrix, row: int, task: str) -> bool:
-    """Return whether the score in `row` is below the best before it by more than SURE errors of the difference.
-
-    A score whose error is unknown cannot be told from a lucky one, so it is never marked.
-    """
-    now = matrix[row].scores.get(task)
-    before = [entry.scores[task] for entry in matrix[:row] if task in entry.scores]
-    if now is None or not before:
-        return False
-    best = max(before, key=lambda score: score.score)
-    if now.stderr is None or best.stderr is None:
-        return False
-    return best.score - now.score > SURE * hypot(now.stderr, best.stderr)
 
 
 def figures_lines(summary: dict[str, Any]) -> list[str]:
@@ -105,11 +92,27 @@ def figures_lines(summary: dict[str, Any]) -> list[str]:
 
 def score_lines(summary: dict[str, Any]) -> list[str]:
     """Return the figures of a summary with their units, one per line; `-` where there is nothing to average."""
-    errors = summary.get("stderr") or {}
+    errors, corrected = summary.get("stderr") or {}, summary.get("corrected") or {}
     units = {
         key: f" {unit}" for key, unit in (summary.get("figure_unit") or {}).items() if summary.get(key) is not None
     }
     return [
         f"  {title:<18} {_number(summary.get(key), errors.get(key))}{units.get(key, '')}"
+        f"{_corrected(summary.get(key), corrected.get(key))}"
         for key, title in TITLES.items()
     ]
+
+
+def _corrected(value: float | None, corrected: float | None) -> str:
+    """Return a loss without the bias of choosing the best stage, where that makes a difference."""
+    equal = corrected is None or _number(corrected, None) == _number(value, None)
+    return "" if equal else f", corrected {corrected:.3f}"
+
+
+def unpaired(summary: dict[str, Any]) -> str:
+    """Return which tasks have errors as if their scores were independent, as a line; "" if none has."""
+    tasks = [task for task in summary["tasks"] if task not in summary.get("paired", summary["tasks"])]
+    if not tasks or len(summary["matrix"]) < 2:
+        return ""
+    why = "as if its scores were independent: what each document adds is unknown"
+    return f"  {'errors':<18} of {', '.join(tasks)} {why}"

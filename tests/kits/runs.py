@@ -89,7 +89,7 @@ def make_run(
             cells = {task: score_entry(value) for task, value in zip(("reversal", "sort"), scores[stage], strict=True)}
             name_then = declared.name if stage else "start"
             scored = {"stage": stage, "name": name_then, "model": f"m{stage}", "scores": cells}
-            metrics = stage_numbers(sequence, read_matrix([*ledger.all("scored"), scored]), stage)
+            metrics = stage_numbers(sequence, read_matrix([*ledger.all("scored"), scored]), stage, {})
             ledger.add("scored", **scored, metrics=metrics)
             ledger.add("phase", phase="evaluate", stage=stage, seconds=1.5)
             if stage:

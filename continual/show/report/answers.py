@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from continual.evaluation.outcomes import RECORDS
 from continual.forgetting import are_scores
 from continual.ledger.ledger import Events
 from continual.ledger.lines import read_lines
@@ -12,7 +13,6 @@ from continual.store.files import is_whole
 from continual.store.json_files import has, known_json
 from continual.store.notices import say
 
-RECORDS = "scores.samples.jsonl"
 SHOWN = 5
 """Documents that are shown of every kind: right, wrong, worst."""
 CHARACTERS = 600

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from continual.config.measured import LEAST_GAIN
 from continual.data.tally import LOSSES
-from continual.forgetting.figures import FIGURES
+from continual.forgetting import FIGURES
 from continual.show.progress import duration
 from continual.show.report.answers import SHOWN
 from continual.show.report.draw import Plot

@@ -22,23 +22,17 @@ SUMMARY: dict[str, Any] = {
 
 
 def test_the_matrix_as_a_table() -> None:
-    assert matrix_text(MATRIX, ["a", "b"]).splitlines() == [
+    assert matrix_text(MATRIX, ["a", "b"], [[], [], ["b"]]).splitlines() == [
         "  stage     a             b",
         "  0 start   0.000 ±0.001  -1.300 ±0.000",
         "  1 first   0.990 ±0.010  -1.300 ±0.000",
         "  2 second  0.970 ±0.010  -2.250 ±0.000 ↓",
     ]
-    colored = matrix_text(MATRIX, ["a", "b"], color=True)
+    colored = matrix_text(MATRIX, ["a", "b"], [[], [], ["b"]], color=True)
     assert colored.count("\x1b[31m") == 1
     assert "\x1b[31m-2.250 ±0.000 ↓\x1b[0m" in colored
     missing = [StageScores(0, "start", {})]
     assert matrix_text(missing, ["a"]).splitlines()[1].split() == ["0", "start", "-"]
-
-
-def test_a_score_with_an_unknown_error_is_not_said_to_have_fallen() -> None:
-    for before, after in [(Score(0.5), Score(0.1)), (Score(0.5, 0.01), Score(0.1)), (Score(0.5), Score(0.1, 0.01))]:
-        matrix = [StageScores(0, "start", {"a": before}), StageScores(1, "first", {"a": after})]
-        assert "↓" not in matrix_text(matrix, ["a"])
 
 
 def test_the_figures() -> None:
