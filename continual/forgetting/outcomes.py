@@ -55,13 +55,10 @@ def outcomes_of(score: Score, parts: Sequence[Values]) -> Outcomes | None:
     it is neither, such as for a corpus's BLEU: then one document's share is not known.
     """
     pooled = {document: value for part in parts for document, value in part.items()}
+    if not pooled or len(pooled) < sum(map(len, parts)):
+        return None
     for candidate in ([pooled], parts):
-        if (
-            pooled
-            and all(candidate)
-            and len(pooled) == sum(map(len, parts))
-            and (found := _outcomes(score.score, candidate))
-        ):
+        if all(candidate) and (found := _outcomes(score.score, candidate)):
             return found
     return None
 

@@ -35,6 +35,12 @@ def render(runs: Sequence[RunData], labels: Sequence[str], **content: Any) -> st
         figures=FIGURES,
         token_keys=TOKENS | {"task_tokens": "of these, of the tasks'"},
         little=_learned_little(labels, runs),
+        losses=[
+            (label, run, task)
+            for label, run in zip(labels, runs, strict=True)
+            for task, ends in ((run.summary.get("interval") or {}).get("forgetting_by_task") or {}).items()
+            if ends
+        ],
         figure_units={name: unit for run in runs for name, unit in run.figure_units.items()},
         answered=any(run.answers for run in runs),
         shown_answers=SHOWN,

@@ -9,6 +9,8 @@ from continual.errors import ConfigurationError, ForgotTooMuch
 from continual.preflight.check_evaluation import check_limits
 from continual.run.gate import gate, limits_of
 
+DATA = {"type": "jsonl", "path": "x.jsonl", "text": "text"}
+
 
 def summary(loss: float | None, error: float | None, **by_task: float) -> dict[str, Any]:
     ends = None if loss is None or error is None else [loss - 1.96 * error, loss + 1.96 * error]
@@ -20,10 +22,7 @@ def summary(loss: float | None, error: float | None, **by_task: float) -> dict[s
 
 
 def sequence(**evaluate: Any) -> Sequence:
-    stages = [
-        {"name": name, "data": {"type": "jsonl", "path": "x.jsonl", "text": "text"}, "steps": 1, "tasks": [name]}
-        for name in ("a", "b")
-    ]
+    stages = [{"name": name, "data": DATA, "steps": 1, "tasks": [name]} for name in ("a", "b")]
     model = {"type": "pretrained", "source": "m"}
     return Sequence.model_validate({"name": "s", "model": model, "stages": stages, "evaluate": evaluate})
 
@@ -77,7 +76,7 @@ def test_a_limit_of_something_that_is_not_measured_is_refused() -> None:
 
 
 def test_one_limit_for_two_units_is_refused() -> None:
-    texts = {"texts": [{"name": "story", "data": {"type": "jsonl", "path": "x.jsonl", "text": "text"}}]}
+    texts = {"texts": [{"name": "story", "data": DATA}]}
     for given, default, key in ((0.1, None, "evaluate.max_forgetting"), (None, 0.1, "--max-forgetting")):
         with pytest.raises(ConfigurationError, match="two units") as raised:
             check_limits(sequence(**texts, max_forgetting=given), default)
