@@ -32,7 +32,7 @@ def side_by_side(summaries: dict[str, dict[str, Any]]) -> str:
     """Return summaries by their titles next to each other, in a terminal's width: matrices, then figures."""
     columns = []
     for title, summary in summaries.items():
-        table = matrix_text(read_matrix(summary["matrix"]), summary["tasks"], summary["fell"]).splitlines()
+        table = matrix_text(read_matrix(summary["matrix"]), summary["tasks"], summary.get("fell", ())).splitlines()
         columns.append([f"  {title}", "", *table, "", *score_lines(summary)])
     width = max(map(len, columns[0])) + 4
     return "\n".join(f"{left:<{width}}{right}".rstrip() for left, right in zip_longest(*columns, fillvalue=""))

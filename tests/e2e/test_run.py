@@ -32,6 +32,9 @@ def test_the_summary_has_every_number(tiny: Path) -> None:
     assert found["forgetting"] == pytest.approx(score[1, "reversal"] - score[2, "reversal"])
     assert found["average_score"] == pytest.approx((score[2, "reversal"] + score[2, "sort"]) / 2)
     assert found["forgetting_old"] is None
+    assert found["paired"] == ["reversal", "sort"], "the errors of every task come from its documents"
+    lost = found["forgotten"]["reversal"] - found["gained"]["reversal"]
+    assert found["forgetting_by_task"]["reversal"] == pytest.approx(lost)
     assert {"train", "evaluate", "mitigate", "data"} <= set(found["seconds"])
 
 

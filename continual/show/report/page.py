@@ -35,12 +35,7 @@ def render(runs: Sequence[RunData], labels: Sequence[str], **content: Any) -> st
         figures=FIGURES,
         token_keys=TOKENS | {"task_tokens": "of these, of the tasks'"},
         little=_learned_little(labels, runs),
-        losses=[
-            (label, run, task)
-            for label, run in zip(labels, runs, strict=True)
-            for task, ends in ((run.summary.get("interval") or {}).get("forgetting_by_task") or {}).items()
-            if ends
-        ],
+        measured_losses=_measured_losses(labels, runs),
         figure_units={name: unit for run in runs for name, unit in run.figure_units.items()},
         answered=any(run.answers for run in runs),
         shown_answers=SHOWN,
@@ -58,6 +53,16 @@ def _learned_little(labels: Sequence[str], runs: Sequence[RunData]) -> list[str]
     gains = {label: run.gain for label, run in zip(labels, runs, strict=True) if run.gain is not None}
     most = max(gains.values(), default=0.0)
     return [label for label, gain in gains.items() if gain < LEAST_GAIN * most]
+
+
+def _measured_losses(labels: Sequence[str], runs: Sequence[RunData]) -> list[tuple[str, RunData, str]]:
+    """Return (label, run, task) of every loss whose error is known."""
+    return [
+        (label, run, task)
+        for label, run in zip(labels, runs, strict=True)
+        for task, ends in run.summary.get("interval", {}).get("forgetting_by_task", {}).items()
+        if ends
+    ]
 
 
 def _lost(run: RunData) -> dict[str, float | None]:

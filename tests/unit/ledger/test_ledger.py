@@ -102,6 +102,7 @@ WRONG: list[Any] = [
     {**WHOLE[0], "model": "../victim"}, {**WHOLE[0], "model": "/old/../victim"}, {**WHOLE[0], "model": "a\0b"},
     {**WHOLE[0], "name": "../x"}, {**WHOLE[0], "model": "\ud800"}, {**WHOLE[0], "model": "x" * 300},
     {**WHOLE[0], "version": {"name": "m"}}, {**WHOLE[0], "model": "x/" * 3000},
+    {**WHOLE[1], "evaluations": {"a": "../x"}}, {**WHOLE[1], "evaluations": {"a": 3}},
     {**WHOLE[2], "samples": ["a\0"]}, {**WHOLE[2], "sampled": {"../x": 3}}, {**WHOLE[2], "name": "a/../../x"},
     {**WHOLE[2], "data": {"task": {}}},
     {**WHOLE[2], "data": {"task": {"content": "c", "path": "../x", "counts": {}}}},
