@@ -19,7 +19,8 @@ from continual.data.rows import ROW_COLUMNS, RowReader, column, fixed_column, ro
 from continual.errors import ConfigurationError, ContinualError
 from continual.models import copy_settings, load_model, load_tokenizer, model_hash
 from continual.models.template import chat_template
-from continual.sampling import sample_seed, template_start
+from continual.sampling.settings import sample_seed
+from continual.sampling.start import template_start
 from continual.store import Artefact, Store, digest, versions, write_atomic
 from continual.store.artefact import Writer
 

@@ -55,7 +55,7 @@ def in_store(folder: Path, name: str) -> sides.Numbers:
     import ray
 
     from continual.run.cluster import LOCAL_SYSTEM
-    from continual.sampling import sample_set
+    from continual.sampling.sample import sample_set
     from continual.store import Store
 
     ref, counts = model(folder / "model", name), COUNTS[name]
@@ -79,7 +79,7 @@ def in_store(folder: Path, name: str) -> sides.Numbers:
 
 def _again(ref: ModelRef, folder: Path, count: int) -> float:
     """Return how long the small set takes in a cluster that has its processes."""
-    from continual.sampling import sample_set
+    from continual.sampling.sample import sample_set
     from continual.store import Store
 
     since = time.perf_counter()

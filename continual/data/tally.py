@@ -4,14 +4,16 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
 from continual.contract.source import Source
 from continual.data.formats import CUT, DROPPED, EMPTY, LOST, PROBLEM, UNLEARNABLE, WHOLE
 from continual.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MOST_REASONS = 20
 """Different reasons that are listed; documents with further ones are counted together."""
@@ -46,7 +48,7 @@ class Pieces:
         return taken
 
 
-def split(column: pa.ChunkedArray) -> list[np.ndarray]:
+def split(column: "pa.ChunkedArray") -> list[np.ndarray]:
     """Return the lists of a column as arrays, without a copy."""
     made = []
     for chunk in column.chunks:
@@ -73,7 +75,7 @@ class Tally:
         """Whether `limit` was reached."""
         self._reasons: dict[str, dict[str, Any]] = {}
 
-    def pieces(self, tables: Iterable[pa.Table]) -> Iterator[Pieces]:
+    def pieces(self, tables: "Iterable[pa.Table]") -> Iterator[Pieces]:
         """Yield the pieces of tables that `Tokenize` has made, and count them.
 
         Raises:

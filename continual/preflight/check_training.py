@@ -1,10 +1,10 @@
 """Check what the schema cannot check of the training options and the storage."""
 
 import importlib.util
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from continual.config.schema import Sequence, Track, Train
+from continual.contract.registry import registered
 from continual.errors import ConfigurationError, nearest, secrets_in
 
 OURS_BY = {
@@ -61,7 +61,7 @@ def _check_deepspeed(train: Train) -> None:
 def _check_tracking(track: Track) -> None:
     """Raise ConfigurationError for a tracking URI of a kind that MLflow does not know."""
     scheme, separator, _ = (track.uri or "").partition(":")
-    known = SCHEMES | {point.name for point in entry_points(group="mlflow.tracking_store")}
+    known = SCHEMES | {point.name for point in registered("mlflow.tracking_store")}
     if track.enabled and separator and scheme.partition("+")[0] not in known and not Path(str(track.uri)).exists():
         near = nearest(scheme, known)
         fix = f"did you mean `{near}:`?" if near else "write e.g. sqlite:///<file> or http://<host>:<port>"

@@ -17,10 +17,10 @@ from continual.ledger.folder import StageFolder
 from continual.models import load_tokenizer, start_model
 from continual.preflight.resources import scoring
 from continual.run.feed import Feeds, SampleFeed, ScoreFeed
-from continual.sampling import SampleSettings, bos_start, sample_rows, sample_set, task_starts, template_start
 from continual.sampling.pace import Pace
-from continual.sampling.sample import Progress, sampled_artefacts, sampler_identity
-from continual.sampling.start import bos_note, end_tokens
+from continual.sampling.sample import Progress, sample_rows, sample_set, sampled_artefacts, sampler_identity
+from continual.sampling.settings import SampleSettings
+from continual.sampling.start import bos_note, bos_start, end_tokens, task_starts, template_start
 from continual.sampling.wanted import Wanted
 from continual.scoring import fisher_artefact, score_growing, score_inputs, score_rows
 from continual.show.progress import Step

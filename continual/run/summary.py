@@ -12,12 +12,13 @@ from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Events, Ledger
 from continual.ledger.places import placed_model
 from continual.ledger.records import read_records
-from continual.sampling.sets import tokens_by_maker
 from continual.store import Artefact, write_atomic
 
 
 def token_counts(folder: RunFolder, sequence: Sequence, ledger: Ledger, store: Path) -> dict[str, int]:
     """Return the tokens sampled by this run or found in the store, and trained on, over all resumes."""
+    from continual.sampling.sets import tokens_by_maker  # a run that is stored is shown without pyarrow.compute
+
     used: dict[str, int] = {}
     for event in ledger.all("prepared"):
         used |= {name: max(count, used.get(name, 0)) for name, count in event.get("sampled", {}).items()}

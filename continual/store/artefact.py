@@ -15,9 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from continual.errors import ContinualError, fingerprinted, redacted
 from continual.store import notices
@@ -27,6 +25,9 @@ from continual.store.lock import FileLock
 from continual.store.manifest import SEAL, is_manifest, is_shard, seal
 from continual.store.places import lies_in, remove, remove_inner
 from continual.store.revisions import REVISIONS
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # a run that is stored is shown without it
 
 FORMAT = 1
 """Part of every address: raise it when the form of all stored files changes."""
@@ -127,11 +128,13 @@ class Artefact:
         """Leave out of a pickle what this process has seen."""
         return asdict(self)
 
-    def table(self, index: int) -> pa.Table:
+    def table(self, index: int) -> "pa.Table":
         """Return a shard as a memory-mapped table; its content is verified when a process first reads it.
 
         Raises ContinualError if it is missing or not what was stored.
         """
+        import pyarrow as pa
+
         path, facts = self.shard(index), self.shard_facts(index)
         if facts is None or not is_whole(path, facts["sha256"]):
             raise self.damaged(path.name)
@@ -154,7 +157,7 @@ class Artefact:
             self.file(name)
         return self.path
 
-    def tables(self) -> Iterator[pa.Table]:
+    def tables(self) -> "Iterator[pa.Table]":
         for index in range(len(self.shards())):
             yield self.table(index)
 
@@ -224,8 +227,10 @@ class Writer:
         self.counts = _counts(known.values())
         return known
 
-    def put(self, index: int, table: pa.Table, **facts: Any) -> dict[str, Any]:
+    def put(self, index: int, table: "pa.Table", **facts: Any) -> dict[str, Any]:
         """Publish shard `index`; `facts` (counts) go into its side file and are summed in the manifest."""
+        import pyarrow as pa
+
         path = self.artefact.shard(index)
         temporary = temporary_name(path)
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as out:

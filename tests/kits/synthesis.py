@@ -15,9 +15,9 @@ from continual.models import model_hash
 from continual.models.load import load_tokenizer
 from continual.preflight.stages import stage_view
 from continual.run.services import StageContext
-from continual.sampling import SampleSettings
 from continual.sampling.engine import Engine as BaseEngine
 from continual.sampling.engine_vllm import VllmEngine
+from continual.sampling.settings import SampleSettings
 from continual.show.terminal import Terminal
 from continual.store import Artefact, Store
 from tests.kits.baselines import packed, stored

@@ -13,9 +13,10 @@ from continual.config.schema import Generate
 from continual.contract.models import ModelRef
 from continual.data.rows import RowReader
 from continual.models import model_hash
-from continual.sampling import SampleSettings, engine_vllm, sample_rows
+from continual.sampling import engine_vllm
 from continual.sampling.engine_transformers import TransformersEngine
-from continual.sampling.sample import Wanted
+from continual.sampling.sample import Wanted, sample_rows
+from continual.sampling.settings import SampleSettings
 from continual.store import Store
 
 pytestmark = pytest.mark.slow

@@ -13,8 +13,8 @@ from continual.data.rows import RowReader
 from continual.errors import ConfigurationError
 from continual.models.load import load_tokenizer
 from continual.run.stage import build_job
-from continual.sampling import SampleSettings, template_start
-from continual.sampling.start import end_tokens
+from continual.sampling.settings import SampleSettings
+from continual.sampling.start import end_tokens, template_start
 from tests.kits.instructions import chat_tokenizer
 from tests.kits.synthesis import INSTRUCTIONS, context, judged, method, pairs_of, prepared, usual
 

@@ -17,10 +17,10 @@ from continual.data.packing import Arrays
 from continual.data.rows import RowReader
 from continual.errors import ContinualError, Interrupted
 from continual.run.feed import Feeds, SampleFeed, ScoreFeed
-from continual.sampling import SampleSettings, sample_rows
 from continual.sampling.engine import Engine, Sample
 from continual.sampling.pace import Pace
-from continual.sampling.sample import sampled_artefacts
+from continual.sampling.sample import sample_rows, sampled_artefacts
+from continual.sampling.settings import SampleSettings
 from continual.sampling.wanted import Wanted
 from continual.scoring import score, score_growing, score_inputs
 from continual.show.progress import Step

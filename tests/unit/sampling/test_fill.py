@@ -9,12 +9,12 @@ import pytest
 from continual.config.schema import Generate
 from continual.contract.registry import ENGINES
 from continual.errors import ContinualError
-from continual.sampling import SampleSettings
 from continual.sampling.engine import Engine, Sample
 from continual.sampling.fill import fill_rows, pack_rows
 from continual.sampling.layout import WINDOW
 from continual.sampling.pace import STEPS_READ_AHEAD, Pace
 from continual.sampling.sets import numbers_of
+from continual.sampling.settings import SampleSettings
 from continual.sampling.wanted import Wanted
 from continual.store import Artefact, Store
 

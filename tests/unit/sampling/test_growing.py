@@ -14,10 +14,10 @@ from continual.config.schema import Generate
 from continual.contract.models import ModelRef
 from continual.contract.registry import ENGINES
 from continual.data.rows import RowReader
-from continual.sampling import SampleSettings, sample_rows, sample_set
 from continual.sampling.engine import Engine, Sample
-from continual.sampling.sample import Wanted
+from continual.sampling.sample import Wanted, sample_rows, sample_set
 from continual.sampling.sets import first_samples, missing_shards, numbers_of, tokens_by_maker
+from continual.sampling.settings import SampleSettings
 from continual.store import Artefact, Store
 from tests.kits.sources import sample_in_process
 

@@ -18,12 +18,12 @@ from continual.contract.models import ModelRef
 from continual.contract.registry import ENGINES
 from continual.errors import ConfigurationError, ContinualError
 from continual.preflight.model_facts import ModelFacts
-from continual.sampling import SampleSettings, bos_start, sample_rows, sample_set, task_starts, template_start
 from continual.sampling import sample as front
 from continual.sampling.engine import Engine, Sample
 from continual.sampling.engine_vllm import VllmEngine
-from continual.sampling.sample import Made, Wanted
-from continual.sampling.start import end_tokens
+from continual.sampling.sample import Made, Wanted, sample_rows, sample_set
+from continual.sampling.settings import SampleSettings
+from continual.sampling.start import bos_start, end_tokens, task_starts, template_start
 from continual.sampling.write import pack_samples
 from continual.store import Artefact, Store
 from tests.conftest import ROOT
