@@ -184,9 +184,15 @@ def _imported(file: Path, package: str) -> list[str]:
     if file.suffix != ".py":
         return []
     try:
-        tree = parse(file.read_bytes())
+        return _names(file.read_bytes(), package)
     except (SyntaxError, ValueError, RecursionError):
         return []  # importing it fails, and says so
+
+
+@functools.lru_cache(maxsize=1024)
+def _names(code: bytes, package: str) -> list[str]:
+    """Return what `_imported` does, from the text of a module; raises what `parse` does."""
+    tree = parse(code)
     names: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

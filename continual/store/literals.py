@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+from functools import lru_cache
 from pathlib import Path
 
 from continual.errors.syntax import parse
@@ -24,9 +25,14 @@ def literals(file: Path) -> list[str]:
     if file.suffix != ".py":
         return []
     try:
-        tree = parse(file.read_bytes())
+        return _literals(file.read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError):
         return []
+
+
+@lru_cache(maxsize=1024)
+def _literals(code: bytes) -> list[str]:
+    tree = parse(code)
     nodes = list(ast.walk(tree))
     alone = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
     parts = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}

@@ -1,6 +1,5 @@
 """How the driver hands one stage after another to the workers: an actor beside the driver, which both ask."""
 
-import asyncio
 from typing import NamedTuple
 
 
@@ -15,6 +14,8 @@ class Handover:
     """Holds the one job that is open. `ray.remote(Handover)` makes it an actor; it waits without a thread."""
 
     def __init__(self, workers: int):
+        import asyncio  # a driver that shows a stored run has no use for it
+
         self._workers = workers
         self._number = -1
         self._job: bytes | None = None
