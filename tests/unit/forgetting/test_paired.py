@@ -154,6 +154,7 @@ def test_cross_fitting_by_hand():
 
 
 def test_few_documents_are_not_split():
+    """The corrected loss is the loss where every fold would have one document or none."""
     matrix, outcomes = matrix_of({"a": [[1, 0, 1], [1, 1, 0], [0, 0, 1]]})
     assert len(outcomes[0, "a"].documents) < 2 * FOLDS
     found = figures(matrix, [[], []], ["a"], outcomes)
