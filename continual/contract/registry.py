@@ -12,11 +12,12 @@ from continual.errors import nearest
 
 def registered(group: str) -> EntryPoints:
     """Return the entry points of a group. All that are installed are read once, which takes 20 ms."""
-    return _installed(tuple(sys.path)).select(group=group)
+    found: EntryPoints = _installed(tuple(sys.path)).select(group=group)
+    return found
 
 
 @lru_cache(maxsize=1)
-def _installed(path: tuple[str, ...]) -> EntryPoints:
+def _installed(path: tuple[str, ...]) -> Any:
     return entry_points()
 
 

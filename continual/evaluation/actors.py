@@ -42,6 +42,11 @@ class Evaluators:
             self._taken += 1
             return actor
 
+    def idle(self) -> Any:
+        """Return an actor that nobody has taken, for a call in between, or None."""
+        with self._change:
+            return self._idle[-1] if self._idle else None
+
     def give_back(self, actor: Any, ended: bool = True) -> None:
         """Let others have an actor that was taken. `ended`: its call has returned; else the actor is ended."""
         with self._change:

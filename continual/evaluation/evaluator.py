@@ -50,6 +50,10 @@ class Evaluator:
         self.harness = Harness(evaluate, tasks) if tasks else None
         self.vllm = evaluate.get("backend") == "vllm"
 
+    def call(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call a function here, where models can be loaded at once."""
+        function(*arguments)
+
     def evaluate(self, model_path: str, output: str, texts: Mapping[str, Artefact] | None = None) -> dict[str, Any]:
         """Score the model folder `model_path` on all tasks and `texts`, rows by their name; return what is written.
 

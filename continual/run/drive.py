@@ -13,6 +13,7 @@ from continual.config.load import Loaded
 from continual.errors import as_one_sentence, describe
 from continual.errors.process import uninterrupted
 from continual.errors.syntax import ALONE
+from continual.evaluation.service import evaluators_of
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Ledger
 from continual.preflight.delivery import check_placement, chosen_delivery, scores_beside, training_cpus, workers_stay
@@ -22,7 +23,7 @@ from continual.run.cluster import connected
 from continual.run.events import Status, ended
 from continual.run.guard import Guard
 from continual.run.resume import FLUSH_SECONDS, tracker_of, tracking_uri
-from continual.run.sequence import Run, run_sequence
+from continual.run.sequence import Run, cores, run_sequence
 from continual.show.tables import closing
 from continual.show.terminal import Terminal
 from continual.show.tracking import Tracker
@@ -90,7 +91,10 @@ def add_report(run: Run) -> None:
         from continual.show.report.samples import make_in_cluster
 
         with run.terminal.step("report", "scoring samples and drawing") as step:
-            make = partial(make_in_cluster, run.sequence.generate.gpus_per_replica)
+            evaluate, generate = run.sequence.evaluate, run.sequence.generate
+            # An evaluator has loaded models already; one with a GPU may have ended, or run vLLM.
+            ready = not evaluate.gpus and not generate.gpus_per_replica and evaluate.backend == "hf"
+            make = partial(make_in_cluster, generate.gpus_per_replica, run.evaluators.idle() if ready else None)
             step.note(str(write_report([run.folder.path], make=make)))
     except Exception as error:
         traceback.print_exc()
@@ -130,7 +134,7 @@ def drive(
                 workers=Workers(files.ray, training_cpus(sequence, delivery, cpus or 1.0)),
                 workers_stay=workers_stay(sequence, delivery, cpus or 1.0, gpus),
                 scores_beside=scores_beside(sequence, delivery, cpus, gpus).beside,
-                delivery=delivery, after_stage=after_stage,
+                delivery=delivery, evaluators=evaluators_of(sequence, cores()), after_stage=after_stage,
             )  # fmt: skip
             with run.workers:
                 summary = run_sequence(run)

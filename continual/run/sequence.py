@@ -16,8 +16,9 @@ from continual.config.schema import Sequence
 from continual.contract.context import StageRecord
 from continual.contract.mitigation import Candidate
 from continual.contract.models import ModelRef
+from continual.evaluation.actors import Evaluators
 from continual.evaluation.outcomes import stored_outcomes
-from continual.evaluation.service import InsideStage, Scorer, evaluators_of
+from continual.evaluation.service import InsideStage, Scorer
 from continual.forgetting import Scores, read_matrix, scores_as_json
 from continual.ledger.folder import RunFolder, StageFolder
 from continual.ledger.ledger import Ledger
@@ -74,6 +75,7 @@ class Run:
     workers_stay: bool
     scores_beside: bool
     delivery: Delivery
+    evaluators: Evaluators
     after_stage: Callable[[int], None] = lambda stage: None
     earlier: list[StageRecord] = field(default_factory=list)
 
@@ -89,7 +91,7 @@ class Run:
     @property
     def threads(self) -> int:
         """Threads of a worker: the machine's cores divided among the workers, or what OMP_NUM_THREADS says."""
-        return max(1, _cores() // self.sequence.train.workers)
+        return max(1, cores() // self.sequence.train.workers)
 
 
 def run_sequence(run: Run) -> dict[str, Any]:
@@ -98,15 +100,14 @@ def run_sequence(run: Run) -> dict[str, Any]:
     # Processes that are wanted later start while the data is read.
     if run.workers_stay and len(ledger.all("stage_done")) < len(sequence.stages):
         run.workers.begin(sequence.train)
-    evaluators = evaluators_of(sequence, threads=_cores())
     if measured_keys(sequence) and not ledger.find("done"):
-        evaluators.begin()
+        run.evaluators.begin()
     with run.phase("start", 0):
         start = _start(run)
     data = Data(sequence, run.store, ledger, run.terminal, start.path)
     with run.phase("data", 0):
         data.read()
-    scorer = Scorer(run.store, sequence, data.texts, evaluators)
+    scorer = Scorer(run.store, sequence, data.texts, run.evaluators)
     refuse_other_measures(ledger, scorer)
     facts = {"versions": versions(PACKAGES), "git": git_state(Path.cwd())}
     write_atomic(run.folder.versions, json.dumps(facts, indent=1))
@@ -153,7 +154,7 @@ def _end_stage(run: Run, stage: int) -> None:
     run.after_stage(stage)
 
 
-def _cores() -> int:
+def cores() -> int:
     """Return the cores for one process at a time. Set OMP_NUM_THREADS=1 to run several drivers at once."""
     threads = os.environ.get("OMP_NUM_THREADS", "")
     return int(threads) if threads.isdecimal() and int(threads) else os.cpu_count() or 1

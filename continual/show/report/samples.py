@@ -64,10 +64,16 @@ def make_shown(samples: Artefact, model: str, dtype: str) -> None:
         writer.finish(samples=samples.hash)
 
 
-def make_in_cluster(gpus: float, samples: Artefact, model: str, dtype: str) -> None:
-    """Run `make_shown` as a task of the connected Ray, so that the driver holds no model."""
+def make_in_cluster(gpus: float, evaluator: Any, samples: Artefact, model: str, dtype: str) -> None:
+    """Run `make_shown` in the connected Ray, so that the driver holds no model.
+
+    `evaluator`: an `Evaluator` that lends its process; None: there is none, and a task of its own imports torch first.
+    """
     import ray
 
+    if evaluator is not None:
+        ray.get(evaluator.call.remote(make_shown, samples, model, dtype), timeout=WAIT_SECONDS)
+        return
     # Reserve no CPU: the task is short, and the run's other work has ended.
     task = ray.remote(make_shown).options(num_cpus=0, num_gpus=gpus or None)
     ray.get(task.remote(samples, model, dtype), timeout=WAIT_SECONDS)

@@ -41,7 +41,9 @@ def test_a_task_has_the_documents_of_its_filter(store: Store) -> None:
     score = Score(0.75, 0.1, 4, "accuracy", "em", "strict")
     found = stored_outcomes([event(0, "t", score, stored(store, "t", records))], store.root)
     assert found[0, "t"].documents == ("t/h0", "t/h1", "t/h2", "t/h3")
-    assert list(found[0, "t"].right) == [True, True, True, False]
+    right = found[0, "t"].right
+    assert right is not None
+    assert right.tolist() == [True, True, True, False]
 
 
 def test_a_document_that_is_there_twice_is_one(store: Store) -> None:

@@ -9,18 +9,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from continual.forgetting import Score, StageScores, figures
-from continual.forgetting.outcomes import Outcomes, outcomes_of
+from continual.forgetting import outcomes as behind
+from continual.forgetting.outcomes import Outcomes
 from continual.forgetting.paired import FOLDS, Paired, cross_fitted
 from continual.forgetting.significance import holm, one_sided
+
+
+def outcomes_of(score, parts):
+    """Return the outcomes of a score that its documents add up to."""
+    found = behind.outcomes_of(score, parts)
+    assert found is not None
+    return found
 
 
 def right_or_wrong(answers, name="d"):
     """Score and outcomes of a task from a list of 0 and 1, one per document."""
     values = {f"{name}{number:04d}": (float(answer), 1.0) for number, answer in enumerate(answers)}
     score = Score(sum(answers) / len(answers), unit="accuracy")
-    outcomes = outcomes_of(score, [values])
-    assert outcomes is not None
-    return score, outcomes
+    return score, outcomes_of(score, [values])
 
 
 def matrix_of(answers_by_task):
@@ -95,7 +101,7 @@ def test_members_of_a_group_count_by_size_or_equally_whichever_gives_its_score()
     by_size, equal = outcomes_of(Score(7 / 8), parts), outcomes_of(Score(3 / 4), parts)
     assert by_size.weight == pytest.approx([1 / 8] * 8)
     assert equal.weight == pytest.approx([1 / 4] * 2 + [1 / 12] * 6)
-    assert outcomes_of(Score(0.8), parts) is None, "the score is no mean of its documents"
+    assert behind.outcomes_of(Score(0.8), parts) is None, "the score is no mean of its documents"
 
 
 def test_lower_is_better_turns_the_sign():
