@@ -238,9 +238,8 @@ class Evaluate(Strict):
     overlap: Literal["auto"] | bool = Field(
         "auto", description="score a stage while the next one samples and trains; auto: where both fit at one time"
     )
-    max_forgetting: dict[str, Annotated[float, Field(allow_inf_nan=False)]] | None = Field(
+    max_forgetting: dict[str, float] | None = Field(
         None,
-        exclude_if=lambda given: given is None,
         description="largest losses that are allowed, by task, text or figure, each in its own unit; `default`, or a "
         "number alone: of `forgetting` and `forgetting_old`. Beyond one of them, and beyond its error, the command "
         "ends with code 3",

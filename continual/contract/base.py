@@ -39,7 +39,8 @@ class Strict(BaseModel):
         kinds = _kinds(field.annotation) if field else set()
         if field and bool not in kinds and kinds & {int, float}:
             bounded = any(isinstance(bound, Le | Lt) for bound in field.metadata)
-            for number in value if isinstance(value, list | tuple) else [value]:
+            items = value.values() if isinstance(value, dict) else value
+            for number in items if isinstance(value, list | tuple | dict) else [value]:
                 _check_number(name, number, kinds, bounded)
         return value
 
@@ -56,7 +57,9 @@ def _check_number(name: str, number: Any, kinds: set[Any], bounded: bool) -> Non
 
 
 def _kinds(annotation: Any) -> set[Any]:
-    """Return the plain types in an annotation: those of a union's members and of a list's items."""
+    """Return the plain types in an annotation: those of a union's members, of a list's items and a mapping's values."""
+    if get_origin(annotation) is dict:
+        return _kinds(get_args(annotation)[1])
     if get_origin(annotation) in (Union, UnionType, Annotated, list, tuple):
         return set().union(*(_kinds(part) for part in get_args(annotation)))
     return {annotation}

@@ -25,7 +25,7 @@ def literals(file: Path) -> list[str]:
     if file.suffix != ".py":
         return []
     try:
-        return _literals(file.read_bytes())
+        return _literals(file.read_bytes())[:MOST_TEXTS]
     except (OSError, SyntaxError, ValueError, RecursionError):
         return []
 
@@ -38,7 +38,7 @@ def _literals(code: bytes) -> list[str]:
     parts = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
     texts = [node.value for node in nodes if isinstance(node, ast.Constant) and id(node) not in alone | parts]
     named = dict.fromkeys(text for text in texts if isinstance(text, str) and _may_name(text))
-    return list(named)[:MOST_TEXTS]
+    return list(named)
 
 
 def _may_name(text: str) -> bool:

@@ -223,6 +223,7 @@ def test_what_is_not_compared_may_change(project: Path) -> None:
         "generate.cpus_per_replica": 2, "generate.batch_size": 3, "generate.max_failed": 0.5,
         "evaluate.batch_size": 3, "evaluate.gpus": 1, "generate.shard_samples": 3, "generate.delivery": "store",
         "generate.ahead": 2, "evaluate.replicas": 2, "evaluate.overlap": True,
+        "evaluate.max_forgetting": 0.5,
         "train.activation_checkpointing": True, "train.workers": 2,
     }  # fmt: skip
     assert set(values) == set(NOT_COMPARED)

@@ -128,9 +128,15 @@ def test_engine_scorer_and_training_never_wait_in_a_circle(
 ) -> None:
     """An engine that may be one shard ahead pauses for a training that waits for a scorer that waits for rows."""
 
+    paused: list[int] = []
+
     def slowly(function: Any, seconds: float) -> Any:
         def called(*arguments: Any, **options: Any) -> Any:
             time.sleep(seconds)
+            # On a machine under load the engine takes longer than that to be ahead.
+            end = time.monotonic() + 15
+            while slow != "engine" and not any(paused) and time.monotonic() < end:
+                time.sleep(0.01)
             return function(*arguments, **options)
 
         return called
@@ -141,7 +147,6 @@ def test_engine_scorer_and_training_never_wait_in_a_circle(
         monkeypatch.setattr("continual.scoring.columns.nll_columns", slowly(nll, 0.4))
     else:
         monkeypatch.setattr(RowReader, "resolve", slowly(RowReader.resolve, 0.01))
-    paused: list[int] = []
     with Feeds() as feeds:
         rows, columns = started(Store(tmp_path / "store"), tmp_path, feeds, paused)
         train(tmp_path, rows, columns)
