@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from continual.cli.report import main
+from continual.evaluation.actors import Evaluators
 from continual.ledger.folder import RunFolder
 from continual.show.report import write_report
 from continual.show.report.figures import Figures
@@ -259,6 +260,10 @@ def test_every_figure_has_a_name_of_its_own(tmp_path: Path) -> None:
 # At the end of a run ----------------------------------------------------------------------------------------------
 
 
+NONE = Evaluators(lambda: None, most=1)
+"""Evaluators of which none has started."""
+
+
 class Lines:
     """The terminal's part that the report uses."""
 
@@ -281,7 +286,10 @@ def test_a_report_that_fails_fails_no_run(tmp_path: Path, capsys: pytest.Capture
     run: Any = SimpleNamespace(
         folder=RunFolder(tmp_path),
         terminal=terminal,
-        sequence=SimpleNamespace(generate=SimpleNamespace(gpus_per_replica=0.0)),
+        sequence=SimpleNamespace(
+            generate=SimpleNamespace(gpus_per_replica=0.0), evaluate=SimpleNamespace(gpus=0.0, backend="hf")
+        ),
+        evaluators=NONE,
     )
     add_report(run)
     [line] = terminal.lines
@@ -296,7 +304,7 @@ def test_a_run_gets_its_report(tmp_path: Path) -> None:
 
     loaded, folder = make_run(tmp_path, "kept", KEPT)
     terminal = Lines()
-    run: Any = SimpleNamespace(folder=RunFolder(folder), terminal=terminal, sequence=loaded.sequence)
+    run: Any = SimpleNamespace(folder=RunFolder(folder), terminal=terminal, sequence=loaded.sequence, evaluators=NONE)
     add_report(run)
     assert terminal.lines == [str(folder / "report.html")]
     assert (folder / "report.html").is_file()
