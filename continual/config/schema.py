@@ -215,7 +215,6 @@ class Evaluate(Strict):
     usual: ClassVar[dict[str, str]] = {
         "tasks": "old_tasks", "fewshot": "num_fewshot", "shots": "num_fewshot", "eval_steps": "every",
         "chat_template": "apply_chat_template", "eval_batch_size": "batch_size", "engine": "backend",
-        "gate": "max_forgetting", "limits": "max_forgetting",
     }  # fmt: skip
 
     old_tasks: list[Task] = Field(default_factory=list, description="abilities that the start model has")

@@ -47,7 +47,7 @@ def _read(evaluation: Artefact, task: str, score: Score) -> Outcomes | None:
 def _parts(records: list[dict[str, Any]], task: str, metric: str) -> list[Values]:
     """Return the values of the documents of a task or text, or of each member of a group.
 
-    The records of a group are those of its members, and its evaluation has no others.
+    The evaluation of a group holds the records of its members and nothing else.
     """
     own = [record for record in records if record["task"] == task]
     members: dict[str, dict[str, tuple[float, float]]] = {}
@@ -64,7 +64,7 @@ def _parts(records: list[dict[str, Any]], task: str, metric: str) -> list[Values
 
 
 def _value(record: Mapping[str, Any], metric: str) -> tuple[float, float] | None:
-    """Return what a record adds to the sum and to the divisor of a score; None if its metric is no number."""
+    """Return what a record adds to the sum and to the divisor of a score; None if its metric is not a number."""
     if "nats_per_token" in record:
         return -record["nats_per_token"] * record["tokens"], float(record["tokens"])
     value = record.get(metric)

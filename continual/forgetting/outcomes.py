@@ -6,7 +6,6 @@ on each document, which is much smaller than if the models had answered document
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -31,14 +30,12 @@ class Outcomes:
     weight: np.ndarray
     right: np.ndarray | None
 
-    @property
-    def stderr(self) -> float | None:
-        """Return the standard error of the score; None for a single document."""
-        return norm_of(self.influence)
 
+def stderr_of(influence: np.ndarray) -> float | None:
+    """Return the standard error of a score, or of a weighted sum of scores, from the influences [D] of its documents.
 
-def norm_of(influence: np.ndarray) -> float | None:
-    """Return the standard error of a sum of influences over documents, sqrt(D / (D - 1) x sum of squares)."""
+    sqrt(D / (D - 1) x sum of squares); None for a single document.
+    """
     count = len(influence)
     return float(np.sqrt(count / (count - 1) * np.sum(influence**2))) if count > 1 else None
 
@@ -93,7 +90,3 @@ def _outcomes(score: float, parts: Sequence[Values]) -> Outcomes | None:
 def same_documents(outcomes: Sequence[Outcomes]) -> bool:
     """Return whether all scores come from the same documents."""
     return all(one.documents == outcomes[0].documents for one in outcomes)
-
-
-Cells = Mapping[tuple[int, str], Any]
-"""`Outcomes` by stage and task; the type is not named, so that who has none need not import numpy."""

@@ -14,7 +14,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from continual.forgetting.outcomes import Outcomes, norm_of
+from continual.forgetting.outcomes import Outcomes, stderr_of
 
 FOLDS = 10
 RESAMPLES = 1000
@@ -45,7 +45,7 @@ class Paired:
 
     def stderr(self, weights: dict[int, float]) -> float | None:
         """Return the standard error of a weighted sum of the scores of some stages."""
-        return norm_of(np.sum([weight * self.influence[stage] for stage, weight in weights.items()], axis=0))
+        return stderr_of(np.sum([weight * self.influence[stage] for stage, weight in weights.items()], axis=0))
 
     def best(self, since: int, stage: int) -> int:
         """Return the best stage from `since` to before `stage`, the first of equal ones."""

@@ -56,11 +56,18 @@ class Reader:
         `paired`: a `Paired` for each task whose documents are known in all stages.
         """
         self.scores, self.tasks, self.learned, self.old, self.paired = scores, tasks, learned, old, paired
+        self._lost: dict[tuple[str, int, int], Lost] = {}
 
     def lost(self, task: str, stage: int, since: int) -> Lost | None:
         """Return the best of R[since..stage-1, task] (the first, if equal) minus R[stage, task]."""
         if stage <= since:
             return None
+        # Several figures ask for it, and the bootstrap takes milliseconds.
+        if (task, stage, since) not in self._lost:
+            self._lost[task, stage, since] = self._measured_loss(task, stage, since)
+        return self._lost[task, stage, since]
+
+    def _measured_loss(self, task: str, stage: int, since: int) -> Lost:
         if task in self.paired:
             loss = self.paired[task].loss(since, stage)
             return Lost(since, loss.value, loss.stderr, loss.corrected, loss.corrected_stderr)

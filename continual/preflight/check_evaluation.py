@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
-from continual.config.measured import DEFAULT, LOSSES, Measured, evaluation_tasks, measured_keys
+from continual.config.measured import DEFAULT, MEAN_LOSSES, Measured, evaluation_tasks, measured_keys
 from continual.config.paths import offline
 from continual.config.schema import EvaluationTask, Sequence
 from continual.config.task_files import TaskFiles, some
@@ -51,13 +51,13 @@ def check_limits(sequence: Sequence, default: float | None = None) -> None:
     `default`: that of the command line.
     """
     written, measured = sequence.evaluate.max_forgetting or {}, Measured.of(sequence)
-    known = {DEFAULT, *LOSSES, *measured.names}
+    known = {DEFAULT, *MEAN_LOSSES, *measured.names}
     for name in written:
         if name not in known:
             near = nearest(name, known)
             fix = f"did you mean `{near}`?" if near else f"name one of {some(sorted(known))}"
             raise ConfigurationError(f"evaluate.max_forgetting.{name}", "nothing of this name is measured", fix)
-    one_limit = (default is not None or DEFAULT in written) and not set(LOSSES) & written.keys()
+    one_limit = (default is not None or DEFAULT in written) and not set(MEAN_LOSSES) & written.keys()
     texts = set(measured.texts)
     if one_limit and measured.earlier and measured.old:
         learned, old = (set(names) <= texts for names in (measured.earlier, measured.old))

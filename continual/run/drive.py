@@ -91,10 +91,8 @@ def add_report(run: Run) -> None:
         from continual.show.report.samples import make_in_cluster
 
         with run.terminal.step("report", "scoring samples and drawing") as step:
-            evaluate, generate = run.sequence.evaluate, run.sequence.generate
-            # An evaluator has loaded models already; one with a GPU may have ended, or run vLLM.
-            ready = not evaluate.gpus and not generate.gpus_per_replica and evaluate.backend == "hf"
-            make = partial(make_in_cluster, generate.gpus_per_replica, run.evaluators.idle() if ready else None)
+            gpus = run.sequence.generate.gpus_per_replica
+            make = partial(make_in_cluster, gpus, None if gpus else run.evaluators.idle())
             step.note(str(write_report([run.folder.path], make=make)))
     except Exception as error:
         traceback.print_exc()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from continual.config.measured import DEFAULT, LOSSES
+from continual.config.measured import DEFAULT, MEAN_LOSSES
 from continual.config.schema import Sequence
 from continual.errors import ForgotTooMuch
 
@@ -16,7 +16,7 @@ def limits_of(sequence: Sequence, default: float | None) -> dict[str, float]:
     written = dict(sequence.evaluate.max_forgetting or {})
     of_means = default if default is not None else written.get(DEFAULT)
     own = {name: limit for name, limit in written.items() if name != DEFAULT}
-    return (dict.fromkeys(LOSSES, of_means) if of_means is not None else {}) | own
+    return (dict.fromkeys(MEAN_LOSSES, of_means) if of_means is not None else {}) | own
 
 
 def gate(summary: Mapping[str, Any], limits: Mapping[str, float]) -> list[str]:
@@ -47,8 +47,8 @@ def gate(summary: Mapping[str, Any], limits: Mapping[str, float]) -> list[str]:
 
 
 def _found(values: Mapping[str, Any], name: str) -> Any:
-    return values.get(name) if name in LOSSES else (values.get("forgetting_by_task") or {}).get(name)
+    return values.get(name) if name in MEAN_LOSSES else (values.get("forgetting_by_task") or {}).get(name)
 
 
 def _title(name: str) -> str:
-    return name if name in LOSSES else f"loss of `{name}`"
+    return name if name in MEAN_LOSSES else f"loss of `{name}`"

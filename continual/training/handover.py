@@ -14,7 +14,7 @@ class Handover:
     """Holds the one job that is open. `ray.remote(Handover)` makes it an actor; it waits without a thread."""
 
     def __init__(self, workers: int):
-        import asyncio  # a driver that shows a stored run has no use for it
+        import asyncio  # here, since a driver that only shows a finished run never makes this actor
 
         self._workers = workers
         self._number = -1

@@ -67,7 +67,7 @@ def make_shown(samples: Artefact, model: str, dtype: str) -> None:
 def make_in_cluster(gpus: float, evaluator: Any, samples: Artefact, model: str, dtype: str) -> None:
     """Run `make_shown` in the connected Ray, so that the driver holds no model.
 
-    `evaluator`: an `Evaluator` that lends its process; None: there is none, and a task of its own imports torch first.
+    `evaluator`: the `Evaluator` in whose process it runs, since that has imported torch; None: it becomes a task.
     """
     import ray
 

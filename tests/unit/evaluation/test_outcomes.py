@@ -76,8 +76,8 @@ def test_a_text_counts_nats_and_tokens(store: Store) -> None:
 @pytest.mark.parametrize(
     ("value", "why"),
     [
-        (0.9, "the score is no mean of the documents, as of a corpus's BLEU"),
-        ([-3.2, 4], "the metric is no number of one document, as of a perplexity"),
+        (0.9, "the score is not the mean of the documents, as with a corpus's BLEU"),
+        ([-3.2, 4], "a document has no number of its own, as with a perplexity"),
     ],
 )
 def test_what_one_document_adds_may_be_unknown(store: Store, value: Any, why: str) -> None:

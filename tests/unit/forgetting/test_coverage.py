@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from continual.forgetting.outcomes import Outcomes
+from continual.forgetting.outcomes import Outcomes, stderr_of
 from continual.forgetting.paired import Paired
 from continual.forgetting.significance import Z95
 
@@ -59,7 +59,8 @@ def test_intervals_of_unpaired_scores_would_be_too_wide():
     random = np.random.default_rng(0)
     found = [paired(answers(true, 0.8, random)) for _ in range(REPEATS)]
     spread = np.std([one.scores[0] - one.scores[1] for one in found])
-    independent = np.mean([np.hypot(*(outcome.stderr for outcome in one.outcomes)) for one in found])
+    alone = [[stderr_of(outcome.influence) or 0.0 for outcome in one.outcomes] for one in found]
+    independent = np.mean([np.hypot(*errors) for errors in alone])
     pairs = np.mean([one.stderr({0: 1.0, 1: -1.0}) for one in found])
     assert independent > 1.4 * spread
     assert pairs == pytest.approx(spread, rel=0.07)

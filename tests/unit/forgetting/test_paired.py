@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from continual.forgetting import Score, StageScores, figures
 from continual.forgetting import outcomes as behind
-from continual.forgetting.outcomes import Outcomes
+from continual.forgetting.outcomes import Outcomes, stderr_of
 from continual.forgetting.paired import FOLDS, Paired, cross_fitted
 from continual.forgetting.significance import holm, one_sided
 
@@ -74,7 +74,7 @@ def test_forgotten_less_gained_is_the_loss(documents):
 def test_the_error_of_a_score_is_the_sample_error_of_its_mean():
     values = [1, 0, 0, 1, 1, 1, 0, 1]
     _, outcomes = right_or_wrong(values)
-    assert outcomes.stderr == pytest.approx(np.std(values, ddof=1) / math.sqrt(8))
+    assert stderr_of(outcomes.influence) == pytest.approx(np.std(values, ddof=1) / math.sqrt(8))
 
 
 def test_a_text_is_a_ratio_over_its_documents():
@@ -83,7 +83,7 @@ def test_a_text_is_a_ratio_over_its_documents():
     parts = [{str(d): (-n, t) for d, (n, t) in enumerate(zip(nats, tokens, strict=True))}]
     outcomes = outcomes_of(Score(-ratio), parts)
     squares = sum((n - ratio * t) ** 2 for n, t in zip(nats, tokens, strict=True))
-    assert outcomes.stderr == pytest.approx(math.sqrt(3 / 2 * squares) / sum(tokens))
+    assert stderr_of(outcomes.influence) == pytest.approx(math.sqrt(3 / 2 * squares) / sum(tokens))
     assert outcomes.right is None
     # The bootstrap, an independent way to the error of a ratio, agrees where there are many documents.
     draw = np.random.default_rng(1)
@@ -93,7 +93,7 @@ def test_a_text_is_a_ratio_over_its_documents():
     many = outcomes_of(Score(-losses.sum() / lengths.sum()), [{str(d): (-losses[d], lengths[d]) for d in range(size)}])
     places = draw.integers(0, size, (4000, size))
     drawn = losses[places].sum(1) / lengths[places].sum(1)
-    assert many.stderr == pytest.approx(drawn.std(ddof=1), rel=0.05)
+    assert stderr_of(many.influence) == pytest.approx(drawn.std(ddof=1), rel=0.05)
 
 
 def test_members_of_a_group_count_by_size_or_equally_whichever_gives_its_score():
@@ -101,7 +101,7 @@ def test_members_of_a_group_count_by_size_or_equally_whichever_gives_its_score()
     by_size, equal = outcomes_of(Score(7 / 8), parts), outcomes_of(Score(3 / 4), parts)
     assert by_size.weight == pytest.approx([1 / 8] * 8)
     assert equal.weight == pytest.approx([1 / 4] * 2 + [1 / 12] * 6)
-    assert behind.outcomes_of(Score(0.8), parts) is None, "the score is no mean of its documents"
+    assert behind.outcomes_of(Score(0.8), parts) is None, "no way to weigh the documents gives this score"
 
 
 def test_lower_is_better_turns_the_sign():
@@ -188,4 +188,4 @@ def test_a_loss_is_certain_only_after_the_correction_for_all_tasks():
 
 def test_outcomes_are_what_they_say():
     outcome = Outcomes(("a",), np.zeros(1), np.ones(1), None)
-    assert outcome.stderr is None
+    assert stderr_of(outcome.influence) is None

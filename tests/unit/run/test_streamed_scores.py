@@ -129,12 +129,12 @@ def test_engine_scorer_and_training_never_wait_in_a_circle(
     """An engine that may be one shard ahead pauses for a training that waits for a scorer that waits for rows."""
 
     paused: list[int] = []
+    end = time.monotonic() + 15
 
     def slowly(function: Any, seconds: float) -> Any:
         def called(*arguments: Any, **options: Any) -> Any:
             time.sleep(seconds)
             # On a machine under load the engine takes longer than that to be ahead.
-            end = time.monotonic() + 15
             while slow != "engine" and not any(paused) and time.monotonic() < end:
                 time.sleep(0.01)
             return function(*arguments, **options)

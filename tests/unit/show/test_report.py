@@ -286,9 +286,7 @@ def test_a_report_that_fails_fails_no_run(tmp_path: Path, capsys: pytest.Capture
     run: Any = SimpleNamespace(
         folder=RunFolder(tmp_path),
         terminal=terminal,
-        sequence=SimpleNamespace(
-            generate=SimpleNamespace(gpus_per_replica=0.0), evaluate=SimpleNamespace(gpus=0.0, backend="hf")
-        ),
+        sequence=SimpleNamespace(generate=SimpleNamespace(gpus_per_replica=0.0)),
         evaluators=NONE,
     )
     add_report(run)
