@@ -18,9 +18,13 @@ def steps_in(folder: Path, suffix: str = "") -> dict[int, Path]:
 
 def default_tracking_uri(storage: Path) -> str:
     """Return the MLflow URI that a run uses without `track.uri`: a SQLite file in the storage."""
+    return sqlite_uri(storage / "mlflow.db")
+
+
+def sqlite_uri(file: Path) -> str:
+    """Return the URI of a SQLite file, the inverse of `sqlite_file`."""
     # In a URI, `%` begins an escape and `?` the options.
-    path = str(storage / "mlflow.db").replace("%", "%25").replace("?", "%3F")
-    return f"sqlite:///{path}"
+    return "sqlite:///" + str(file).replace("%", "%25").replace("?", "%3F")
 
 
 def sqlite_file(uri: str) -> Path | None:

@@ -11,6 +11,7 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec
 
 from continual.errors import redacted
 from continual.ledger.folder import RunFolder, sqlite_file
+from continual.show.tracking.created import create_database
 from continual.show.tracking.moved import ARTIFACTS, move_artifacts
 from continual.show.tracking.names import PARAM_CHARACTERS, TAG_CHARACTERS, clean, shorten
 from continual.show.tracking.registry import register
@@ -101,6 +102,9 @@ class Client:
             database.parent.mkdir(parents=True, exist_ok=True)
         # Processes that create one SQLite database together destroy each other's tables: one does it, the rest wait.
         with FileLock(f"{database}.lock", of=DATABASE) if database else contextlib.nullcontext():
+            # An empty file is what SQLite leaves when a process ends before it wrote anything.
+            if database and not (database.exists() and database.stat().st_size):
+                create_database(database)
             client = MlflowClient(self.uri)
             self._experiment_id = _experiment(client, self.experiment, database)
         there = not runs or _run(client, next(iter(runs.values()))) is not None

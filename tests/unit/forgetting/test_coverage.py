@@ -60,7 +60,7 @@ def test_intervals_of_unpaired_scores_would_be_too_wide():
     found = [paired(answers(true, 0.8, random)) for _ in range(REPEATS)]
     spread = np.std([one.scores[0] - one.scores[1] for one in found])
     alone = [[stderr_of(outcome.influence) or 0.0 for outcome in one.outcomes] for one in found]
-    independent = np.mean([np.hypot(*errors) for errors in alone])
+    independent = np.mean([np.hypot(errors[0], errors[1]) for errors in alone])
     pairs = np.mean([one.stderr({0: 1.0, 1: -1.0}) for one in found])
     assert independent > 1.4 * spread
     assert pairs == pytest.approx(spread, rel=0.07)

@@ -108,3 +108,23 @@ def test_a_driver_killed_while_it_sends_is_continued(uri: str, tmp_path: Path) -
     assert {name: run.info.status for name, run in runs.items()} == {"killed": "KILLED", "killed/1-one": "KILLED"}
     steps = [step for step, _ in history(uri, runs["killed/1-one"], "loss/task")]
     assert steps == list(range(1, recorded + 1))
+
+
+def test_a_driver_killed_while_the_database_is_made_leaves_none_that_mlflow_cannot_open(tmp_path: Path) -> None:
+    """MLflow makes its tables in many steps; a file with some of them could never be opened again."""
+    database = tmp_path / "storage" / "mlflow.db"
+    uri = f"sqlite:///{database}"
+    command = [sys.executable, "-c", DRIVER, str(tmp_path / "run"), uri]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+        while not any(file.stat().st_size for file in database.parent.rglob(database.name)):
+            assert driver.poll() is None, "the driver ended before it made the database"
+            time.sleep(0.01)
+        driver.kill()
+    assert not database.exists(), "the kill came too late to test anything"
+    recorded = len(read_lines(RunFolder(tmp_path / "run").stage(1, "one").metrics))
+    run = Written(tmp_path / "run", recorded)
+    run.start("killed")
+    run.end("KILLED", stages=(1,))
+    assert run.track(uri, "killed").close(30) == 0
+    assert {run.info.status for run in runs_of(uri, "killed").values()} == {"KILLED"}
+    assert [path.name for path in database.parent.iterdir() if path.name.startswith(".")] == []
