@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, empty
 
 from continual.errors import ContinualError
@@ -27,21 +27,23 @@ class ZeroStates:
     def __init__(self, engine: Any, model: nn.Module, writers: dist.ProcessGroup):
         self.zero, self.device = engine.optimizer, engine.device
         self.model, self.writers = model, writers
-        self.trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        self.here = init_device_mesh(self.device.type, (dist.get_world_size(),))
+        self.copies = DeviceMesh.from_group(writers, "cpu")
+        # Under ZeRO-3 parameters have attributes of DeepSpeed's, which no type knows.
+        self.trained: dict[str, Any] = {name: p for name, p in model.named_parameters() if p.requires_grad}
 
     def save(self, folder: Path) -> Future[Any]:
         """Write everything below `folder`, from a copy, see `save_tensors`; for an engine that has made a step."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
-        mesh = DeviceMesh.from_group(self.writers, "cpu")
         tensors: dict[str, Tensor] = {}
         for name, tensor in model_tensors(self.model):
-            tensors[f"model.{name}"] = _own_rows(tensor, mesh) if _partitioned(tensor) else tensor.detach()
+            tensors[f"model.{name}"] = _own_rows(tensor, self.copies) if _partitioned(tensor) else tensor.detach()
         step = self.zero.optimizer.state[self._partitions()[0]]["step"]
         for name, parameter in self.trained.items():
             tensors[f"step.{name}"] = torch.tensor(float(step))
             for kind in MOMENTS[1:]:
-                tensors[f"{kind}.{name}"] = _rows(safe_get_full_optimizer_state(parameter, kind), mesh)
+                tensors[f"{kind}.{name}"] = _rows(safe_get_full_optimizer_state(parameter, kind), self.copies)
         return save_tensors(folder, tensors, self.writers)
 
     def load(self, folder: Path) -> int:
@@ -54,7 +56,8 @@ class ZeroStates:
         load_tensors(folder, steps, known, self.writers)
         counts = {int(step) for step in steps.values()}
         if len(counts) > 1:
-            raise ContinualError(f"weights in {folder} were updated {sorted(counts)} times, and ZeRO updates all alike")
+            problem = f"weights in {folder} were updated {sorted(counts)} times, and ZeRO updates all alike"
+            raise ContinualError(f"{problem}; go on with the strategy that wrote it")
         [step] = counts
         self._begin(step)
         self._load_weights(folder, known)
@@ -65,7 +68,7 @@ class ZeroStates:
     def _load_weights(self, folder: Path, known: set[str]) -> None:
         import deepspeed
 
-        tensors = dict(model_tensors(self.model))
+        tensors: dict[str, Any] = dict(model_tensors(self.model))
         wanted = {name: self._empty(t.ds_shape) if _partitioned(t) else t.detach() for name, t in tensors.items()}
         load_tensors(folder, {f"model.{name}": tensor for name, tensor in wanted.items()}, known, self.writers)
         for name, tensor in wanted.items():
@@ -115,8 +118,7 @@ class ZeroStates:
 
     def _empty(self, shape: torch.Size) -> DTensor:
         """Return a float32 tensor on the device, spread by rows, without content."""
-        mesh = DeviceMesh.from_group(dist.group.WORLD, self.device.type)
-        return empty(shape or (1,), dtype=torch.float32, device_mesh=mesh, placements=[Shard(0)])
+        return empty(shape or (1,), dtype=torch.float32, device_mesh=self.here, placements=[Shard(0)])
 
 
 def _partitioned(tensor: Tensor) -> bool:

@@ -36,8 +36,12 @@ METHODS: dict[str, list[dict[str, Any]]] = {
     # Of its matrices with two rows, two of four ranks hold nothing.
     "lora": [{"type": "lora", "rank": 2, "alpha": 64.0}],
 }
+TRAIN: dict[str, dict[str, Any]] = {"lora": {"epsilon": 1e-4}}
+"""Half of an adapter begins with gradients of 0: with 1e-8 Adam makes full steps of what is rounded in the next ones,
+and after 20 steps the losses of one and of two ranks differ by 1.8e-5, under ddp, too.
+"""
 PENALTIES = ("l2_start", "ewc")
-RESUMED = ("live kl", "lora")
+RESUMED = [(method, name) for method in ("live kl", "lora") for name in ("fsdp", "zero3")]
 CASES = [
     (method, name)
     for method in METHODS
@@ -50,7 +54,14 @@ Found = dict[str, dict[str, Losses]]
 
 def job(folder: Path, method: str, name: str, ranks: int, at: str = "") -> TrainJob:
     """Return a job in `folder`, by default one of its own; methods share what they store, and it is made once."""
-    ctx = context(folder / method, METHODS[method], workers=ranks, checkpoint_every=HALF, **STRATEGIES[name])
+    ctx = context(
+        folder / method,
+        METHODS[method],
+        workers=ranks,
+        checkpoint_every=HALF,
+        **STRATEGIES[name],
+        **TRAIN.get(method, {}),
+    )
     return loop.job_of(ctx, folder / method / (at or f"{name} {ranks}"))
 
 
@@ -61,14 +72,12 @@ def jobs_of(folder: Path, ranks: int) -> dict[str, dict[str, TrainJob]]:
     return jobs
 
 
-def resumed_jobs(folder: Path, method: str, ranks: int) -> dict[str, TrainJob]:
-    """Return jobs that go on from what two ranks have saved in the middle."""
-    jobs = {}
-    for name in STRATEGIES:
-        saved = step_folder(job(folder, method, name, 2).checkpoints, HALF)
-        jobs[name] = job(folder, method, name, ranks, f"{name} from 2 to {ranks}")
-        shutil.copytree(saved, step_folder(jobs[name].checkpoints, HALF))
-    return jobs
+def resumed(folder: Path, method: str, name: str, ranks: int) -> TrainJob:
+    """Return a job that goes on from what two ranks have saved in the middle."""
+    made = job(folder, method, name, ranks, f"{name} from 2 to {ranks}")
+    saved = step_folder(job(folder, method, name, 2).checkpoints, HALF)
+    shutil.copytree(saved, step_folder(made.checkpoints, HALF))
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -98,27 +107,30 @@ def two(folder: Path) -> Found:
 def others(request: pytest.FixtureRequest, folder: Path, two: Found) -> Found:
     """The losses with other numbers of ranks, of the whole stage and of what was left when two had saved."""
     ranks = request.param
-    resumed = {f"{method}, resumed": resumed_jobs(folder, method, ranks) for method in RESUMED}
+    jobs = jobs_of(folder, ranks)
+    for method, name in RESUMED:
+        jobs[method][f"{name}, resumed"] = resumed(folder, method, name, ranks)
     (place := folder / str(ranks)).mkdir()
-    return two_ranks.losses_of(jobs_of(folder, ranks) | resumed, place, ranks)
+    return two_ranks.losses_of(jobs, place, ranks)
 
 
 @pytest.mark.parametrize(("method", "name"), CASES)
-def test_two_ranks_train_as_one(two: Found, expected: dict[str, Losses], method: str, name: str) -> None:
-    two_ranks.assert_equal({"ddp": expected[method], name: two[method][name]})
+def test_two_ranks_train_as_one_alone(two: Found, expected: dict[str, Losses], method: str, name: str) -> None:
+    two_ranks.assert_equal({"ddp": expected[method], f"{name} of two": two[method][name]})
 
 
 @pytest.mark.parametrize(("method", "name"), CASES)
-def test_any_number_of_ranks_trains_as_one(others: Found, expected: dict[str, Losses], method: str, name: str) -> None:
-    two_ranks.assert_equal({"ddp": expected[method], name: others[method][name]})
+def test_one_rank_and_four_train_as_one_alone(
+    others: Found, expected: dict[str, Losses], method: str, name: str
+) -> None:
+    two_ranks.assert_equal({"ddp": expected[method], f"{name} of others": others[method][name]})
 
 
-@pytest.mark.parametrize("method", RESUMED)
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize(("method", "name"), RESUMED)
 def test_what_two_ranks_saved_goes_on_with_others(
     two: Found, others: Found, expected: dict[str, Losses], method: str, name: str
 ) -> None:
-    after = others[f"{method}, resumed"][name]
+    after = others[method][f"{name}, resumed"]
     assert len(after) == STEPS - HALF, "it began anew"
     two_ranks.assert_equal({"ddp": expected[method], name: two[method][name][:HALF] + after})
 

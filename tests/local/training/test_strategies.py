@@ -13,6 +13,7 @@ import torch.multiprocessing as mp
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from continual.config.schema import Train
+from continual.errors import ContinualError
 from continual.training.losses.kinds import Kl, Nll
 from continual.training.module import LossModule
 from continual.training.strategies import build_strategy
@@ -299,9 +300,15 @@ def resume_layouts(rank: int, world: int, folder: Path) -> dict[str, Any]:
         strategy = build("ddp", rank, world, seed=7)
         strategy.load(folder / name)
         found[f"ddp from {name}"] = train_steps(strategy, range(2, 4), rank, world)
+    strategy.optimizer.state[next(strategy.module.parameters())]["step"] += 1
+    strategy.save(folder)()
+    dist.barrier()
+    with pytest.raises(ContinualError, match=r"were updated \[4, 5\] times, and ZeRO updates all alike"):
+        build("zero2", rank, world).load(folder)
     return found
 
 
+@pytest.mark.slow
 def test_a_resume_is_exact_however_deepspeed_keeps_what_it_has(tmp_path: Path) -> None:
     start(resume_layouts, 2, tmp_path)
     found = torch.load(tmp_path / "results-0.pt")
@@ -329,7 +336,7 @@ def resume_elsewhere(rank: int, world: int, folder: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("ranks", [1, 4])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_what_two_ranks_saved_goes_on_with_others(
     results: dict[str, Any], folder: Path, tmp_path: Path, ranks: int
 ) -> None:
