@@ -75,7 +75,7 @@ class ZeroStates:
             if isinstance(tensor, DTensor):
                 whole = tensor.full_tensor()
                 with deepspeed.zero.GatheredParameters(tensors[name], modifier_rank=0), torch.no_grad():
-                    tensors[name].copy_(whole.view_as(tensors[name]))
+                    tensors[name].copy_(whole)
         # Every partition's float32 weights, which the optimizer updates, are a copy of these.
         self.zero.refresh_fp32_params()
         if hasattr(self.zero, "checkpoint_event_epilogue"):
@@ -118,7 +118,7 @@ class ZeroStates:
 
     def _empty(self, shape: torch.Size) -> DTensor:
         """Return a float32 tensor on the device, spread by rows, without content."""
-        return empty(shape or (1,), dtype=torch.float32, device_mesh=self.here, placements=[Shard(0)])
+        return empty(shape, dtype=torch.float32, device_mesh=self.here, placements=[Shard(0)])
 
 
 def _partitioned(tensor: Tensor) -> bool:
@@ -139,7 +139,6 @@ def _own_rows(parameter: Any, mesh: DeviceMesh) -> DTensor:
 
 def _rows(whole: Tensor, mesh: DeviceMesh) -> DTensor:
     """Return a copy on the CPU of this rank's rows, as a part of the tensor that all ranks have."""
-    whole = whole if whole.ndim else whole.reshape(1)
     size = -(-len(whole) // mesh.size())
     begin = size * mesh.get_local_rank()
     rows = whole[begin : begin + size].to("cpu", copy=True)
