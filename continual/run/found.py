@@ -19,10 +19,11 @@ from continual.models.start import built_inputs, cached_hash, start_model
 from continual.run.read import FIX, Named, changed_note, changed_sources
 from continual.run.reuse import DROPOUT, stored_model, take_model
 from continual.store import Store, digest, hash_file
-from continual.store.folders import MANIFEST
-from continual.store.json_files import has, known_json
 from continual.training.checkpoints import step_folder, steps_found
 from continual.training.job import TASK
+
+EARLIER = ("ddp.pt", "deepspeed")
+"""What a checkpoint of an earlier version has in its folder."""
 
 
 def same_start(sequence: Sequence, store: Store, known: ModelRef) -> ModelRef:
@@ -101,17 +102,13 @@ def refuse_other_inputs(stage: int, files: StageFolder, changed: list[str]) -> N
         raise ConfigurationError(f"stages.{stage - 1}", problem, FIX)
 
 
-def refuse_other_checkpoints(sequence: Sequence, stage: int, files: StageFolder) -> None:
-    """Refuse to resume a stage from checkpoints that its strategy does not read with so many workers."""
-    steps, train = steps_found(files.checkpoints), sequence.train
+def refuse_other_checkpoints(stage: int, files: StageFolder) -> None:
+    """Refuse to resume a stage from checkpoints that an earlier version wrote."""
+    steps = steps_found(files.checkpoints)
     if not steps or files.model.is_dir():
         return
     newest = step_folder(files.checkpoints, steps[0])
-    ranks = known_json(newest / MANIFEST, has(world_size=int)).get("world_size", train.workers)
-    if train.strategy == "deepspeed" and ranks != train.workers:
-        problem = f"stage {stage} has checkpoints by {ranks} workers, and only as many can read DeepSpeed's"
-        raise ConfigurationError("train.workers", problem, f"write {ranks}")
-    if train.strategy != "deepspeed" and (newest / "ddp.pt").is_file():
+    if any((newest / name).exists() for name in EARLIER):
         problem = f"its checkpoints in {files.checkpoints} are of an earlier version"
         raise ConfigurationError(f"stages.{stage - 1}", problem, "finish it with that version, or delete that folder")
 
@@ -145,7 +142,7 @@ def foreseen(loaded: Loaded) -> list[str]:
             if not (done := ledger.find("stage_done", stage=number)):
                 changed_inputs = _changed_inputs(sequence, ledger, number, other)
                 refuse_other_inputs(number, files.stage(number, stage.name), changed_inputs)
-                refuse_other_checkpoints(sequence, number, files.stage(number, stage.name))
+                refuse_other_checkpoints(number, files.stage(number, stage.name))
                 break  # the others have not begun
             model = ModelRef(placed_model(done["model"], files.path), done["hash"])
             notes += filter(None, [check_finished(store, number, model, plan=True)])

@@ -205,7 +205,7 @@ def _stage(
         # Earlier versions knew fewer of the options that dropout hangs on.
         named = [name for name in {**known, **inputs} if name in known or name not in DROPOUT.values()]
         refuse_other_inputs(stage, files, [name for name in named if known.get(name) != inputs.get(name)])
-        refuse_other_checkpoints(sequence, stage, files)
+        refuse_other_checkpoints(stage, files)
         data, said = _prepared(run, job, ctx, inputs, {})
         inside = _inside(run, scorer, stage, files)
         with _trained_once(run, stage, job, scorer):

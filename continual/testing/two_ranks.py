@@ -1,4 +1,4 @@
-"""Jobs in a process group of two ranks, on gloo and without Ray: ddp next to other strategies."""
+"""Jobs in a process group of two ranks or more, on gloo and without Ray: ddp next to other strategies."""
 
 import gc
 import json
@@ -25,18 +25,21 @@ Losses = list[dict[str, float]]
 """By stream, in nats per token, of every step."""
 
 
-def losses_of(jobs: dict[str, dict[str, TrainJob]], folder: Path) -> dict[str, dict[str, Losses]]:
-    """Return the losses of jobs by two names, all run in one process group, whose start costs more than the steps."""
+def losses_of(jobs: dict[str, dict[str, TrainJob]], folder: Path, ranks: int = RANKS) -> dict[str, dict[str, Losses]]:
+    """Return the losses of jobs by two names, all run in one process group, whose start costs more than the steps.
+
+    A job goes on from its newest checkpoint, if it has one; its losses are those of the steps after that.
+    """
     multiprocessing.set_forkserver_preload([__name__])
-    mp.start_processes(_rank, (jobs, folder), nprocs=RANKS, start_method="forkserver")
+    mp.start_processes(_rank, (ranks, jobs, folder), nprocs=ranks, start_method="forkserver")
     return json.loads((folder / "losses.json").read_text())
 
 
-def _rank(rank: int, jobs: dict[str, dict[str, TrainJob]], folder: Path) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(RANKS)}
+def _rank(rank: int, ranks: int, jobs: dict[str, dict[str, TrainJob]], folder: Path) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=RANKS)
-    losses = {name: {key: _train(job, rank) for key, job in pair.items()} for name, pair in jobs.items()}
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=ranks)
+    losses = {name: {key: _train(job, rank, ranks) for key, job in pair.items()} for name, pair in jobs.items()}
     if rank == 0:
         (folder / "losses.json").write_text(json.dumps(losses))
     # DDP's reducer, freed after its process group, deadlocks with gloo's thread.
@@ -45,11 +48,12 @@ def _rank(rank: int, jobs: dict[str, dict[str, TrainJob]], folder: Path) -> None
     dist.destroy_process_group()
 
 
-def _train(job: TrainJob, rank: int) -> Losses:
-    worker = Worker(job, rank, RANKS, loop.CPU)
-    batches = (loop.arrays(job, step, rank, RANKS) for step in range(job.steps))
-    records = Records(job.files.metrics, 0) if rank == 0 else None
+def _train(job: TrainJob, rank: int, ranks: int) -> Losses:
+    worker = Worker(job, rank, ranks, loop.CPU)
+    batches = (loop.arrays(job, step, rank, ranks) for step in range(worker.step, job.steps))
+    records = Records(job.files.metrics, worker.step) if rank == 0 else None
     run_steps(worker, batches, records, job.files.stop)
+    worker.close()
     return [record["loss"] for record in loop.read_lines(job.files.metrics)] if rank == 0 else []
 
 

@@ -3,11 +3,8 @@
 Ray Train's own checkpoints are not used: it would give a damaged one to every restart until its failures run out.
 """
 
-import os
 import pickle
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,6 @@ from continual.store import folder_damage
 
 NUMPY_KINDS = ("uint32", "int64", "int32", "float64", "float32", "bool")
 """Types of the arrays that a checkpoint may hold: those of NumPy's generator, and of what a method keeps."""
-FORCE, FORCE_NOT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 
 def step_folder(folder: Path, step: int) -> Path:
@@ -59,34 +55,15 @@ def read_states(path: Path) -> Any:
 
     Nothing else is unpickled, so a file that somebody planted runs no code. Raises ContinualError for such a file.
     """
-    import torch
-
-    with only_values(path):
-        return torch.load(path, map_location="cpu", weights_only=True)
-
-
-@contextmanager
-def only_values(place: Path, kinds: Sequence[type] = ()) -> Iterator[None]:
-    """Let every `torch.load` in the block, whoever calls it and however, read nothing but values.
-
-    These are tensors, NumPy arrays, plain values and instances of `kinds`. Raises ContinualError, which names `place`,
-    if a file holds anything else; none of it is run.
-    """
     import numpy as np
     import torch
     from numpy._core import multiarray
 
     arrays: list[Any] = [multiarray._reconstruct, multiarray.scalar, np.ndarray, np.dtype]
     arrays += [type(np.dtype(kind)) for kind in NUMPY_KINDS]
-    # Libraries pass `weights_only=False`; this variable overrules them, and together with its opposite is refused.
-    before = {name: os.environ.pop(name, None) for name in (FORCE, FORCE_NOT)}
-    os.environ[FORCE] = "1"
     try:
-        with torch.serialization.safe_globals([*arrays, *kinds]):
-            yield
+        with torch.serialization.safe_globals(arrays):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        problem = f"{place} holds more than tensors, arrays and plain values, and is not read"
+        problem = f"{path} holds more than tensors, arrays and plain values, and is not read"
         raise ContinualError(f"{problem}; delete its folder to resume from an earlier checkpoint") from error
-    finally:
-        del os.environ[FORCE]
-        os.environ.update({name: value for name, value in before.items() if value is not None})

@@ -5,7 +5,7 @@ tensors, which could run code.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,27 +28,31 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 def save_states(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, group: dist.ProcessGroup | None
 ) -> Future[Any]:
-    """Write the model's tensors and the optimizer's state below `folder`, from a copy: the caller may train on.
+    """Write the model's tensors and the optimizer's state below `folder`, see `save_tensors`."""
+    return save_tensors(folder, dict(_tensors(model, optimizer)), group)
 
-    Called by all ranks; each writes a part. `group` is a gloo group of their own, None without ranks. Rank 0's future
-    is done when the files of all ranks are written.
+
+def save_tensors(folder: Path, tensors: dict[str, Tensor], group: dist.ProcessGroup | None) -> Future[Any]:
+    """Write named tensors below `folder`, from a copy: the caller may train on.
+
+    Called by all ranks, with the same names; each writes a part: of a DTensor what it holds. `group` is a gloo group of
+    their own, None without ranks. Rank 0's future is done when the files of all ranks are written.
     """
     import torch.distributed.checkpoint as dcp
 
     # It remarks at every save that it writes no index of the shards (torch 2.13), which nobody reads.
     logging.getLogger("torch.distributed.checkpoint").setLevel(logging.WARNING)
-    tensors = dict(_tensors(model, optimizer))
     places = _files(tensors, 1 if group is None else dist.get_world_size(group))
     writer = dcp.HuggingFaceStorageWriter(str(folder / FOLDER), places, save_distributed=True)
     writer.per_thread_copy_ahead = 0  # the copies are on the CPU; else its thread would open every worker's first GPU
     with _one_sentence():
-        future = dcp.async_save(tensors, storage_writer=writer, process_group=group, no_dist=group is None)
+        future = dcp.async_save(_flat(tensors), storage_writer=writer, process_group=group, no_dist=group is None)
     assert isinstance(future, Future)
     return future
 
 
 def written(future: Future[Any]) -> None:
-    """Wait for what `save_states` writes; raise what went wrong, as itself."""
+    """Wait for what `save_tensors` writes; raise what went wrong, as itself."""
     with _one_sentence():
         future.result()
 
@@ -61,24 +65,38 @@ def load_states(
     The number of ranks, and how tensors are spread over them, may be another one. Raises ContinualError unless the
     folder has what the model needs.
     """
-    import torch.distributed.checkpoint as dcp
-
-    reader = dcp.HuggingFaceStorageReader(str(folder / FOLDER))
-    if not (folder / FOLDER).is_dir():
-        problem = f"{folder} has no {FOLDER}/, which this version resumes from"
-        raise ContinualError(f"{problem}; delete its folder, or finish the stage with the version that began it")
-    known = reader.read_metadata().state_dict_metadata
+    known = saved_names(folder)
     for name, parameter in model.named_parameters():
         if f"exp_avg.{name}" in known:
             optimizer.state[parameter] = {
                 "step": torch.zeros((), device=parameter.device if optimizer.defaults.get("fused") else "cpu"),
                 **{kind: torch.zeros_like(parameter, requires_grad=False) for kind in MOMENTS[1:]},
             }
-    wanted = dict(_tensors(model, optimizer))
-    if missing := wanted.keys() - known.keys():
+    load_tensors(folder, dict(_tensors(model, optimizer)), known, group)
+
+
+def saved_names(folder: Path) -> set[str]:
+    """Return the names of the tensors below `folder`. Raises ContinualError if an earlier version wrote it."""
+    import torch.distributed.checkpoint as dcp
+
+    if not (folder / FOLDER).is_dir():
+        problem = f"{folder} has no {FOLDER}/, which this version resumes from"
+        raise ContinualError(f"{problem}; delete its folder, or finish the stage with the version that began it")
+    return set(dcp.HuggingFaceStorageReader(str(folder / FOLDER)).read_metadata().state_dict_metadata)
+
+
+def load_tensors(folder: Path, wanted: dict[str, Tensor], known: set[str], group: dist.ProcessGroup | None) -> None:
+    """Read into `wanted` the tensors below `folder` of these names; called by all ranks, each reads what it holds.
+
+    `known`: its `saved_names`. Raises ContinualError unless all are among them.
+    """
+    import torch.distributed.checkpoint as dcp
+
+    if missing := wanted.keys() - known:
         raise ContinualError(f"the checkpoint in {folder} lacks {len(missing)} tensors, such as `{min(missing)}`")
+    reader = dcp.HuggingFaceStorageReader(str(folder / FOLDER))
     with _one_sentence():
-        dcp.load(wanted, storage_reader=reader, process_group=group, no_dist=group is None)
+        dcp.load(_flat(wanted), storage_reader=reader, process_group=group, no_dist=group is None)
 
 
 @contextmanager
@@ -96,7 +114,7 @@ def _one_sentence() -> Iterator[None]:
         raise ContinualError(f"the checkpoint cannot be read or written ({describe(cause)})") from None
 
 
-def _files(tensors: dict[str, Tensor], ranks: int) -> dict[str, int]:
+def _files(tensors: Mapping[str, Tensor], ranks: int) -> dict[str, int]:
     """Return the number of the file of each tensor, from 1: a file is put together in memory before it is written."""
     places, size = {}, 0
     for name, tensor in tensors.items():
@@ -105,14 +123,25 @@ def _files(tensors: dict[str, Tensor], ranks: int) -> dict[str, int]:
     return places
 
 
-def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
-    """Yield every tensor once, by name, without its gradient; numbers have one dimension, as slices of files need."""
+def _flat(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the same tensors; numbers have one dimension, as slices of files need."""
+    return {name: tensor if tensor.ndim else tensor.reshape(1) for name, tensor in tensors.items()}
+
+
+def model_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield every parameter and buffer of a model once, by name."""
     seen: set[int] = set()
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in seen:
             seen.add(id(tensor))
-            yield f"model.{name}", tensor.detach()
+            yield name, tensor
+
+
+def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+    """Yield every tensor once, by name, without its gradient."""
+    for name, tensor in model_tensors(model):
+        yield f"model.{name}", tensor.detach()
     for name, parameter in model.named_parameters():
         for kind in MOMENTS:
             if kind in (state := optimizer.state.get(parameter, {})):
-                yield f"{kind}.{name}", state[kind].reshape(1) if kind == "step" else state[kind]
+                yield f"{kind}.{name}", state[kind]

@@ -5,6 +5,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,11 @@ from torch import Tensor
 
 from continual.config.schema import Train
 from continual.errors import ContinualError
-from continual.training.checkpoints import only_values
 from continual.training.module import LossModule
-from continual.training.strategies.base import Check, Strategy, adamw, copied
+from continual.training.states import written
+from continual.training.strategies.base import Check, Strategy, adamw, copied, writers
 from continual.training.strategies.deepspeed_json import merged, read_json
-
-TAG = "deepspeed"
+from continual.training.strategies.zero_states import ZeroStates
 
 
 class DeepSpeed(Strategy):
@@ -45,6 +45,8 @@ class DeepSpeed(Strategy):
         self.engine, *_ = deepspeed.initialize(
             model=module, optimizer=adamw(train, module, device), config=settings(train, micro_batches)
         )
+        self._writers = writers()
+        self.states = ZeroStates(self.engine, module.model, self._writers)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         return self.engine(*args, **kwargs)
@@ -66,22 +68,16 @@ class DeepSpeed(Strategy):
         return norm
 
     def save(self, folder: Path) -> Callable[[], object]:
-        self.engine.save_checkpoint(str(folder), tag=TAG)
-        dist.barrier()
-        return lambda: None
+        return partial(written, self.states.save(folder))
 
     def load(self, folder: Path) -> None:
-        ranks = len(list((folder / TAG).glob("*optim_states.pt")))
-        if ranks not in (0, dist.get_world_size()):
-            problem = f"DeepSpeed's checkpoint in {folder} was written by {ranks} workers, and only as many can read it"
-            raise ContinualError(f"{problem}; write `train.workers: {ranks}`")
-        with only_values(folder, own_kinds()):
-            path, _ = self.engine.load_checkpoint(str(folder), tag=TAG)
-        if path is None:
-            raise ContinualError(f"there is no deepspeed checkpoint in {folder}")
+        step = self.states.load(folder)
+        # What a user's JSON asks of DeepSpeed for some step counts by these.
+        self.engine.global_steps, self.engine.global_samples = step, step * self.engine.train_batch_size()
 
     def close(self) -> None:
         self.engine.destroy()
+        dist.destroy_process_group(self._writers)
 
     def full_state(self) -> dict[str, Tensor] | None:
         state = self.module.model.state_dict(keep_vars=True)
@@ -104,15 +100,6 @@ class DeepSpeed(Strategy):
         for _ in whole():
             pass
         return None
-
-
-def own_kinds() -> list[type]:
-    """Return the classes whose instances DeepSpeed writes into its checkpoints; they hold numbers."""
-    from deepspeed.runtime.fp16.loss_scaler import LossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
-
-    return [LossScaler, ZeroStageEnum, fragment_address]
 
 
 def settings(train: Train, micro_batches: int) -> dict[str, Any]:

@@ -20,6 +20,13 @@ OURS = (
     "zero_optimization.stage",
 )
 """Keys that we set from other keys of `train`."""
+UNKEPT = (
+    "zenflow",  # an optimizer of its own beside ours
+    "zeropp_loco_param",  # errors of quantized gradients, which the next step adds
+    "zero_quantized_nontrainable_weights",  # frozen weights are no floats then
+    "round_robin_gradients",  # deepspeed 0.19 takes parts of other parameters for a parameter's own
+)
+"""Keys of `zero_optimization` that a checkpoint would not be complete or right with."""
 BLOCKS = frozenset(
     {"optimizer", "scheduler", "fp16", "bf16", "amp", "zero_optimization", "offload_param", "offload_optimizer", "aio",
      "flops_profiler", "activation_checkpointing", "comms_logger", "tensorboard", "wandb", "csv_monitor", "elasticity",
@@ -63,7 +70,22 @@ def read_json(value: dict[str, Any] | str | None) -> dict[str, Any]:
     if keys := conflicts(user):
         problem = f"other keys of `train` set {', '.join(keys)}"
         raise ConfigurationError("train.deepspeed", problem, 'leave them out, or write "auto"')
-    return _without_auto(user)
+    user = _without_auto(user)
+    if keys := unkept(user):
+        problem = f"checkpoints do not hold what {', '.join(keys)} keeps"
+        raise ConfigurationError("train.deepspeed", problem, "leave it out")
+    return user
+
+
+def unkept(user: dict[str, Any]) -> list[str]:
+    """Return the dotted keys of the user's JSON whose state no checkpoint would hold."""
+    zero = user.get("zero_optimization", {})
+    keys = [key for key in UNKEPT if zero.get(key)]
+    for block in ("offload_optimizer", "offload_param"):
+        options = zero.get(block, {})
+        keys += [f"{block}.device"] if options.get("device") == "nvme" else []
+        keys += [f"{block}.ratio"] if options.get("ratio", 1) != 1 else []
+    return [f"zero_optimization.{key}" for key in keys]
 
 
 def _check_values(values: dict[str, Any], place: str) -> None:
