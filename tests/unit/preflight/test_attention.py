@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from continual.config.load import load_sequence
 from continual.errors import ConfigurationError
@@ -28,9 +27,7 @@ def cluster(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", ["flash_attention_2", "flex_attention"])
 def test_a_kernel_of_gpus_is_refused_where_cpus_train(project: Path, name: str) -> None:
-    with pytest.raises(
-        ConfigurationError, match=r"model\.attention: .* the workers train on CPUs; write auto"
-    ):
+    with pytest.raises(ConfigurationError, match=r"model\.attention: .* the workers train on CPUs; write auto"):
         check(load_sequence("seq.yaml", [f"model.attention={name}"]))
 
 
@@ -49,8 +46,12 @@ def test_what_the_workers_have_to_try_is_said(cluster: Path) -> None:
 def test_the_plan_says_which_it_is_and_why(cluster: Path) -> None:
     facts = make_plan(load_sequence("seq.yaml", GPU)).facts
     assert facts["attention"] == "flash_attention_2 (it needs no mask of tokens x tokens for packed documents)"
+    other = make_plan(load_sequence("seq.yaml", ["train.gpus_per_worker=1"])).facts["attention"]
+    assert other.startswith("flex_attention (")
+    change_config(cluster / "model", attention_dropout=0.1)
     told = make_plan(load_sequence("seq.yaml", ["train.gpus_per_worker=1"])).facts["attention"]
-    assert "`flash_attention_2` computes in bfloat16, and `train.precision` is float32" in told
+    assert told.startswith("sdpa (`flash_attention_3` computes in bfloat16, and `train.precision` is float32; ")
+    assert told.endswith("`flex_attention` draws no dropout, and the model has `attention_dropout: 0.1`)")
     assert "attention" not in make_plan(load_sequence("seq.yaml")).facts
     named = load_sequence("seq.yaml", [*GPU, "model.attention=sdpa"]).sequence
     assert attention_in_words(named) == {"attention": "sdpa (as configured)"}
@@ -99,6 +100,6 @@ def test_compile_is_refused_where_it_cannot_be(project: Path, monkeypatch: pytes
 
 
 def test_dropout_is_named_where_a_kernel_draws_none(cluster: Path) -> None:
-    GPT2LMHeadModel(GPT2Config(n_embd=256, n_head=4, n_layer=1, vocab_size=300)).save_pretrained(cluster / "model")
-    with pytest.raises(ConfigurationError, match=r"`flex_attention` draws no dropout, .*`attn_pdrop: 0.1`"):
+    change_config(cluster / "model", attention_dropout=0.1)
+    with pytest.raises(ConfigurationError, match=r"`flex_attention` draws no dropout, .*`attention_dropout: 0.1`"):
         check(load_sequence("seq.yaml", [*GPU, "model.attention=flex_attention"]))
