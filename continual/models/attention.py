@@ -154,7 +154,7 @@ def use_attention(model: Any, name: str) -> None:
             model.set_attn_implementation({inside[0]: name} if inside else name)
     except Exception as error:
         problem = f"{type(model).__name__} does not run with `{name}` here ({one_line(error)})"
-        raise ConfigurationError(KEY, problem, "write sdpa") from error
+        raise ConfigurationError(KEY, problem, f"write {default_of(type(model))}") from error
     if attention_of(model) != name:
         raise ConfigurationError(KEY, f"{type(model).__name__} does not let `{name}` be chosen", "write auto")
 

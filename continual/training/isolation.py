@@ -50,7 +50,7 @@ def check_isolation(strategy: Strategy, device: torch.device) -> None:
             raise
         except Exception as error:
             problem = f"{kind.__name__} cannot be run on packed rows with `{name}` ({one_line(error)})"
-            raise ConfigurationError(KEY, problem, "write sdpa") from error
+            raise ConfigurationError(KEY, problem, f"write {default_of(kind)}") from error
     strategy.train()
     # A low precision rounds differently in another shape; documents that see each other differ by far more.
     tolerance = max(1e-4, 8 * torch.finfo(expected.dtype).eps) * float(expected.abs().max())
@@ -58,7 +58,7 @@ def check_isolation(strategy: Strategy, device: torch.device) -> None:
         problem = (
             f"packed documents of {kind.__name__} do not compute what they do alone, with `{name}` ({device.type})"
         )
-        raise ConfigurationError(KEY, problem, "write sdpa")
+        raise ConfigurationError(KEY, problem, f"write {default_of(kind)}")
 
 
 def _logits(strategy: Strategy, ids: Tensor, positions: Tensor) -> Tensor:
