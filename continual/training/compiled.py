@@ -8,7 +8,7 @@ import torch
 from continual.training.spread import layers_of
 
 LIMIT = 64
-"""Graphs of a layer's code: one for every kind of layer, in each mode, for one row and for more."""
+"""Most graphs of the layers' code: one for every kind of layer, in each mode, for one row and for more."""
 
 
 def compile_layers(models: Iterable[Any]) -> None:
@@ -21,7 +21,8 @@ def compile_layers(models: Iterable[Any]) -> None:
     """
     torch.compiler.reset()  # graphs that an earlier stage left in this process would be used again
     # DDP would cut graphs at the borders of its buckets, which has no use within a layer, and cannot with checkpoints.
-    torch._dynamo.config.optimize_ddp = False  # type: ignore[assignment]
+    torch._dynamo.config.optimize_ddp = False
+    torch._dynamo.config.recompile_limit = LIMIT
     for model in models:
         for layer in layers_of(model):
-            layer.forward = torch.compile(layer.forward, dynamic=True, recompile_limit=LIMIT)  # type: ignore[method-assign]
+            layer.forward = torch.compile(layer.forward, dynamic=True)

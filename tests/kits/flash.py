@@ -33,7 +33,7 @@ def attend(
 def flash_attn_func(q: Tensor, k: Tensor, v: Tensor, dropout_p: float = 0.0, softmax_scale: float | None = None,
                     causal: bool = False, window_size: tuple[int, int] = (-1, -1), softcap: float = 0.0,
                     deterministic: bool = False) -> Tensor:  # fmt: skip
-    options = (dropout_p, softmax_scale, causal, window_size, softcap, deterministic)
+    options: Any = (dropout_p, softmax_scale, causal, window_size, softcap, deterministic)
     return torch.stack([attend(*row, *options) for row in zip(q, k, v, strict=True)])
 
 
@@ -47,9 +47,9 @@ def flash_attn_varlen_func(q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor
     lengths = cu_seqlens_q.diff().tolist()
     assert isinstance(max_seqlen_q, int)
     assert max_seqlen_q == max_seqlen_k == max(lengths)
-    options = (dropout_p, softmax_scale, causal, window_size, softcap, deterministic)
+    options: Any = (dropout_p, softmax_scale, causal, window_size, softcap, deterministic)
     parts = zip(*(tensor.split(lengths) for tensor in (q, k, v)), strict=True)
-    return torch.cat([attend(*part, *options) for part in parts])
+    return torch.cat([attend(q, k, v, *options) for q, k, v in parts])
 
 
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

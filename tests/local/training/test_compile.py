@@ -8,10 +8,14 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from continual.models.forward import hidden_states
+from continual.models.recompute import recompute_layers
 from continual.testing import loop, two_ranks
 from continual.testing.loop import job_of
 from continual.testing.toys import context
+from continual.training.compiled import compile_layers
 from continual.training.job import TrainJob
+from tests.kits.models import tiny
 
 STEPS, HALF = 6, 3
 LIVE = {"type": "context_free", "ratio": 0.75, "weight": 0.5, "loss": "kl", "held_out": 2}
@@ -23,7 +27,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
 STRATEGIES: dict[str, dict[str, Any]] = {
     "ddp": {"workers": 2},
     "ddp, compiled": {"workers": 2, "compile": True},
-    "fsdp, compiled": {"workers": 2, "strategy": "fsdp", "compile": True},
     "fsdp, compiled, layers run again": {
         "workers": 2, "strategy": "fsdp", "compile": True, "activation_checkpointing": True
     },
@@ -65,6 +68,31 @@ def test_the_losses_are_those_without_and_a_resume_repeats_the_bits(tmp_path: Pa
     ):
         assert key == other
         assert torch.equal(value, repeated), key
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_layers_that_run_again_keep_little(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
+    compile_ = torch.compile  # without kernels: what is kept is decided before they are made
+    backend = "aot_eager_decomp_partition"
+    monkeypatch.setattr(torch, "compile", lambda call, **options: compile_(call, backend=backend, **options))
+    kept = {}
+    for again in (False, True):
+        model = tiny(num_hidden_layers=3).train()
+        if again:
+            recompute_layers(model, reentrant=False)
+        if compiled:
+            compile_layers([model])
+        weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+        sizes: list[int] = []
+
+        def keep(tensor: torch.Tensor, weights: set[int] = weights, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(0 if tensor.untyped_storage().data_ptr() in weights else tensor.nbytes)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            hidden_states(model, torch.arange(32).view(2, 16), torch.arange(16).expand(2, 16))
+        kept[again] = sum(sizes)
+    assert kept[True] < 0.3 * kept[False]
 
 
 def test_two_ranks_train_as_without(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from tests.kits.models import SIZES
 from tests.kits.weights import saved
 
 ALL = {"_supports_sdpa": True, "_supports_flash_attn": True, "_supports_flex_attn": True}
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "all": ALL,
     "no flash": {**ALL, "_supports_flash_attn": False},
     "only sdpa": {**ALL, "_supports_flash_attn": False, "_supports_flex_attn": False},
@@ -246,9 +246,9 @@ def test_a_model_is_loaded_with_it(tmp_path: Path) -> None:
         load_model(str(tmp_path), "float32", attention=FA2)
 
 
-def test_a_class_whose_attention_cannot_be_chosen_is_refused() -> None:
+def test_a_class_whose_attention_cannot_be_chosen_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = family("Llama", **WIDE)
-    model.set_attn_implementation = lambda _: None
+    monkeypatch.setattr(model, "set_attn_implementation", lambda _: None)
     with pytest.raises(ConfigurationError, match="does not let `eager` be chosen"):
         use_attention(model, "eager")
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,7 +80,7 @@ def test_a_run_without_the_keys_is_the_same_run(project: Path) -> None:
 def test_a_named_one_that_cpus_have_is_what_the_check_runs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
-    def checked(model: object, tokens: int = 2) -> None:
+    def checked(model: Any, tokens: int = 2) -> None:
         seen.append(attention.attention_of(model))
         check_head(model, tokens)
 
