@@ -38,6 +38,7 @@ class ModelSource(Strict):
     usual: ClassVar[dict[str, str]] = {
         "path": "source", "name": "source", "name_or_path": "source", "model_name_or_path": "source", "id": "source",
         "torch_dtype": "dtype", "precision": "dtype", "function": "build", "kwargs": "arguments",
+        "attn_implementation": "attention", "attn": "attention",
     }  # fmt: skip
 
     type: Literal["pretrained", "python"] = Field(description="a model that exists, or one with random weights")
@@ -51,6 +52,12 @@ class ModelSource(Strict):
         description="python: yours; change it when what `build` reads by itself has changed: no file shows that",
     )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="dtype of training and of sampling")
+    # Runs that were begun before there was this key, and `train.compile`, have none in their configuration.
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention"] = Field(
+        "auto",
+        exclude_if=lambda given: given == "auto",
+        description="what training computes attention with; auto: sdpa on CPUs, on GPUs a kernel for packed documents",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "ModelSource":
@@ -131,7 +138,7 @@ class Train(Strict):
         "fp16": "precision", "mixed_precision": "precision", "dtype": "precision", "num_workers": "workers",
         "world_size": "workers", "num_gpus": "workers", "save_steps": "checkpoint_every",
         "save_total_limit": "keep_checkpoints", "zero": "zero_stage",
-        "gradient_checkpointing": "activation_checkpointing",
+        "gradient_checkpointing": "activation_checkpointing", "torch_compile": "compile",
     }  # fmt: skip
 
     workers: int = Field(1, ge=1, description="Ray Train workers")
@@ -157,6 +164,9 @@ class Train(Strict):
     micro_rows: int | None = Field(None, ge=1, description="rows per forward pass of a worker; null: all at once")
     activation_checkpointing: bool = Field(
         False, description="keep only the layers' inputs for the backward pass, which runs every layer again"
+    )
+    compile: bool = Field(
+        False, exclude_if=lambda given: not given, description="compile each layer with torch.compile; ddp and fsdp"
     )
     loss_chunk_tokens: int = Field(1024, ge=1, description="positions whose logits exist at one time")
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints inside a stage")

@@ -5,7 +5,9 @@ from typing import Any
 
 from continual.errors import ConfigurationError, one_line
 from continual.models.architecture import notes_about, read_config
-from continual.models.load import load_model, quiet
+from continual.models.attention import use_attention
+from continual.models.load import load_model
+from continual.models.quiet import quiet
 from continual.models.settings import check_saving
 
 SMALL = 30_000_000
@@ -18,11 +20,12 @@ VOCABULARY, INNER, EXPERTS = 256, 32, 8
 """Tokens, inner width of the layers and experts of a small copy."""
 
 
-def check_files(folder: str) -> list[str]:
+def check_files(folder: str, attention: str = "") -> list[str]:
     """Check a model folder before the start: its tensors are those of its class, and the class can be trained.
 
     Reads the headers of the weights. A model of up to `SMALL` parameters is also loaded and run on a few tokens, and of
-    a larger one a small copy of random weights, where one can be made; the rest is left to `check_weights`.
+    a larger one a small copy of random weights, where one can be made; the rest is left to `check_weights`. `attention`
+    is what they run with, one that CPUs have; "" is transformers' own choice.
 
     Returns:
         Notes for the user.
@@ -36,10 +39,12 @@ def check_files(folder: str) -> list[str]:
     model = load_model(folder, "float32", "meta")
     check_split(model)
     if sum(parameter.numel() for parameter in model.parameters()) <= SMALL:
-        return check_weights(folder)
+        return check_weights(folder, attention)
     check_saving(folder, model)
     notes = notes_about(folder, model.config, type(model))
     if (small := small_copy(model)) is not None:
+        if attention:
+            use_attention(small, attention)
         check_head(small, LONG)
     else:
         notes.append(f"the run checks, once it has loaded {type(model).__name__}, that packed documents stay apart")
@@ -47,14 +52,14 @@ def check_files(folder: str) -> list[str]:
     return notes + [note_about(frozen)] * bool(frozen)
 
 
-def check_weights(folder: str) -> list[str]:
+def check_weights(folder: str, attention: str = "") -> list[str]:
     """Load a model and check what it computes, on a few tokens; return notes and raise as `check_files` does."""
     import torch
 
     from continual.models.forward import check_head
     from continual.models.trainable import freeze_unreached, note_about
 
-    model = load_model(folder, "float32")
+    model = load_model(folder, "float32", "cpu", attention)
     check_saving(folder, model)
     broken = [name for name, parameter in model.named_parameters() if not bool(torch.isfinite(parameter).all())]
     if broken:

@@ -2,7 +2,8 @@
 
 Position ids that restart with every document are all that keeps packed documents apart: transformers reads document
 borders off them, and only where there is no attention mask and no cache (`masking_utils._preprocess_mask_arguments` in
-5.x). `check_head` finds models for which that does not hold.
+5.x). For flash attention it does so in a single row alone (`modeling_flash_attention_utils._is_packed_sequence`), so
+the borders are given to it. `check_head` finds models for which that does not hold.
 """
 
 import inspect
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from continual.errors import ConfigurationError
+from continual.models.attention import PACKAGES, attention_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,7 +32,7 @@ Places = tuple[np.ndarray, np.ndarray]
 
 def hidden_states(model: Any, ids: Tensor, positions: Tensor) -> Tensor:
     """Return the last hidden states [B x T, H] of packed rows [B, T]."""
-    return model.get_decoder()(**_packed(ids, positions)).last_hidden_state.flatten(0, 1)
+    return model.get_decoder()(**_packed(model, ids, positions)).last_hidden_state.flatten(0, 1)
 
 
 def logits_of(model: Any, hidden: Tensor) -> Tensor:
@@ -40,8 +42,21 @@ def logits_of(model: Any, hidden: Tensor) -> Tensor:
     return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
-def _packed(ids: Tensor, positions: Tensor) -> dict[str, Any]:
-    return {"input_ids": ids, "position_ids": positions, "attention_mask": None, "use_cache": False}
+def _packed(model: Any, ids: Tensor, positions: Tensor) -> dict[str, Any]:
+    inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": None, "use_cache": False}
+    return inputs | document_borders(positions) if attention_of(model) in PACKAGES else inputs
+
+
+def document_borders(positions: Tensor) -> dict[str, Any]:
+    """Return what flash attention asks of packed rows [B, T]: where documents begin, and how long the longest is.
+
+    Rows lie one behind the other. Padding counts as a document.
+    """
+    flat = positions.flatten()
+    ends = flat.new_full((1,), len(flat))
+    borders = torch.cat([(flat == 0).nonzero().flatten(), ends]).to(torch.int32)
+    longest = int(borders.diff().max())
+    return {"cu_seq_lens_q": borders, "cu_seq_lens_k": borders, "max_length_q": longest, "max_length_k": longest}
 
 
 def vocabulary_size(model: Any) -> int:
@@ -63,7 +78,7 @@ def log_probabilities(model: Any, rows: Mapping[str, np.ndarray]) -> Iterator[tu
             ids, positions = (
                 torch.from_numpy(rows[name][block].astype(np.int64)).to(model.device) for name in ("ids", "positions")
             )
-            logits = model(**_packed(ids, positions)).logits
+            logits = model(**_packed(model, ids, positions)).logits
             row, token = np.nonzero(predicted[block])
             for start in range(0, len(row), CHUNK_TOKENS):
                 r, t = row[start : start + CHUNK_TOKENS], token[start : start + CHUNK_TOKENS]
@@ -115,7 +130,7 @@ def check_head(model: "PreTrainedModel", tokens: int = 2) -> None:
         begun = model(input_ids=apart[:, : tokens // 2], use_cache=False).logits.float()
         own = logits_of(model, hidden_states(model, apart, positions.expand(4, tokens))).float()
         together = logits_of(model, hidden_states(model, packed, positions.repeat(2, 2))).float()
-        scored = model(**_packed(packed, positions.repeat(2, 2))).logits.flatten(0, 1).float()
+        scored = model(**_packed(model, packed, positions.repeat(2, 2))).logits.flatten(0, 1).float()
     model.train(training)
     if not bool(expected.isfinite().all()):
         raise ConfigurationError("", f"{name} computes logits that are not finite; it cannot be trained")
@@ -128,5 +143,4 @@ def check_head(model: "PreTrainedModel", tokens: int = 2) -> None:
         raise ConfigurationError("", f"{name} lets a token see those after it; as configured, it is not a causal model")
     if max(float((found - expected).abs().max()) for found in (together, scored)) > tolerance:
         problem = f"{name} lets documents that are packed in one row see each other"
-        attention = model.config._attn_implementation
-        raise ConfigurationError("", f"{problem} (attention `{attention}`); it cannot be trained")
+        raise ConfigurationError("", f"{problem} (attention `{attention_of(model)}`); it cannot be trained")

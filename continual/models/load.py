@@ -1,30 +1,31 @@
 """The only place that loads models and tokenizers. Imports torch and transformers when called."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from continual.errors import ConfigurationError, one_line
 from continual.models.architecture import model_class, read_config
+from continual.models.attention import use_attention
 from continual.models.dtypes import refuse_quantized
 from continual.models.files import ADAPTER, check_shards, loaded_files, tokenizer_files
 from continual.models.misfit import misfit_error, misfit_of
+from continual.models.quiet import quiet
 from continual.models.settings import check_ends
 
 
-def load_model(folder: str, dtype: str, device: Any = "cpu") -> Any:
+def load_model(folder: str, dtype: str, device: Any = "cpu", attention: str = "") -> Any:
     """Load a causal language model in eval mode, with exactly the tensors of its files.
 
     Args:
         folder: The model's folder.
         dtype: The dtype of its parameters, "auto" for that of its files.
         device: Where to put it. "meta": read only the headers of the files, for a check of names and shapes.
+        attention: What it runs with, by transformers' name; "" for transformers' own choice.
 
     Raises:
         ConfigurationError: The class cannot be trained here, or the files lack a tensor of it, or hold one that it does
-            not have or that has another shape (as transformers judges it).
+            not have or that has another shape (as transformers judges it), or `attention` does not run here.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -63,6 +64,8 @@ def load_model(folder: str, dtype: str, device: Any = "cpu") -> Any:
     if misfit := misfit_of(info):
         raise misfit_error(folder, found.__name__, misfit, text, _head_name(model))
     refuse_quantized(folder, model)
+    if attention:
+        use_attention(model, attention)
     if str(device) == "meta":
         return model
     _refuse_two_heads(folder, model, config)
@@ -98,22 +101,6 @@ def import_loading() -> None:
     """Import what `load_model` will, which takes seconds that a process may have while it waits for its first model."""
     import transformers.masking_utils
     import transformers.modeling_utils  # noqa: F401
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep transformers' bars and reports off the terminal: what they tell is an error here."""
-    from transformers.utils import logging
-
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()
 
 
 def load_tokenizer(folder: str) -> Any:

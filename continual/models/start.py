@@ -49,18 +49,21 @@ def start_model(store: Store, source: ModelSource, seed: int) -> ModelRef:
     return ModelRef(str(folder), cached_hash(store, folder))
 
 
-def check_start(store: Store, source: ModelSource, model: ModelRef) -> list[str]:
+def check_start(store: Store, source: ModelSource, model: ModelRef, attention: str = "") -> list[str]:
     """Check once per store, in the cluster, what the start model computes (see `continual.models.check`).
+
+    It runs with `attention`, one that CPUs have; "" is transformers' own choice.
 
     Returns notes that the check before the start could not give, because the model was not there yet.
     """
     inputs: dict[str, Any] = {"model": model.hash, "code": hash_folder(Path(__file__).parent, (".py",))}
     inputs["versions"] = versions(("torch", "transformers"))
+    inputs |= {"attention": attention} if attention else {}
     artefact = store.artefact("checks", inputs)
     with store.write(artefact, inputs) as writer:
         if writer is not None:
             try:
-                notes = _in_cluster(check_weights, model.path)
+                notes = _in_cluster(check_weights, model.path, attention)
             except Exception as error:
                 if isinstance(inner := unwrap(error), ConfigurationError):
                     raise inner.within("model.source" if source.type == "pretrained" else "model.build") from error

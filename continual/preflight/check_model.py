@@ -9,6 +9,7 @@ from continual.errors import ConfigurationError
 from continual.evaluation.decoding import vllm_cannot
 from continual.models.files import model_files
 from continual.models.settings import GENERATION
+from continual.preflight.attention import check_attention, checked_attention
 from continual.preflight.model_facts import KEY, ModelFacts, cannot_sample, read_model
 from continual.preflight.stages import models_asked, pretrained, uses_sampling
 from continual.preflight.tokenizer_facts import TokenizerFacts, read_json, read_tokenizer
@@ -73,21 +74,21 @@ def check_loading(sequence: Sequence) -> list[str]:
             continue
         state = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in model_files(facts.folder))
         try:
-            notes += _checked(str(facts.folder), model is sequence.model, state)
+            notes += _checked(str(facts.folder), model is sequence.model, state, checked_attention(sequence))
         except ConfigurationError as error:
             raise error.within(key) from error
         if model is sequence.model and sequence.train.activation_checkpointing:
             check_recompute(model_class(str(facts.folder), read_config(str(facts.folder))))
-    return notes
+    return notes + check_attention(sequence)
 
 
 @lru_cache(maxsize=64)
-def _checked(folder: str, trained: bool, state: tuple[Any, ...]) -> tuple[str, ...]:
+def _checked(folder: str, trained: bool, state: tuple[Any, ...], attention: str) -> tuple[str, ...]:
     """Check a model once in a process as long as its files stay as they are: the trials of a sweep have the same."""
     if trained:
         from continual.models.check import check_files
 
-        return tuple(check_files(folder))
+        return tuple(check_files(folder, attention))
     from continual.models.load import load_model
 
     load_model(folder, "float32", "meta")

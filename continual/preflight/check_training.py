@@ -1,11 +1,14 @@
 """Check what the schema cannot check of the training options and the storage."""
 
 import importlib.util
+import os
+import shutil
 from pathlib import Path
 
 from continual.config.schema import Sequence, Track, Train
 from continual.contract.registry import registered
 from continual.errors import ConfigurationError, nearest, secrets_in
+from continual.preflight.resources import detect_machine
 
 OURS_BY = {
     "model": "by `model` and the stages",
@@ -31,6 +34,8 @@ def check_training(sequence: Sequence) -> list[str]:
         raise ConfigurationError("train.workers", problem, f"write at most {train.batch_rows} or raise `batch_tokens`")
     if train.strategy == "deepspeed":
         _check_deepspeed(train)
+    if train.compile:
+        _check_compile(train)
     if sequence.generate.engine == "vllm" and (taken := sorted(OURS & set(sequence.generate.engine_arguments))):
         problem = f"`{taken[0]}` is decided by the configuration: {OURS_BY[taken[0]]}"
         raise ConfigurationError(f"generate.engine_arguments.{taken[0]}", problem, "remove it")
@@ -56,6 +61,27 @@ def _check_deepspeed(train: Train) -> None:
         from continual.training.strategies.deepspeed_json import read_json
 
         read_json(train.deepspeed)
+
+
+def _check_compile(train: Train) -> None:
+    """Raise ConfigurationError where torch.compile cannot make kernels: under DeepSpeed, or without a compiler.
+
+    Another machine of a cluster is not asked for its compiler.
+    """
+    if train.strategy == "deepspeed":
+        problem = "layers are not compiled under DeepSpeed, whose ZeRO-3 gathers and frees weights inside of them"
+        raise ConfigurationError("train.compile", problem, "write false, or `train.strategy: ddp` or `fsdp`")
+    if detect_machine().cpus is None:
+        return
+    # As torch's inductor finds it for kernels of CPUs, and triton for what starts those of GPUs.
+    variable, usual = ("CC", ("gcc", "clang")) if train.gpus_per_worker else ("CXX", ("g++",))
+    named = os.environ.get(variable)
+    if not any(map(shutil.which, [named] if named else usual)):
+        language = "C" if train.gpus_per_worker else "C++"
+        problem = f"torch.compile needs a {language} compiler, and there is no {named or ' or '.join(usual)}"
+        raise ConfigurationError(
+            "train.compile", problem, f"install one (Debian: g++), name it in {variable}, or write false"
+        )
 
 
 def _check_tracking(track: Track) -> None:

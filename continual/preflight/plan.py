@@ -12,6 +12,7 @@ from continual.errors.budget import ALL, limited
 from continual.ledger.changes import refuse_changes
 from continual.ledger.folder import RunFolder, default_tracking_uri, steps_in
 from continual.ledger.progress import Progress, counted, read_progress
+from continual.preflight.attention import attention_in_words
 from continual.preflight.check_memory import gib, largest, needed_memory
 from continual.preflight.delivery import chosen_delivery, scores_beside, training_cpus
 from continual.preflight.estimate import epoch_steps, estimated_rows, stored_rows
@@ -117,6 +118,7 @@ def _facts(sequence: Sequence, folder: Path) -> dict[str, str]:
     return {
         "model": f"{model.source if model.type == 'pretrained' else model.build}, {model.dtype}",
         "training": f"{_workers(sequence, machine.cpus, machine.gpus)}; {rows}",
+        **attention_in_words(sequence),
         **_memory(sequence),
         "sampling": _engines(sequence, machine),
         "evaluation": f"{', '.join(Measured.of(sequence).names) or 'nothing'}; at the start, after every stage{every}"

@@ -65,6 +65,7 @@ def stage_inputs(job: TrainJob, scorer: Scorer) -> dict[str, Any]:
         "steps": job.steps,
         "seed": job.seed,
         "ends": job.ends,
+        **({"attention": job.attention} if job.attention else {}),
         "evaluate_every": job.evaluate_every,
         "scores": scorer.shared if job.evaluate_every else None,
         **_drawn(job),

@@ -24,6 +24,7 @@ from continual.ledger.folder import RunFolder, StageFolder
 from continual.ledger.ledger import Ledger
 from continual.ledger.places import placed, placed_model, stored
 from continual.models import check_start, model_hash, start_model
+from continual.preflight.attention import checked_attention, loaded_attention
 from continual.preflight.delivery import Delivery
 from continual.preflight.estimate import epoch_steps
 from continual.preflight.stages import stage_view
@@ -166,7 +167,8 @@ def _start(run: Run) -> ModelRef:
         return same_start(run.sequence, run.store, ModelRef(placed(known["path"], run.folder.storage), known["hash"]))
     with run.terminal.step("start: model", "loading and checking it") as step:
         start = start_model(run.store, run.sequence.model, run.sequence.seed)
-        notes = check_start(run.store, run.sequence.model, start)
+        notes = check_start(run.store, run.sequence.model, start, checked_attention(run.sequence))
+        loaded_attention(run.sequence, start.path)  # before anything is sampled, it refuses one that does not run
         step.note(start.path)
     for note in notes:
         run.terminal.line(f"note: {note}")

@@ -10,6 +10,7 @@ from continual.contract.stream import Stream
 from continual.errors import ConfigurationError
 from continual.models import model_hash
 from continual.models.files import tokenizer_files
+from continual.preflight.attention import loaded_attention
 from continual.preflight.stages import acting
 from continual.run.services import StageContext
 from continual.store import Artefact, folder_damage
@@ -49,6 +50,7 @@ def build_job(ctx: StageContext, folder: Path, threads: int) -> TrainJob:
         mitigations=tuple(mitigations),
         threads=threads,
         ends=_ends(ctx),
+        attention=loaded_attention(sequence, ctx.stage_start.path),
     )
 
 

@@ -45,7 +45,8 @@ class Unadapted:
 def load_teachers(job: TrainJob, model: Any, rank: int, device: torch.device) -> dict[str, Any]:
     """Return frozen models by hash, in eval mode; streams with the same teacher share it. Called by all ranks.
 
-    A teacher computes in the dtypes of `model`, the trained one: with equal weights their logits are equal.
+    A teacher computes in the dtypes and with the attention of `model`, the trained one: with equal weights their logits
+    are equal.
     """
     paths = {stream.teacher.hash: stream.teacher.path for stream in job.streams if stream.teacher}
     load = _spread if spreads_weights(job.train) else _whole
@@ -65,13 +66,13 @@ def _base(job: TrainJob, model: Any) -> Unadapted | None:
 
 
 def _whole(job: TrainJob, path: str, rank: int, device: torch.device) -> nn.Module:
-    model: nn.Module = load_model(path, "float32", device)
+    model: nn.Module = load_model(path, "float32", device, job.attention)
     return model.requires_grad_(False)
 
 
 def _spread(job: TrainJob, path: str, rank: int, device: torch.device) -> nn.Module:
     """Shard the layers; embeddings, norm and head stay whole: the loss computes logits outside of the model."""
-    model: nn.Module = load_model(path, "float32", "cpu" if rank == 0 else "meta")
+    model: nn.Module = load_model(path, "float32", "cpu" if rank == 0 else "meta", job.attention)
     model.requires_grad_(False)
     if job.train.precision == "bfloat16":
         round_parameters(model)

@@ -20,7 +20,8 @@ class TrainJob:
     """Everything that the workers need for one stage. The loss is the sum over its streams.
 
     `folder` is the stage's folder; `files` names what is in it. `ends` says what its data teach to end an answer, the
-    end of a text or of a turn of the chat template: the exported model ends its generation there.
+    end of a text or of a turn of the chat template: the exported model ends its generation there. `attention` is what
+    the models run with, by transformers' name; "" is transformers' own choice.
     """
 
     folder: Path
@@ -35,16 +36,22 @@ class TrainJob:
     mitigations: tuple[Mitigation, ...] = ()
     threads: int = 1
     ends: Literal["", "text", "chat"] = ""
+    attention: str = ""
 
     @property
     def inputs(self) -> dict[str, list[str]]:
-        """Hashes of the model, the streams' data and options' files; a stage can only resume with equal ones."""
+        """Hashes of the model, the streams' data and options' files; a stage can only resume with equal ones.
+
+        So is the attention, which `auto` chooses.
+        """
         hashes = {"the stage-start model": [self.model.hash]}
         for stream in self.streams:
             stored = [stream.rows, *stream.token_weights, stream.columns, stream.teacher]
             hashes[stream.name] = [item.hash for item in stored if item is not None]
         if isinstance(self.train.deepspeed, str):
             hashes["train.deepspeed"] = [hash_file(self.train.deepspeed)]
+        if self.attention:
+            hashes["model.attention"] = [self.attention]
         return hashes
 
     @property

@@ -17,6 +17,7 @@ from continual.data.rows import RowReader
 from continual.errors import ContinualError, describe, one_line, redacted, remember
 from continual.ledger.records import Records
 from continual.models import load_model, load_tokenizer
+from continual.models.attention import use_attention
 from continual.models.ends import answer_ends
 from continual.models.export import export_model
 from continual.models.forward import check_head
@@ -26,8 +27,10 @@ from continual.models.trainable import freeze_unreached
 from continual.store import empty_folder, folder_damage, publish_folder, write_atomic
 from continual.training import checkpoints
 from continual.training.batch import Batch, rows_hash, to_batch, to_tensors
+from continual.training.compiled import compile_layers
 from continual.training.frozen import load_teachers
 from continual.training.ingest import begun, ordered_batches
+from continual.training.isolation import check_isolation
 from continual.training.job import TrainJob
 from continual.training.module import LossModule
 from continual.training.order import held_out_rows
@@ -57,6 +60,8 @@ class Worker:
         model = load_model(job.model.path, "float32", "cpu" if brings else "meta")
         if brings:
             check_head(model)
+        if job.attention:
+            use_attention(model, job.attention)
         for mitigation in job.mitigations:
             adapt(mitigation, model, job.seed, brings)
         freeze_unreached(model)
@@ -66,7 +71,11 @@ class Worker:
         module = LossModule(model.train(), job.train.loss_chunk_tokens, autocast)
         passes = len(micro_batches(job, rank, world_size))
         self.strategy = build_strategy(job.train, module, device, world_size, passes)
+        if job.attention or device.type != "cpu":
+            check_isolation(self.strategy, device)
         teachers = load_teachers(job, module.model, rank, device)
+        if job.train.compile:
+            compile_layers([module.model, *(each for each in teachers.values() if isinstance(each, torch.nn.Module))])
         trained = {n: tuple(p.shape) for n, p in module.model.named_parameters() if p.requires_grad}
         part = partial(self.strategy.part, device=device)
         penalties = load_penalties(job.penalties, trained, self.strategy.brings, part)

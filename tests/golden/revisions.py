@@ -72,6 +72,9 @@ CANNOT = {
     "continual/models/misfit.py": "refuses models, and changes none",
     "continual/models/numbers.py": "refuses models, and changes none",
     "continual/models/check.py": "refuses models, and changes none",
+    "continual/models/attention.py": "chooses what stages are trained with, and their addresses have it",
+    "continual/models/dropout.py": "says whether training draws",
+    "continual/models/quiet.py": "keeps transformers off the terminal",
     "baselines/l2_start.py": "says where penalties cannot be added; a stage's address has its code",
     "continual/ledger": "names of files, and their lines",
 }

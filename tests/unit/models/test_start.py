@@ -33,16 +33,17 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_model_is_checked_once_per_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = reference(saved(tmp_path / "model"))
-    calls: list[str] = []
+    calls: list[tuple[str, str]] = []
 
-    def counted(folder: str) -> list[str]:
-        calls.append(folder)
+    def counted(folder: str, attention: str) -> list[str]:
+        calls.append((folder, attention))
         return []
 
     monkeypatch.setattr(start, "check_weights", counted)
     for root in ("one", "one", "two"):
         assert check_start(Store(tmp_path / root), BUILT, model) == []
-    assert calls == [model.path, model.path]
+    assert check_start(Store(tmp_path / "two"), BUILT, model, "eager") == []
+    assert calls == [(model.path, ""), (model.path, ""), (model.path, "eager")]
 
 
 @pytest.mark.parametrize("name", ["OPT", "GptOss", "Mamba"])

@@ -50,9 +50,10 @@ def test_what_decides_the_weights_is_in_the_address(tmp_path: Path) -> None:
     ]
     jobs = [made(tmp_path, one)[:2] for one in lists]
     jobs += [made(tmp_path, [], learning_rate=1e-2)[:2], made(tmp_path, [], weight_decay=0.1)[:2]]
+    jobs += [made(tmp_path, [], compile=True)[:2]]
     job, scorer = jobs[0]
     jobs += [(TrainJob(**{**vars(job), key: value}), scorer) for key, value in
-             [("seed", 5), ("steps", 3), ("evaluate_every", 2)]]  # fmt: skip
+             [("seed", 5), ("steps", 3), ("evaluate_every", 2), ("attention", "eager")]]  # fmt: skip
     addresses = [address(*one) for one in jobs]
     assert len(set(addresses)) == len(addresses)
 
@@ -81,6 +82,14 @@ def test_rows_at_a_time_decide_where_dropout_is_drawn(tmp_path: Path, monkeypatc
     monkeypatch.setattr("continual.run.reuse.has_dropout", lambda folder, options: True)
     assert address(*jobs[0]) != address(*jobs[1])
     assert resumed_inputs(jobs[0][0]) != resumed_inputs(jobs[1][0])
+
+
+def test_a_stage_is_trained_on_with_the_attention_that_began_it(tmp_path: Path) -> None:
+    job, scorer, _ = made(tmp_path, [])
+    assert "attention" not in stage_inputs(job, scorer), "what CPUs train is known as before"
+    assert "compile" not in stage_inputs(job, scorer)["train"]
+    other = TrainJob(**{**vars(job), "attention": "flash_attention_2"})
+    assert resumed_inputs(other) == {**resumed_inputs(job), "model.attention": ["flash_attention_2"]}
 
 
 def trained(job: TrainJob, scorer: Scorer, store: Store) -> tuple[list[str], int]:
