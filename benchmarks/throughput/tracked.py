@@ -100,6 +100,7 @@ def _module(model: Any, train: Any, mesh: Any) -> Any:
 
     from continual.models.recompute import recompute_layers
     from continual.training.module import LossModule
+    from continual.training.resources import chunk_positions
     from continual.training.spread import policy_of, shard
 
     class AllPositions(LossModule):
@@ -112,7 +113,7 @@ def _module(model: Any, train: Any, mesh: Any) -> Any:
     if train.activation_checkpointing:
         recompute_layers(model, reentrant=False)
     low = torch.bfloat16 if train.precision == "bfloat16" and train.strategy != "fsdp" else None
-    module = AllPositions(model.train(), train.loss_chunk_tokens, low)
+    module = AllPositions(model.train(), chunk_positions(train, model.config.vocab_size), low)
     if train.strategy == "fsdp":
         shard(model, mesh, policy_of(train.precision), root=module)
     return module

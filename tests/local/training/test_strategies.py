@@ -24,7 +24,7 @@ from continual.training.strategies import build_strategy
 from continual.training.strategies.deepspeed_json import conflicts, merged, read_json
 from tests.golden import losses_of, read_losses
 
-STEPS, ROWS, TOKENS, VOCABULARY = 20, 4, 24, 50
+STEPS, ROWS, TOKENS, VOCABULARY, CHUNK = 20, 4, 24, 50, 8
 HALF, TIED_STEPS = STEPS // 2, 5
 CPU = torch.device("cpu")
 STRATEGIES: dict[str, dict[str, Any]] = {
@@ -42,7 +42,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 
 
 def train_of(name: str, clip: float | None = 0.5) -> Train:
-    keys = {"learning_rate": 3e-3, "weight_decay": 0.1, "max_grad_norm": clip, "loss_chunk_tokens": 8}
+    keys = {"learning_rate": 3e-3, "weight_decay": 0.1, "max_grad_norm": clip, "loss_chunk_tokens": CHUNK}
     return Train.model_validate({**keys, **STRATEGIES[name]})
 
 
@@ -109,7 +109,7 @@ def train_steps(strategy: Any, steps: range, rank: int, world: int) -> list[list
 
 def build(name: str, rank: int, world: int, tied: bool = False, clip: float | None = 0.5, seed: int = 0) -> Any:
     train = train_of(name, clip)
-    module = LossModule(tiny_model(seed, tied).train(), train.loss_chunk_tokens, None)
+    module = LossModule(tiny_model(seed, tied).train(), CHUNK, None)
     return build_strategy(train, module, CPU, world, 2 * ROWS // world)
 
 
