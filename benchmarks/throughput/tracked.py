@@ -48,10 +48,13 @@ def tracked(case: Case) -> Tracked:
     from torch.distributed.device_mesh import init_device_mesh
 
     from continual.config.schema import Train
+    from continual.training.losses import sums
     from continual.training.losses.kinds import Kl, Nll
+    from continual.training.resources import PART_LOGITS
     from continual.training.spread import empty_tensors
     from continual.training.strategies.base import adamw
 
+    sums.CACHED_LOGITS = PART_LOGITS  # as on a GPU
     train = Train.model_validate(case.train)
     models = [_llama(case, case.lora), _llama(case, 0)]
     with _ranks(case.workers):

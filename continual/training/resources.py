@@ -12,6 +12,8 @@ that read ask for a tenth."""
 LEAST_POSITIONS = 1024
 LOGIT_BYTES = 256 * 2**20
 """Float32 logits that exist at one time in training, unless those of LEAST_POSITIONS positions are more."""
+PART_LOGITS = 2**24
+"""Logits of the positions for which a loss has further values per logit at one time, on a GPU."""
 
 
 def chunk_positions(train: Train, vocabulary: int) -> int:

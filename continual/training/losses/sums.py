@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CACHED_LOGITS, LOGITS = 2**20, 2**24
-"""Logits of the positions that are computed at a time, on a CPU (4 MiB) and elsewhere (64 MiB)."""
+from continual.training.resources import PART_LOGITS
+
+CACHED_LOGITS = 2**20
+"""Logits of the positions that are computed at a time on a CPU, 4 MiB; elsewhere they are PART_LOGITS."""
 
 Computed = tuple[Tensor, Tensor]
 """Losses [n] of some positions, and their slopes [n, V]: the gradients with respect to the logits, a new tensor."""
@@ -43,7 +45,7 @@ class _Sum(torch.autograd.Function):
 def _weighted(logits: Tensor, weights: Tensor, compute: Callable[[slice], Computed]) -> Tensor:
     """Return the weighted sum of what `compute` returns for some positions after others."""
     positions, vocabulary = logits.shape
-    size = max(1, (CACHED_LOGITS if logits.device.type == "cpu" else LOGITS) // vocabulary)
+    size = max(1, (CACHED_LOGITS if logits.device.type == "cpu" else PART_LOGITS) // vocabulary)
     weights, learns = weights.float(), torch.is_grad_enabled() and logits.requires_grad
     with torch.no_grad():
         values = torch.empty(positions, device=logits.device)
@@ -53,6 +55,7 @@ def _weighted(logits: Tensor, weights: Tensor, compute: Callable[[slice], Comput
             values[part], slope = compute(part)
             if slopes is not None:
                 torch.mul(slope, weights[part, None], out=slopes[part])
+            del slope  # before there is another one
         total = (weights * values).sum()
     return total if slopes is None else _Sum.apply(logits, total, slopes)
 

@@ -47,7 +47,7 @@ def test_both_sides_of_a_loss_compute_it(kind: str) -> None:
 def test_a_cached_teacher_leaves_a_tenth_to_the_tokens_that_are_not_stored() -> None:
     rows = steps.packed(2, 32, 50, 16, seed=0)
     columns = steps.likeliest(rows, 50, 8)
-    assert columns["top_logprobs"].exp().sum(-1).tolist() == pytest.approx(0.9)
+    assert columns["top_logprobs"].exp().sum(-1).numpy() == pytest.approx(0.9, rel=1e-5)
     assert columns["top_ids"].sort(-1).values.diff(dim=-1).min() > 0
 
 
