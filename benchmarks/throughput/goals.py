@@ -88,6 +88,55 @@ def reading(found: Found) -> list[Line]:
     ]  # fmt: skip
 
 
+def training(found: Found) -> list[Line]:
+    lines = []
+    for model, goal in found["goals"].items():
+        ratio = found["models"][model]["rate"]["median"]
+        what = f"a training step, model of {model} parameters, tokens/s"
+        lines.append((what, "a bare PyTorch loop on the same rows", f"≥ {goal}", f"{ratio:.3f}", ratio >= goal))
+    return lines
+
+
+def ray_training(found: Found) -> list[Line]:
+    lines, goal = [], found["goal"]
+    for model, of in found["models"].items():
+        for side, ratio in of["rate"].items():
+            what = f"training through Ray Train, {side}, model of {model} parameters, tokens/s"
+            median = ratio["median"]
+            against = f"a bare PyTorch loop, {found['threads']} threads in all as well"
+            lines.append((what, against, f"≥ {goal}", f"{median:.2f}", median >= goal))
+    return lines
+
+
+def examples(found: Found) -> list[Line]:
+    lines = []
+    for side, goal in found["goals"].items():
+        ratio = found["useful"][side]["median"]
+        lines.append(("short examples, trained tokens/s", side, f"≥ {goal}", f"{ratio:.2f}", ratio >= goal))
+    return lines
+
+
+def replay(found: Found) -> list[Line]:
+    lines = []
+    for name, of in found["comparisons"].items():
+        [against] = [side for side in of["sides"] if side not in ("kl", "topk")]
+        for what, unit in (("time", "s"), ("memory", "MiB")):
+            ratio, goal = of[what]["median"], of["goals"][what]
+            words = {"plain": "no replay", "nll": "`nll` on the same rows"}[against]
+            lines.append((f"a step with {name}, {unit}", words, f"≤ {goal}", f"{ratio:.2f}", ratio <= goal))
+    return lines
+
+
+def losses(found: Found) -> list[Line]:
+    lines = []
+    for kind, of in found["kinds"].items():
+        for what, goal in found["goals"].items():
+            ratio = of[what]["median"]
+            name = f"`{kind}` alone, vocabulary {found['vocabulary']:,}, {what}"
+            lines.append((name, "plain PyTorch", f"≤ {goal}", f"{ratio:.2f}", ratio <= goal))
+    return lines
+
+
 GOALS: dict[str, Callable[[Found], list[Line]]] = {
     "sampling": sampling,
     "sampling_larger": sampling_larger,
@@ -97,6 +146,11 @@ GOALS: dict[str, Callable[[Found], list[Line]]] = {
     "rows": rows,
     "start": start,
     "reading": reading,
+    "training": training,
+    "ray_training": ray_training,
+    "examples": examples,
+    "replay": replay,
+    "losses": losses,
 }
 """By the name of the module that measures, in the order of the table."""
 

@@ -147,7 +147,7 @@ def _our_step(size: Size, train: Any, device: Any, replay: str, lora: int) -> Ca
         adapter.adapt(model, 0)
     if train.activation_checkpointing:
         recompute_layers(model, reentrant=False)
-    module = LossModule(model.train(), train.loss_chunk_tokens, torch.bfloat16)
+    module = LossModule(model.train(), size.chunk, torch.bfloat16)
     strategy = build_strategy(train, module, device, 1, size.rows)
     teachers: dict[str, Any] = {}
     if replay == "kl" and lora:

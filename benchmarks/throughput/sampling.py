@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.throughput import sides
+from benchmarks.throughput.shapes import SHAPES, llama
 from continual.config.schema import Generate
 from continual.contract.models import ModelRef
 from continual.sampling.engine_vllm import Request
@@ -31,16 +32,10 @@ CONFIG = Generate(engine="vllm")
 
 def model(folder: Path, name: str) -> ModelRef:
     """Build the arithmetic benchmark's model, or the larger one, without a cluster."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
     from benchmarks.arithmetic.model import build
     from continual.models import model_hash
 
-    larger = LlamaConfig(
-        vocab_size=32_000, hidden_size=256, intermediate_size=768, num_hidden_layers=8, num_attention_heads=4,
-        num_key_value_heads=4, max_position_embeddings=512, tie_word_embeddings=False,
-    )  # fmt: skip
-    (build() if name == "demo" else LlamaForCausalLM(larger)).save_pretrained(folder)
+    (build() if name == "demo" else llama(SHAPES["23M"])).save_pretrained(folder)
     return ModelRef(str(folder), model_hash(folder))
 
 

@@ -49,6 +49,11 @@ def ratio(found: dict[str, list[Numbers]], key: str, of: str, to: str) -> dict[s
     return {"median": statistics.median(each), "lowest": min(each), "highest": max(each), "rounds": each}
 
 
+def words(found: dict[str, Any]) -> str:
+    """Return the median of a ratio with its span."""
+    return f"{found['median']:.2f} ({found['lowest']:.2f} to {found['highest']:.2f})"
+
+
 def in_process(module: str, *arguments: str) -> Numbers:
     """Run `python -m module arguments` and return the numbers that it prints as JSON in its last line."""
     command = [sys.executable, "-m", module, *arguments]
@@ -57,6 +62,49 @@ def in_process(module: str, *arguments: str) -> Numbers:
         raise SystemExit(f"{' '.join(command)} ended with code {done.returncode}")
     numbers: Numbers = json.loads(done.stdout.splitlines()[-1])
     return numbers
+
+
+def together(module: str, *arguments: str) -> dict[str, Numbers]:
+    """Like `in_process`, for a process that measures all sides at once and prints the numbers of each."""
+    found: Any = in_process(module, *arguments)
+    return {side: dict(numbers) for side, numbers in found.items()}
+
+
+def rounds(act: Callable[[], dict[str, Numbers]], count: int, name: str) -> dict[str, list[Numbers]]:
+    """Return what each side measured in each of `count` rounds, where `act` measures all sides."""
+    found: dict[str, list[Numbers]] = {}
+    for number in range(count):
+        for side, numbers in act().items():
+            found.setdefault(side, []).append(numbers)
+            print(f"round {number + 1} of {count}, {name}, {side}: {_words(numbers)}", file=sys.stderr)
+    return found
+
+
+def taking_turns(steps: dict[str, Callable[[], object]], count: int, warm_up: int = 2) -> dict[str, Numbers]:
+    """Return the median seconds of a step of each side, `count` of each, in this process, one after another.
+
+    Where sides differ by some percent, whole processes one after another differ by more than that.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(warm_up + count):
+        for name in list(steps)[:: -1 if number % 2 else 1]:
+            begin = time.perf_counter()
+            steps[name]()
+            seconds[name].append(time.perf_counter() - begin)
+    return {name: {"seconds": statistics.median(each[warm_up:])} for name, each in seconds.items()}
+
+
+def peak_mib(act: Callable[[], object]) -> float:
+    """Return by how much the resident memory of this process rises during `act`, in MiB; at least 1. Linux only."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _memory("VmRSS")
+    act()
+    return max((_memory("VmHWM") - before) / 1024, 1.0)
+
+
+def _memory(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
 
 
 @dataclass

@@ -48,10 +48,13 @@ def tracked(case: Case) -> Tracked:
     from torch.distributed.device_mesh import init_device_mesh
 
     from continual.config.schema import Train
+    from continual.training.losses import sums
     from continual.training.losses.kinds import Kl, Nll
+    from continual.training.resources import PART_LOGITS
     from continual.training.spread import empty_tensors
     from continual.training.strategies.base import adamw
 
+    sums.CACHED_LOGITS = PART_LOGITS  # as on a GPU
     train = Train.model_validate(case.train)
     models = [_llama(case, case.lora), _llama(case, 0)]
     with _ranks(case.workers):
@@ -100,6 +103,7 @@ def _module(model: Any, train: Any, mesh: Any) -> Any:
 
     from continual.models.recompute import recompute_layers
     from continual.training.module import LossModule
+    from continual.training.resources import chunk_positions
     from continual.training.spread import policy_of, shard
 
     class AllPositions(LossModule):
@@ -112,7 +116,7 @@ def _module(model: Any, train: Any, mesh: Any) -> Any:
     if train.activation_checkpointing:
         recompute_layers(model, reentrant=False)
     low = torch.bfloat16 if train.precision == "bfloat16" and train.strategy != "fsdp" else None
-    module = AllPositions(model.train(), train.loss_chunk_tokens, low)
+    module = AllPositions(model.train(), chunk_positions(train, model.config.vocab_size), low)
     if train.strategy == "fsdp":
         shard(model, mesh, policy_of(train.precision), root=module)
     return module

@@ -168,7 +168,11 @@ class Train(Strict):
     compile: bool = Field(
         False, exclude_if=lambda given: not given, description="compile each layer with torch.compile; ddp and fsdp"
     )
-    loss_chunk_tokens: int = Field(1024, ge=1, description="positions whose logits exist at one time")
+    loss_chunk_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="positions whose logits exist at one time; null: so many that these take 256 MiB, at least 1,024",
+    )
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints inside a stage")
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept inside a stage")
     max_failures: int = Field(2, ge=0, description="worker failures survived within a stage")

@@ -8,16 +8,20 @@ gradients of layers are; and the sum over ranks of the gradients of embeddings a
 from dataclasses import dataclass, fields, replace
 
 from continual.config.schema import Train
+from continual.training.resources import PART_LOGITS, chunk_positions
 
 ACTIVATIONS = {"float32": (40, 16, 4), "bfloat16": (24, 8, 2), "autocast": (34, 8, 2)}
 """Bytes that a layer keeps per token for the backward pass, per unit of its width, of its inner width, and per token of
 a row: documents that share a row are kept apart by a mask. Counted on Llama, as transformers 5.24 runs it."""
 INPUTS = {"float32": 4, "bfloat16": 2, "autocast": 4}
 """Bytes per token and unit of width where a layer keeps its input alone."""
-LOGITS = {"float32": 8, "bfloat16": 10, "autocast": 10}
+LOGITS = {"float32": 8, "bfloat16": 6, "autocast": 6}
 """Bytes per logit of the positions whose logits exist at one time."""
-BOTH_LOGITS = {"float32": 20, "bfloat16": 16, "autocast": 16}
+BOTH_LOGITS = {"float32": 12, "bfloat16": 8, "autocast": 8}
 """The same where a live teacher's logits are beside them."""
+PART = {"float32": 4, "bfloat16": 8, "autocast": 8}
+BOTH_PART = {"float32": 12, "bfloat16": 12, "autocast": 12}
+"""Further bytes per logit of the positions that a loss computes at one time, without and with a live teacher."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,7 @@ def memory(
     widths = (sizes.hidden, sizes.inner, train.row_tokens)
     per_layer = sum(bytes_ * width for bytes_, width in zip(ACTIVATIONS[computes], widths, strict=True))
     around = 4 * low * sizes.hidden
+    logits = min(chunk_positions(train, sizes.vocabulary), tokens) * sizes.vocabulary
     states = Memory(
         weights=4 * (sizes.parameters + (adapter or 0)) * sharded["weights"],
         optimizer=8 * trained * sharded["optimizer"],
@@ -90,7 +95,8 @@ def memory(
         # Autocast's copies of the weights go as the backward pass does.
         gathered=states.gathered + (2 * sizes.parameters if computes == "autocast" else 0),
         activations=tokens * (kept * sizes.layers + around),
-        logits=min(train.loss_chunk_tokens, tokens) * sizes.vocabulary * (BOTH_LOGITS if live else LOGITS)[computes],
+        logits=logits * (BOTH_LOGITS if live else LOGITS)[computes]
+        + min(logits, PART_LOGITS) * (BOTH_PART if live else PART)[computes],
         # DDP keeps the buckets of its gradients from one step to the next.
         gradients=4 * trained if train.strategy == "ddp" and train.workers > 1 else 0,
     )

@@ -6,15 +6,16 @@ positions at a time.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from continual.contract.loss import Loss, LossInputs
 from continual.models.forward import hidden_states, logits_of
+from continual.training.chunks import sum_again, sum_at_once
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,6 +30,9 @@ class LossModule(nn.Module):
 
     equal_chunks = False
     """Set under ZeRO-3: each chunk gathers the head's weights from all ranks, so all need the same number of chunks."""
+    head_is_spread = False
+    """Set where the head's weights are spread over ranks: only a backward pass that they take part in may gather them,
+    so it computes the logits again."""
 
     def __init__(self, model: "PreTrainedModel", chunk_tokens: int, autocast_dtype: torch.dtype | None):
         super().__init__()
@@ -73,14 +77,13 @@ class LossModule(nn.Module):
                 with torch.no_grad():
                     tensors.append(hidden_states(teacher, ids, positions).index_select(0, predicting))
             tensors += [columns[name].flatten(0, 1)[token] for name in loss.columns]
-            parts = zip(*(tensor.tensor_split(chunks) for tensor in tensors), strict=True)
+            parts = list(zip(*(tensor.tensor_split(chunks) for tensor in tensors), strict=True))
+            compute = partial(self._chunk, loss, teacher)
             if chunks == 1 or not torch.is_grad_enabled():
-                sums = [self._chunk(loss, teacher, *part) for part in parts]
-            else:
-                # The backward pass recomputes the logits, so that only one chunk's exist. A head has no dropout.
-                again: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
-                sums = [checkpoint(self._chunk, loss, teacher, *part, **again) for part in parts]
-        return torch.stack(sums).sum()
+                return torch.stack([compute(*part) for part in parts]).sum()
+            if self.head_is_spread:
+                return sum_again(compute, parts)
+            return sum_at_once(compute, parts, tensors[0])
 
     def _positions(self, weights: Tensor) -> tuple[Tensor, Tensor, int]:
         """Return flat positions [N] that predict a token of nonzero weight, its weight [N], the number of chunks."""

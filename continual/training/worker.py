@@ -20,7 +20,7 @@ from continual.models import load_model, load_tokenizer
 from continual.models.attention import use_attention
 from continual.models.ends import answer_ends
 from continual.models.export import export_model
-from continual.models.forward import check_head
+from continual.models.forward import check_head, vocabulary_size
 from continual.models.load import import_loading
 from continual.models.recompute import recompute_layers
 from continual.models.trainable import freeze_unreached
@@ -36,6 +36,7 @@ from continual.training.module import LossModule
 from continual.training.order import held_out_rows
 from continual.training.penalties import load_penalties
 from continual.training.random_state import random_state, seed_generators, set_random_state
+from continual.training.resources import chunk_positions
 from continual.training.step import Stepper, micro_batches
 from continual.training.strategies import build_strategy, spreads_weights
 
@@ -68,7 +69,7 @@ class Worker:
         if job.train.activation_checkpointing:
             recompute_layers(model, reentrant=job.train.strategy == "deepspeed" and job.train.zero_stage == 3)
         autocast = torch.bfloat16 if job.train.precision == "bfloat16" else None
-        module = LossModule(model.train(), job.train.loss_chunk_tokens, autocast)
+        module = LossModule(model.train(), chunk_positions(job.train, vocabulary_size(model)), autocast)
         passes = len(micro_batches(job, rank, world_size))
         self.strategy = build_strategy(job.train, module, device, world_size, passes)
         if job.attention or device.type != "cpu":

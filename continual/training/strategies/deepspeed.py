@@ -41,7 +41,7 @@ class DeepSpeed(Strategy):
         warnings.filterwarnings("ignore", "`torch.distributed.* is deprecated", FutureWarning)
         self.module = module.to(device)
         self.zero3 = train.zero_stage == 3
-        module.equal_chunks = self.zero3
+        module.equal_chunks = module.head_is_spread = self.zero3
         self.engine, *_ = deepspeed.initialize(
             model=module, optimizer=adamw(train, module, device), config=settings(train, micro_batches)
         )

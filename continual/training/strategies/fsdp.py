@@ -28,7 +28,7 @@ class Fsdp(OwnOptimizer):
         if not dist.is_initialized():
             raise ContinualError("strategy `fsdp` needs a process group, which Ray Train starts")
         self.brings = dist.get_rank() == 0
-        module.autocast_dtype = None
+        module.autocast_dtype, module.head_is_spread = None, True
         spread(module.model, device, policy_of(train.precision), root=module)
         super().__init__(train, module, device)
 

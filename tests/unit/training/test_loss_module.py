@@ -1,6 +1,8 @@
 """The loss module against naive float64 formulas on a tiny Llama, and the rules it has to keep."""
 
+import gc
 import os
+import weakref
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -83,12 +85,15 @@ def topk_columns(teacher: Any, batch: dict[str, Tensor], k: int) -> dict[str, Te
     return {"top_ids": ids, "top_logprobs": logprobs}
 
 
+@pytest.mark.parametrize("spread", [False, True], ids=["at_once", "again"])
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("loss", [Nll(), Kl()], ids=lambda loss: loss.name)
-def test_value_and_gradients_equal_the_formula(loss: Loss, tied: bool) -> None:
+def test_value_and_gradients_equal_the_formula(loss: Loss, tied: bool, spread: bool) -> None:
     model, batch = tiny(tie_word_embeddings=tied), packed(DOCUMENTS)
     teacher = tiny(seed=1) if loss.teacher else None
-    value = LossModule(model, 3, None)(**batch, loss=loss, teacher=teacher)
+    module = LossModule(model, 3, None)
+    module.head_is_spread = spread
+    value = module(**batch, loss=loss, teacher=teacher)
     value.backward()
     ours = gradients(model)
     expected = naive(model.double(), batch, teacher.double() if teacher else None)
@@ -115,18 +120,24 @@ def test_chunk_size_does_not_matter(loss: Loss) -> None:
         assert_same(grads, found[-1][1], 1e-5)
 
 
-def test_logits_of_several_chunks_are_not_kept() -> None:
+@pytest.mark.parametrize("spread", [False, True], ids=["at_once", "again"])
+def test_logits_of_several_chunks_are_not_kept(spread: bool) -> None:
     """Between forward and backward: nothing of V entries per position, unless one chunk holds all 12 positions."""
     for chunk_tokens, expected in ((3, 0), (1000, 1)):
-        kept: list[tuple[int, ...]] = []
+        kept: list[weakref.ref[Tensor]] = []
 
-        def keep(tensor: Tensor, kept: list[tuple[int, ...]] = kept) -> Tensor:
-            kept.append(tuple(tensor.shape))
+        def keep(tensor: Tensor, kept: list[weakref.ref[Tensor]] = kept) -> Tensor:
+            kept.append(weakref.ref(tensor))
             return tensor
 
+        module = LossModule(tiny(), chunk_tokens, None)
+        module.head_is_spread = spread
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            LossModule(tiny(), chunk_tokens, None)(**packed(DOCUMENTS), loss=Nll())
-        assert len([shape for shape in kept if shape[-1:] == (50,) and shape[0] <= 12]) == expected
+            value = module(**packed(DOCUMENTS), loss=Nll())
+        gc.collect()
+        shapes = [tuple(tensor.shape) for found in kept if (tensor := found()) is not None]
+        assert value.requires_grad
+        assert len([shape for shape in shapes if shape[-1:] == (50,) and shape[0] <= 12]) == expected
 
 
 def test_topk_of_all_tokens_is_the_full_kl_and_fewer_bound_it() -> None:

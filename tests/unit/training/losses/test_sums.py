@@ -8,6 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from continual.training.losses import sums
 from continual.training.losses.sums import kl_sum, kl_topk_sum, nll_sum
 
 CASES = settings(max_examples=60, deadline=None)
@@ -191,3 +192,38 @@ def test_empty_rest_of_the_teacher_contributes_nothing() -> None:
         log_q = torch.log_softmax(logits.detach(), -1)[0, :2]
         expected = (torch.tensor([0.25, 0.75]) * (torch.tensor([0.25, 0.75]).log() - log_q)).sum()
         assert float(value) == pytest.approx(float(expected), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["nll", "kl", "topk"])
+def test_positions_that_are_computed_in_parts_are_those_of_all_at_once(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    logits, teacher, weights = torch.randn(7, 50), torch.randn(7, 50), torch.rand(7)
+    top = torch.log_softmax(teacher, -1).topk(5)
+    cases: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
+        "nll": (nll_sum, (torch.randint(50, (7,)),)),
+        "kl": (kl_sum, (teacher,)),
+        "topk": (kl_topk_sum, (top.indices, top.values)),
+    }
+    fast, rest = cases[kind]
+    found = []
+    for cached in (sums.CACHED_LOGITS, 100, 1):  # one part, four of which the last is smaller, one per position
+        monkeypatch.setattr(sums, "CACHED_LOGITS", cached)
+        ours = logits.clone().requires_grad_()
+        value = fast(ours, *rest, weights)
+        value.backward()
+        found.append((value, ours.grad))
+        with torch.no_grad():
+            assert torch.equal(fast(ours, *rest, weights), value)
+    for value, gradient in found[1:]:
+        torch.testing.assert_close(value, found[0][0], rtol=1e-6, atol=0)
+        torch.testing.assert_close(gradient, found[0][1], rtol=1e-6, atol=1e-8)
+
+
+def test_gradients_that_were_given_away_are_not_given_again() -> None:
+    logits = torch.randn(3, 5, requires_grad=True)
+    value = 2 * nll_sum(logits, torch.tensor([0, 1, 2]), torch.ones(3))
+    value.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="inplace"):
+        value.backward()
