@@ -5,6 +5,7 @@ from typing import Any
 
 from continual.errors import ConfigurationError, one_line
 from continual.errors.json_text import load_json
+from continual.models.imports import whole_transformers
 from continual.models.numbers import check_config
 
 READ_IT = "correct config.json, or copy it again"
@@ -13,8 +14,6 @@ OTHER_FAMILY = "take a causal language model, e.g. of the Llama or Qwen3 family"
 
 def read_config(folder: str) -> Any:
     """Return the configuration of the model in `folder`. Raise ConfigurationError if transformers cannot read it."""
-    from transformers import AutoConfig
-
     try:
         written = load_json(Path(folder, "config.json"))
     except ValueError as error:
@@ -25,7 +24,7 @@ def read_config(folder: str) -> Any:
     if not written.get("model_type"):
         raise ConfigurationError("", f"{folder}/config.json has no `model_type`", READ_IT)
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config = whole_transformers().AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except OSError:
         raise
     except Exception as error:

@@ -9,6 +9,7 @@ from continual.models.architecture import model_class, read_config
 from continual.models.attention import use_attention
 from continual.models.dtypes import refuse_quantized
 from continual.models.files import ADAPTER, check_shards, loaded_files, tokenizer_files
+from continual.models.imports import whole_transformers
 from continual.models.misfit import misfit_error, misfit_of
 from continual.models.quiet import quiet
 from continual.models.settings import check_ends
@@ -28,7 +29,6 @@ def load_model(folder: str, dtype: str, device: Any = "cpu", attention: str = ""
             not have or that has another shape (as transformers judges it), or `attention` does not run here.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     config = read_config(folder)
     found = model_class(folder, config)
@@ -46,7 +46,7 @@ def load_model(folder: str, dtype: str, device: Any = "cpu", attention: str = ""
         # A tensor that a class lets be absent is set at random: equally in every process.
         torch.manual_seed(0)
         try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = whole_transformers().AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=config,
                 trust_remote_code=False,
@@ -111,6 +111,4 @@ def load_tokenizer(folder: str) -> Any:
 
 @lru_cache(maxsize=8)
 def _tokenizer(folder: str, state: tuple[Any, ...]) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    return whole_transformers().AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

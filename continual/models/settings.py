@@ -7,6 +7,7 @@ from typing import Any
 
 from continual.errors import ConfigurationError, one_line
 from continual.errors.json_text import load_json
+from continual.models.imports import whole_transformers
 from continual.models.numbers import check_generation
 
 GENERATION = "generation_config.json"
@@ -48,10 +49,8 @@ def check_ends(folder: str, config: Any) -> None:
 
 
 def _check_values(file: Path, settings: dict[str, Any]) -> None:
-    from transformers import GenerationConfig
-
     try:
-        GenerationConfig.from_dict(settings)
+        whole_transformers().GenerationConfig.from_dict(settings)
     except Exception as error:
         raise ConfigurationError("", f"transformers refuses {file}: {one_line(error)}", "correct it") from error
 

@@ -16,6 +16,7 @@ from continual.errors.syntax import ALONE
 from continual.evaluation.service import evaluators_of
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Ledger
+from continual.models.imports import whole_transformers
 from continual.preflight.delivery import check_placement, chosen_delivery, scores_beside, training_cpus, workers_stay
 from continual.preflight.plan import make_plan
 from continual.preflight.render import render
@@ -103,7 +104,7 @@ def add_report(run: Run) -> None:
 def _import() -> None:
     """Import what the run needs from transformers, and torch with it: it takes as long as Ray's processes to start."""
     with suppress(Exception), ALONE:  # who needs it says what is wrong
-        from transformers import AutoConfig, AutoTokenizer  # noqa: F401
+        _ = whole_transformers().AutoConfig, whole_transformers().AutoTokenizer
 
 
 def drive(
