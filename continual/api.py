@@ -14,6 +14,7 @@ from continual.contract.requests import SampleRequest, least_samples, most_fille
 from continual.contract.source import Document, Source, SourceItem
 from continual.contract.stream import Stream
 from continual.contract.view import StageView
+from continual.data.chosen import chosen_from
 from continual.data.packing import Arrays
 from continual.data.rows import ROW_COLUMNS, RowReader, column, fixed_column, row_facts, rows_table
 from continual.errors import ConfigurationError, ContinualError
@@ -28,7 +29,7 @@ __all__ = [
     "LOSSES", "ROW_COLUMNS", "SOURCES", "Arrays", "Artefact", "Candidate", "ConfigurationError", "Context",
     "ContinualError", "Document", "Loss", "LossInputs", "LossName", "Mitigation", "ModelFacts", "ModelRef",
     "Penalty", "Replay", "RowReader", "SampleRequest", "Source", "SourceItem", "StageRecord", "StageView", "Step",
-    "Store", "Stream", "Strict", "TeacherReplay", "Version", "Writer", "chat_template", "column", "copy_settings",
-    "digest", "fixed_column", "least_samples", "load_model", "load_tokenizer", "model_hash", "most_filled", "row_facts",
-    "rows_table", "sample_seed", "template_start", "versions", "write_atomic",
+    "Store", "Stream", "Strict", "TeacherReplay", "Version", "Writer", "chat_template", "chosen_from", "column",
+    "copy_settings", "digest", "fixed_column", "least_samples", "load_model", "load_tokenizer", "model_hash",
+    "most_filled", "row_facts", "rows_table", "sample_seed", "template_start", "versions", "write_atomic",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from benchmarks.throughput import goals, memory
+from continual.associations.spec import Associate
 from continual.config.compare import NOT_COMPARED
 from continual.config.schema import Sequence
 from continual.contract.mitigation import Mitigation
@@ -62,6 +63,11 @@ def sweep_keys() -> str:
     return _sections(Ablation, "Keys of a sweep")
 
 
+def association_keys() -> str:
+    """Return one table for each mapping of the YAML of associations."""
+    return _sections(Associate, "Keys of associations")
+
+
 def source_kinds() -> str:
     """Return a section for each kind of data source: its docstring and a table of the keys that only it has."""
     sections = []
@@ -97,6 +103,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "keys of a sequence": sequence_keys,
     "keys that may change": changeable_keys,
     "keys of a sweep": sweep_keys,
+    "keys of associations": association_keys,
     "kinds of data source": source_kinds,
     "methods": method_table,
     "options of the methods": method_options,

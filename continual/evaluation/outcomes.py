@@ -32,8 +32,26 @@ def stored_outcomes(scored: Iterable[Mapping[str, Any]], store: Path) -> dict[tu
     return found
 
 
+def stored_values(event: Mapping[str, Any], task: str, store: Path) -> Values:
+    """Return what the model of a `scored` event did on each document of a task or text: a sum and its divisor.
+
+    The logarithm of the likelihood and the number of tokens of a text's document, the score and 1 of a task's. Empty
+    where the records are gone or damaged, or not numbers.
+    """
+    score, address = event["scores"].get(task), event.get("evaluations", {}).get(task)
+    if not score or not address:
+        return {}
+    parts = _values(Artefact("scores", address, str(store)), task, Score(**score)) or []
+    return {document: value for part in parts for document, value in part.items()}
+
+
 @lru_cache(maxsize=4096)
 def _read(evaluation: Artefact, task: str, score: Score) -> Outcomes | None:
+    parts = _values(evaluation, task, score)
+    return None if parts is None else outcomes_of(score, parts)
+
+
+def _values(evaluation: Artefact, task: str, score: Score) -> list[Values] | None:
     try:
         file = evaluation.file(RECORDS)
     except (OSError, ContinualError):
@@ -41,7 +59,7 @@ def _read(evaluation: Artefact, task: str, score: Score) -> Outcomes | None:
     records = [
         record for record in read_lines(file, has(task=str)) if record.get("filter", score.filter) == score.filter
     ]
-    return outcomes_of(score, _parts(records, task, score.metric))
+    return _parts(records, task, score.metric)
 
 
 def _parts(records: list[dict[str, Any]], task: str, metric: str) -> list[Values]:

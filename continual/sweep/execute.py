@@ -8,7 +8,7 @@ from continual.run.guard import Guard
 from continual.run.resume import catch_up, claim, tracking_uri
 from continual.show.terminal import Terminal
 from continual.store.places import remove
-from continual.sweep.outputs import write_results
+from continual.sweep.outputs import COMPARISON, Results
 from continual.sweep.parent_run import Parent, close_run
 from continual.sweep.results import best_of
 from continual.sweep.state import State, lock_sweep
@@ -16,7 +16,7 @@ from continual.sweep.sweep import Sweep, plan_text
 from continual.sweep.trials import refuse_changed
 
 
-def run_sweep(sweep: Sweep, fresh: bool) -> None:
+def run_sweep(sweep: Sweep, fresh: bool, results: Results = COMPARISON) -> None:
     """Run what is missing and write the results, even if the sweep is interrupted.
 
     Raises ContinualError if a trial failed, KeyboardInterrupt after an orderly stop.
@@ -29,7 +29,7 @@ def run_sweep(sweep: Sweep, fresh: bool) -> None:
             for each in sweep.outcomes():
                 if each.state == "done":
                     catch_up(each.trial.loaded, each.summary)
-            print(redacted(write_results(sweep.folder, sweep.source, sweep.outcomes())[0]))
+            print(redacted(results.write(sweep.folder, sweep.source, sweep.outcomes())[0]))
             return
         log = sweep.folder / "log.txt"
         tracked = next(iter(sweep.trials.made.values())).loaded
@@ -38,7 +38,7 @@ def run_sweep(sweep: Sweep, fresh: bool) -> None:
             terminal.line(plan_text(sweep))
             terminal.line(f"log: {sweep.folder / 'log.txt'}; every trial has its own in its run folder\n")
             with as_one_sentence(sweep.source.file):
-                _run(sweep, terminal, guard)
+                _run(sweep, results, terminal, guard)
     if count := len(sweep.failed):
         failed = f"{count} trial{'s' * (count > 1)} of {len(sweep.listed())} failed"
         raise ContinualError(f"{failed} (see the table); run the same command again to retry what failed")
@@ -56,7 +56,7 @@ def _forget(sweep: Sweep) -> None:
     sweep.state = State.load(sweep.folder, sweep.source.ablation)
 
 
-def _run(sweep: Sweep, terminal: Terminal, guard: Guard) -> None:
+def _run(sweep: Sweep, results: Results, terminal: Terminal, guard: Guard) -> None:
     """Run the remaining trials inside the sweep's own run in the tracker; write the results whatever happens."""
     example = next(iter(sweep.trials.made.values())).loaded
     parent = Parent(sweep.folder, sweep.source, example)
@@ -79,9 +79,9 @@ def _run(sweep: Sweep, terminal: Terminal, guard: Guard) -> None:
         raise
     finally:
         outcomes = sweep.outcomes()
-        text, points = write_results(sweep.folder, sweep.source, outcomes)
+        text, points = results.write(sweep.folder, sweep.source, outcomes)
         done = sum(each.state == "done" for each in outcomes)
-        unsent = parent.end(status, best_of(points), done)
+        unsent = parent.end(status, best_of(points), done, results.files)
         sweep.state.close(status == "FINISHED" and not unsent)
         if unsent:
             terminal.line(f"  {unsent} records wait for {tracking_uri(example)}; the next start sends them")

@@ -2,6 +2,8 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,17 @@ LINE = 0.2
 """Inches that a name in the figure takes."""
 
 
+@dataclass(frozen=True)
+class Results:
+    """What a sweep leaves: `write` writes it all, and returns what is printed, and the points that were compared.
+
+    `files` are the names of the files that the tracker keeps.
+    """
+
+    write: Callable[[Path, LoadedAblation, list[Outcome]], tuple[str, list[PointResult]]]
+    files: tuple[str, ...]
+
+
 def write_results(folder: Path, source: LoadedAblation, outcomes: list[Outcome]) -> tuple[str, list[PointResult]]:
     """Write all files that the outcomes allow; return the table as text, and the points."""
     ablation = source.ablation
@@ -34,6 +47,10 @@ def write_results(folder: Path, source: LoadedAblation, outcomes: list[Outcome])
     if best := best_of(points):
         write_atomic(folder / "best.yaml", best_yaml(source, best, outcomes))
     return text, points
+
+
+COMPARISON = Results(write_results, ("sweep.json", "table.md", "pareto.png", "best.yaml"))
+"""What a sweep leaves that compares points."""
 
 
 def report(ablation: Ablation, outcomes: list[Outcome], points: list[PointResult]) -> str:

@@ -1,5 +1,6 @@
 """Keep the sweep's own run in MLflow, the parent of its trials' runs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from continual.config.load import Loaded
@@ -38,17 +39,18 @@ class Parent:
         self.events.add("started", key=SWEEP, name=ablation.name, tags=tags, params=params, files=[])
         return self.tracker.wait_for(SWEEP, WAIT_SECONDS)
 
-    def end(self, status: Status, best: PointResult | None, done: int) -> int:
+    def end(self, status: Status, best: PointResult | None, done: int, files: Sequence[str]) -> int:
         """Record the best point's means so far (at the number of `done` trials), the files and the status.
+
+        Of `files` those that are there.
 
         Returns how many records still wait for the tracker.
         """
         if best is not None:
             means = {f"best/{metric}": best.values[metric][0] for metric in self.source.ablation.metric}
             self.events.add("best", key=SWEEP, done=done, metrics=means)
-        names = ("sweep.json", "table.md", "pareto.png", "best.yaml")
-        files = [name for name in names if (self.folder / name).is_file()]
-        self.events.add("ended", key=SWEEP, status=status, open=[], matrix=None, files=files)
+        there = [name for name in files if (self.folder / name).is_file()]
+        self.events.add("ended", key=SWEEP, status=status, open=[], matrix=None, files=there)
         return self.tracker.close(FLUSH_SECONDS)
 
 

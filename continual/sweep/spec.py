@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
@@ -15,6 +15,7 @@ from continual.config.schema import LONGEST_NAME, NAME, Strict
 from continual.config.yaml_text import read_yaml
 from continual.errors import secrets_in
 
+S = TypeVar("S", bound=Strict)
 FIXED = ("name", "seed", "storage", "track")
 """Keys of a sequence that are the same for all trials, or set by the sweep itself."""
 
@@ -144,13 +145,26 @@ def load_ablation(path: str | Path, arguments: Sequence[str] = ()) -> LoadedAbla
 
     Raises ConfigurationError with file, dotted key and fix.
     """
-    file, full = str(path), Path(os.path.abspath(path))  # noqa: PTH100  links stay, as for a sequence
-    raw = read_yaml(full, file)
-    own = [text for text in arguments if text.partition("=")[0].strip().split(".")[0] in Ablation.model_fields]
+    ablation, rest = load_about(Ablation, path, arguments)
+    folder = Path(os.path.abspath(path)).parent  # noqa: PTH100  links stay, as for a sequence
+    return LoadedAblation(ablation, str(path), folder, base_of(folder, ablation.sequence), rest)
+
+
+def load_about(schema: type[S], path: str | Path, arguments: Sequence[str]) -> tuple[S, list[str]]:
+    """Read and validate a YAML about a base sequence; return it, and those arguments that are for the sequence.
+
+    Raises ConfigurationError with file, dotted key and fix.
+    """
+    file = str(path)
+    raw = read_yaml(Path(os.path.abspath(path)), file)  # noqa: PTH100
+    own = [text for text in arguments if text.partition("=")[0].strip().split(".")[0] in schema.model_fields]
     applied = [apply_override(raw, text) for text in own]
     try:
-        ablation = Ablation.model_validate(raw)
+        return schema.model_validate(raw), [text for text in arguments if text not in own]
     except ValidationError as error:
-        raise explain(error, Ablation, raw, file, applied) from error
-    base = os.path.relpath(full.parent / expanded(ablation.sequence))
-    return LoadedAblation(ablation, file, full.parent, base, [text for text in arguments if text not in own])
+        raise explain(error, schema, raw, file, applied) from error
+
+
+def base_of(folder: Path, sequence: str) -> str:
+    """Return the path of a base sequence that a YAML in `folder` names."""
+    return os.path.relpath(folder / expanded(sequence))

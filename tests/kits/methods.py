@@ -2,6 +2,12 @@
 
 from typing import Any
 
+import numpy as np
+import pytest
+
+from baselines.instruction_synthesis import InstructionSynthesis
+from baselines.predicted_replay import PredictedReplay
+
 DATA = {"type": "jsonl", "path": "x.jsonl", "text": "t"}
 KL: dict[str, Any] = {"loss": "kl", "held_out": 2}
 CACHED: dict[str, Any] = {**KL, "teacher": "cached", "teacher_top_k": 8}
@@ -36,6 +42,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "weight_average": {"options": {"type": "weight_average"}, "zero": {"alpha": 1.0}},
     # It has no zero: with nothing of the adapter nothing is trained. What it starts from is compared.
     "lora": {"options": {"type": "lora", "rank": 4, "alpha": 64.0}},
+    "predicted_replay": {
+        "options": {"type": "predicted_replay", "data": DATA, "scores": "x.parquet", "documents": 4}, "zero": NO_WEIGHT,
+        "exact_tokens": True,
+    },
     # Its samples need a chat model; the tests of its own make them. Here stored rows stand for what was kept of them.
     "instruction_synthesis": {"options": WRITTEN, "zero": NO_WEIGHT},
 }  # fmt: skip
+
+
+def replay_stored_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let stored rows stand for what a committee answers, and for documents that a file of forecasts chooses.
+
+    The tests of these methods make some.
+    """
+    for method in (InstructionSynthesis, PredictedReplay):
+        monkeypatch.setattr(method, "rows", lambda self, ctx: ctx.read(None))
+    monkeypatch.setattr(PredictedReplay, "_read", lambda self: (np.arange(8), np.zeros(8)))

@@ -4,10 +4,9 @@ from typing import Any
 
 import pytest
 
-from baselines.instruction_synthesis import InstructionSynthesis
 from continual.testing import TwoRankConformance, two_ranks
 from continual.testing.toys import without_ray
-from tests.kits.methods import VARIANTS
+from tests.kits.methods import VARIANTS, replay_stored_rows
 
 pytestmark = pytest.mark.slow
 REFUSED = {"l2_start", "ewc-task", "ewc-context_free"}
@@ -21,7 +20,7 @@ def losses(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     jobs = {}
     with pytest.MonkeyPatch.context() as monkeypatch:
         without_ray(monkeypatch)
-        monkeypatch.setattr(InstructionSynthesis, "rows", lambda self, ctx: ctx.read(None))
+        replay_stored_rows(monkeypatch)
         for name, attributes in VARIANTS.items():
             method = type(name, (TwoRankConformance,), attributes)()
             jobs[name] = method.jobs(folder / name)

@@ -2,16 +2,14 @@
 
 import pytest
 
-from baselines.instruction_synthesis import InstructionSynthesis
 from continual.contract.registry import MITIGATIONS
 from continual.testing import InProcessConformance
-from tests.kits.methods import VARIANTS
+from tests.kits.methods import VARIANTS, replay_stored_rows
 
 
 @pytest.fixture(autouse=True)
 def written(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stored rows stand for the answers of a committee; the tests of instruction synthesis make some."""
-    monkeypatch.setattr(InstructionSynthesis, "rows", lambda self, ctx: ctx.read(None))
+    replay_stored_rows(monkeypatch)
 
 
 def test_no_method_is_missing_here() -> None:

@@ -1,0 +1,1 @@
+"""Which of many tasks makes a real model forget which stories; see docs/associations.md."""

@@ -1,0 +1,146 @@
+"""What associations leave: the matrix as Parquet, its analysis as JSON and as a page, and a picture."""
+
+import json
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from continual.associations import analysis
+from continual.associations.collect import collect
+from continual.associations.forecast import FEWEST, ForecastError, evaluate
+from continual.associations.matrix import Associations, write
+from continual.associations.picture import draw
+from continual.associations.spec import LoadedAssociate
+from continual.config.schema import Sequence
+from continual.data.chosen import numbered, words_of
+from continual.errors import ConfigurationError
+from continual.store.files import write_atomic
+from continual.sweep.outputs import Results
+from continual.sweep.results import Outcome, PointResult
+from continual.sweep.spec import LoadedAblation
+
+MATRIX, NUMBERS, PAGE, PICTURE = "associations.parquet", "associations.json", "associations.md", "associations.png"
+RANKS = (1, 2, 3, 4, 5)
+MOST_LISTED = 10
+"""Documents and tasks that are listed."""
+MOST_WORDS = 200
+"""Documents of a task that stand for it where texts are compared."""
+SCORES = {"rmse": "RMSE", "f1": "F1", "auc": "AUC"}
+UNITS = {"nats": "nats per token", "lost": "share of answers"}
+
+
+def results_of(loaded: LoadedAssociate) -> Results:
+    """Return what the sweep behind associations leaves."""
+
+    def write_all(folder: Path, source: LoadedAblation, outcomes: list[Outcome]) -> tuple[str, list[PointResult]]:
+        missing = [each for each in outcomes if each.state != "done"]
+        if missing:
+            lines = [f"- {each.trial.loaded.sequence.stages[0].name}: {each.why or each.state}" for each in missing]
+            done = len(outcomes) - len(missing)
+            return "\n".join([f"{done} of {len(outcomes)} tasks are done; the matrix needs all", *lines]), []
+        return write_results(folder, loaded, collect(loaded.associate.upstream, outcomes)), []
+
+    return Results(write_all, (MATRIX, NUMBERS, PAGE, PICTURE))
+
+
+def write_results(folder: Path, loaded: LoadedAssociate, matrix: Associations) -> str:
+    """Write all files; return the page as text."""
+    write(matrix, folder / MATRIX)
+    numbers = analyzed(matrix, loaded)
+    write_atomic(folder / NUMBERS, json.dumps(numbers, indent=1))
+    draw(matrix, folder / PICTURE)
+    text = "\n".join(page(matrix, numbers))
+    write_atomic(folder / PAGE, f"# {loaded.associate.name}\n\n{text}\n\n![Who forgets what]({PICTURE})\n")
+    return text
+
+
+def analyzed(matrix: Associations, loaded: LoadedAssociate) -> dict[str, Any]:
+    """Return everything that is said of a matrix, as JSON values."""
+    associate, sequence = loaded.associate, loaded.base.sequence
+    ranks = [rank for rank in RANKS if rank <= min(matrix.change.shape)]
+    probes = min(associate.probes, len(matrix.documents) - 1)
+    forecasts: list[ForecastError] = []
+    if len(matrix.tasks) >= FEWEST and probes > 0:
+        forecasts = evaluate(matrix, probes, associate.draws, sequence.seed)
+    return {
+        "kind": matrix.kind,
+        "tasks": len(matrix.tasks),
+        "documents": len(matrix.documents),
+        "mean": float(matrix.change.mean()),
+        "r_squared": {str(rank): share for rank, share in analysis.r_squared(matrix.change, ranks).items()},
+        "variance_explained": analysis.variance_explained(matrix.change),
+        "destructive": [asdict(each) for each in analysis.destructive(matrix)],
+        "fragile": [asdict(each) for each in analysis.fragile(matrix, MOST_LISTED)],
+        "probes": probes,
+        "draws": associate.draws,
+        "forecasts": [asdict(each) for each in forecasts],
+        "similarity": _similarity(matrix, associate.upstream, sequence),
+    }
+
+
+def _similarity(matrix: Associations, upstream: str, sequence: Sequence) -> dict[str, float | None] | None:
+    """Return the correlation with the likeness of texts; None for tasks of lm-eval, whose documents are not a text."""
+    texts = {text.name: text.data for text in sequence.evaluate.texts}
+    if upstream not in texts:
+        return None
+    words = {str(number): words_of(example) for number, example in numbered(texts[upstream])}
+    of_task = {}
+    for stage in sequence.stages:
+        of_task[stage.name] = [words_of(example) for _, example in islice(numbered(stage.data), MOST_WORDS)]
+    try:
+        return analysis.similarity(matrix, of_task, [words[document] for document in matrix.documents])
+    except ConfigurationError:
+        return None
+
+
+def page(matrix: Associations, numbers: dict[str, Any]) -> list[str]:
+    """Return the lines that say what was found; `numbers` are those of `analyzed`."""
+    unit = UNITS[matrix.kind]
+    lines = [
+        f"{numbers['tasks']} tasks, {numbers['documents']:,} documents of `{matrix.facts['upstream']}`; "
+        f"forgotten on average: {numbers['mean']:+.4f} {unit}"
+    ]
+    ranks = ", ".join(f"{rank}: {share:.3f}" for rank, share in numbers["r_squared"].items())
+    parts = ", ".join(f"{name} {share:.3f}" for name, share in numbers["variance_explained"].items())
+    lines += ["", f"R² by rank: {ranks}", f"explained by task and document alone: {parts}"]
+    if similar := numbers["similarity"]:
+        words = ", ".join(f"{name} {value:+.3f}" for name, value in similar.items() if value is not None)
+        lines.append(f"correlation with the likeness of texts (TF-IDF): {words or 'all texts are equally like'}")
+    lines += ["", f"| task | forgotten, {unit} | ± |", "|---|---:|---:|"]
+    lines += [_row(each) for each in numbers["destructive"]]
+    lines += ["", f"| most fragile document | forgotten, {unit} | ± |", "|---|---:|---:|"]
+    lines += [_row(each) for each in numbers["fragile"]]
+    return lines + forecast_table(numbers)
+
+
+def _row(each: dict[str, Any]) -> str:
+    error = "" if each["stderr"] is None else f"{each['stderr']:.4f}"
+    return f"| {each['name']} | {each['mean']:+.4f} | {error} |"
+
+
+def forecast_table(numbers: dict[str, Any]) -> list[str]:
+    """Return the lines about how far forecasts of the known tasks are off; none where they were not tried out."""
+    forecasts = numbers["forecasts"]
+    if not forecasts:
+        return []
+    scores = list(forecasts[0]["scores"])
+    tried = f"each task in turn unseen, from {numbers['probes']} probes, mean of {numbers['draws']} draws"
+    head = " | ".join(f"{SCORES.get(score, score)} | ±" for score in scores)
+    lines = [
+        "",
+        f"forecasts ({tried}):",
+        "",
+        f"| model | {head} | mean is off by |",
+        "|---" * (2 + 2 * len(scores)) + "|",
+    ]
+    for each in forecasts:
+        cells = " | ".join(_estimate(each["scores"][score]) for score in scores)
+        lines.append(f"| {each['model']} | {cells} | {each['bias']:+.4f} ± {each['spread']:.4f} |")
+    return lines
+
+
+def _estimate(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return " | "
+    return f"{found['mean']:.4f} | " + ("" if found["stderr"] is None else f"{found['stderr']:.4f}")
