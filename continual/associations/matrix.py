@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -39,18 +39,6 @@ class Associations:
     change: np.ndarray
     kind: Kind
     facts: Mapping[str, Any]
-
-
-def without_gaps(associations: Associations) -> tuple[Associations, int]:
-    """Return the associations without the documents that have a number that is not finite, and how many those are."""
-    whole = np.isfinite(associations.before) & np.isfinite(associations.change).all(0)
-    kept = replace(
-        associations,
-        documents=tuple(name for name, keep in zip(associations.documents, whole, strict=True) if keep),
-        before=associations.before[whole],
-        change=associations.change[:, whole],
-    )
-    return kept, int((~whole).sum())
 
 
 def write(associations: Associations, path: Path) -> None:

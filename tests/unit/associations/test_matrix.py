@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from continual.associations.matrix import METADATA, read, without_gaps, write
+from continual.associations.matrix import METADATA, read, write
 from continual.errors import ConfigurationError, ContinualError
 from tests.unit.associations.structures import associations_of
 
@@ -35,21 +35,6 @@ def test_other_tools_read_the_file(tmp_path):
     table = pq.read_table(tmp_path / "a.parquet")
     assert table.column_names == ["document", "before", "change/math/algebra v2", "change/änder"]
     assert table.column("change/änder").to_pylist() == list(NATS.change[1])
-
-
-def test_documents_with_gaps_are_dropped_and_counted():
-    change = np.zeros((2, 5))
-    change[0, 1] = change[1, 1] = np.nan
-    change[1, 4] = np.inf
-    associations = associations_of(change + np.arange(5))
-    before = associations.before.copy()
-    before[0] = np.nan
-    kept, gaps = without_gaps(replace(associations, before=before))
-    assert gaps == 3
-    assert kept.documents == ("document2", "document3")
-    assert kept.change.tolist() == [[2, 3], [2, 3]]
-    assert kept.before.tolist() == [before[2], before[3]]
-    assert without_gaps(kept)[1] == 0
 
 
 BAD = {
