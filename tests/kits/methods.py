@@ -40,6 +40,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "easy_samples-sample": {"options": {"type": "easy_samples", "per": "sample"}, **EQUAL},
     "easy_samples-token": {"options": {"type": "easy_samples", "per": "token"}, **EQUAL},
     "weight_average": {"options": {"type": "weight_average"}, "zero": {"alpha": 1.0}},
+    "repair": {
+        "options": {"type": "repair", "drift_budget": 0.001, "samples": 8, "alphas": (0.5,)},
+        "zero": {"alphas": (1.0,), "drift_budget": 1e9},
+    },
     # It has no zero: with nothing of the adapter nothing is trained. What it starts from is compared.
     "lora": {"options": {"type": "lora", "rank": 4, "alpha": 64.0}},
     "predicted_replay": {
