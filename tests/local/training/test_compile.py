@@ -1,5 +1,6 @@
 """Compiled layers: the losses of those that are not, whatever the strategy, and a resume that repeats every bit."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,10 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler"),
+]
 
 
 def job(folder: Path, **train: Any) -> TrainJob:
