@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow soak faults bench gpu-queue cover check docs browser constraints clean
+.PHONY: help setup demo test test-slow soak faults bench gpu-queue cover check docs browser avalanche constraints clean
 
 # Python >= 3.11; another one: make PYTHON=/path/to/python setup
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -68,6 +68,9 @@ check: $(READY) ## lint, format, types, imports, Dockerfile
 
 docs: $(READY) ## renew the generated parts of README.md and docs/
 	@$(BIN)/python -m docs.generate
+
+avalanche: $(READY) ## Avalanche's metrics, which a test compares the figures with (without it, it skips)
+	@test -d .venv/avalanche || $(BIN)/python $(PIP) install --no-deps --target .venv/avalanche avalanche-lib==0.6.0
 
 browser: ## Chromium from Debian's packages, for the tests of pages (as root; without it they skip)
 	@command -v chromium chromedriver > /dev/null || { \
