@@ -9,6 +9,7 @@ import pyarrow.parquet
 import pytest
 import yaml
 
+from continual.associations.spec import load_associate
 from continual.config.load import load_sequence
 from continual.preflight.check import check
 from continual.sweep.spec import load_ablation
@@ -31,7 +32,19 @@ def listed() -> list[str]:
 
 def kind(text: str) -> str:
     keys = yaml.safe_load(text)
-    return "sequence" if "stages" in keys else "sweep" if "sequence" in keys else "unknown"
+    if "stages" in keys:
+        return "sequence"
+    return "associations" if "upstream" in keys else "sweep" if "sequence" in keys else "unknown"
+
+
+def load(file: str | Path, found: str) -> None:
+    """Read a file of one of these kinds as its command does."""
+    if found == "sequence":
+        load_sequence(file)
+    elif found == "associations":
+        load_associate(file)
+    else:
+        load_sequence(load_ablation(file).base)
 
 
 @pytest.fixture(autouse=True)
@@ -55,11 +68,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_file_of_the_repository_is_read(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     found = kind((ROOT / file).read_text())
-    assert found in ("sequence", "sweep"), f"{file} is neither a sequence nor a sweep; if it is no such file, list it"
-    if found == "sequence":
-        load_sequence(file)
-    else:
-        load_sequence(load_ablation(file).base)
+    assert found != "unknown", f"{file} is neither a sequence nor about one; if it is no such file, list it"
+    load(file, found)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=str)
@@ -71,10 +81,7 @@ def test_a_block_of_the_manual_is_read(block: Block, folder: Path) -> None:
     elif block.comment == "fragment of a sweep":
         whole = {"name": "a-sweep", "sequence": "seq.yaml", **whole}
     file.write_text(yaml.safe_dump(whole, sort_keys=False) if block.comment else block.text)
-    if "sequence" in whole:
-        load_sequence(load_ablation(file).base)
-    else:
-        load_sequence(file)
+    load(file, kind(file.read_text()) if "sequence" in whole else "sequence")
 
 
 def test_the_readmes_sequence_passes_all_checks_once_its_files_exist(folder: Path) -> None:
