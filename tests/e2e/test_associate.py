@@ -14,7 +14,7 @@ import yaml
 from tests.conftest import ROOT
 from tests.e2e import command
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.soak
 HERE = ROOT / "tests" / "e2e"
 DOCUMENTS, PROBES = 96, 12
 
