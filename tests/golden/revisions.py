@@ -74,6 +74,7 @@ CANNOT = {
     "continual/models/check.py": "refuses models, and changes none",
     "continual/models/attention.py": "chooses what stages are trained with, and their addresses have it",
     "continual/models/dropout.py": "says whether training draws",
+    "continual/models/imports.py": "waits for another thread's import",
     "continual/models/quiet.py": "keeps transformers off the terminal",
     "baselines/l2_start.py": "says where penalties cannot be added; a stage's address has its code",
     "continual/ledger": "names of files, and their lines",

@@ -23,8 +23,9 @@ Entry = dict[str, Any]
 
 LISTS = 30
 STEPS = {1: 3, 2: 4}
-LEFT_OUT = {"instruction_synthesis"}
-"""It needs a chat model to be asked and to judge."""
+LEFT_OUT = {"instruction_synthesis", "predicted_replay", "repair"}
+"""A chat model would have to be asked and to judge; replay by forecast needs a file of forecasts; and `repair` does as
+`weight_average` does in a list: it chooses the model that continues."""
 REPLAYS = ("context_free", "contextual", "pretraining_subset", "task_replay")
 ANCHORS = ("ewc", "l2_start")
 

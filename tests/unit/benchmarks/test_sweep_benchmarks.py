@@ -11,6 +11,7 @@ import yaml
 from benchmarks import sweeps
 from benchmarks.arithmetic import capacity, four_tasks
 from benchmarks.stories import temperature
+from continual.associations.spec import load_associate, prepare_sweep
 from continual.config.load import load_sequence
 from continual.forgetting import scores_from_json
 from continual.preflight.check import check
@@ -40,7 +41,11 @@ def test_every_shipped_sequence_is_valid(path: Path, tmp_path: Path, request: py
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_shipped_sweep_has_a_plan(path: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     base = path.parent / yaml.safe_load(path.read_text())["sequence"]
-    sweep = prepare(load_ablation(str(path), settings(base, tmp_path, request)))
+    given = settings(base, tmp_path, request)
+    if "upstream" in yaml.safe_load(path.read_text()):
+        sweep = prepare_sweep(load_associate(str(path), given))
+    else:
+        sweep = prepare(load_ablation(str(path), given))
     assert "\n  trials " in plan_text(sweep)
 
 
