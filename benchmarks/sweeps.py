@@ -40,7 +40,8 @@ def options(description: str, results: Path, **flags: str) -> argparse.Namespace
     parser.add_argument(
         "--jobs", type=int, default=1, help="trials at the same time; each takes a core, and reading takes one more"
     )
-    exclusive = parser.add_mutually_exclusive_group()
+    # Python 3.11 cannot print the usage of a group without options.
+    exclusive = parser.add_mutually_exclusive_group() if flags else parser
     for flag, text in flags.items():
         exclusive.add_argument(f"--{flag}", action="store_true", help=text)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="passed on to `continual.tune`")

@@ -180,3 +180,12 @@ def test_temperature_table_has_a_line_per_loss_and_share(tmp_path: Path) -> None
     assert "Before the stage: -1.500 / -5.000." in text
     temperature.plot(found, tmp_path / "found.png")
     assert (tmp_path / "found.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("flags", [{}, {"short": "less", "long": "more"}])
+def test_the_command_line_of_a_sweep_is_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: dict[str, str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["command", "--storage", str(tmp_path), "train.micro_rows=1", "--jobs", "2"])
+    given = sweeps.options("What it does.", tmp_path / "results", **flags)
+    assert (given.storage, given.jobs, given.overrides) == (tmp_path, 2, ["train.micro_rows=1"])
