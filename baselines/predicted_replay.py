@@ -32,9 +32,9 @@ def draw(values: np.ndarray, count: int, temperature: float | None, seed: int) -
     Gumbel noise, in descending order, are distributed like these draws.
     """
     random = np.random.Generator(np.random.Philox(int(digest(["predicted", seed]), 16) % (1 << 64)))
-    noise = random.gumbel(size=len(values))
     if temperature == 0:
         return np.argsort(-values, kind="stable")[:count]
+    noise = random.gumbel(size=len(values))
     keys = noise if temperature is None else values / temperature + noise
     return np.argsort(-keys, kind="stable")[:count]
 
@@ -70,7 +70,7 @@ class PredictedReplay(Replay):
 
     def check(self, view: StageView, others: list[Mitigation]) -> str | None:
         try:
-            numbers, _ = self._read()
+            numbers, _, _ = self._read()
         except ConfigurationError as error:
             return f"`{error.key}`: {error.problem}; {error.fix}"
         if len(numbers) < self.documents:
@@ -78,13 +78,16 @@ class PredictedReplay(Replay):
         return super().check(view, others)
 
     def rows(self, ctx: Context) -> Artefact:
-        numbers, values = self._read()
+        numbers, values, measured = self._read()
         seed = ctx.view.seed if self.seed is None else self.seed
         places = draw(values, self.documents, self.temperature, seed)
+        with ctx.step(f"{self.label} documents") as step:
+            left_out = f"; {measured:,} on which forgetting was measured are left out" if measured else ""
+            step.note(f"{self.documents:,} of {len(numbers):,}{left_out}")
         return ctx.read(chosen_from(self.data, numbers[places].tolist()))
 
-    def _read(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the numbers of the documents that may be replayed, and what decides of each.
+    def _read(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """Return the numbers of documents that may be replayed, what decides of each, and how many others there are.
 
         Raises ConfigurationError if the file or the column is missing or holds something else.
         """
@@ -106,7 +109,7 @@ class PredictedReplay(Replay):
             raise ConfigurationError("scores", f"{self.scores} is not about the documents of a text", fix) from error
         if not np.isfinite(values).all():
             raise ConfigurationError("column", f"`{self.column}` of {self.scores} is not finite everywhere", fix)
-        if MEASURED in table.column_names:
-            free = ~np.asarray(table.column(MEASURED).to_numpy(zero_copy_only=False), bool)
-            numbers, values = numbers[free], values[free]
-        return numbers, values
+        if MEASURED not in table.column_names:
+            return numbers, values, 0
+        free = ~np.asarray(table.column(MEASURED).to_numpy(zero_copy_only=False), bool)
+        return numbers[free], values[free], int((~free).sum())

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Iterable
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
-from baselines.weight_average import averaged
+from baselines.weight_average import also_chooses, averaged
 from continual.api import (
     ROW_COLUMNS,
     Artefact,
@@ -48,10 +48,7 @@ class Repair(Mitigation):
     def check(self, view: StageView, others: list[Mitigation]) -> str | None:
         if bad := [alpha for alpha in self.alphas if not 0 < alpha <= 1]:
             return f"`alphas` has {bad[0]:g}; write shares above 0, up to 1"
-        for other in others:
-            if other.overrides("after_training") and other.active(view):
-                return f"`{other.label}` also chooses the model that continues; keep one of them"
-        return None
+        return also_chooses(view, others)
 
     def sample_start(self) -> str:
         return self.start
@@ -91,9 +88,10 @@ class Repair(Mitigation):
 
     def _keep(self, ctx: Context, rows: Artefact, trained: ModelRef, curve: list[dict[str, float]]) -> None:
         """Store the curve, by what it was measured on."""
-        inputs = {"drift_of": [ctx.stage_start.hash, trained.hash], "rows": rows.hash, "alphas": list(self.alphas)}
-        artefact = ctx.store.artefact("curves", inputs | {"budget": self.drift_budget})
-        with ctx.store.write(artefact, inputs | {"budget": self.drift_budget}) as writer:
+        inputs: dict[str, Any] = {"drift_of": [ctx.stage_start.hash, trained.hash], "rows": rows.hash}
+        inputs |= {"alphas": list(self.alphas), "budget": self.drift_budget}
+        artefact = ctx.store.artefact("curves", inputs)
+        with ctx.store.write(artefact, inputs) as writer:
             if writer is not None:
                 writer.finish(curve=curve)
 

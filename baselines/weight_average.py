@@ -29,15 +29,20 @@ class WeightAverage(Mitigation):
     def check(self, view: StageView, others: list[Mitigation]) -> str | None:
         if bad := [alpha for alpha in self.further if not 0 <= alpha <= 1]:
             return f"`further` has {bad[0]:g}; write alphas from 0 to 1"
-        for other in others:
-            if other.overrides("after_training") and other.active(view):
-                return f"`{other.label}` also chooses the model that continues; keep one of them"
-        return None
+        return also_chooses(view, others)
 
     def after_training(self, ctx: Context, trained: ModelRef) -> list[Candidate]:
         before = ctx.stage_start if self.before == "stage_start" else ctx.start
         alphas = dict.fromkeys([self.alpha, *self.further])
         return [Candidate(f"{self.label} {alpha:g}", averaged(ctx, before, trained, alpha)) for alpha in alphas]
+
+
+def also_chooses(view: StageView, others: list[Mitigation]) -> str | None:
+    """Return why what chooses the model that continues cannot stand beside these others; None if it can."""
+    for other in others:
+        if other.overrides("after_training") and other.active(view):
+            return f"`{other.label}` also chooses the model that continues; keep one of them"
+    return None
 
 
 def averaged(ctx: Context, before: ModelRef, after: ModelRef, alpha: float) -> ModelRef:

@@ -5,8 +5,8 @@ by a worker under Ray Train, which packs them into rows; by TRL with its best pa
 a row at a time, as many accumulated); and by TRL without packing, in batches of similar lengths. Every update has about
 as many trained tokens, every side a fresh process with two threads.
 
-TRL is no dependency. `pip install --no-deps --target FOLDER trl` puts it into a folder of its own; all that it imports
-is the environment's.
+TRL is no dependency. `pip install --no-deps --target FOLDER trl` installs it alone, in a folder of its own; what it
+imports is in the environment.
 """
 
 import argparse

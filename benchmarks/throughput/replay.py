@@ -2,8 +2,8 @@
 
 `python -m benchmarks.throughput.replay` compares `kl` with a live teacher, one replay row per four of the task, with
 the task alone; and `kl` with a cached teacher, of which the 64 likeliest tokens of a position are stored, with `nll` on
-the same rows, as many as the task has. Times are of one process, in which both sides take turns step by step; each
-side's memory is that of a process of its own, from the start of building the model.
+the same rows, as many as the task has. Times are of one process, in which both sides take turns step by step; memory
+is measured in one process per side, from the start of building the model.
 """
 
 import argparse

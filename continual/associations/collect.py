@@ -49,7 +49,7 @@ def collect(upstream: str, outcomes: list[Outcome]) -> Associations:
         before=np.array([before[name] for name in documents]),
         change=np.maximum(-change, 0.0) if kind == "lost" else change,
         kind="lost" if kind == "lost" else "nats",
-        facts=_facts(upstream, outcomes),
+        facts={**_facts(upstream, outcomes), "wrong_before": len(before) - len(documents)},
     )
 
 

@@ -33,8 +33,8 @@ class ForecastError:
     """How far a model's forecasts of unseen tasks are off.
 
     `scores`: of the unseen documents, `rmse` in nats per token, or `f1` and `auc` of what is lost; None where no task
-    has a value. `bias`: the forecast mean over all documents minus the true one, on average; `spread`: the standard
-    deviation of that from task to task, each with probes of its own. `tasks`, `probes`: how many there are.
+    has a value. `bias`: the forecast mean over all documents minus the true one, on average; `spread`: its
+    standard deviation over tasks, where each task has its own probes. `tasks`, `probes`: how many there are.
     """
 
     model: str

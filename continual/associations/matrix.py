@@ -48,7 +48,6 @@ def write(associations: Associations, path: Path) -> None:
     refuse.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     if problem := _problem(associations):
         raise ContinualError(f"{path} is not written: {problem}")
@@ -56,6 +55,14 @@ def write(associations: Associations, path: Path) -> None:
     columns |= {CHANGE + task: pa.array(row) for task, row in zip(associations.tasks, associations.change, strict=True)}
     about = json.dumps({"kind": associations.kind, "facts": dict(associations.facts)}, allow_nan=False)
     table = pa.table(columns).replace_schema_metadata({METADATA: about})
+    write_table(table, path)
+
+
+def write_table(table: "pa.Table", path: Path) -> None:
+    """Write a table as Parquet, at once or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     write_atomic(path, sink.getvalue().to_pybytes())

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from continual.associations.forecast import SCORES, Forecast, ForecastError, evaluate, forecast
-from continual.associations.matrix import Associations
-from continual.errors import ConfigurationError, nearest
+from continual.associations.matrix import Associations, write_table
 from continual.store.files import write_atomic
 
 NUMBERS, TABLE = "forecast.json", "forecast.parquet"
@@ -23,17 +22,11 @@ def chosen_error(matrix: Associations, name: str | None, probes: int) -> Forecas
 
     Raises ConfigurationError for a model that there is not, or too few tasks.
     """
-    errors = {error.model: error for error in evaluate(matrix, probes)}
-    if name is None:
-        score = SCORES[matrix.kind][-1]
-        sign = 1.0 if score in LOWER else -1.0
-        means = {model: found.mean for model, error in errors.items() if (found := error.scores[score]) is not None}
-        return errors[min(means, key=lambda model: sign * means[model])] if means else next(iter(errors.values()))
-    if name not in errors:
-        near = nearest(name, errors)
-        fix = f"did you mean `{near}`?" if near else f"choose one of {', '.join(errors)}"
-        raise ConfigurationError("model", f"there is no forecast `{name}` of this matrix", fix, "--model")
-    return errors[name]
+    errors = {error.model: error for error in evaluate(matrix, probes, models=None if name is None else [name])}
+    score = SCORES[matrix.kind][-1]
+    sign = 1.0 if score in LOWER else -1.0
+    means = {model: found.mean for model, error in errors.items() if (found := error.scores[score]) is not None}
+    return errors[min(means, key=lambda model: sign * means[model])] if means else next(iter(errors.values()))
 
 
 def write_forecast(
@@ -69,7 +62,6 @@ def write_forecast(
 def _write_table(path: Path, matrix: Associations, columns: np.ndarray, found: Forecast) -> None:
     """Write a row per document: its number, the forecast, whether it was measured, and the loss before."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     measured = np.zeros(len(matrix.documents), bool)
     measured[columns] = True
@@ -81,6 +73,4 @@ def _write_table(path: Path, matrix: Associations, columns: np.ndarray, found: F
             "before": pa.array(matrix.before),
         }
     )
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    write_atomic(path, sink.getvalue().to_pybytes())
+    write_table(table, path)

@@ -59,6 +59,7 @@ def analyzed(matrix: Associations, loaded: LoadedAssociate) -> dict[str, Any]:
     """Return everything that is said of a matrix, as JSON values."""
     associate, sequence = loaded.associate, loaded.base.sequence
     ranks = [rank for rank in RANKS if rank <= min(matrix.change.shape)]
+    varies = bool(matrix.change.max() > matrix.change.min())
     probes = min(associate.probes, len(matrix.documents) - 1)
     forecasts: list[ForecastError] = []
     if len(matrix.tasks) >= FEWEST and probes > 0:
@@ -68,30 +69,33 @@ def analyzed(matrix: Associations, loaded: LoadedAssociate) -> dict[str, Any]:
         "tasks": len(matrix.tasks),
         "documents": len(matrix.documents),
         "mean": float(matrix.change.mean()),
-        "r_squared": {str(rank): share for rank, share in analysis.r_squared(matrix.change, ranks).items()},
-        "variance_explained": analysis.variance_explained(matrix.change),
+        "r_squared": {str(rank): share for rank, share in analysis.r_squared(matrix.change, ranks).items()}
+        if varies
+        else {},
+        "variance_explained": analysis.variance_explained(matrix.change) if varies else {},
         "destructive": [asdict(each) for each in analysis.destructive(matrix)],
         "fragile": [asdict(each) for each in analysis.fragile(matrix, MOST_LISTED)],
         "probes": probes,
+        "probes_asked_for": associate.probes,
         "draws": associate.draws,
         "forecasts": [asdict(each) for each in forecasts],
         "similarity": _similarity(matrix, associate.upstream, sequence),
     }
 
 
-def _similarity(matrix: Associations, upstream: str, sequence: Sequence) -> dict[str, float | None] | None:
-    """Return the correlation with the likeness of texts; None for tasks of lm-eval, whose documents are not a text."""
+def _similarity(matrix: Associations, upstream: str, sequence: Sequence) -> dict[str, float | None] | str:
+    """Return the correlation with the likeness of texts, or why there is none."""
     texts = {text.name: text.data for text in sequence.evaluate.texts}
     if upstream not in texts:
-        return None
+        return "not computed, as the documents of a task of lm-eval are no text"
     words = {str(number): words_of(example) for number, example in numbered(texts[upstream])}
     of_task = {}
     for stage in sequence.stages:
         of_task[stage.name] = [words_of(example) for _, example in islice(numbered(stage.data), MOST_WORDS)]
     try:
         return analysis.similarity(matrix, of_task, [words[document] for document in matrix.documents])
-    except ConfigurationError:
-        return None
+    except ConfigurationError as error:
+        return f"not computed: {error.problem}"
 
 
 def page(matrix: Associations, numbers: dict[str, Any]) -> list[str]:
@@ -101,12 +105,19 @@ def page(matrix: Associations, numbers: dict[str, Any]) -> list[str]:
         f"{numbers['tasks']} tasks, {numbers['documents']:,} documents of `{matrix.facts['upstream']}`; "
         f"forgotten on average: {numbers['mean']:+.4f} {unit}"
     ]
-    ranks = ", ".join(f"{rank}: {share:.3f}" for rank, share in numbers["r_squared"].items())
-    parts = ", ".join(f"{name} {share:.3f}" for name, share in numbers["variance_explained"].items())
-    lines += ["", f"R² by rank: {ranks}", f"explained by task and document alone: {parts}"]
-    if similar := numbers["similarity"]:
-        words = ", ".join(f"{name} {value:+.3f}" for name, value in similar.items() if value is not None)
-        lines.append(f"correlation with the likeness of texts (TF-IDF): {words or 'all texts are equally like'}")
+    if wrong := matrix.facts.get("wrong_before"):
+        lines.append(f"{wrong:,} documents are left out: the start model is wrong about them")
+    if numbers["r_squared"]:
+        ranks = ", ".join(f"{rank}: {share:.3f}" for rank, share in numbers["r_squared"].items())
+        parts = ", ".join(f"{name} {share:.3f}" for name, share in numbers["variance_explained"].items())
+        lines += ["", f"R² by rank: {ranks}", f"explained by task and document alone: {parts}"]
+    else:
+        lines += ["", "all changes are equal: there is nothing to explain"]
+    similar = numbers["similarity"]
+    if not isinstance(similar, str):
+        of_words = ", ".join(f"{name} {value:+.3f}" for name, value in similar.items() if value is not None)
+        similar = of_words or "none, as all are equally alike"
+    lines.append(f"correlation with the likeness of texts (TF-IDF, first {MOST_WORDS} documents of a task): {similar}")
     lines += ["", f"| task | forgotten, {unit} | ± |", "|---|---:|---:|"]
     lines += [_row(each) for each in numbers["destructive"]]
     lines += ["", f"| most fragile document | forgotten, {unit} | ± |", "|---|---:|---:|"]
@@ -120,12 +131,13 @@ def _row(each: dict[str, Any]) -> str:
 
 
 def forecast_table(numbers: dict[str, Any]) -> list[str]:
-    """Return the lines about how far forecasts of the known tasks are off; none where they were not tried out."""
-    forecasts = numbers["forecasts"]
+    """Return the lines about how far forecasts of the known tasks are off, or why they were not tried out."""
+    forecasts, asked_for = numbers["forecasts"], numbers["probes_asked_for"]
     if not forecasts:
-        return []
+        return ["", f"forecasts are not tried out: that takes {FEWEST} tasks and 2 documents"]
     scores = list(forecasts[0]["scores"])
-    tried = f"each task in turn unseen, from {numbers['probes']} probes, mean of {numbers['draws']} draws"
+    fewer = f" (instead of {asked_for}: there are no more)" if numbers["probes"] < asked_for else ""
+    tried = f"each task in turn unseen, from {numbers['probes']} probes{fewer}, mean of {numbers['draws']} draws"
     head = " | ".join(f"{SCORES.get(score, score)} | ±" for score in scores)
     lines = [
         "",

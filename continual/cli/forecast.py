@@ -47,8 +47,9 @@ def _forecast(options: argparse.Namespace) -> None:
 
     matrix = read(Path(options.matrix))
     columns = probes(options.probes, len(matrix.documents), options.seed)
-    error = chosen_error(matrix, options.model, options.probes)
     loaded = load_task(options.task, options.overrides, matrix, columns)
-    execute(loaded, check(loaded), fresh=False)
+    notes = check(loaded)
+    error = chosen_error(matrix, options.model, options.probes)
+    execute(loaded, notes, fresh=False)
     change = measured(loaded, matrix, columns)
     print(redacted(write_forecast(loaded.run_folder, matrix, columns, change, error)))

@@ -10,7 +10,7 @@ from continual.show.terminal import Terminal
 from continual.store.places import remove
 from continual.sweep.outputs import COMPARISON, Results
 from continual.sweep.parent_run import Parent, close_run
-from continual.sweep.results import best_of
+from continual.sweep.results import PointResult, best_of
 from continual.sweep.state import State, lock_sweep
 from continual.sweep.sweep import Sweep, plan_text
 from continual.sweep.trials import refuse_changed
@@ -79,14 +79,19 @@ def _run(sweep: Sweep, results: Results, terminal: Terminal, guard: Guard) -> No
         raise
     finally:
         outcomes = sweep.outcomes()
-        text, points = results.write(sweep.folder, sweep.source, outcomes)
-        done = sum(each.state == "done" for each in outcomes)
-        unsent = parent.end(status, best_of(points), done, results.files)
-        sweep.state.close(status == "FINISHED" and not unsent)
-        if unsent:
-            terminal.line(f"  {unsent} records wait for {tracking_uri(example)}; the next start sends them")
-        if done:
-            terminal.line(f"\n{text}\n\n  all files: {sweep.folder}")
+        done, points = sum(each.state == "done" for each in outcomes), list[PointResult]()
+        try:
+            text, points = results.write(sweep.folder, sweep.source, outcomes)
+            if done:
+                terminal.line(f"\n{text}\n\n  all files: {sweep.folder}")
+        except BaseException:
+            status = "FAILED"
+            raise
+        finally:
+            unsent = parent.end(status, best_of(points), done, results.files)
+            sweep.state.close(status == "FINISHED" and not unsent)
+            if unsent:
+                terminal.line(f"  {unsent} records wait for {tracking_uri(example)}; the next start sends them")
 
 
 def _close_stopped(sweep: Sweep) -> None:

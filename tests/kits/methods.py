@@ -62,4 +62,4 @@ def replay_stored_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     for method in (InstructionSynthesis, PredictedReplay):
         monkeypatch.setattr(method, "rows", lambda self, ctx: ctx.read(None))
-    monkeypatch.setattr(PredictedReplay, "_read", lambda self: (np.arange(8), np.zeros(8)))
+    monkeypatch.setattr(PredictedReplay, "_read", lambda self: (np.arange(8), np.zeros(8), 0))

@@ -249,6 +249,8 @@ def close_runs(folder: Path, uri: str) -> None:
     """Close the MLflow runs that the killed driver of a run or sweep left RUNNING, unless another one continues it."""
     files = RunFolder(folder)
     runs = known_json(files.tracker_state, has(runs=dict)).get("runs", {})
+    if not runs:
+        return  # a client would make the tables of a SQLite file that is not there, and not as `connect` does
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient

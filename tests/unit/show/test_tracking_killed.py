@@ -11,6 +11,7 @@ import pytest
 
 from continual.ledger.folder import RunFolder
 from continual.ledger.lines import read_lines
+from continual.show.tracking.client import close_runs
 from continual.show.tracking.sender import Sender
 from tests.kits.tracking import Written, history, resumed, runs_of
 
@@ -128,3 +129,9 @@ def test_a_driver_killed_while_the_database_is_made_leaves_none_that_mlflow_cann
     assert run.track(uri, "killed").close(30) == 0
     assert {run.info.status for run in runs_of(uri, "killed").values()} == {"KILLED"}
     assert [path.name for path in database.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_cleans_up_after_a_kill_makes_no_database(tmp_path: Path) -> None:
+    """A driver that is killed before its tracker answered has no runs to close; only `connect` makes tables."""
+    close_runs(tmp_path / "run", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert list(tmp_path.iterdir()) == []
