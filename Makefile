@@ -49,7 +49,7 @@ soak: $(READY) ## tests that run for long, not part of CI
 faults: $(READY) ## every fault that is provoked, one after another, and the table in the manual
 	@$(BIN)/pytest -m faults -n 2 --dist load -rs tests/faults
 
-bench: $(READY) ## what sampling, streaming, stages and the driver cost, against bare parts (nothing should run beside it)
+bench: $(READY) ## what sampling, streaming, stages and the driver cost, against bare parts (half an hour; nothing should run beside it)
 	@$(BIN)/python -m benchmarks.throughput
 
 gpu-queue: $(READY) ## what has to be measured on a GPU (a quarter of an hour of one)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,11 @@ GOALS = {"second run": 1.0, "plan": 1.5}
 PYTHON = "python"
 
 
-def timed(*command: str) -> sides.Numbers:
+def timed(*command: str, environment: Mapping[str, str] | None = None) -> sides.Numbers:
     """Run Python with these arguments, and return how long it took; its last line says why if it fails."""
     # A machine that keeps no bytecode would compile all modules in every round.
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    given = os.environ if environment is None else environment
+    environment = {name: value for name, value in given.items() if name != "PYTHONDONTWRITEBYTECODE"}
     begin = time.perf_counter()
     done = subprocess.run(
         [sys.executable, *command], cwd=sides.ROOT, env=environment, check=False, capture_output=True, text=True

@@ -2,12 +2,15 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.throughput import driver, goals, reading, rows, sides, start
+from benchmarks.throughput import driver, goals, nodes, reading, rows, sides, start, stream
 from tests.kits.runs import TINY
 
 
@@ -120,3 +123,42 @@ def test_the_command_line_is_timed(tmp_path: Path) -> None:
     results = start.measure(1, {name: of[name] for name in ("plan", start.PYTHON)})
     assert list(results["sides"]) == ["plan", start.PYTHON]
     assert start.table(results).count("\n| ") == 2
+
+
+def test_streaming_is_compared_with_the_longer_part_of_its_round(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seconds = {"store": iter([(40.0, 60.0), (50.0, 30.0)]), "stream": iter([(6.0, 60.0), (5.0, 55.0)])}
+
+    def stage(delivery: str, setting: stream.Setting) -> sides.Numbers:
+        return stream.numbers(*next(seconds[delivery]))
+
+    monkeypatch.setattr(stream, "stage", stage)
+    results = stream.measure(stream.APART, 2)
+    assert results["of the longer part"]["rounds"] == [66 / 60, 60 / 50]
+    assert results["of the longer part"]["median"] == pytest.approx(1.15)
+    assert results["of store"]["rounds"] == [66 / 100, 60 / 80]
+    (tmp_path / "stream_apart.json").write_text(json.dumps(results))
+    (tmp_path / "stream.json").write_text(json.dumps({**results, "goal": None}))
+    lines = goals.table(tmp_path).splitlines()
+    assert any(line.endswith("| ≤ 1.15 | 1.15 | met | `stream_apart` |") for line in lines)
+    assert any(line.endswith("|  | 1.15 |  | `stream` |") for line in lines)
+
+
+@pytest.mark.slow
+def test_what_a_node_starts_stays_on_its_core() -> None:
+    program = (
+        "import os, ray; from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On\n"
+        "ray.init(log_to_driver=False)\n"
+        "cores = ray.remote(lambda: sorted(os.sched_getaffinity(0)))\n"
+        "print(ray.get([cores.options(scheduling_strategy=On(node['NodeID'], soft=False)).remote()"
+        " for node in ray.nodes()]))"
+    )
+    allowed = os.sched_getaffinity(0)
+    with nodes.two_of_one_core() as environment:
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+        )
+    kept = json.loads(done.stdout.splitlines()[-1])
+    assert sorted(kept) == [[core] for core in sorted(allowed)[:2]]
+    assert os.sched_getaffinity(0) == allowed
