@@ -21,9 +21,9 @@ class Evaluators:
         self._change = threading.Condition()
 
     def begin(self) -> None:
-        """Start an actor before it is wanted, unless it would hold GPUs meanwhile."""
-        if not self._frees and not self._once:
-            with self._change:
+        """Start an actor before one is wanted, unless it would hold GPUs meanwhile; does nothing if there is one."""
+        with self._change:
+            if not (self._frees or self._once or self._idle or self._taken or self._closed):
                 self._idle.append(self._start())
 
     def take(self, wait: bool = True) -> Any:

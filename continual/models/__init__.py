@@ -2,11 +2,12 @@
 
 from continual.models.files import copy_settings, model_hash, tokenizer_hash
 from continual.models.load import load_model, load_tokenizer
-from continual.models.start import check_start, start_model
+from continual.models.start import check_start, is_checked, start_model
 
 __all__ = [
     "check_start",
     "copy_settings",
+    "is_checked",
     "load_model",
     "load_tokenizer",
     "model_hash",

@@ -56,9 +56,7 @@ def check_start(store: Store, source: ModelSource, model: ModelRef, attention: s
 
     Returns notes that the check before the start could not give, because the model was not there yet.
     """
-    inputs: dict[str, Any] = {"model": model.hash, "code": hash_folder(Path(__file__).parent, (".py",))}
-    inputs["versions"] = versions(("torch", "transformers"))
-    inputs |= {"attention": attention} if attention else {}
+    inputs = _check_inputs(model, attention)
     artefact = store.artefact("checks", inputs)
     with store.write(artefact, inputs) as writer:
         if writer is not None:
@@ -71,6 +69,17 @@ def check_start(store: Store, source: ModelSource, model: ModelRef, attention: s
             writer.finish(notes=notes)
     local = source.type == "pretrained" and Path(str(source.source)).is_dir()
     return [] if local else list(artefact.manifest()["notes"])
+
+
+def is_checked(store: Store, model: ModelRef, attention: str = "") -> bool:
+    """Return whether `check_start` has nothing to do."""
+    return store.artefact("checks", _check_inputs(model, attention)).complete
+
+
+def _check_inputs(model: ModelRef, attention: str) -> dict[str, Any]:
+    code = hash_folder(Path(__file__).parent, (".py",))
+    inputs: dict[str, Any] = {"model": model.hash, "code": code, "versions": versions(("torch", "transformers"))}
+    return inputs | ({"attention": attention} if attention else {})
 
 
 def _in_cluster(function: Callable[..., Any], *arguments: Any) -> Any:

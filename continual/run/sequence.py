@@ -23,7 +23,7 @@ from continual.forgetting import Scores, read_matrix, scores_as_json
 from continual.ledger.folder import RunFolder, StageFolder
 from continual.ledger.ledger import Ledger
 from continual.ledger.places import placed, placed_model, stored
-from continual.models import check_start, model_hash, start_model
+from continual.models import check_start, is_checked, model_hash, start_model
 from continual.preflight.attention import checked_attention, loaded_attention
 from continual.preflight.delivery import Delivery
 from continual.preflight.estimate import epoch_steps
@@ -101,8 +101,6 @@ def run_sequence(run: Run) -> dict[str, Any]:
     # Processes that are wanted later start while the data is read.
     if run.workers_stay and len(ledger.all("stage_done")) < len(sequence.stages):
         run.workers.begin(sequence.train)
-    if measured_keys(sequence) and not ledger.find("done"):
-        run.evaluators.begin()
     with run.phase("start", 0):
         start = _start(run)
     data = Data(sequence, run.store, ledger, run.terminal, start.path)
@@ -167,7 +165,10 @@ def _start(run: Run) -> ModelRef:
         return same_start(run.sequence, run.store, ModelRef(placed(known["path"], run.folder.storage), known["hash"]))
     with run.terminal.step("start: model", "loading and checking it") as step:
         start = start_model(run.store, run.sequence.model, run.sequence.seed)
-        notes = check_start(run.store, run.sequence.model, start, checked_attention(run.sequence))
+        attention = checked_attention(run.sequence)
+        if measured_keys(run.sequence) and not is_checked(run.store, start, attention):
+            run.evaluators.begin()  # a model that is new to this storage has no scores yet
+        notes = check_start(run.store, run.sequence.model, start, attention)
         loaded_attention(run.sequence, start.path)  # before anything is sampled, it refuses one that does not run
         step.note(start.path)
     for note in notes:
@@ -310,6 +311,8 @@ def _trained_once(run: Run, stage: int, job: TrainJob, scorer: Scorer) -> Iterat
 def _train(run: Run, job: Any, stage: int, inside: InsideStage, feeds: Feeds, scoring: Scoring) -> None:
     title = f"stage {stage} {run.sequence.stages[stage - 1].name}: train"
     last: dict[str, Any] = {}
+    if measured_keys(run.sequence):
+        run.evaluators.begin()
     with run.terminal.step(title, "starting the workers") as step:
 
         def watch(records: list[dict[str, Any]]) -> None:
