@@ -42,8 +42,8 @@ class Setting:
     overrides: tuple[str, ...]
 
 
-SHARED = Setting(None, False, 2, 200, ("train.cpus_per_worker=0.4", "generate.cpus_per_replica=0.5"))
-APART = Setting(1.15, True, 1, 800, ("train.cpus_per_worker=2.2", "generate.cpus_per_replica=2.2"))
+SHARED = Setting(None, False, 1, 200, ("train.cpus_per_worker=0.4", "generate.cpus_per_replica=0.5"))
+APART = Setting(1.15, True, 1, 1200, ("train.cpus_per_worker=2.2", "generate.cpus_per_replica=2.2"))
 """A node has 4 CPUs to reserve, so that there is room for one of them, and for Ray Data beside it."""
 NODES = Setting(
     1.25, True, 1, 2400,
