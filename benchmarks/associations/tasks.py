@@ -3,7 +3,7 @@
 import gzip
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -43,25 +43,23 @@ def task(file: str) -> Iterator[Document]:
     """Yield the documents of a task: question and answer, or running text in pieces of about LETTERS characters."""
     if file in COLUMNS:
         question, answer = COLUMNS[file]
-        rows = islice(_rows(file), MOST)
-        yield from ({"prompt": _text(row[question]) + "\n", "completion": _text(row[answer])} for row in rows)
+        known = islice(rows(file), MOST)
+        yield from ({"prompt": _text(row[question]) + "\n", "completion": _text(row[answer])} for row in known)
     elif file == "text/tinyshakespeare.txt":
         yield from shakespeare("train")
-    elif file.endswith(".txt"):
-        paragraphs = re.split(r"\n\s*\n", (shared() / "data" / file).read_text())
-        yield from islice(_joined(paragraphs), MOST)
     else:
-        yield from islice(_joined(row["text"] for row in _rows(file)), MOST)
+        yield from islice(joined(file), MOST)
 
 
 def stories(part: str) -> Iterator[Document]:
     """Yield stories like those of the model's training: 2,000 that are `measured`, or others that are `held_out`."""
     files = {"measured": ("tinystories_v2.jsonl", "tinystories_train.jsonl"), "held_out": ("tinystories_valid.jsonl",)}
-    rows = (row for name in files[part] for row in _rows(f"text/{name}"))
-    yield from ({"text": row["text"]} for row in islice(rows, 2000))
+    known = (row for name in files[part] for row in rows(f"text/{name}"))
+    yield from ({"text": row["text"]} for row in islice(known, 2000))
 
 
-def _rows(file: str) -> Iterator[dict[str, Any]]:
+def rows(file: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a JSON file below `data`."""
     path = shared() / "data" / file
     if file.endswith(".json"):
         yield from json.loads(path.read_text())
@@ -75,7 +73,12 @@ def _text(value: Any) -> str:
     return str(value).replace("\r\n", "\n").strip()
 
 
-def _joined(pieces: Any) -> Iterator[Document]:
+def joined(file: str) -> Iterator[Document]:
+    """Yield the paragraphs of a text, or the texts of rows, joined to documents of about LETTERS characters."""
+    if file.endswith(".txt"):
+        pieces: Iterable[str] = re.split(r"\n\s*\n", (shared() / "data" / file).read_text())
+    else:
+        pieces = (row["text"] for row in rows(file))
     current = ""
     for piece in pieces:
         current += piece.strip() + "\n"

@@ -1,0 +1,72 @@
+"""What arms keep at equal new score, against a computation document by document."""
+
+import numpy as np
+import pytest
+
+from benchmarks.pretrained import results
+from benchmarks.pretrained.results import Models, change, collect_models, mixed, told
+from continual.forgetting import Score
+from continual.forgetting.outcomes import outcomes_of
+
+DOCUMENTS = 40
+NEW = {"plain": [-1.6, -1.2, -1.0], "replay": [-1.6, -1.4, -1.1]}
+"""New scores of two arms after their start and two stages."""
+
+
+def made(seed: int) -> tuple[Models, dict[str, np.ndarray]]:
+    """Return the models of both arms, and what each was right on, by task: bool [6, DOCUMENTS]."""
+    draws = np.random.default_rng(seed)
+    right = {task: draws.random((6, DOCUMENTS)) < 0.6 for task in results.TASKS}
+    scores, outcomes = {}, {}
+    for task, answers in right.items():
+        for place, row in enumerate(answers):
+            scores[place, task] = score = Score(float(row.mean()), 0.1, DOCUMENTS, "accuracy")
+            values = {str(number): (float(answer), 1.0) for number, answer in enumerate(row)}
+            found = outcomes_of(score, [values])
+            assert found is not None
+            outcomes[place, task] = found
+    for place, new in enumerate([*NEW["plain"], *NEW["replay"]]):
+        scores[place, results.NEW] = Score(new, 0.01, DOCUMENTS, "nats/token")
+    places = {("plain", 0): [0, 1, 2], ("replay", 0): [3, 4, 5]}
+    return Models(scores, results.paired(scores, outcomes, 6), places), right
+
+
+def test_arms_are_compared_where_both_have_the_new_score() -> None:
+    models, _ = made(0)
+    assert results.equal_score(models) == -1.1
+    assert mixed(models, "plain", -1.1) == pytest.approx({1: 0.5, 2: 0.5})
+    assert mixed(models, "replay", -1.1) == pytest.approx({4: 0.0, 5: 1.0})
+    assert mixed(models, "replay", -1.05) is None
+
+
+def test_differences_and_errors_are_those_of_the_documents() -> None:
+    models, right = made(1)
+    plain, replay = mixed(models, "plain", -1.15), mixed(models, "replay", -1.15)
+    assert plain
+    assert replay
+    means, squares = [], []
+    for task in results.TASKS:
+        answers = right[task].astype(float)
+        at_score = {"plain": 0.75 * answers[1] + 0.25 * answers[2], "replay": answers[4] / 6 + answers[5] * 5 / 6}
+        each = at_score["replay"] - at_score["plain"]
+        means.append(each.mean())
+        squares.append(each.var(ddof=1) / DOCUMENTS)
+    value, error = told(models, change(replay, plain, results.TASKS))
+    assert value == pytest.approx(np.mean(means))
+    assert error == pytest.approx(np.sqrt(np.sum(squares)) / len(results.TASKS))
+
+
+def test_the_table_tells_every_arm_and_what_plain_lost() -> None:
+    models, _ = made(2)
+    for place in range(6):
+        for task in results.TEXTS:
+            models.scores[place, task] = Score(-3.0 - 0.2 * (place in (1, 2)), 0.02, 60, "nats/token")
+    found = collect_models(models)
+    assert found["arms"]["plain"]["at the end"]["c4"][0] == pytest.approx(-0.2)
+    assert found["arms"]["replay"]["more than plain"]["c4"][0] == pytest.approx(0.2)
+    assert found["plain lost, in standard errors"]["c4"] == pytest.approx(0.2 / np.sqrt(2 * 0.02**2))
+    lines = results.table(found).splitlines()
+    assert [line.split(" | ")[0] for line in lines if line.startswith(("| plain", "| replay"))] == [
+        "| plain", "| replay", "| replay",
+    ]  # fmt: skip
+    assert lines[-1].startswith("At the end plain has lost most of")
