@@ -1,6 +1,7 @@
 """Sampling with vLLM: one request per sample, each with its own seed, and an engine that stays for several rounds."""
 
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from continual.sampling.vllm_start import device_arguments, own_temporary_folder
 
 WAITING = 2
 """Requests in an engine, as a multiple of those that it works on at a time: more of them cost time in every step."""
+HAND_OVER_SECONDS = 0.25
+"""How long answers are collected: samples end in almost every step, and each list of them is an object of Ray."""
 
 
 class VllmEngine(Engine):
@@ -84,22 +87,24 @@ class Replica:
         self.most = WAITING * self.engine.vllm_config.scheduler_config.max_num_seqs
 
     def sample(self, numbers: list[int]) -> Iterator[list[tuple[int, Any]]]:
-        """Yield (number, answer) of the requests that have ended, as they do; the answer of one that fails is None."""
+        """Yield lists of (number, answer) of the requests that have ended; the answer of one that fails is None."""
         waiting = deque(numbers)
-        running = 0
+        running, answers, since = 0, list[tuple[int, Any]](), time.monotonic()
         while waiting or running:
-            failed = []
             while waiting and running < self.most:
                 number = waiting.popleft()
                 if self._add(number):
                     running += 1
                 else:
-                    failed.append((number, None))
+                    answers.append((number, None))
             ended: list[Any] = [output for output in self.engine.step() if output.finished] if running else []
             running -= len(ended)
-            answers = [(int(output.request_id), self.request.answer(output.outputs[0])) for output in ended]
-            if answers or failed:
-                yield answers + failed
+            answers += [(int(output.request_id), self.request.answer(output.outputs[0])) for output in ended]
+            if answers and time.monotonic() - since >= HAND_OVER_SECONDS:
+                yield answers
+                answers, since = [], time.monotonic()
+        if answers:
+            yield answers
 
     def _add(self, number: int) -> bool:
         from vllm import SamplingParams, TokensPrompt
