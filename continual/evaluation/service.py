@@ -300,6 +300,7 @@ class InsideStage:
         import ray
 
         self.poll()
+        self._let_wait()  # nobody waits any longer
         while not self._failed and (self._running or self._open()):
             if self._running:
                 ray.wait(list(self._running), num_returns=1)

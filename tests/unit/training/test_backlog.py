@@ -169,8 +169,10 @@ def test_where_no_process_starts_the_training_goes_on_and_says_so(job: TrainJob,
     assert max(peaks) == len(EVALUATED)
     assert len(stage.told) == 1
     assert "no evaluating process" in stage.told[0]
+    assert job.files.unscored.exists()
     begins.set()
     stage.inside.finish()
+    assert not job.files.unscored.exists()
     assert stage.reported == EVALUATED
     assert steps_in(job.files.evaluations) == {}
 
