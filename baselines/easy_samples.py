@@ -1,6 +1,9 @@
 """FLOW: the task's own rows, those that the model already does well weighted most."""
 
-from typing import ClassVar, Literal
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +17,7 @@ from continual.api import (
     Context,
     Mitigation,
     StageView,
+    Writer,
     column,
     fixed_column,
 )
@@ -53,44 +57,81 @@ class EasySamples(Mitigation):
         artefact = ctx.store.artefact("columns", inputs)
         with ctx.store.write(artefact, inputs) as writer:
             if writer is not None:
-                tau, scale = self._tau(ctx.task_rows, nll)
-                pairs = zip(ctx.task_rows.tables(), nll.tables(), strict=True)
-                for shard, (rows, columns) in enumerate(pairs):
-                    found, _, place, trained = self._losses(rows, columns)
-                    weights = np.zeros(trained.shape, np.float32)
-                    weights[trained] = (easy_weights(found, tau) * scale)[place]
-                    writer.put(shard, pa.table({"weights": fixed_column(weights)}))
+                import ray
+
+                task = ray.remote(weigh).options(num_cpus=0.5)
+                with writer.files() as folder:
+                    found = ray.get(task.remote(writer, ctx.task_rows, nll, self.per, self.normalise, str(folder)))
+                tau, scale, losses = found
+                if tau <= 0.0:
+                    problem = (
+                        f"the median loss of the model before this stage is 0 over {losses} losses: nothing to rank"
+                    )
+                    raise ConfigurationError(f"mitigation ({self.label})", problem, "leave it out in this stage")
                 writer.finish(tau=tau, scale=scale)
         return {"weights": artefact}
 
     def token_weights(self, ctx: Context, artefacts: dict[str, Artefact]) -> Artefact:
         return artefacts["weights"]
 
-    def _tau(self, rows: Artefact, nll: Artefact) -> tuple[float, float]:
-        """Return the exact median in nats, and what the weights are multiplied by.
 
-        Raises ConfigurationError when the median is 0: every weight would be 0 or undefined.
-        """
-        parts = [self._losses(*pair)[:2] for pair in zip(rows.tables(), nll.tables(), strict=True)]
-        losses, tokens = (np.concatenate(values) for values in zip(*parts, strict=True))
-        known = losses[np.isfinite(losses)]
-        tau = float(np.median(known)) if len(known) else 0.0
+def weigh(
+    writer: Writer, rows: Artefact, nll: Artefact, per: str, normalise: str, folder: str
+) -> tuple[float, float, int]:
+    """Write the weights of all rows; return tau, what weights are multiplied by, and the number of losses.
+
+    Nothing is written where tau, the exact median in nats, is 0: every weight would be 0 or undefined. Of the losses of
+    all tokens, memory holds those of a shard: all of them are in files, in a folder that is deleted.
+    """
+
+    def shards() -> Iterator[Losses]:
+        yield from (losses_of(*pair, per) for pair in zip(rows.tables(), nll.tables(), strict=True))
+
+    with TemporaryDirectory(dir=folder) as place:
+        known = on_disk(Path(place) / "losses", (found.losses[np.isfinite(found.losses)] for found in shards()))
+        tau = float(np.median(known, overwrite_input=True)) if len(known) else 0.0
+        del known
+        count, tokens = (
+            sum(values) for values in zip(*((len(f.losses), f.tokens.sum()) for f in shards()), strict=True)
+        )
         if tau <= 0.0:
-            problem = f"the median loss of the model before this stage is 0 over {len(losses)} losses: nothing to rank"
-            raise ConfigurationError(f"mitigation ({self.label})", problem, "leave it out in this stage")
-        mean = float((easy_weights(losses, tau) * tokens).sum() / tokens.sum())
-        return tau, 1.0 / mean if self.normalise == "mean" else 1.0
+            return 0.0, 1.0, count
+        scale = 1.0
+        if normalise == "mean":
+            # Summed as one array, so that the last digit does not depend on the shards.
+            parts = (easy_weights(found.losses, tau) * found.tokens for found in shards())
+            scale = 1.0 / float(on_disk(Path(place) / "weights", parts).sum() / tokens)
+    for shard, found in enumerate(shards()):
+        weights = np.zeros(found.trained.shape, np.float32)
+        weights[found.trained] = (easy_weights(found.losses, tau) * scale)[found.place]
+        writer.put(shard, pa.table({"weights": fixed_column(weights)}))
+    return tau, scale, count
 
-    def _losses(self, rows: pa.Table, columns: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return a shard's losses [n] in nats, their tokens [n], the place of each trained token in them, and the mask.
 
-        A document lies in one row whole, so a shard knows its documents' losses.
-        """
-        arrays: Arrays = {name: column(rows, name) for name in ROW_COLUMNS}
-        trained = arrays["weights"] > 0
-        values = column(columns, "nll")[trained].astype(np.float64)
-        if self.per == "token":
-            return values, np.ones(len(values)), np.arange(len(values)), trained
-        _, place = np.unique(arrays["documents"][trained], return_inverse=True)
-        tokens = np.bincount(place).astype(np.float64)
-        return np.bincount(place, weights=values) / tokens, tokens, place, trained
+class Losses(NamedTuple):
+    """A shard's losses [n] in nats, the tokens [n] of each, trained tokens' places in them, and their mask."""
+
+    losses: np.ndarray
+    tokens: np.ndarray
+    place: np.ndarray
+    trained: np.ndarray
+
+
+def losses_of(rows: pa.Table, columns: pa.Table, per: str) -> Losses:
+    """Return the losses of a shard's documents, which lie in one row whole, or of its tokens."""
+    arrays: Arrays = {name: column(rows, name) for name in ROW_COLUMNS}
+    trained = arrays["weights"] > 0
+    values = column(columns, "nll")[trained].astype(np.float64)
+    if per == "token":
+        return Losses(values, np.ones(len(values)), np.arange(len(values)), trained)
+    _, place = np.unique(arrays["documents"][trained], return_inverse=True)
+    tokens = np.bincount(place).astype(np.float64)
+    return Losses(np.bincount(place, weights=values) / tokens, tokens, place, trained)
+
+
+def on_disk(file: Path, parts: Iterable[np.ndarray]) -> np.ndarray:
+    """Return float64 arrays one after another as one whose content is that of a file: memory need not hold it."""
+    with file.open("wb") as out:
+        for part in parts:
+            part.tofile(out)
+    return np.memmap(file, np.float64, "r+") if file.stat().st_size else np.zeros(0)

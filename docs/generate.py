@@ -14,7 +14,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from benchmarks.throughput import goals, memory
+from benchmarks.throughput import goals, memory, operations
 from continual.associations.spec import Associate
 from continual.config.compare import NOT_COMPARED
 from continual.config.schema import Sequence
@@ -109,6 +109,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "options of the methods": method_options,
     "throughput": goals.table,
     "memory": memory.kept_table,
+    "time": operations.table,
 }
 
 

@@ -88,7 +88,7 @@ def poll(folder: Path, steps: int) -> dict[str, float]:
         files.score_file(step).write_text(json.dumps({"scores": {"task": {"score": 0.5, "stderr": 0.1, "n": 64}}}))
 
     scorer: Any = SimpleNamespace()
-    inside = InsideStage(scorer, files, set(files.score_files()), lambda step, scores: None)
+    inside = InsideStage(scorer, files, set(files.score_files()), lambda step, scores: None, 2, print)
     tail = Tail(files.metrics)
 
     def driver() -> None:

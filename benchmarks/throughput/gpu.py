@@ -20,9 +20,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from benchmarks.throughput import sides
+from continual.preflight.gpus import peak
 
-PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12}
-"""Dense bfloat16 operations per second, by a part of a GPU's name, as NVIDIA states them."""
 TOP_K = 64
 
 
@@ -89,11 +88,11 @@ def training(size: Size, bare: bool = False, again: bool = False, replay: str = 
             seconds.append(time.perf_counter() - begun)
     took = statistics.median(seconds[2:])
     tokens += tokens // 4 if replay else 0
-    peak = next((peak for name, peak in PEAKS.items() if name in _name(device)), None)
+    most = peak(_name(device), "bfloat16")
     return {
         "tokens/s": tokens / took,
         "ms": 1000 * took,
-        "mfu": tokens / took * _operations(size) / peak if peak else None,
+        "mfu": tokens / took * _operations(size) / most if most else None,
         "GiB": torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None,
     }
 

@@ -48,10 +48,13 @@ def sizes_of(model: dict[str, Any]) -> Sizes:
     hidden, inner, vocabulary = model["hidden_size"], model["intermediate_size"], model["vocab_size"]
     head = model.get("head_dim", hidden // model["num_attention_heads"])
     queries, keys = head * model["num_attention_heads"], head * model["num_key_value_heads"]
-    layer = 2 * hidden * queries + 2 * hidden * keys + 3 * hidden * inner + 2 * hidden
+    matrices = 2 * hidden * queries + 2 * hidden * keys + 3 * hidden * inner
+    layer = matrices + 2 * hidden
     rest = vocabulary * hidden * (1 if model.get("tie_word_embeddings") else 2) + hidden
     layers = model["num_hidden_layers"]
-    return Sizes(layers * layer + rest, layer, rest, layers, hidden, inner, vocabulary)
+    return Sizes(
+        layers * layer + rest, layer, rest, layers, hidden, inner, vocabulary, queries, layers * matrices
+    )  # fmt: skip
 
 
 def adapter_of(case: Case) -> int | None:

@@ -7,10 +7,10 @@ ranks that exist in name only, and `MemTracker` adds up what is there.
 import argparse
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 GIB = 2**30
 
@@ -44,15 +44,60 @@ class Tracked:
 def tracked(case: Case) -> Tracked:
     """Return the peak of one rank's step, with an optimizer that has made steps before."""
     import torch
+
+    from continual.training.strategies.base import adamw
+
+    with _models(case) as (train, module, teacher):
+        optimizer = adamw(train, module, torch.device("cpu"))
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        optimizer.zero_grad()
+        tracker = _tracker()
+        tracker.track_external(module, optimizer, *_tensors(teacher))
+        with tracker:
+            _pass(case, train, module, teacher)
+            optimizer.step()
+            optimizer.zero_grad()
+        [peak] = tracker.get_tracker_snapshot("peak").values()
+    parts = {str(getattr(key, "value", key)): float(size) for key, size in peak.items() if size}
+    return Tracked(parts.pop("Total"), parts)
+
+
+def counted(case: Case) -> int:
+    """Return the operations of one rank's forward and backward pass, by torch's own counter.
+
+    Attention is computed by plain matrix products, since the counter does not know all kernels of CPUs.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with _models(case) as (train, module, teacher), sdpa_kernel(SDPBackend.MATH):
+        counter = FlopCounterMode(display=False)
+        counter.mod_tracker = _NoModules()  # type: ignore[assignment]
+        with counter:
+            _pass(case, train, module, teacher)
+        return int(counter.get_total_flops())
+
+
+class _NoModules(nullcontext[None]):
+    """In place of what tells the counter the module of an operation: its hooks do not allow `autograd.grad`, with which
+    a loss in chunks computes its gradients (torch 2.13)."""
+
+    parents: ClassVar[set[str]] = {"Global"}
+
+
+@contextmanager
+def _models(case: Case) -> Iterator[tuple[Any, Any, Any]]:
+    """Yield the options of training, the module and the teacher, without content."""
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.distributed.device_mesh import init_device_mesh
 
     from continual.config.schema import Train
     from continual.training.losses import sums
-    from continual.training.losses.kinds import Kl, Nll
     from continual.training.resources import PART_LOGITS
     from continual.training.spread import empty_tensors
-    from continual.training.strategies.base import adamw
 
     sums.CACHED_LOGITS = PART_LOGITS  # as on a GPU
     train = Train.model_validate(case.train)
@@ -63,26 +108,20 @@ def tracked(case: Case) -> Tracked:
             for made in models:
                 empty_tensors(made, "cpu")
             module = _module(models[0], train, mesh)
-            teacher = _teacher(case, train, mesh, *models)
-            optimizer = adamw(train, module, torch.device("cpu"))
-            for parameter in module.parameters():
-                if parameter.requires_grad:
-                    parameter.grad = torch.zeros_like(parameter)
-            optimizer.step()
-            optimizer.zero_grad()
-            tracker = _tracker()
-            tracker.track_external(module, optimizer, *_tensors(teacher))
-            size = (case.rows, train.row_tokens)
-            half = torch.arange(train.row_tokens // 2)
-            with tracker:
-                ids, positions = torch.zeros(size, dtype=torch.long), torch.cat([half, half]).expand(size)
-                loss: Any = Kl() if teacher is not None else Nll()
-                module(ids, positions, torch.ones(size), loss, teacher).backward()
-                optimizer.step()
-                optimizer.zero_grad()
-            [peak] = tracker.get_tracker_snapshot("peak").values()
-    parts = {str(getattr(key, "value", key)): float(size) for key, size in peak.items() if size}
-    return Tracked(parts.pop("Total"), parts)
+            yield train, module, _teacher(case, train, mesh, *models)
+
+
+def _pass(case: Case, train: Any, module: Any, teacher: Any) -> None:
+    """Make a forward and a backward pass over rows of two documents."""
+    import torch
+
+    from continual.training.losses.kinds import Kl, Nll
+
+    size = (case.rows, train.row_tokens)
+    half = torch.arange(train.row_tokens // 2)
+    ids, positions = torch.zeros(size, dtype=torch.long), torch.cat([half, half]).expand(size)
+    loss: Any = Kl() if teacher is not None else Nll()
+    module(ids, positions, torch.ones(size), loss, teacher).backward()
 
 
 @contextmanager

@@ -11,12 +11,21 @@ class Evaluators:
     """At most `most` actors at a time, made by `start()` when they are wanted. Any thread may take one.
 
     `once`: an actor ends with its first model. `frees`: an actor that nobody needs ends, because it holds GPUs.
+    `runs(actor)`: whether an actor has started, rather than waits for what it reserves.
     """
 
-    def __init__(self, start: Callable[[], Any], most: int, once: bool = False, frees: bool = False):
-        self._start, self._most, self._once, self._frees = start, most, once, frees
+    def __init__(
+        self,
+        start: Callable[[], Any],
+        most: int,
+        once: bool = False,
+        frees: bool = False,
+        runs: Callable[[Any], bool] = lambda actor: True,
+    ):
+        self._start, self._most, self._once, self._frees, self._runs = start, most, once, frees, runs
         self._idle: list[Any] = []
-        self._taken = self._keepers = 0
+        self._taken: list[Any] = []
+        self._keepers = 0
         self._closed: ContinualError | None = None
         self._change = threading.Condition()
 
@@ -32,15 +41,21 @@ class Evaluators:
         Raises ContinualError after `close`: the error that ended the evaluation, if it was one.
         """
         with self._change:
-            while self._taken == self._most and not self._closed:
+            while len(self._taken) == self._most and not self._closed:
                 if not wait:
                     return None
                 self._change.wait()
             if self._closed:
                 raise self._closed
             actor = self._idle.pop() if self._idle else self._start()
-            self._taken += 1
+            self._taken.append(actor)
             return actor
+
+    def working(self) -> bool:
+        """Return whether some actor that is taken has started: what waits for one then gets it some time."""
+        with self._change:
+            taken = list(self._taken)
+        return any(map(self._runs, taken))
 
     def idle(self) -> Any:
         """Return an actor that nobody has taken, for a call in between, or None."""
@@ -50,7 +65,7 @@ class Evaluators:
     def give_back(self, actor: Any, ended: bool = True) -> None:
         """Let others have an actor that was taken. `ended`: its call has returned; else the actor is ended."""
         with self._change:
-            self._taken -= 1
+            self._taken.remove(actor)
             if ended and not self._once and (self._keepers or not self._frees):
                 self._idle.append(actor)
             else:

@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -27,6 +28,8 @@ SCORES = "scores.json"
 ACTOR_CPUS = 0
 """An actor mostly waits and lives as long as the sequence. If it reserved a CPU, an engine might not get enough to
 start, which happened on two cores."""
+PATIENCE_SECONDS = 300.0
+"""The training waits so long for scores while no evaluating process has started, which takes half a minute."""
 
 
 class Scorer:
@@ -144,7 +147,15 @@ def evaluators_of(sequence: Sequence, threads: int) -> Evaluators:
 
     # What a process that has run vLLM keeps of a GPU's memory is up to vLLM.
     once = evaluate.backend == "vllm" and evaluate.gpus > 0
-    return Evaluators(start, evaluate.replicas, once=once, frees=evaluate.gpus > 0)
+    return Evaluators(start, evaluate.replicas, once=once, frees=evaluate.gpus > 0, runs=runs)
+
+
+def runs(actor: Any) -> bool:
+    """Return whether an actor has what it reserves and is made."""
+    # Public calls of Ray ask a dashboard, which a local cluster has not, or wait for the actor (ray 2.60).
+    from ray._private import state
+
+    return bool(state.actors(actor._actor_id.hex()).get("State") == "ALIVE")
 
 
 def score_settings(sequence: Sequence, backend: str | None = None) -> dict[str, Any]:
@@ -215,19 +226,71 @@ class InsideStage:
     """Scores what the workers export at every `evaluate.every` steps, while they train.
 
     `report(step, scores)` is called once for every step that is scored and not in `known`, in the order of the steps.
+    The training waits where `most` exports are there (None: never), as long as scores can come: `tell(sentence)` is
+    called when none can, and it goes on.
     """
 
-    def __init__(self, scorer: Scorer, folder: StageFolder, known: set[int], report: Callable[[int, Scores], None]):
-        self.scorer, self.folder, self.known, self.report = scorer, folder, known, report
+    def __init__(
+        self,
+        scorer: Scorer,
+        folder: StageFolder,
+        known: set[int],
+        report: Callable[[int, Scores], None],
+        most: int | None,
+        tell: Callable[[str], None],
+    ):
+        self.scorer, self.folder, self.known, self.report, self.most, self.tell = (
+            scorer, folder, known, report, most, tell,
+        )  # fmt: skip
         self._asked: set[int] = set()
         self._running: dict[Any, Any] = {}
         self._failed: Exception | None = None
+        self._closed: ContinualError | None = None
+        self._alone_since: float | None = None
 
     def poll(self) -> None:
-        """Hand new exports to actors that are free; report and delete those that are scored."""
+        """Hand new exports to actors that are free; report and delete those that are scored.
+
+        Raises ContinualError when the training waits for scores and an evaluation has failed: else it goes on to its
+        end, which says so.
+        """
         self._collect()
         self._hand_out(wait=False)
         self._report_scored()
+        if not self.is_full():
+            self._let_wait()
+        elif self._failed or self._closed:
+            raise self._failure()
+        elif self.scorer.evaluators.working():
+            self._let_wait()
+        else:
+            self._be_patient()
+
+    def is_full(self) -> bool:
+        """Return whether as many exports are there as may: the training waits when the next one is due."""
+        return self.most is not None and len(steps_in(self.folder.evaluations)) >= self.most
+
+    def _let_wait(self) -> None:
+        """Let the training wait, because scores come, or there is room."""
+        if self._alone_since is not None:
+            self._alone_since = None
+            self.folder.unscored.unlink(missing_ok=True)
+
+    def _be_patient(self) -> None:
+        """Let the training wait a little longer, and then go on.
+
+        The plan has made sure that evaluating processes fit beside the training, but GPUs that lie on several machines,
+        or that others use, may come free only when the training ends.
+        """
+        now = time.monotonic()
+        if self._alone_since is None:
+            self._alone_since = now
+        if now - self._alone_since >= PATIENCE_SECONDS and not self.folder.unscored.exists():
+            self.folder.unscored.touch()
+            self.tell(
+                f"no evaluating process has got its GPUs or CPUs for {PATIENCE_SECONDS:.0f} s: the training goes on, "
+                f"and its models are kept in {self.folder.evaluations} until one has"
+            )
 
     def finish(self) -> None:
         """Wait until every export is scored, and report also what was scored before this start or in another run.
@@ -237,6 +300,7 @@ class InsideStage:
         import ray
 
         self.poll()
+        self._let_wait()  # nobody waits any longer
         while not self._failed and (self._running or self._open()):
             if self._running:
                 ray.wait(list(self._running), num_returns=1)
@@ -248,9 +312,15 @@ class InsideStage:
                 self.scorer.evaluators.give_back(actor, ended=False)
             self.scorer.evaluators.let_go()
         if self._failed:
-            raise _failed("an evaluation inside the stage failed", self._failed) from self._failed
+            raise self._failure() from self._failed
         for step, file in self.folder.score_files().items():
             self._report(step, file)
+
+    def _failure(self) -> ContinualError:
+        """Return why no scores come."""
+        if self._failed:
+            return _failed("an evaluation inside the stage failed", self._failed)
+        return self._closed or ContinualError("the evaluation was ended")
 
     def _open(self) -> dict[int, Path]:
         """Return the exports that are neither scored nor handed out."""
@@ -266,9 +336,10 @@ class InsideStage:
         for step, export in self._open().items():
             try:
                 actor = self.scorer.evaluators.take(wait)
-            except ContinualError:
+            except ContinualError as error:
                 if wait:
                     raise
+                self._closed = error
                 return  # another evaluation has failed, which `finish` says: the training goes on to its end
             if actor is None:
                 return

@@ -34,8 +34,8 @@ OPTIONAL: dict[str, Kind] = {
 }  # fmt: skip
 """Fields that earlier versions did not write, or that not all readers need."""
 RECORD: dict[str, Kind] = {
-    "time": NUMBER, "seconds": NUMBER, "data_wait": NUMBER, "tokens": int, "task_tokens": int, "loss": dict,
-    "weight": dict, "drift": dict,
+    "time": NUMBER, "seconds": NUMBER, "data_wait": NUMBER, "evaluation_wait": NUMBER, "tokens": int,
+    "task_tokens": int, "loss": dict, "weight": dict, "drift": dict,
 }  # fmt: skip
 
 

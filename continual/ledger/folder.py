@@ -49,7 +49,7 @@ class StageFolder:
 
     `metrics` has one line per optimizer step. `stop` asks the workers to stop after their step; `failed` holds the
     sentence with which they failed. `fed` exists when all streams have their first rows, and sampling may pause for the
-    training.
+    training. `unscored` exists while nobody scores what is in `evaluations`, and the training need not wait for it.
     """
 
     def __init__(self, path: Path):
@@ -62,10 +62,15 @@ class StageFolder:
         self.stop = path / "stop"
         self.failed = path / "failed.txt"
         self.fed = path / "fed"
+        self.unscored = path / "unscored"
 
     def entries(self) -> Entries:
         """Yield everything that a stage keeps in its folder, the folder itself first."""
         yield from _entries(self, [self.path, self.checkpoints, self.evaluations, self.scores, self.model])
+
+    def export(self, step: int) -> Path:
+        """Return the folder of the model inside the stage after `step`, which is scored and deleted."""
+        return self.evaluations / step_name(step)
 
     def score_file(self, step: int) -> Path:
         """Return the file of the scores inside the stage after `step`."""

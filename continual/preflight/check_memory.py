@@ -1,16 +1,14 @@
 """Whether the training fits the GPUs: what a worker needs, stage by stage, and what would make it fit."""
 
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 from continual.config.schema import Sequence, Train
 from continual.errors import ConfigurationError
+from continual.preflight.gpus import read_gpus
 from continual.preflight.memory import Memory, Sizes, memory
 from continual.preflight.model_facts import read_model
 from continual.preflight.resources import detect_machine
-from continual.preflight.sizes import Shapes, may_draw, read_shapes, read_sizes
+from continual.preflight.sizes import Shapes, may_draw, read_shapes, read_sizes, trained_parameters
 from continual.preflight.stages import acting, stage_view
 
 EXACT = 0.9
@@ -38,16 +36,16 @@ def needed_memory(sequence: Sequence, train: Train | None = None) -> Memory | No
 
 
 def _stage(sequence: Sequence, train: Train, number: int, folder: Path, sizes: Sizes, shapes: Shapes) -> Memory:
-    view, teachers, adapter = stage_view(sequence, number), set(), None
+    view, teachers = stage_view(sequence, number), set()
     methods = [mitigation for _, mitigation in acting(sequence, number)]
     for method in methods:
         teachers |= method.frozen_models(view)
-        adapter = method.trained_parameters(shapes) if adapter is None else adapter
     live = bool(teachers)
     adapting = [method for method in methods if method.overrides("adapt")]
     if len(adapting) == 1 and adapting[0].overrides("unadapted") and not may_draw(folder, adapting[0].model_dump()):
         teachers -= {"stage_start"} | ({"start"} if number == 1 else set())
     rows = -(-train.batch_rows // train.workers)
+    adapter = trained_parameters(methods, shapes)
     return memory(sizes, train, min(train.micro_rows or rows, rows), len(teachers), live, adapter)
 
 
@@ -97,15 +95,4 @@ def gib(size: float) -> str:
 
 def gpu_bytes() -> int | None:
     """Return the memory of the smallest GPU that CUDA would show, None if the driver does not tell."""
-    if (program := shutil.which("nvidia-smi")) is None:
-        return None
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None and "MIG" in visible:
-        return None  # it tells the memory of the whole GPU
-    chosen = [f"--id={visible}"] if visible else []
-    query = [program, *chosen, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    try:
-        told = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
-        return min(int(line) for line in told.split()) << 20
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return None
+    return min((gpu.memory for gpu in read_gpus()), default=None)

@@ -26,7 +26,11 @@ BOTH_PART = {"float32": 12, "bfloat16": 12, "autocast": 12}
 
 @dataclass(frozen=True)
 class Sizes:
-    """A decoder's sizes: parameters of all, of one layer and of what is in no layer; layers, widths, vocabulary."""
+    """A decoder's sizes: parameters of all, of one layer and of what is in no layer; layers, widths, vocabulary.
+
+    `queries` is the width of all heads of a layer, `products` counts the weights of all layers that multiply a token:
+    no vectors, and of experts those that are chosen for it.
+    """
 
     parameters: int
     layer: int
@@ -35,6 +39,8 @@ class Sizes:
     hidden: int
     inner: int
     vocabulary: int
+    queries: int
+    products: int
 
 
 @dataclass(frozen=True)

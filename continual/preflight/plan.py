@@ -21,6 +21,7 @@ from continual.preflight.passes import replay_passes
 from continual.preflight.resources import Machine, detect_machine, local_cpus, while_training
 from continual.preflight.stages import acting, entries, stage_view, uses_sampling
 from continual.preflight.tokenizer_facts import TokenizerFacts, read_tokenizer
+from continual.preflight.training_time import TrainingTime, training_time
 from continual.sampling.sets import covers, tokens_by_maker
 from continual.store import Artefact
 from continual.store.lock import owner_of
@@ -36,7 +37,8 @@ class StagePlan:
 
     `train_tokens` are the task's, `replay_tokens` those of the other streams, `sample_tokens` those sampled for it
     (about the most, if not yet made). `passes`: rows read per row there by stream, at least. `state`: `done`, `step N`
-    (of a checkpoint), `begun` or "" (nothing of it is there).
+    (of a checkpoint), `begun` or "" (nothing of it is there). `step_seconds` are those of an optimizer step, `hours`
+    those of all of them.
     """
 
     number: int
@@ -50,6 +52,8 @@ class StagePlan:
     state: str
     estimated: list[str] = field(default_factory=list)
     passes: dict[str, float] = field(default_factory=dict)
+    step_seconds: float | None = None
+    hours: float | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,8 @@ def make_plan(loaded: Loaded, held: bool = False) -> Plan:
     tokenizer = read_tokenizer(sequence.model, read_model(sequence.model)[0].folder)
     warnings: list[str] = []
     numbers = range(1, len(sequence.stages) + 1)
-    stages = [_stage(loaded, number, progress, tokenizer, warnings) for number in numbers]
+    time = training_time(sequence, folder)
+    stages = [_stage(loaded, number, progress, tokenizer, warnings, time) for number in numbers]
     driver = "" if held else owner_of(RunFolder(folder).lock) or ""
     status = "done" if progress.finished else "begun" if progress.begun else "new"
     status = "running" if driver else "changed" if _is_changed(loaded) else status
@@ -89,7 +94,7 @@ def make_plan(loaded: Loaded, held: bool = False) -> Plan:
         sequence.name,
         loaded.file,
         status,
-        _facts(sequence, folder),
+        _facts(sequence, folder, time),
         stages,
         warnings,
         driver,
@@ -105,9 +110,9 @@ def _is_changed(loaded: Loaded) -> bool:
     return False
 
 
-def _facts(sequence: Sequence, folder: Path) -> dict[str, str]:
-    model, train, evaluate, track = sequence.model, sequence.train, sequence.evaluate, sequence.track
+def _facts(sequence: Sequence, folder: Path, time: TrainingTime) -> dict[str, str]:
     machine = detect_machine()
+    model, train, evaluate, track = sequence.model, sequence.train, sequence.evaluate, sequence.track
     rows = f"{train.batch_rows} rows of {train.row_tokens} tokens per step"
     every = f" and every {evaluate.every} steps" if evaluate.every else ""
     here = f"the Ray cluster at {machine.address}, whose resources are checked when the run connects"
@@ -120,6 +125,7 @@ def _facts(sequence: Sequence, folder: Path) -> dict[str, str]:
         "training": f"{_workers(sequence, machine.cpus, machine.gpus)}; {rows}",
         **attention_in_words(sequence),
         **_memory(sequence),
+        "time": time.words,
         "sampling": _engines(sequence, machine),
         "evaluation": f"{', '.join(Measured.of(sequence).names) or 'nothing'}; at the start, after every stage{every}"
         f"{_overlap(sequence, machine)}{_evaluators(evaluate)}",
@@ -131,8 +137,9 @@ def _facts(sequence: Sequence, folder: Path) -> dict[str, str]:
 
 
 def _stage(
-    loaded: Loaded, number: int, progress: Progress, tokenizer: TokenizerFacts | None, warnings: list[str]
-) -> StagePlan:
+    loaded: Loaded, number: int, progress: Progress, tokenizer: TokenizerFacts | None, warnings: list[str],
+    time: TrainingTime,
+) -> StagePlan:  # fmt: skip
     sequence, declared = loaded.sequence, loaded.sequence.stages[number - 1]
     store = Path(sequence.storage) / "store"
     estimated = []
@@ -168,7 +175,11 @@ def _stage(
     replayed = None if tokens is None else round(tokens * ratio)
     state = _state(number, declared.name, loaded.run_folder, progress)
     passes = replay_passes(active, view, prepared, store, tokenizer, warnings) if steps else {}
-    return StagePlan(number, declared.name, rows, steps, tokens, replayed, sampled, labels, state, estimated, passes)
+    took = time.steps.get(number)
+    return StagePlan(
+        number, declared.name, rows, steps, tokens, replayed, sampled, labels, state, estimated, passes,
+        took, took * steps / 3600 if took and steps else None,
+    )  # fmt: skip
 
 
 def _sampled(store: Path, prepared: dict[str, Any]) -> int | None:
@@ -241,7 +252,7 @@ def remaining(plan: Plan) -> StagePlan:
     """Return the sums over the stages that are not done, as a stage named `to do`."""
     todo = [stage for stage in plan.stages if stage.state != "done"]
     totals: dict[str, Any] = {}
-    for key in ("steps", "train_tokens", "replay_tokens", "sample_tokens"):
+    for key in ("steps", "train_tokens", "replay_tokens", "sample_tokens", "hours"):
         values = [getattr(stage, key) for stage in todo]
         totals[key] = None if None in values else sum(values)
     estimated = sorted({name for stage in todo for name in stage.estimated} - {"rows"})

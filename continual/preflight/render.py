@@ -4,6 +4,8 @@ from continual.preflight.plan import Plan, StagePlan, remaining
 
 COLUMNS = ("rows", "steps", "train_tokens", "replay_tokens", "sample_tokens")
 TITLES = ("rows", "steps", "tokens", "replay tokens", "to sample")
+TIMES = {"step_seconds": "s/step", "hours": "hours"}
+"""Columns of what the training takes, which are there if it is known of some stage."""
 
 
 def render(plan: Plan) -> str:
@@ -37,18 +39,20 @@ def _repeats(stage: StagePlan, batch_rows: int) -> str:
 
 
 def _table(stages: list[StagePlan]) -> list[str]:
-    head = ["stage", *TITLES, "mitigation", "state"]
+    times = TIMES if any(stage.step_seconds for stage in stages) else {}
+    head = ["stage", *TITLES, *times.values(), "mitigation", "state"]
     body = [
         [
             f"{stage.number} {stage.name}" if stage.number else stage.name,
             *(_number(stage, column) for column in COLUMNS),
+            *(_time(stage, column) for column in times),
             ", ".join(stage.mitigations) or ("-" if stage.number else ""),
             stage.state,
         ]
         for stage in stages
     ]
     widths = [max(len(cell) for cell in column) for column in zip(head, *body, strict=True)]
-    sides = ["<", *">" * len(COLUMNS), "<", "<"]
+    sides = ["<", *">" * (len(COLUMNS) + len(times)), "<", "<"]
     formats = [f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=True)]
     return [f"  {'  '.join(formats).format(*row)}".rstrip() for row in [head, *body]]
 
@@ -58,3 +62,11 @@ def _number(stage: StagePlan, column: str) -> str:
     if value is None:
         return "?" if stage.number or column != "rows" else ""
     return f"{'~' if column in stage.estimated else ''}{value:,}"
+
+
+def _time(stage: StagePlan, column: str) -> str:
+    value = getattr(stage, column)
+    if value is None:
+        return "?" if stage.number or column == "hours" else ""
+    about = "~" if column == "hours" and "steps" in stage.estimated else ""
+    return f"{about}{value:.3g}"

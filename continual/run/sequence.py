@@ -16,11 +16,12 @@ from continual.config.schema import Sequence
 from continual.contract.context import StageRecord
 from continual.contract.mitigation import Candidate
 from continual.contract.models import ModelRef
+from continual.errors import describe
 from continual.evaluation.actors import Evaluators
 from continual.evaluation.outcomes import stored_outcomes
 from continual.evaluation.service import InsideStage, Scorer
 from continual.forgetting import Scores, read_matrix, scores_as_json
-from continual.ledger.folder import RunFolder, StageFolder
+from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Ledger
 from continual.ledger.places import placed, placed_model, stored
 from continual.models import check_start, is_checked, model_hash, start_model
@@ -210,7 +211,7 @@ def _stage(
         refuse_other_inputs(stage, files, [name for name in named if known.get(name) != inputs.get(name)])
         refuse_other_checkpoints(stage, files)
         data, said = _prepared(run, job, ctx, inputs, {})
-        inside = _inside(run, scorer, stage, files)
+        inside = _inside(run, scorer, stage, job)
         with _trained_once(run, stage, job, scorer):
             if not exported(job):
                 with run.phase("train", stage):
@@ -287,13 +288,16 @@ def _prepared(
     return data, read
 
 
-def _inside(run: Run, scorer: Scorer, stage: int, files: StageFolder) -> InsideStage:
+def _inside(run: Run, scorer: Scorer, stage: int, job: TrainJob) -> InsideStage:
     known = {event["step"] for event in run.ledger.of_stage("inside", stage)}
 
     def report(step: int, scores: Scores) -> None:
         run.ledger.add("inside", stage=stage, step=step, scores=scores_as_json(scores))
 
-    return InsideStage(scorer, files, known, report)
+    def tell(sentence: str) -> None:
+        run.terminal.line(f"stage {stage} {run.sequence.stages[stage - 1].name}: {sentence}")
+
+    return InsideStage(scorer, job.files, known, report, job.most_exports, tell)
 
 
 @contextmanager
@@ -318,6 +322,8 @@ def _train(run: Run, job: Any, stage: int, inside: InsideStage, feeds: Feeds, sc
         def watch(records: list[dict[str, Any]]) -> None:
             nonlocal last
             beside = f"{feeds.progress()}{scoring.poll()}"
+            if last and job.exports_after(last["step"] + 1) and inside.is_full():
+                beside += ", waits for scores inside the stage"
             # Without a new step, too: what is made beside the training tells what it waits for.
             if last := records[-1] if records else last:
                 losses = " ".join(f"{name} {value:.3f}" for name, value in last["loss"].items())
@@ -326,9 +332,8 @@ def _train(run: Run, job: Any, stage: int, inside: InsideStage, feeds: Feeds, sc
                 step.waits(f"starting the workers{beside}")
             inside.poll()
 
-        def stopping() -> None:
-            run.terminal.line(
-                "interrupted: the workers finish their step and write a checkpoint; Ctrl-C again skips it"
-            )
+        def stopping(why: BaseException) -> None:
+            what = "interrupted" if isinstance(why, KeyboardInterrupt) else describe(why)
+            run.terminal.line(f"{what}: the workers finish their step and write a checkpoint; Ctrl-C again skips it")
 
         run.workers.train(job, watch, stopping, stay=run.workers_stay and stage < len(run.sequence.stages))

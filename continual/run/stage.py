@@ -17,6 +17,10 @@ from continual.store import Artefact, folder_damage
 from continual.training.job import TASK, TrainJob
 from continual.training.losses.kinds import Nll
 
+EXPORTS_AHEAD = 1
+"""Models inside a stage that may wait for their scores beside those that are being scored, one by each process. One
+keeps the processes at work; at 8B each takes 32 GB of the disk."""
+
 
 def build_job(ctx: StageContext, folder: Path, threads: int) -> TrainJob:
     """Return the stage's job, with its active mitigations.
@@ -46,6 +50,7 @@ def build_job(ctx: StageContext, folder: Path, threads: int) -> TrainJob:
         steps=ctx.view.steps or 0,
         seed=sequence.seed * 1000 + ctx.view.number,
         evaluate_every=sequence.evaluate.every,
+        most_exports=sequence.evaluate.replicas + EXPORTS_AHEAD,
         penalties=tuple(penalties),
         mitigations=tuple(mitigations),
         threads=threads,

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from continual.config.schema import Generate
 from continual.contract.models import ModelRef
@@ -56,16 +57,26 @@ def _write_fisher(model: str, rows: Artefact, count: int, seed: int, folder: Pat
 
 
 def draw_documents(rows: Artefact, count: int, seed: int) -> list[Document]:
-    """Draw `count` documents that have a trained token, without replacement."""
-    candidates: list[Document] = []
-    for table in rows.tables():
-        ids, weights, documents = (column(table, name).reshape(-1) for name in COLUMNS)
-        # The tokens of a document are adjacent: a new one begins where the number changes.
-        borders = np.flatnonzero(np.diff(documents)) + 1
-        parts = zip(*(np.split(array, borders) for array in (ids, weights, documents)), strict=True)
-        candidates += [(i, w) for i, w, d in parts if d[0] >= 0 and (w > 0).any()]
-    order = np.random.default_rng(seed).permutation(len(candidates))[:count]
-    return [candidates[number] for number in order]
+    """Draw `count` documents that have a trained token, without replacement. Memory holds them and a shard."""
+    starts = np.cumsum([0, *(len(_documents(table)) for table in rows.tables())])
+    order = np.random.default_rng(seed).permutation(int(starts[-1]))[:count]
+    drawn: dict[int, Document] = {}
+    for table, first, end in zip(rows.tables(), starts, starts[1:], strict=False):
+        numbers = order[(order >= first) & (order < end)]
+        documents = _documents(table) if len(numbers) else []
+        for number in numbers.tolist():
+            ids, weights = documents[number - first]
+            drawn[number] = (ids.copy(), weights.copy())
+    return [drawn[number] for number in order.tolist()]
+
+
+def _documents(table: pa.Table) -> list[Document]:
+    """Return the documents of a shard of rows that have a trained token, as views of the shard."""
+    ids, weights, documents = (column(table, name).reshape(-1) for name in COLUMNS)
+    # The tokens of a document are adjacent: a new one begins where the number changes.
+    borders = np.flatnonzero(np.diff(documents)) + 1
+    parts = zip(*(np.split(array, borders) for array in (ids, weights, documents)), strict=True)
+    return [(i, w) for i, w, d in parts if d[0] >= 0 and (w > 0).any()]
 
 
 def estimate_fisher(model: Any, documents: list[Document], seed: int) -> dict[str, Any]:

@@ -21,7 +21,8 @@ class TrainJob:
 
     `folder` is the stage's folder; `files` names what is in it. `ends` says what its data teach to end an answer, the
     end of a text or of a turn of the chat template: the exported model ends its generation there. `attention` is what
-    the models run with, by transformers' name; "" is transformers' own choice.
+    the models run with, by transformers' name; "" is transformers' own choice. `most_exports`: of `evaluate_every`, so
+    many may be there at one time, those that are being scored among them; None: any number.
     """
 
     folder: Path
@@ -37,6 +38,15 @@ class TrainJob:
     threads: int = 1
     ends: Literal["", "text", "chat"] = ""
     attention: str = ""
+    most_exports: int | None = None
+
+    def evaluates_after(self, step: int) -> bool:
+        """Return whether drift and scores inside the stage are due after a step."""
+        return bool(self.evaluate_every) and step % (self.evaluate_every or 1) == 0
+
+    def exports_after(self, step: int) -> bool:
+        """Return whether a model inside the stage is exported after a step: not after the last, which has its own."""
+        return self.evaluates_after(step) and step < self.steps
 
     @property
     def inputs(self) -> dict[str, list[str]]:

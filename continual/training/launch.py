@@ -64,17 +64,19 @@ class Workers(AbstractContextManager["Workers"]):
         self._wait()
 
     def train(
-        self, job: TrainJob, watch: Watch, stopping: Callable[[], None] = lambda: None, stay: bool = False
-    ) -> None:
+        self, job: TrainJob, watch: Watch, stopping: Callable[[BaseException], None] = lambda why: None,
+        stay: bool = False,
+    ) -> None:  # fmt: skip
         """Train until `job.export` exists. `watch` gets the records that are new, about twice a second.
 
-        With `stay` the workers then wait for the next stage. On KeyboardInterrupt `stopping` is called at once, and
-        the workers finish their step and publish a checkpoint before the caller gets it; a second one ends the wait.
+        With `stay` the workers then wait for the next stage. On KeyboardInterrupt, and on a ContinualError that `watch`
+        raises, `stopping` is called at once with it, and the workers finish their step and publish a checkpoint before
+        the caller gets it; a KeyboardInterrupt ends that wait.
         Raises ContinualError with the workers' sentence if they had one.
         """
         files = job.files
         job.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in (files.stop, files.failed):
+        for leftover in (files.stop, files.failed, files.unscored):
             leftover.unlink(missing_ok=True)
         failures = job.train.max_failures
         with contextlib.closing(Tail(files.metrics, is_record)) as records:
@@ -95,7 +97,7 @@ class Workers(AbstractContextManager["Workers"]):
             group.close()
 
     def _trained(
-        self, job: TrainJob, failures: int, records: Tail, watch: Watch, stopping: Callable[[], None]
+        self, job: TrainJob, failures: int, records: Tail, watch: Watch, stopping: Callable[[BaseException], None]
     ) -> Group:
         """Give the job to the workers, wait until it is done or they have ended, and return their group."""
         self._rest()
@@ -105,9 +107,9 @@ class Workers(AbstractContextManager["Workers"]):
         try:
             while not over.wait(POLL_SECONDS):
                 watch(list(records.read()))
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, ContinualError) as why:
             job.files.stop.touch()
-            stopping()
+            stopping(why)
             with contextlib.suppress(KeyboardInterrupt):
                 wait_for_checkpoint([job.checkpoints], over)
             raise

@@ -26,6 +26,7 @@ from continual.models.recompute import recompute_layers
 from continual.models.trainable import freeze_unreached
 from continual.store import empty_folder, folder_damage, publish_folder, write_atomic
 from continual.training import checkpoints
+from continual.training.backlog import wait_for_scores
 from continual.training.batch import Batch, rows_hash, to_batch, to_tensors
 from continual.training.compiled import compile_layers
 from continual.training.frozen import load_teachers
@@ -274,21 +275,24 @@ def run_steps(worker: Worker, batches: Any, records: Records | None, stop_file: 
     job = worker.job
     while worker.step < job.steps:
         started = time.perf_counter()
+        held_up = wait_for_scores(job, worker.step + 1, worker.agreed)
+        asked = time.perf_counter()
         arrays = next(batches)
-        waited = time.perf_counter() - started
+        waited = time.perf_counter() - asked
         if int(arrays["step"][0]) != worker.step:
             raise ContinualError(f"the data delivered step {int(arrays['step'][0])} where {worker.step} was due")
         record, stopping = worker.train_step(to_batch(job.streams, arrays), stop_file.exists())
         record |= {"rows": rows_hash(arrays, job.streams, worker.world_size, worker.device), "data_wait": waited}
-        due = job.evaluate_every and worker.step % job.evaluate_every == 0
-        if due or worker.controlled() or worker.step == job.steps:
+        if held_up:
+            record["evaluation_wait"] = held_up
+        if job.evaluates_after(worker.step) or worker.controlled() or worker.step == job.steps:
             record["drift"] = worker.drift()
             worker.adjust(record["drift"])
         record["seconds"] = time.perf_counter() - started
         if records:
             records.append(record)
-        if due and worker.step < job.steps:
-            export = checkpoints.step_folder(job.files.evaluations, worker.step)
+        if job.exports_after(worker.step):
+            export = job.files.export(worker.step)
             # After a resume the step may have been scored, or the evaluation may be reading it. The weights are equal.
             exists = job.files.score_file(worker.step).exists() or folder_damage(export) is None
             if not worker.agreed(exists):

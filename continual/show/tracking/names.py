@@ -89,6 +89,8 @@ def stage_metrics(record: Mapping[str, Any]) -> dict[str, float]:
     if seconds := record.get("seconds"):
         metrics["tokens_per_second"] = record["tokens"] / seconds
         metrics["data_wait_fraction"] = record.get("data_wait", 0.0) / seconds
+        if waited := record.get("evaluation_wait"):
+            metrics["evaluation_wait_fraction"] = waited / seconds
     return {name: float(value) for name, value in metrics.items() if value is not None}
 
 

@@ -65,7 +65,8 @@ def export(files: StageFolder, step: int) -> Path:
 def inside(files: StageFolder, actor: Actor, known: set[int], replicas: int = 1) -> tuple[InsideStage, list[int]]:
     reported = list[int]()
     scorer: Any = SimpleNamespace(evaluators=Evaluators(lambda: actor, replicas), texts={})
-    return InsideStage(scorer, files, known, lambda step, scores: reported.append(step)), reported
+    report = lambda step, scores: reported.append(step)  # noqa: E731
+    return InsideStage(scorer, files, known, report, None, lambda sentence: None), reported
 
 
 def outputs(files: StageFolder, *steps: int) -> list[str]:

@@ -55,6 +55,7 @@ def test_a_line_of_metrics_becomes_named_numbers() -> None:
         "loss/task": 1.5, "loss/context_free": 0.5, "weight/task": 1.0, "drift/context_free": 0.01,
         "learning_rate": 1e-3, "tokens_per_second": 200.0, "data_wait_fraction": 0.2,
     }  # fmt: skip
+    assert stage_metrics({**record, "evaluation_wait": 0.3})["evaluation_wait_fraction"] == 0.6
 
 
 def test_figures_and_scores_become_named_numbers() -> None:

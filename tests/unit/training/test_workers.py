@@ -163,3 +163,31 @@ def test_workers_that_train_do_not_end_for_having_waited(tmp_path: Path, monkeyp
         workers.begin(Train(batch_tokens=256))
         workers.train(job(tmp_path, 1), lambda records: None)
     assert len(Scripted.made) == 1
+
+
+def test_what_the_watch_raises_is_told_when_the_workers_have_written_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failed evaluation inside a stage ends it as Ctrl-C does."""
+    done: list[object] = []
+
+    def stopped(self: Scripted, work: TrainJob) -> threading.Event:
+        over = threading.Event()
+
+        def wait() -> None:
+            while not work.files.stop.exists():
+                time.sleep(0.01)
+            done.append("checkpoint")
+            over.set()
+
+        threading.Thread(target=wait, daemon=True).start()
+        return over
+
+    def watch(records: object) -> None:
+        raise ContinualError("the evaluation failed")
+
+    monkeypatch.setattr(Scripted, "give", stopped)
+    workers = Workers(tmp_path / "ray", 2.0)
+    with pytest.raises(ContinualError, match="the evaluation failed"):
+        workers.train(job(tmp_path, 1), watch, stopping=lambda why: done.append(str(why)))
+    assert done == ["the evaluation failed", "checkpoint"]
