@@ -16,7 +16,9 @@ def parser(prog: str = "python -m continual.report") -> argparse.ArgumentParser:
         description="Write one self-contained HTML page about a run, or about several runs side by side.",
         epilog=EPILOG,
     )
-    command.add_argument("runs", nargs="+", metavar="RUN_DIR", help="a run's folder, <storage>/<name>")
+    command.add_argument(
+        "runs", nargs="+", metavar="RUN_DIR", help="a run's folder, <storage>/<name>, or a storage: all its runs"
+    )
     page = "the page; default: report.html in the run's folder; for several runs, in the current folder"
     command.add_argument("--output", metavar="FILE", help=page)
     return command

@@ -47,6 +47,11 @@ class Candidate:
     model: ModelRef
 
 
+def label_of(kind: str, name: str | None) -> str:
+    """Return what the streams of a mitigation of type `kind` are called: its name if it has one, else the type."""
+    return name or kind.rsplit(":", 1)[-1].rsplit(".", 1)[-1]
+
+
 class Mitigation(Strict):
     """Base of all mitigations. Subclass it, add options as fields, override hooks."""
 
@@ -59,7 +64,7 @@ class Mitigation(Strict):
     @property
     def label(self) -> str:
         """The stream's name: `name` if given, else the type."""
-        return self.name or self.type.rsplit(":", 1)[-1].rsplit(".", 1)[-1]
+        return label_of(self.type, self.name)
 
     def overrides(self, hook: str) -> bool:
         """Return whether this type implements the hook of that name."""

@@ -11,11 +11,12 @@ from continual.config.schema import Sequence
 from continual.config.yaml_text import read_yaml
 from continual.contract.models import ModelRef
 from continual.forgetting import FIGURES, Matrix, last_figures, read_matrix
-from continual.ledger.folder import RunFolder
+from continual.ledger.folder import RunFolder, StageFolder
 from continual.ledger.places import stored
+from continual.ledger.records import read_records
 from continual.preflight.stages import acting
 from continual.show.heat_map import ScoreMatrix, matrix_figure
-from continual.show.tracking import flatten, run_tags, sequence_metrics
+from continual.show.tracking import flatten, run_tags, sequence_metrics, stage_metrics
 from continual.store import Artefact
 from continual.store.json_files import known_json
 
@@ -106,6 +107,15 @@ def stage_numbers(
     names = Measured.of(sequence)
     figures = last_figures(matrix[: stage + 1], names.stage_tasks, names.old, outcomes)
     return sequence_metrics(figures, matrix[stage].scores)
+
+
+def drift_numbers(files: StageFolder, model: ModelRef) -> dict[str, float]:
+    """Return the drift after a stage's last step as metrics of the whole run, beside the scores of the same model.
+
+    {} if `model` is not the trained one: an average or a repaired model has drifted otherwise.
+    """
+    records = read_records(files.metrics) if Path(model.path) == files.model else []
+    return stage_metrics({"drift": records[-1].get("drift", {})}) if records else {}
 
 
 def version(

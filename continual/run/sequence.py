@@ -29,7 +29,7 @@ from continual.preflight.attention import checked_attention, loaded_attention
 from continual.preflight.delivery import Delivery
 from continual.preflight.estimate import epoch_steps
 from continual.preflight.stages import stage_view
-from continual.run.events import stage_numbers, stage_tags, started, streams, version
+from continual.run.events import drift_numbers, stage_numbers, stage_tags, started, streams, version
 from continual.run.feed import Feeds
 from continual.run.found import (
     check_finished,
@@ -183,6 +183,8 @@ def _record_scores(run: Run, scorer: Scorer, stage: int, name: str, model: Model
     scored["evaluations"] = scorer.evaluations(model)
     known = [*run.ledger.all("scored"), scored]
     metrics = stage_numbers(run.sequence, read_matrix(known), stage, stored_outcomes(known, run.store.root))
+    if stage:
+        metrics |= drift_numbers(run.folder.stage(stage, name), model)
     run.ledger.add("scored", **scored, metrics=metrics)
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from continual.forgetting import tasks_of
 from continual.show.heat_map import ScoreMatrix, draw_matrix, largest_changes, matrix_size
-from continual.show.plots import borders, marker, style
+from continual.show.plots import COLORS, borders, marker, style
 from continual.show.report.draw import Plot, extra_height, legend, save, thin, wrapped
 from continual.show.report.gather import RunData, by_stream, over_steps
 from continual.show.report.trade_off import TradeOff
+from continual.show.report.watched import SINCE, Watched
 
 Scored = tuple[Sequence[float], Sequence[float], Sequence[float] | None]
 """x, y, and standard errors of y."""
@@ -100,6 +101,34 @@ class Figures:
         alt = f"A point per run: all stages' tasks when learned against {kind} at the end; up and right is better."
         title, height = f"All stages' tasks against {kind}", 2.7 + extra_height([self.labels[n] for n, _ in points])
         return save(self.folder, self.name("old-against-new", kind), title, alt, draw, height)
+
+    def watched(self, groups: Sequence[Watched]) -> list[Plot]:
+        """Draw the old score that was lost against the drift, a point per stage, the markers by run."""
+        return [self._watched(group) for group in groups]
+
+    def _watched(self, group: Watched) -> Plot:
+        runs = dict.fromkeys(point.run for point in group.points)
+        shown = len(runs) <= len(COLORS)
+
+        def draw(axes: Any) -> None:
+            for place, run in enumerate(runs):
+                points = [point for point in group.points if point.run == run]
+                x, y = [point.drift for point in points], [point.lost for point in points]
+                errors = [math.nan if point.stderr is None else point.stderr for point in points]
+                look = {"color": style(place)["color"]} if shown else {"color": COLORS[0], "alpha": 0.6}
+                label = wrapped(self.labels[run]) if shown else None
+                axes.errorbar(x, y, yerr=errors, fmt=marker(place if shown else 0), label=label, elinewidth=0.8, **look)
+            axes.axhline(0, color="0.7", linewidth=0.8)
+            axes.set_xlabel("drift in nats per token")
+            axes.set_ylabel(f"lost: {group.unit}")
+            axes.margins(0.1)
+            legend(axes, len(runs) if shown else 0)
+
+        title = f"{group.stream}: drift from {SINCE[group.since]} against loss of {group.kind}"
+        alt = f"{title}, a point per stage of {len(runs)} runs; Spearman's correlation is {group.found.spearman:.2f}."
+        height = 2.7 + extra_height([self.labels[run] for run in runs] if shown else [])
+        name = self.name("drift-against-loss", group.stream, group.since, group.kind)
+        return save(self.folder, name, title, alt, draw, height)
 
     def streams(self, group: str, unit: str, only: Callable[[str], bool] = lambda name: True) -> list[Plot]:
         """Draw `loss`, `weight` or `drift` over the optimizer steps, by stream; `only` chooses streams by name."""

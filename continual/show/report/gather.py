@@ -27,7 +27,8 @@ class StageLog:
     """A stage's optimizer steps and what was scored between them.
 
     `first` is the number of steps of all stages before it, so that step s of the stage is step first + s of the run.
-    `records` are the lines of metrics.jsonl; `inside` has the scores by step of the stage.
+    `records` are the lines of metrics.jsonl; `inside` has the scores by step of the stage. `trained_is_scored`: the
+    model that the scores after the stage are of is the trained one, no average or repaired one made of it.
     """
 
     number: int
@@ -36,6 +37,7 @@ class StageLog:
     steps: int
     records: list[dict[str, Any]]
     inside: dict[int, Scores]
+    trained_is_scored: bool
 
 
 @dataclass(frozen=True)
@@ -156,13 +158,15 @@ def _so_far(ledger: Events, config: dict[str, Any]) -> dict[str, Any]:
 def _stages(files: RunFolder, ledger: Events, config: dict[str, Any]) -> list[StageLog]:
     """Return the stages that were begun, in order."""
     planned = {event["stage"]: event["steps"] for event in _prepared(ledger, config)}
+    done = {event["stage"]: placed_model(event["model"], files.path.resolve()) for event in ledger.all("stage_done")}
     stages: list[StageLog] = []
     for number, steps in planned.items():
         name = config["stages"][number - 1]["name"]
         folder = files.stage(number, name)
         inside = {step: read_scores(path) for step, path in folder.score_files().items()}
         first = sum(stage.steps for stage in stages)
-        stages.append(StageLog(number, name, first, steps, read_records(folder.metrics), inside))
+        own = done.get(number) == str(folder.model.resolve())
+        stages.append(StageLog(number, name, first, steps, read_records(folder.metrics), inside, own))
     return stages
 
 

@@ -14,9 +14,11 @@ from continual.data.tally import LOSSES
 from continual.forgetting import FIGURES
 from continual.show.progress import duration
 from continual.show.report.answers import SHOWN
+from continual.show.report.correlation import LEAST
 from continual.show.report.draw import Plot
 from continual.show.report.gather import RunData
 from continual.show.report.series import differing, shown
+from continual.show.report.watched import SINCE
 from continual.show.tables import TOKENS
 
 
@@ -33,6 +35,8 @@ def render(runs: Sequence[RunData], labels: Sequence[str], **content: Any) -> st
         differences=differing([run.config for run in runs]),
         shown=shown,
         figures=FIGURES,
+        since=SINCE,
+        least=LEAST,
         token_keys=TOKENS | {"task_tokens": "of these, of the tasks'"},
         little=_learned_little(labels, runs),
         measured_losses=_measured_losses(labels, runs),

@@ -40,12 +40,13 @@ def _point(run: RunData, stage_tasks: list[list[str]], old: list[str]) -> TradeO
         return None
     rows, last = {row.stage: row.scores for row in run.matrix}, run.matrix[-1].scores
     first = {task: stage for stage in range(len(stage_tasks), 0, -1) for task in stage_tasks[stage - 1]}
-    learned = _mean(run, {task: rows.get(stage, {}).get(task) for task, stage in first.items()})
-    kept = _mean(run, {task: last.get(task) for task in old})
+    learned = mean_score(run, {task: rows.get(stage, {}).get(task) for task, stage in first.items()})
+    kept = mean_score(run, {task: last.get(task) for task in old})
     return TradeOff(learned, kept) if learned and kept else None
 
 
-def _mean(run: RunData, found: Mapping[str, Score | None]) -> Score | None:
+def mean_score(run: RunData, found: Mapping[str, Score | None]) -> Score | None:
+    """Return the mean of scores by task; None where one is missing, or where their units differ."""
     scores, units, tasks = {t: s for t, s in found.items() if s}, {run.unit(task) for task in found}, list(found)
     if len(units) != 1 or len(scores) < len(found):
         return None

@@ -1,5 +1,6 @@
 """Write a report: gather runs, draw figures, score samples, render the page."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,22 +14,29 @@ from continual.show.report.page import render
 from continual.show.report.samples import Make, make_shown, read_shown
 from continual.show.report.series import names
 from continual.show.report.trade_off import trade_offs
+from continual.show.report.watched import watched, watched_as_json
 from continual.store import write_atomic
+
+DRIFTS = "drift-against-loss.json"
+"""The file with the points and correlations of drift against loss, next to the figures."""
 
 
 def write_report(folders: Sequence[Path], output: Path | None = None, make: Make = make_shown) -> Path:
     """Write the page, and its figures as PNG into a folder of its name next to it; return the page's path.
 
-    Default `output`: report.html in the run's folder, or in the current folder for several runs. `make` scores samples
+    A folder that is no run's but holds runs, a storage, stands for all of them, in the order of their names. Default
+    `output`: report.html in the run's folder, or in the current folder for several runs. `make` scores samples
     that no report has shown yet. Raises ConfigurationError if a folder is not a run's.
     """
     known = Evaluations()
-    runs = [gather(Path(folder), known) for folder in folders]
+    runs = [gather(run, known) for folder in folders for run in _runs_in(Path(folder))]
     output = output or RunFolder(runs[0].folder if len(runs) == 1 else Path()).report
     pictures = output.with_suffix("") if output.suffix else output.with_name(f"{output.name}-figures")
     pictures.mkdir(parents=True, exist_ok=True)
     labels = names(runs)
     figures, points = Figures(runs, labels, pictures), trade_offs(runs) if len(runs) > 1 else {}
+    if drifts := watched(runs):
+        write_atomic(pictures / DRIFTS, json.dumps(watched_as_json(drifts, runs, labels), indent=1))
     page = render(
         runs,
         labels,
@@ -39,6 +47,8 @@ def write_report(folders: Sequence[Path], output: Path | None = None, make: Make
         trade_offs=figures.trade_offs(points),
         losses=figures.streams("loss", "nats per token"),
         drift=figures.streams("drift", "nats per token"),
+        drifts=drifts,
+        watched=figures.watched(drifts),
         weights=figures.streams("weight", "weight", lambda name: name != "task"),
         seconds=figures.seconds(),
         samples=[
@@ -49,6 +59,12 @@ def write_report(folders: Sequence[Path], output: Path | None = None, make: Make
     )
     write_atomic(output, page)
     return output
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """Return the run folders that a folder stands for: those in a storage, else itself."""
+    inner = sorted(path.parent for path in folder.glob("*/ledger.jsonl") if RunFolder(path.parent).config.is_file())
+    return [folder] if RunFolder(folder).ledger.is_file() or not inner else inner
 
 
 def _shown(run: RunData, sample_set: SampleSet, make: Make) -> tuple[list[dict[str, Any]], str]:

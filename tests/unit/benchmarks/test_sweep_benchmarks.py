@@ -97,7 +97,7 @@ def run(scores: list[dict[str, float]], stages: list[tuple[str, int, dict[int, d
     logs, first = [], 0
     for number, (name, steps, inside) in enumerate(stages, 1):
         found = {step: scores_from_json(entry(at)) for step, at in inside.items()}
-        logs.append(StageLog(number, name, first, steps, [], found))
+        logs.append(StageLog(number, name, first, steps, [], found, True))
         first += steps
     matrix = [{"stage": at, "name": str(at), "scores": entry(found)} for at, found in enumerate(scores)]
     return RunData(Path(), {}, "", {"matrix": matrix, **more}, True, logs, [], {})
