@@ -157,6 +157,7 @@ def _module(model: Any, train: Any, mesh: Any) -> Any:
     low = torch.bfloat16 if train.precision == "bfloat16" and train.strategy != "fsdp" else None
     module = AllPositions(model.train(), chunk_positions(train, model.config.vocab_size), low)
     if train.strategy == "fsdp":
+        module.head_is_spread = True
         shard(model, mesh, policy_of(train.precision), root=module)
     return module
 

@@ -29,7 +29,7 @@ def _reservable(gpus: float) -> float:
     return gpus
 
 
-Gpus = Annotated[float, AfterValidator(_reservable)]
+Gpus = Annotated[float, Field(ge=0), AfterValidator(_reservable)]
 
 
 class ModelSource(Strict):
@@ -176,7 +176,7 @@ class Train(Strict):
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints inside a stage")
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept inside a stage")
     max_failures: int = Field(2, ge=0, description="worker failures survived within a stage")
-    gpus_per_worker: Gpus = Field(0.0, ge=0, description="GPUs that a worker reserves; 0: it trains on CPUs")
+    gpus_per_worker: Gpus = Field(0.0, description="GPUs that a worker reserves; 0: it trains on CPUs")
     cpus_per_worker: float | None = Field(
         None,
         ge=LEAST_PART,
@@ -200,7 +200,7 @@ class Train(Strict):
 class Generate(Strict):
     engine: EngineName = Field("vllm", description="what samples the models: vllm, transformers, or `module:Class`")
     replicas: int = Field(1, ge=1, description="engines that sample at the same time")
-    gpus_per_replica: Gpus = Field(0.0, ge=0, description="GPUs that an engine reserves; 0: it samples on CPUs")
+    gpus_per_replica: Gpus = Field(0.0, description="GPUs that an engine reserves; 0: it samples on CPUs")
     cpus_per_replica: float = Field(1.0, ge=LEAST_PART, description="CPUs that an engine reserves")
     shard_samples: int = Field(512, ge=1, description="samples per stored shard, the unit of resume")
     batch_size: int = Field(
@@ -246,7 +246,11 @@ class Evaluate(Strict):
         exclude_if=lambda given: given == "hf",
         description="what lm-eval runs its tasks with: transformers or vLLM; texts are always read with transformers",
     )
-    gpus: Gpus = Field(0.0, ge=0, description="GPUs that an evaluating process reserves; 0: it runs on CPUs")
+    gpus: Gpus | None = Field(
+        None,
+        description="GPUs that an evaluating process reserves; 0: it runs on CPUs; null: 1 where that fits beside what "
+        "runs at the same time, else 0",
+    )
     replicas: int = Field(1, ge=1, description="evaluating processes at the same time")
     overlap: Literal["auto"] | bool = Field(
         "auto", description="score a stage while the next one samples and trains; auto: where both fit at one time"
@@ -265,9 +269,14 @@ class Evaluate(Strict):
 
     @model_validator(mode="after")
     def _check(self) -> "Evaluate":
-        if self.backend == "vllm" and self.gpus > 1:
+        if self.backend == "vllm" and self.reserved_gpus > 1:
             raise ValueError("with `backend: vllm` a process evaluates on one GPU; write `gpus: 1`, or more `replicas`")
         return self
+
+    @property
+    def reserved_gpus(self) -> float:
+        """GPUs of an evaluating process; 0 before they are chosen, which `preflight.placement` does."""
+        return self.gpus or 0.0
 
 
 with warnings.catch_warnings():

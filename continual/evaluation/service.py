@@ -138,7 +138,7 @@ def evaluators_of(sequence: Sequence, threads: int) -> Evaluators:
         from continual.evaluation.evaluator import Evaluator
 
         evaluator = ray.remote(Evaluator).options(
-            num_cpus=ACTOR_CPUS, num_gpus=evaluate.gpus or None, max_restarts=2, max_task_retries=2
+            num_cpus=ACTOR_CPUS, num_gpus=evaluate.reserved_gpus or None, max_restarts=2, max_task_retries=2
         )
         # Not divided among replicas: the number of threads decides the last digits.
         return evaluator.remote(
@@ -146,8 +146,8 @@ def evaluators_of(sequence: Sequence, threads: int) -> Evaluators:
         )
 
     # What a process that has run vLLM keeps of a GPU's memory is up to vLLM.
-    once = evaluate.backend == "vllm" and evaluate.gpus > 0
-    return Evaluators(start, evaluate.replicas, once=once, frees=evaluate.gpus > 0, runs=runs)
+    once = evaluate.backend == "vllm" and evaluate.reserved_gpus > 0
+    return Evaluators(start, evaluate.replicas, once=once, frees=evaluate.reserved_gpus > 0, runs=runs)
 
 
 def runs(actor: Any) -> bool:

@@ -11,6 +11,8 @@ from continual.models.files import model_files
 from continual.models.settings import GENERATION
 from continual.preflight.attention import check_attention, checked_attention
 from continual.preflight.model_facts import KEY, ModelFacts, cannot_sample, read_model
+from continual.preflight.placement import placed
+from continual.preflight.resources import detect_machine
 from continual.preflight.stages import models_asked, pretrained, uses_sampling
 from continual.preflight.tokenizer_facts import TokenizerFacts, read_json, read_tokenizer
 
@@ -52,7 +54,10 @@ def check_backend(sequence: Sequence, facts: ModelFacts) -> None:
     if evaluate.backend != "vllm" or not evaluation_tasks(sequence):
         return
     generation = read_json(KEY, facts.folder / GENERATION) if facts.folder else {}
-    if reason := vllm_cannot(facts.head_size, generation, cpu=not evaluate.gpus):
+    machine = detect_machine()
+    there = placed(sequence, machine.cpus, machine.gpus).sequence.evaluate
+    unknown = evaluate.gpus is None and machine.gpus is None  # the evaluating processes check it again
+    if reason := vllm_cannot(facts.head_size, generation, cpu=not (there.reserved_gpus or unknown)):
         problem, _, fix = reason.partition("; ")
         raise ConfigurationError("evaluate.backend", problem, fix)
 

@@ -75,7 +75,7 @@ def workers_stay(sequence: Sequence, delivery: Delivery, cpus: float, gpus: floa
     free = training_cpus(sequence, delivery, cpus) if delivery == "stream" else cpus - between.cpus
     if train.workers * worker_cpus(train, free) + between.cpus + READING_CPUS > cpus:
         return False
-    most = max(between.gpus, evaluate.replicas * evaluate.gpus)
+    most = max(between.gpus, evaluate.replicas * evaluate.reserved_gpus)
     return gpus is None or train.workers * train.gpus_per_worker + most <= gpus
 
 
@@ -93,7 +93,7 @@ def scores_beside(sequence: Sequence, delivery: Delivery, cpus: float | None, gp
     if cpus is None or gpus is None:
         return Overlap(False, "the resources are unknown")
     stage = _at_most(sequence, delivery, cpus, gpus)
-    needed = evaluate.replicas * evaluate.gpus + stage.gpus
+    needed = evaluate.replicas * evaluate.reserved_gpus + stage.gpus
     if evaluate.overlap is True and needed > gpus:
         problem = f"scoring beside the next stage takes {needed:g} GPUs, but there are {gpus:g}"
         raise ConfigurationError("evaluate.overlap", problem, "write auto, or false")
@@ -102,7 +102,7 @@ def scores_beside(sequence: Sequence, delivery: Delivery, cpus: float | None, gp
     if needed > gpus:
         return Overlap(False, f"with what a stage takes that is {needed:g} GPUs of {gpus:g}")
     taken = stage.cpus + FREE_CPUS + evaluate.replicas
-    if not evaluate.gpus and taken > cpus:
+    if not evaluate.reserved_gpus and taken > cpus:
         return Overlap(False, f"with what a stage takes that is {taken:g} CPUs of {cpus:g}")
     return Overlap(True, "both fit at one time")
 

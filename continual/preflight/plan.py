@@ -18,6 +18,7 @@ from continual.preflight.delivery import chosen_delivery, scores_beside, trainin
 from continual.preflight.estimate import epoch_steps, estimated_rows, stored_rows
 from continual.preflight.model_facts import read_model
 from continual.preflight.passes import replay_passes
+from continual.preflight.placement import placed
 from continual.preflight.resources import Machine, detect_machine, local_cpus, while_training
 from continual.preflight.stages import acting, entries, stage_view, uses_sampling
 from continual.preflight.tokenizer_facts import TokenizerFacts, read_tokenizer
@@ -112,7 +113,9 @@ def _is_changed(loaded: Loaded) -> bool:
 
 def _facts(sequence: Sequence, folder: Path, time: TrainingTime) -> dict[str, str]:
     machine = detect_machine()
+    sequence, chosen = placed(sequence, machine.cpus, machine.gpus)
     model, train, evaluate, track = sequence.model, sequence.train, sequence.evaluate, sequence.track
+    evaluators = evaluators_in_words(evaluate, chosen)
     rows = f"{train.batch_rows} rows of {train.row_tokens} tokens per step"
     every = f" and every {evaluate.every} steps" if evaluate.every else ""
     here = f"the Ray cluster at {machine.address}, whose resources are checked when the run connects"
@@ -128,7 +131,7 @@ def _facts(sequence: Sequence, folder: Path, time: TrainingTime) -> dict[str, st
         "time": time.words,
         "sampling": _engines(sequence, machine),
         "evaluation": f"{', '.join(Measured.of(sequence).names) or 'nothing'}; at the start, after every stage{every}"
-        f"{_overlap(sequence, machine)}{_evaluators(evaluate)}",
+        f"{_overlap(sequence, machine)}{'; ' if evaluators else ''}{evaluators}",
         "machine": here,
         "run": str(folder),
         "store": f"{Path(sequence.storage) / 'store'} (shared by all runs of this storage)",
@@ -240,12 +243,13 @@ def _engines(sequence: Sequence, machine: Machine) -> str:
     return f"{generate.engine}, {count} with {generate.cpus_per_replica:g} CPU{gpu}{scorer}; {order} ({when})"
 
 
-def _evaluators(evaluate: Evaluate) -> str:
-    """Return what evaluates; "" for one process with transformers on CPUs, the usual one."""
-    if (evaluate.backend, evaluate.replicas, evaluate.gpus) == ("hf", 1, 0):
+def evaluators_in_words(evaluate: Evaluate, why: str) -> str:
+    """Return what evaluates, and `why` with so many GPUs; "" for the usual one, a process with transformers on CPUs."""
+    if not why and (evaluate.backend, evaluate.replicas, evaluate.reserved_gpus) == ("hf", 1, 0):
         return ""
     processes = f"{evaluate.replicas} {'process' if evaluate.replicas == 1 else 'processes'}"
-    return f"; {evaluate.backend}, {processes} with {f'{evaluate.gpus:g} GPU' if evaluate.gpus else 'CPUs'}"
+    each = f"{evaluate.reserved_gpus:g} GPU" if evaluate.reserved_gpus else "CPUs"
+    return f"{evaluate.backend}, {processes} with {each}{f' ({why})' if why else ''}"
 
 
 def remaining(plan: Plan) -> StagePlan:

@@ -65,7 +65,7 @@ def demands(sequence: Sequence) -> list[Demand]:
     The phases take turns, except that the evaluators of `evaluate.every` keep their GPUs during training.
     """
     train, generate, evaluate = sequence.train, sequence.generate, sequence.evaluate
-    evaluators = evaluate.replicas * evaluate.gpus
+    evaluators = evaluate.replicas * evaluate.reserved_gpus
     training = Demand(
         "training",
         train.workers * train.cpus_per_worker if train.cpus_per_worker else 1.0,
@@ -77,7 +77,7 @@ def demands(sequence: Sequence) -> list[Demand]:
     evaluation = Demand(
         "evaluation", 0.0, evaluators, "evaluate.replicas" if evaluate.replicas > 1 else "evaluate.gpus"
     )
-    return [training] + [sampling] * uses_sampling(sequence) + [evaluation] * bool(evaluate.gpus)
+    return [training] + [sampling] * uses_sampling(sequence) + [evaluation] * bool(evaluate.reserved_gpus)
 
 
 def scoring(sequence: Sequence) -> Demand | None:
@@ -116,7 +116,7 @@ def check_resources(sequence: Sequence, cpus: float | None, gpus: float | None) 
         problem = f"{train.workers} workers train on CPUs, and there are {cpus:g}"
         raise ConfigurationError("train.workers", problem, f"write at most {cpus:g}{share}")
     evaluate = sequence.evaluate
-    if cpus is not None and evaluate.replicas > cpus and not evaluate.gpus:
+    if cpus is not None and evaluate.replicas > cpus and not evaluate.reserved_gpus:
         problem = f"{evaluate.replicas} processes evaluate on CPUs, and there are {cpus:g}"
         raise ConfigurationError("evaluate.replicas", problem, f"write at most {cpus:g}")
     both = beside(sequence) if sequence.generate.delivery == "stream" else None
@@ -127,7 +127,7 @@ def check_resources(sequence: Sequence, cpus: float | None, gpus: float | None) 
         if gpus is not None and demand.gpus > gpus:
             keys = {"training": "train.gpus_per_worker", "sampling": "generate.gpus_per_replica"}
             have = f"there are {gpus:g}" if gpus else "there is none"
-            inside = evaluate.replicas * evaluate.gpus if evaluate.every and demand.phase == "training" else 0
+            inside = evaluate.replicas * evaluate.reserved_gpus if evaluate.every and demand.phase == "training" else 0
             shared = f" ({inside:g} of them to evaluate)" if inside else ""
             problem = f"{demand.phase} takes {demand.gpus:g} GPU{'s' * (demand.gpus > 1)}{shared}, but {have}"
             fix = "lower it, or start on a cluster that has them (RAY_ADDRESS)"

@@ -18,7 +18,8 @@ from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Ledger
 from continual.models.imports import whole_transformers
 from continual.preflight.delivery import check_placement, chosen_delivery, scores_beside, training_cpus, workers_stay
-from continual.preflight.plan import make_plan
+from continual.preflight.placement import placed
+from continual.preflight.plan import evaluators_in_words, make_plan
 from continual.preflight.render import render
 from continual.run.cluster import connected
 from continual.run.events import Status, ended
@@ -126,14 +127,17 @@ def drive(
         tracking, room = tracked(loaded, files, ledger, terminal), reserved(files.reserve)
         with as_one_sentence(loaded.file, sequence.storage), connected(guard) as resources, tracking as tracker, room:
             cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-            check_placement(sequence, cpus, gpus)
-            delivery = chosen_delivery(sequence, cpus, gpus).delivery
+            there, why = placed(sequence, cpus, gpus)
+            check_placement(there, cpus, gpus)
+            delivery = chosen_delivery(there, cpus, gpus).delivery
+            if why and os.environ.get("RAY_ADDRESS"):  # else the plan has said so
+                terminal.line(f"evaluation: {evaluators_in_words(there.evaluate, why)}")
             run = Run(
                 sequence, str(loaded.path), files, store, ledger, terminal, tracker,
-                workers=Workers(files.ray, training_cpus(sequence, delivery, cpus or 1.0)),
-                workers_stay=workers_stay(sequence, delivery, cpus or 1.0, gpus),
-                scores_beside=scores_beside(sequence, delivery, cpus, gpus).beside,
-                delivery=delivery, evaluators=evaluators_of(sequence, cores()), after_stage=after_stage,
+                workers=Workers(files.ray, training_cpus(there, delivery, cpus or 1.0)),
+                workers_stay=workers_stay(there, delivery, cpus or 1.0, gpus),
+                scores_beside=scores_beside(there, delivery, cpus, gpus).beside,
+                delivery=delivery, evaluators=evaluators_of(there, cores()), after_stage=after_stage,
             )  # fmt: skip
             with run.workers:
                 summary = run_sequence(run)

@@ -167,6 +167,7 @@ def _config(sweep: Sweep, trial: Trial, cpus: float, run_id: str | None) -> dict
     if ablation.concurrency > 1:  # what is free belongs to the others
         changes += ["generate.delivery=store"] * (sequence.generate.delivery == "auto")
         changes += ["evaluate.overlap=false"] * (sequence.evaluate.overlap == "auto")
+        changes += ["evaluate.gpus=0"] * (sequence.evaluate.gpus is None)
     if run_id:
         tags = {**sequence.track.tags, "mlflow.parentRunId": run_id}
         changes.append(f"track.tags={json.dumps(tags)}")

@@ -101,7 +101,9 @@ class Rehearsal:
                     if not stay:
                         workers.close()
                         started = False
-                evaluators.enter_context(self.hold(f"scoring of stage {stage}", evaluate.replicas, 0.0, evaluate.gpus))
+                evaluators.enter_context(
+                    self.hold(f"scoring of stage {stage}", evaluate.replicas, 0.0, evaluate.reserved_gpus)
+                )
                 if not beside:
                     evaluators.close()
 

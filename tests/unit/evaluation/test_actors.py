@@ -18,7 +18,7 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return killed
 
 
-def made(most: int, **options: bool) -> Evaluators:
+def made(most: int, **options: Any) -> Evaluators:
     return Evaluators(count().__next__, most, **options)
 
 
