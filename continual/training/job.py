@@ -21,7 +21,8 @@ class TrainJob:
 
     `folder` is the stage's folder; `files` names what is in it. `ends` says what its data teach to end an answer, the
     end of a text or of a turn of the chat template: the exported model ends its generation there. `attention` is what
-    the models run with, by transformers' name; "" is transformers' own choice.
+    the models run with, by transformers' name; "" is transformers' own choice. `until`: the job is a part of the stage
+    and ends after that step, None: at the stage's end; `steps` are always the whole stage's.
     """
 
     folder: Path
@@ -37,6 +38,12 @@ class TrainJob:
     threads: int = 1
     ends: Literal["", "text", "chat"] = ""
     attention: str = ""
+    until: int | None = None
+
+    @property
+    def last(self) -> int:
+        """The step after which the workers stop: that of the part of the stage, or the stage's last."""
+        return self.until or self.steps
 
     @property
     def inputs(self) -> dict[str, list[str]]:
@@ -64,4 +71,5 @@ class TrainJob:
 
     @property
     def export(self) -> Path:
-        return self.files.model
+        """The folder of the model after step `last`."""
+        return self.files.part_model(self.until) if self.until else self.files.model
