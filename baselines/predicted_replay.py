@@ -1,27 +1,33 @@
 """Replay of the upstream documents that a task is expected to make the model forget."""
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from baselines.upstream import Upstream
 from continual.api import (
+    COMPLETIONS,
     Artefact,
     ConfigurationError,
     Context,
     Mitigation,
+    ModelRef,
     Replay,
     Source,
     SourceItem,
     StageView,
+    Stream,
     chosen_from,
+    column,
     digest,
+    draw_probes,
+    losses_by_document,
 )
 
-MEASURED = "measured"
-"""The column that is true for documents on which forgetting was measured."""
+MODEL = "factors"
+"""What completes a row: the additive model and a few factors, as in the paper."""
 
 
 def draw(values: np.ndarray, count: int, temperature: float | None, seed: int) -> np.ndarray:
@@ -42,74 +48,108 @@ def draw(values: np.ndarray, count: int, temperature: float | None, seed: int) -
 class PredictedReplay(Replay):
     """Replay of the documents that are forgotten most, as a forecast, a matrix of associations or the start model says.
 
-    `scores` is a file with a row per upstream document. `column` says what decides: `forecast` of a file that
+    Offline, `scores` is a file with a row per upstream document. `column` says what decides: `forecast` of a file that
     `continual.forecast` has written; `change/<task>` of a matrix, which is what an oracle knows; `before`, the loss of
     the start model, with `temperature: 0` the rule of SuRe. `temperature: null` is replay at random of the same size.
-    Documents on which the forecast was measured are never replayed.
+
+    Online, with `matrix` and `at`, nothing is replayed in the first `at` steps. Then `probes` documents are measured
+    under the model of that step and under that of the stage's start, the rest of the row is completed from the tasks of
+    the matrix (additive model and factors), and the replay of what it says begins.
+
+    Documents on which forgetting was measured are never replayed: the probes, and those that are marked in the column
+    `measured` of either file.
     """
 
     reference: ClassVar[str] = "Jin & Ren 2025 (2406.14026)"
 
     type: Literal["predicted_replay"] = "predicted_replay"
     data: SourceItem = Field(description="the upstream documents: the same source as the text that was measured")
-    scores: str = Field(description="Parquet file of `continual.forecast` or `continual.associate`")
-    column: str = Field("forecast", description="the numbers in it that decide; more is replayed sooner")
+    scores: str | None = Field(None, description="offline: file of `continual.forecast` or `continual.associate`")
+    column: str = Field("forecast", description="the numbers in `scores` that decide; more is replayed sooner")
+    matrix: str | None = Field(None, description="online: Parquet file of `continual.associate` about a text")
+    at: int | None = Field(None, ge=1, description="online: the step after which probes are measured, replay begins")
+    probes: int = Field(30, ge=2, description="online: documents that are measured")
     documents: int = Field(ge=1, description="documents that are replayed")
     temperature: float | None = Field(
         0.1, ge=0, description="0: the highest numbers; null: at random; else p = softmax(number / temperature)"
     )
-    seed: int | None = Field(None, ge=0, description="of the draw; null: the sequence's")
+    seed: int | None = Field(None, ge=0, description="of the draws; null: the sequence's")
+
+    @model_validator(mode="after")
+    def _mode(self) -> "PredictedReplay":
+        if (self.scores is None) == (self.matrix is None) or (self.matrix is None) != (self.at is None):
+            raise ValueError("write `scores` to replay from the first step on, or `matrix` and `at` to measure first")
+        return self
 
     @classmethod
     def paths(cls, options: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str, tuple[str | int, ...]]]:
-        if isinstance(options.get("scores"), str):
-            yield options, "scores", ("scores",)
+        for key in ("scores", "matrix"):
+            if isinstance(options.get(key), str):
+                yield options, key, (key,)
 
     def data_sources(self) -> Mapping[str, Source]:
         return {"data": self.data}
 
     def check(self, view: StageView, others: list[Mitigation]) -> str | None:
         try:
-            numbers, _, _ = self._read()
+            table = Upstream.read(self.scores, "scores") if self.scores else Upstream.read(str(self.matrix), "matrix")
+            table.values(self.column) if self.scores else table.changes()
         except ConfigurationError as error:
             return f"`{error.key}`: {error.problem}; {error.fix}"
-        if len(numbers) < self.documents:
-            return f"`documents`: {self.scores} has {len(numbers)} that may be replayed; lower it"
+        free = int(table.free.sum()) - (0 if self.scores else self.probes)
+        if free < self.documents:
+            return f"`documents`: {self.scores or self.matrix} has {max(free, 0)} that may be replayed; lower it"
+        if self.at is not None and view.steps is not None and self.at >= view.steps:
+            return f"`at`: the stage has {view.steps} steps, and none is left to replay in; choose a lower one"
         return super().check(view, others)
 
     def rows(self, ctx: Context) -> Artefact:
-        numbers, values, measured = self._read()
-        seed = ctx.view.seed if self.seed is None else self.seed
-        places = draw(values, self.documents, self.temperature, seed)
+        table = Upstream.read(str(self.scores), "scores")
+        return self._drawn(ctx, table, table.values(self.column), table.free)
+
+    def prepare(self, ctx: Context) -> dict[str, Artefact]:
+        return super().prepare(ctx) if self.scores else {}
+
+    def streams(self, ctx: Context, artefacts: dict[str, Artefact]) -> list[Stream]:
+        return super().streams(ctx, artefacts) if self.scores else []
+
+    def parts(self, view: StageView) -> Sequence[int]:
+        return () if self.at is None else (self.at,)
+
+    def part(self, ctx: Context, step: int, trained: ModelRef) -> list[Stream]:
+        table = Upstream.read(str(self.matrix), "matrix")
+        known = table.changes()
+        places = draw_probes(self.probes, len(table.numbers), self._seed(ctx))
+        values = self._measured(ctx, table.numbers[places], trained)
+        row, free = COMPLETIONS[MODEL](known, places, values), table.free.copy()
+        free[places] = False
+        return super().streams(ctx, {"rows": self._drawn(ctx, table, row, free)})
+
+    def _measured(self, ctx: Context, numbers: np.ndarray, trained: ModelRef) -> np.ndarray:
+        """Return what the stage has changed of these documents so far, in nats per token [K]."""
+        rows = ctx.read(chosen_from(self.data, numbers.tolist()))
+        losses = []
+        for model in (ctx.stage_start, trained):
+            scored = ctx.score(model, rows).tables()
+            documents, nats, tokens = losses_by_document(rows, (column(table, "nll") for table in scored))
+            if len(documents) != len(numbers):
+                problem = f"{len(documents)} of {len(numbers)} probes of {self.matrix} have tokens in it"
+                raise ConfigurationError("data", problem, "name the source that the matrix was measured on")
+            losses.append(nats / tokens)
+        change = losses[1] - losses[0]
+        with ctx.step(f"{self.label} probes") as step:
+            step.note(f"{len(numbers)} documents, {change.mean():+.4f} nats per token on average")
+        # The source yields documents in the order of their numbers.
+        return np.asarray(change[np.argsort(np.argsort(numbers))])
+
+    def _drawn(self, ctx: Context, table: Upstream, values: np.ndarray, free: np.ndarray) -> Artefact:
+        """Return the rows of documents that are drawn by their values [N], among those that are `free` [N]."""
+        numbers, left_out = table.numbers[free], int((~free).sum())
+        places = draw(values[free], self.documents, self.temperature, self._seed(ctx))
         with ctx.step(f"{self.label} documents") as step:
-            left_out = f"; {measured:,} on which forgetting was measured are left out" if measured else ""
-            step.note(f"{self.documents:,} of {len(numbers):,}{left_out}")
+            note = f"; {left_out:,} on which forgetting was measured are left out" if left_out else ""
+            step.note(f"{self.documents:,} of {len(numbers):,}{note}")
         return ctx.read(chosen_from(self.data, numbers[places].tolist()))
 
-    def _read(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """Return the numbers of documents that may be replayed, what decides of each, and how many others there are.
-
-        Raises ConfigurationError if the file or the column is missing or holds something else.
-        """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        fix = "name a file of `continual.forecast` or `continual.associate`"
-        try:
-            table = pq.read_table(Path(self.scores))
-        except (OSError, pa.ArrowException) as error:
-            raise ConfigurationError("scores", f"{self.scores} is no Parquet file that can be read", fix) from error
-        if "document" not in table.column_names or self.column not in table.column_names:
-            known = ", ".join(name for name in table.column_names if name not in ("document", MEASURED))
-            raise ConfigurationError("column", f"{self.scores} has no column `{self.column}`", f"it has: {known}")
-        try:
-            numbers = np.array([int(name) for name in table.column("document").to_pylist()])
-            values = np.asarray(table.column(self.column).to_numpy(), np.float64)
-        except (TypeError, ValueError) as error:
-            raise ConfigurationError("scores", f"{self.scores} is not about the documents of a text", fix) from error
-        if not np.isfinite(values).all():
-            raise ConfigurationError("column", f"`{self.column}` of {self.scores} is not finite everywhere", fix)
-        if MEASURED not in table.column_names:
-            return numbers, values, 0
-        free = ~np.asarray(table.column(MEASURED).to_numpy(zero_copy_only=False), bool)
-        return numbers[free], values[free], int((~free).sum())
+    def _seed(self, ctx: Context) -> int:
+        return ctx.view.seed if self.seed is None else self.seed

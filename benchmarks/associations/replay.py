@@ -16,9 +16,9 @@ import yaml
 from benchmarks import sweeps
 from benchmarks.associations.matrix import NAME as MATRIX
 from benchmarks.associations.matrix import source
-from continual.associations.complete import probes
 from continual.associations.matrix import Associations, read
 from continual.associations.predicted import TABLE, chosen_error, write_forecast
+from continual.forgetting.completion.complete import probes
 from continual.show.plots import COLORS
 from continual.sweep.results import mean_error
 

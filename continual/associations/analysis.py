@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from continual.associations.factors import leading, squares
 from continual.associations.matrix import Associations
 from continual.errors import ConfigurationError
+from continual.forgetting.completion.factors import leading, squares
 
 
 @dataclass(frozen=True)

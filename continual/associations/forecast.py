@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from continual.associations import complete
-from continual.associations.complete import MODELS, Model
 from continual.associations.matrix import Associations, Kind
 from continual.errors import ConfigurationError, nearest
+from continual.forgetting.completion import complete
+from continual.forgetting.completion.complete import MODELS, Model
 
 FEWEST = 3
 """Tasks: one is unseen, and of two others one sets the threshold for forecasts from the other."""

@@ -38,10 +38,10 @@ def main(arguments: Arguments[str] | None = None, prog: str = "python -m continu
 
 
 def _forecast(options: argparse.Namespace) -> None:
-    from continual.associations.complete import probes
     from continual.associations.matrix import read
     from continual.associations.measure import load_task, measured
     from continual.associations.predicted import chosen_error, write_forecast
+    from continual.forgetting.completion.complete import probes
     from continual.preflight.check import check
     from continual.run.execute import execute
 

@@ -4,7 +4,7 @@ A mitigation is one pydantic model. Its fields are its options in the YAML; its 
 trainer and the sequence know no mitigation by name: they call the hooks of every entry of the list, in its order.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -166,6 +166,27 @@ class Mitigation(Strict):
 
     def penalties(self, ctx: Context, artefacts: dict[str, "Artefact"]) -> list[Penalty]:
         """Return quadratic penalties on the weights."""
+        return []
+
+    def parts(self, view: StageView) -> Sequence[int]:
+        """Return the numbers of optimizer steps after which the stage pauses for `part`; each 1 or more, and below the
+        steps of the stage.
+
+        Such a stage trains when all its samples are there, and is not shared with other runs.
+        """
+        return ()
+
+    def part(self, ctx: Context, step: int, trained: ModelRef) -> list[Stream]:
+        """Return streams that every batch has after `step` steps, a number of `parts`; one takes its name's place.
+
+        What they read is in the store, and the same whenever the hook is called with the same model: a resume calls it
+        again. A coefficient that `control` has set is kept where a stream of the same name goes on.
+
+        Args:
+            ctx: The services of the stage.
+            step: The steps that are done.
+            trained: The model after these steps, as it would be exported.
+        """
         return []
 
     def after_training(self, ctx: Context, trained: ModelRef) -> list[Candidate]:

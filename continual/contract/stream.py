@@ -27,6 +27,7 @@ class Stream:
             permutation that is the same in every stage, if the others are shuffled.
         shuffle: Read in a new permutation every epoch, another one in each stage; else sequentially from row `held_out`
             on, endlessly.
+        since: The step (0-based) at which the stream begins: its first rows are read there.
         rows_per_step: Rows in every optimizer step over all workers; set by the stage from `ratio`.
     """
 
@@ -40,4 +41,5 @@ class Stream:
     token_weights: tuple["Artefact", ...] = ()
     held_out: int = 0
     shuffle: bool = False
+    since: int = 0
     rows_per_step: int = 0

@@ -3,9 +3,8 @@
 import math
 from typing import Any
 
-import numpy as np
-
-from continual.data.rows import ROW_COLUMNS, column, read_origins
+from continual.data.documents import losses_by_document
+from continual.data.rows import ROW_COLUMNS, column
 from continual.errors import ContinualError
 from continual.evaluation.names import TEXT_UNIT
 from continual.forgetting import Score
@@ -22,15 +21,8 @@ def score_text(model: Any, name: str, rows: Artefact) -> tuple[Score, list[dict[
     source's: the pieces of one that is longer than a row are not independent either.
     Raises ContinualError if there is nothing to score or the loss is not finite.
     """
-    losses, numbers = [np.zeros(0)], [np.zeros(0, np.int32)]
-    for table in rows.tables():
-        columns = {key: column(table, key) for key in ROW_COLUMNS}
-        scored = columns["weights"] > 0
-        losses.append(token_losses(model, columns)[scored])
-        numbers.append(columns["documents"][scored])
-    whose, origins = np.concatenate(numbers), read_origins(rows)
-    documents, index = np.unique(whose if origins is None else origins[whose], return_inverse=True)
-    nats, tokens = np.bincount(index, np.concatenate(losses)), np.bincount(index)
+    losses = (token_losses(model, {key: column(table, key) for key in ROW_COLUMNS}) for table in rows.tables())
+    documents, nats, tokens = losses_by_document(rows, losses)
     total, count, n = math.fsum(nats), int(tokens.sum()), len(documents)
     if not count or not math.isfinite(total):
         problem = "has no token to score" if not count else f"has a loss of {total} nats"

@@ -19,6 +19,7 @@ FIELDS: dict[str, dict[str, Kind]] = {
     "scored": {"stage": int, "name": str, "scores": dict},
     "prepared": {"stage": int, "samples": list, "steps": int},
     "inside": {"stage": int, "step": int, "scores": dict},
+    "part": {"stage": int, "step": int, "model": str, "inputs": dict},
     "reused": {"stage": int, "maker": str},
     "candidate": {"stage": int, "name": str, "model": str, "scores": dict},
     "stage_done": {"stage": int, "name": str, "model": str, "hash": str, "rows": str},

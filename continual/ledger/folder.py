@@ -47,9 +47,10 @@ def _entries(owner: object, folders: Iterable[Path]) -> Entries:
 class StageFolder:
     """`<run>/stages/<number>-<name>`: what the training of one stage leaves.
 
-    `metrics` has one line per optimizer step. `stop` asks the workers to stop after their step; `failed` holds the
-    sentence with which they failed. `fed` exists when all streams have their first rows, and sampling may pause for the
-    training. `unscored` exists while nobody scores what is in `evaluations`, and the training need not wait for it.
+    `metrics` has one line per optimizer step; `parts` has the models at the steps where the stage's streams change.
+    `stop` asks the workers to stop after their step; `failed` holds the sentence with which they failed. `fed` exists
+    when all streams have their first rows, and sampling may pause for the training. `unscored` exists while nobody
+    scores what is in `evaluations`, and the training need not wait for it.
     """
 
     def __init__(self, path: Path):
@@ -57,6 +58,7 @@ class StageFolder:
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
         self.evaluations = path / "evaluations"
+        self.parts = path / "parts"
         self.scores = path / "scores"
         self.model = path / "model"
         self.stop = path / "stop"
@@ -66,7 +68,7 @@ class StageFolder:
 
     def entries(self) -> Entries:
         """Yield everything that a stage keeps in its folder, the folder itself first."""
-        yield from _entries(self, [self.path, self.checkpoints, self.evaluations, self.scores, self.model])
+        yield from _entries(self, [self.path, self.checkpoints, self.evaluations, self.parts, self.scores, self.model])
 
     def export(self, step: int) -> Path:
         """Return the folder of the model inside the stage after `step`, which is scored and deleted."""
@@ -75,6 +77,10 @@ class StageFolder:
     def score_file(self, step: int) -> Path:
         """Return the file of the scores inside the stage after `step`."""
         return self.scores / f"{step_name(step)}.json"
+
+    def part_model(self, step: int) -> Path:
+        """Return the folder of the model with which the part of the stage that begins after `step` steps begins."""
+        return self.parts / step_name(step)
 
     def score_files(self) -> dict[int, Path]:
         """Return the files of all scores inside the stage, by step."""

@@ -102,6 +102,13 @@ def refuse_other_inputs(stage: int, files: StageFolder, changed: list[str]) -> N
         raise ConfigurationError(f"stages.{stage - 1}", problem, FIX)
 
 
+def refuse_lost_part(stage: int, files: StageFolder, step: int) -> None:
+    """Refuse to resume a stage that has gone on from a model which is gone, and from which its rows were chosen."""
+    if any(done > step for done in steps_found(files.checkpoints)):
+        problem = f"its model after step {step} in {files.part_model(step)} is gone, and its training is past that step"
+        raise ConfigurationError(f"stages.{stage - 1}", problem, f"delete {files.path} to train the stage again")
+
+
 def refuse_other_checkpoints(stage: int, files: StageFolder) -> None:
     """Refuse to resume a stage from checkpoints that an earlier version wrote."""
     steps = steps_found(files.checkpoints)

@@ -5,8 +5,8 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from continual.run.events import drift_numbers, stage_numbers, stage_tags, start
 from continual.run.feed import Feeds
 from continual.run.found import (
     check_finished,
+    refuse_lost_part,
     refuse_other_checkpoints,
     refuse_other_inputs,
     refuse_other_measures,
@@ -42,7 +43,7 @@ from continual.run.read import Data
 from continual.run.reuse import DROPOUT, resumed_inputs, trained_once
 from continual.run.scoring import Scoring, ScoringTask
 from continual.run.services import StageContext
-from continual.run.stage import build_job, made_again, passes, passes_in_words
+from continual.run.stage import build_job, made_again, next_part, part_steps, passes, passes_in_words
 from continual.run.summary import summarise
 from continual.show.terminal import Terminal
 from continual.show.tracking import SEQUENCE, Tracker, git_state
@@ -149,7 +150,7 @@ def _stage_before(
 def _end_stage(run: Run, stage: int) -> None:
     """Remove what only an unfinished stage needs, and tell that the stage is done."""
     files = run.folder.stage(stage, run.sequence.stages[stage - 1].name)
-    for leftover in (files.checkpoints, files.evaluations):
+    for leftover in (files.checkpoints, files.evaluations, files.parts):
         shutil.rmtree(leftover, ignore_errors=True)
     run.after_stage(stage)
 
@@ -198,7 +199,8 @@ def _stage(
     view = stage_view(sequence, stage, steps)
     files = run.folder.stage(stage, declared.name)
     files.fed.unlink(missing_ok=True)
-    streamed = files if run.delivery == "stream" else None
+    parts = part_steps(sequence, view)
+    streamed = files if run.delivery == "stream" and not parts else None
     ctx = StageContext(sequence, view, run.store, run.terminal, start, stage_start, list(run.earlier), rows, streamed)
     with ctx.feeds:
         with run.phase("mitigate", stage):
@@ -214,12 +216,15 @@ def _stage(
         refuse_other_checkpoints(stage, files)
         data, said = _prepared(run, job, ctx, inputs, {})
         inside = _inside(run, scorer, stage, job)
-        with _trained_once(run, stage, job, scorer):
+        # What a part is trained on is not known before, so the stage has no address.
+        with nullcontext() if parts else _trained_once(run, stage, job, scorer):
+            for step in parts:
+                job = _part(run, ctx, job, step, inside, scoring)
             if not exported(job):
                 with run.phase("train", stage):
                     _train(run, job, stage, inside, ctx.feeds, scoring)
             inside.finish()
-        if ctx.feeds.all:
+        if ctx.feeds.all or parts:
             ctx.finish()
             data, _ = _prepared(run, job, ctx, inputs, said)
     trained = ModelRef(str(job.export), model_hash(job.export))
@@ -229,6 +234,31 @@ def _stage(
     done = {"rows": rows.hash, "steps": steps}
     scoring.start(_to_score(run, scorer, stage, chosen, candidates[1:], data, done), last=stage == len(sequence.stages))
     return rows, chosen
+
+
+def _part(
+    run: Run, ctx: StageContext, job: TrainJob, step: int, inside: InsideStage, scoring: Scoring
+) -> TrainJob:  # fmt: skip
+    """Train until mitigations change their streams after `step` steps, and return the job with the new ones.
+
+    The hooks are called again by every start, with the same model. What they gave is in the ledger: a stage never goes
+    on with other rows.
+    """
+    stage, files, part = ctx.view.number, job.files, replace(job, until=step)
+    if not exported(part):
+        refuse_lost_part(stage, files, step)
+        with run.phase("train", stage):
+            _train(run, part, stage, inside, ctx.feeds, scoring)
+    trained = ModelRef(str(part.export), model_hash(part.export))
+    with run.phase("mitigate", stage):
+        job = next_part(ctx, job, step, trained)
+    inputs = {stream.name: job.inputs[stream.name] for stream in job.streams if stream.since == step}
+    known = (run.ledger.find("part", stage=stage, step=step) or {}).get("inputs")
+    if known is not None:
+        refuse_other_inputs(stage, files, [name for name in known | inputs if known.get(name) != inputs.get(name)])
+    if known != inputs:
+        run.ledger.add("part", stage=stage, step=step, model=trained.hash, inputs=inputs)
+    return job
 
 
 def _to_score(
@@ -338,4 +368,5 @@ def _train(run: Run, job: Any, stage: int, inside: InsideStage, feeds: Feeds, sc
             what = "interrupted" if isinstance(why, KeyboardInterrupt) else describe(why)
             run.terminal.line(f"{what}: the workers finish their step and write a checkpoint; Ctrl-C again skips it")
 
-        run.workers.train(job, watch, stopping, stay=run.workers_stay and stage < len(run.sequence.stages))
+        more = stage < len(run.sequence.stages) or job.until is not None
+        run.workers.train(job, watch, stopping, stay=run.workers_stay and more)

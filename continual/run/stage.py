@@ -4,9 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from continual.config.schema import Sequence
 from continual.contract.mitigation import Penalty
 from continual.contract.models import ModelRef
 from continual.contract.stream import Stream
+from continual.contract.view import StageView
 from continual.errors import ConfigurationError
 from continual.models import model_hash
 from continual.models.files import tokenizer_files
@@ -59,6 +61,32 @@ def build_job(ctx: StageContext, folder: Path, threads: int) -> TrainJob:
     )
 
 
+def part_steps(sequence: Sequence, view: StageView) -> list[int]:
+    """Return the steps after which a stage pauses for its mitigations, rising; none: it is trained in one go.
+
+    Raises ConfigurationError for a step that is not within the stage, whose steps are known.
+    """
+    found = {(step, key) for key, m in acting(sequence, view.number) for step in m.parts(view)}
+    for step, key in found:
+        if not 0 < step < (view.steps or 0):
+            problem = f"it pauses after step {step} of a stage of {view.steps} steps"
+            raise ConfigurationError(key, problem, f"choose a step from 1 to {(view.steps or 0) - 1}, or more steps")
+    return sorted({step for step, _ in found})
+
+
+def next_part(ctx: StageContext, job: TrainJob, step: int, trained: ModelRef) -> TrainJob:
+    """Return the job of the stage after `step` steps, at which the model is `trained`: with the streams of the part.
+
+    A stream takes the place of the one of its name, or comes behind all others.
+    """
+    streams = {stream.name: stream for stream in job.streams}
+    for mitigation in job.mitigations:
+        if step in mitigation.parts(ctx.view):
+            for stream in mitigation.part(ctx, step, trained):
+                streams[stream.name] = _with_rows(replace(stream, since=step), job.train.batch_rows)
+    return replace(job, streams=tuple(streams.values()))
+
+
 def made_again(ctx: StageContext, trained: Path, lost: ModelRef) -> bool:
     """Let the stage's mitigations make its model again, from what training left in the folder `trained`.
 
@@ -81,7 +109,7 @@ def passes(job: TrainJob) -> dict[str, dict[str, float]]:
         if not stream.rows.complete:
             continue
         total = int(stream.rows.manifest()["counts"]["rows"])
-        there, read = total - min(stream.held_out, total), stream.rows_per_step * job.steps
+        there, read = total - min(stream.held_out, total), stream.rows_per_step * (job.steps - stream.since)
         found[stream.name] = {
             "rows_read": read, "rows": there, "held_out": total - there, "passes": read / max(1, there),
         }  # fmt: skip

@@ -62,7 +62,7 @@ class ReadSteps:
 
     def row_numbers(self, stream: Stream, step: int) -> np.ndarray:
         """Return all workers' row numbers of a stream in a step."""
-        positions = step_positions(stream.rows_per_step, step)
+        positions = step_positions(stream.rows_per_step, step - stream.since)
         reader = _reader(stream.rows)
         if stream.shuffle:
             rows = trained_rows(stream, len(reader)) if stream.held_out else None

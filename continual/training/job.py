@@ -22,7 +22,8 @@ class TrainJob:
     `folder` is the stage's folder; `files` names what is in it. `ends` says what its data teach to end an answer, the
     end of a text or of a turn of the chat template: the exported model ends its generation there. `attention` is what
     the models run with, by transformers' name; "" is transformers' own choice. `most_exports`: of `evaluate_every`, so
-    many may be there at one time, those that are being scored among them; None: any number.
+    many may be there at one time, those that are being scored among them; None: any number. `until`: the job is a part
+    of the stage and ends after that step, None: at the stage's end; `steps` are always the whole stage's.
     """
 
     folder: Path
@@ -39,6 +40,12 @@ class TrainJob:
     ends: Literal["", "text", "chat"] = ""
     attention: str = ""
     most_exports: int | None = None
+    until: int | None = None
+
+    @property
+    def last(self) -> int:
+        """The step after which the workers stop: that of the part of the stage, or the stage's last."""
+        return self.until or self.steps
 
     def evaluates_after(self, step: int) -> bool:
         """Return whether drift and scores inside the stage are due after a step."""
@@ -74,4 +81,5 @@ class TrainJob:
 
     @property
     def export(self) -> Path:
-        return self.files.model
+        """The folder of the model after step `last`."""
+        return self.files.part_model(self.until) if self.until else self.files.model

@@ -42,7 +42,7 @@ def trained_rows(stream: Stream, rows: int) -> np.ndarray:
 
 
 def step_positions(per_step: int, step: int) -> np.ndarray:
-    """Return the positions in a stream that step `step` (0-based) reads."""
+    """Return the positions in a stream that its step `step` (0-based) reads."""
     return np.arange(step * per_step, (step + 1) * per_step)
 
 

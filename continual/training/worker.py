@@ -175,7 +175,10 @@ class Worker:
     def _resume(self, folder: Path) -> None:
         self.strategy.load(folder)
         states = checkpoints.read_states(folder / "control.pt")
-        self.stepper.coefficients, self.control = states["coefficients"], states["control"]
+        # Streams may have ended or begun at this very step, where a part of the stage begins.
+        known = self.stepper.coefficients
+        known |= {name: value for name, value in states["coefficients"].items() if name in known}
+        self.control = states["control"]
         # A rank that the checkpoint does not have stays as it was seeded: where ranks may change, nothing is drawn.
         if (drawn := folder / f"random-{self.rank}.pt").is_file():
             set_random_state(checkpoints.read_states(drawn))
@@ -247,13 +250,13 @@ def train_stage(job: TrainJob, rank: int, world_size: int, device: torch.device)
     torch.set_num_threads(job.threads)
     try:
         begin = checkpoints.newest_valid(job.checkpoints)
-        left = range(begin[0], job.steps)
+        left = range(begin[0], job.last)
         batches = ordered_batches(job.streams, job.seed, left, rank, world_size)
         with begun(batches) if left else nullcontext(()) as arrays:
             worker = Worker(job, rank, world_size, device, begin)
             records = Records(job.files.metrics, worker.step) if rank == 0 else None
             run_steps(worker, iter(arrays), records, job.files.stop)
-        ended = worker.step >= job.steps
+        ended = worker.step >= job.last
         if ended:
             worker.export(job.export)
         worker.close()
@@ -271,9 +274,9 @@ def train_stage(job: TrainJob, rank: int, world_size: int, device: torch.device)
 
 
 def run_steps(worker: Worker, batches: Any, records: Records | None, stop_file: Path) -> None:
-    """Make optimizer steps until the stage's last, or until `stop_file` exists."""
+    """Make optimizer steps until the last of the stage or of its part, or until `stop_file` exists."""
     job = worker.job
-    while worker.step < job.steps:
+    while worker.step < job.last:
         started = time.perf_counter()
         held_up = wait_for_scores(job, worker.step + 1, worker.agreed)
         asked = time.perf_counter()
@@ -297,7 +300,7 @@ def run_steps(worker: Worker, batches: Any, records: Records | None, stop_file: 
             exists = job.files.score_file(worker.step).exists() or folder_damage(export) is None
             if not worker.agreed(exists):
                 worker.export(export)
-        if stopping or worker.step % job.train.checkpoint_every == 0 or worker.step == job.steps:
+        if stopping or worker.step % job.train.checkpoint_every == 0 or worker.step == job.last:
             worker.checkpoint()
         if stopping:
             return

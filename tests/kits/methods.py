@@ -3,10 +3,12 @@
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from baselines.instruction_synthesis import InstructionSynthesis
 from baselines.predicted_replay import PredictedReplay
+from baselines.upstream import Upstream
 
 DATA = {"type": "jsonl", "path": "x.jsonl", "text": "t"}
 KL: dict[str, Any] = {"loss": "kl", "held_out": 2}
@@ -62,4 +64,5 @@ def replay_stored_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     for method in (InstructionSynthesis, PredictedReplay):
         monkeypatch.setattr(method, "rows", lambda self, ctx: ctx.read(None))
-    monkeypatch.setattr(PredictedReplay, "_read", lambda self: (np.arange(8), np.zeros(8), 0))
+    table = pa.table({"forecast": np.zeros(8)})
+    monkeypatch.setattr(Upstream, "read", lambda path, key: Upstream(path, key, table, np.arange(8), np.ones(8, bool)))

@@ -1,9 +1,9 @@
 """The rank correlation of points that several runs have left, and how sure it is."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 LEAST = 5
 """Fewest points of a correlation, and fewest runs of its interval."""
@@ -22,7 +22,7 @@ class Correlation:
     runs: int
 
 
-def correlation(x: Sequence[float], y: Sequence[float], runs: Sequence[int]) -> Correlation | None:
+def correlation(x: ArrayLike, y: ArrayLike, runs: ArrayLike) -> Correlation | None:
     """Return the rank correlation of points (x, y), each of which belongs to a run; None for fewer than LEAST points.
 
     Ranks, because a divergence spans orders of magnitude and scores do not fall in proportion to it: one run that has
@@ -30,13 +30,13 @@ def correlation(x: Sequence[float], y: Sequence[float], runs: Sequence[int]) -> 
     draws whole runs, with replacement (percentiles; draws in which all x or all y are equal have no correlation and are
     left out). Of fewer than LEAST runs there is no interval.
     """
-    columns, numbers = np.array([x, y], np.float64), np.array(runs)
-    whole = _spearman(columns) if len(x) >= LEAST else None
+    columns, numbers = np.stack([np.asarray(x, np.float64), np.asarray(y, np.float64)]), np.asarray(runs)
+    whole = _spearman(columns) if len(numbers) >= LEAST else None
     if whole is None:
         return None
     places = [np.flatnonzero(numbers == run) for run in np.unique(numbers)]
     ends = _interval(columns, places) if len(places) >= LEAST else None
-    return Correlation(whole, ends, len(x), len(places))
+    return Correlation(whole, ends, len(numbers), len(places))
 
 
 def _interval(columns: np.ndarray, places: list[np.ndarray]) -> tuple[float, float] | None:

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from continual.associations import logistic
-from continual.associations.baseline import baseline
-from continual.associations.complete import MODELS, PENALTIES, probes, ridge
 from continual.errors import ConfigurationError
+from continual.forgetting.completion import logistic
+from continual.forgetting.completion.baseline import baseline
+from continual.forgetting.completion.complete import MODELS, PENALTIES, probes, ridge
 from tests.unit.associations.structures import additive, chances, low_rank
 
 REAL = [name for name, model in MODELS.items() if not model.probability]

@@ -7,9 +7,9 @@ import pytest
 from scipy import stats
 
 from continual.associations import forecast as room
-from continual.associations.complete import MODELS, Model, probes
 from continual.associations.forecast import ForecastError, evaluate, forecast
 from continual.errors import ConfigurationError
+from continual.forgetting.completion.complete import MODELS, Model, probes
 from tests.unit.associations.structures import associations_of, chances, low_rank
 
 

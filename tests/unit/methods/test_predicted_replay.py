@@ -94,3 +94,125 @@ def test_other_columns_are_refused(tmp_path: Path, columns: dict[str, Any], word
     mitigation = PredictedReplay.model_validate(entry(table(tmp_path, **columns)))
     ctx = kit.context(tmp_path, [])
     assert words in str(mitigation.check(ctx.view, []))
+
+
+# Online ---------------------------------------------------------------------------------------------------------
+
+TASKS, KNOWN = 5, 40
+CUT = 8
+
+
+def matrix(folder: Path, **columns: Any) -> tuple[str, np.ndarray]:
+    """A matrix of low rank about documents 0 to KNOWN - 1 in another order."""
+    random = np.random.default_rng(0)
+    numbers = random.permutation(KNOWN)
+    change = random.normal(size=(TASKS, 1)) * random.normal(size=KNOWN) + 0.01 * random.normal(size=(TASKS, KNOWN))
+    named = {"document": [str(number) for number in numbers], "before": np.ones(KNOWN)}
+    named |= {f"change/t{task}": row for task, row in enumerate(change)} | columns
+    file = folder / "associations.parquet"
+    pq.write_table(pa.table({name: pa.array(values) for name, values in named.items()}), file)
+    return str(file), change
+
+
+def online(file: str, **options: Any) -> dict[str, Any]:
+    return {"type": "predicted_replay", "data": TEXT, "matrix": file, "at": CUT, "probes": 6, "documents": 9, **options}
+
+
+def document(number: int) -> np.ndarray:
+    return np.random.default_rng(number).integers(1, kit.VOCABULARY, 3 + number % 7).astype(np.int32)
+
+
+def test_probes_are_measured_the_row_is_completed_and_the_rest_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against one forward pass per probe: which documents are read, and in which order their changes are used."""
+    import torch
+    from transformers import LlamaForCausalLM
+
+    from continual.data.packing import pack_rows
+    from continual.forgetting.completion.complete import MODELS
+
+    kit.without_ray(monkeypatch)
+    file, change = matrix(tmp_path)
+    ctx = kit.context(tmp_path, [online(file, temperature=0.05)])
+    [mitigation] = ctx.sequence.mitigation
+    assert mitigation.check(ctx.view, []) is None
+    assert mitigation.prepare(ctx) == {}
+    assert mitigation.streams(ctx, {}) == []
+    assert list(mitigation.parts(ctx.view)) == [CUT]
+    asked: list[list[int]] = []
+
+    def read(self: Any, source: Any) -> Any:
+        numbers = source.arguments["numbers"]
+        asked.append(numbers)
+        bodies = [document(number) for number in numbers]
+        weights = [(np.arange(len(body)) > 0).astype(np.float32) for body in bodies]
+        return kit.stored(ctx.store, f"chosen {numbers}", pack_rows(bodies, weights, 0, kit.TOKENS), shard_rows=1)
+
+    monkeypatch.setattr(type(ctx), "read", read)
+    trained, _ = kit.models()
+    [stream] = mitigation.part(ctx, CUT, trained)
+    probes, replayed = asked
+    assert len(set(probes)) == 6
+    assert len(set(replayed)) == 9
+    assert not set(probes) & set(replayed)
+
+    def loss(folder: str, number: int) -> float:
+        ids = torch.tensor(document(number)[None].astype(np.int64))
+        with torch.no_grad():
+            return float(LlamaForCausalLM.from_pretrained(folder)(ids, labels=ids).loss)
+
+    numbers = [int(name) for name in pq.read_table(file)["document"].to_pylist()]
+    places = np.array(sorted(numbers.index(number) for number in probes))
+    values = np.array([loss(trained.path, numbers[p]) - loss(ctx.stage_start.path, numbers[p]) for p in places])
+    row = MODELS["factors"](change, places, values)
+    free = np.setdiff1d(np.arange(KNOWN), places)
+    chosen = draw(row[free], 9, 0.05, ctx.view.seed)
+    assert replayed == sorted(numbers[place] for place in free[chosen])
+    assert (stream.name, stream.ratio) == ("predicted_replay", 0.25)
+    mitigation.part(ctx, CUT, trained)
+    assert asked[2:] == asked[:2], "a resume asks for the same"
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "words"),
+    [
+        ({"measured": [True] * 30 + [False] * 10}, {"probes": 2}, "has 8 that may be replayed"),
+        ({}, {"probes": 35}, "has 5 that may be replayed"),
+        ({}, {"at": kit.STEPS}, f"the stage has {kit.STEPS} steps, and none is left"),
+        ({f"change/t{task}": [0.0, 1.0] * 20 for task in range(TASKS)}, {}, "answers that are lost or kept"),
+    ],
+)
+def test_what_cannot_be_replayed_online_is_refused(
+    tmp_path: Path, columns: dict[str, Any], options: dict[str, Any], words: str
+) -> None:
+    file, _ = matrix(tmp_path, **columns)
+    ctx = kit.context(tmp_path, [online(file, **options)])
+    [mitigation] = ctx.sequence.mitigation
+    assert words in str(mitigation.check(ctx.view, []))
+
+
+@pytest.mark.parametrize(
+    "given", [{"scores": "x", "matrix": "x", "at": 3}, {}, {"matrix": "x"}, {"scores": "x", "at": 3}]
+)
+def test_one_of_both_modes_is_chosen(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="write `scores` to replay from the first step on, or `matrix` and `at`"):
+        PredictedReplay.model_validate({"type": "predicted_replay", "data": TEXT, "documents": 3, **given})
+
+
+def test_evaluated_documents_are_never_replayed_online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marked = np.arange(KNOWN) % 2 == 0
+    file, _ = matrix(tmp_path, measured=marked)
+    mitigation = PredictedReplay.model_validate(online(file, documents=10))
+    numbers = np.array([int(name) for name in pq.read_table(file)["document"].to_pylist()])
+    monkeypatch.setattr(PredictedReplay, "_measured", lambda self, ctx, probes, trained: np.zeros(len(probes)))
+    ctx = kit.context(tmp_path, [])
+    read: list[Any] = []
+
+    def rows(self: Any, source: Any) -> Any:
+        read.append(source.arguments["numbers"])
+        return ctx.store.artefact("rows", {"test": "replay"})
+
+    monkeypatch.setattr(type(ctx), "read", rows)
+    mitigation.part(ctx, CUT, ctx.start)
+    assert not set(read[0]) & set(numbers[marked].tolist())

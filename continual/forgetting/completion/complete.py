@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from continual.associations.baseline import baseline
-from continual.associations.factors import leading
-from continual.associations.logistic import logistic
 from continual.errors import ConfigurationError
+from continual.forgetting.completion.baseline import baseline
+from continual.forgetting.completion.factors import leading
+from continual.forgetting.completion.logistic import logistic
 
 NEIGHBOURS = 40
 """Most rows that are averaged; Surprise's default."""

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from continual.associations.baseline import baseline
-from continual.associations.factors import leading
+from continual.forgetting.completion.baseline import baseline
+from continual.forgetting.completion.factors import leading
 
 RANK = 5
 """Factors, as in Jin & Ren."""
