@@ -153,9 +153,9 @@ def _sigmas(value: float, error: float | None) -> float | None:
 
 
 def _cell(found: Sequence[float | None] | None, digits: int = 3) -> str:
-    if found is None or found[0] is None:
+    value, error = found or (None, None)
+    if value is None:
         return ""
-    value, error = found
     mark = "*" if error and abs(value) > 2 * error else ""
     return f"{value:+.{digits}f}" + (f" ±{error:.{digits}f}{mark}" if error is not None else "")
 

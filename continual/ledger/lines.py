@@ -26,6 +26,29 @@ def read_lines(path: Path, good: Callable[[Any], bool] = _any) -> list[Any]:
         return list(tail.read())
 
 
+def read_last_lines(path: Path, most: int, good: Callable[[Any], bool] = _any) -> list[Any]:
+    """Return the good lines within the last `most` bytes of a file; none if it is missing.
+
+    The first line there, which may begin before them, and a line without its end are left out as damaged ones are.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - most))
+            lines = file.read(most).splitlines(keepends=True)
+    except OSError:
+        return []
+    return [value for line in lines if line.endswith(b"\n") for value in _values(line, good)]
+
+
+def _values(line: bytes, good: Callable[[Any], bool]) -> list[Any]:
+    """Return the value of a line; none if it is damaged."""
+    try:
+        value = json.loads(line)
+        return [value] if good(value) else []
+    except (ValueError, RecursionError):
+        return []
+
+
 class Tail:
     """Reads the lines that a file has gained since the last call; the cost of a call is its new lines.
 
@@ -49,16 +72,12 @@ class Tail:
         for line in self._file:
             if not line.endswith(b"\n"):
                 return
-            try:
-                value = json.loads(line)
-                good = self.good(value)
-            except (ValueError, RecursionError):
-                good = False
-            if not good:
+            found = _values(line, self.good)
+            if not found:
                 self.offset += len(line)
                 self.damaged += 1
                 continue
-            yield value
+            yield from found
             self.offset += len(line)
 
     def _changed(self, file: IO[bytes]) -> bool:

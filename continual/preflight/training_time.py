@@ -1,6 +1,5 @@
 """How long the training of each stage takes: as the run has measured it, else by a cost model and a GPU's peak."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -8,6 +7,7 @@ from statistics import median
 from continual.config.schema import Sequence
 from continual.ledger.events import is_record
 from continual.ledger.folder import RunFolder
+from continual.ledger.lines import read_last_lines
 from continual.preflight.gpus import peak, read_gpus
 from continual.preflight.model_facts import read_model
 from continual.preflight.operations import step_operations
@@ -54,20 +54,8 @@ def training_time(sequence: Sequence, run_folder: Path) -> TrainingTime:
 
 def _measured(metrics: Path) -> float | None:
     """Return the median seconds of the last steps of a stage, None before the first."""
-    try:
-        with metrics.open("rb") as file:
-            file.seek(max(0, metrics.stat().st_size - TAIL_BYTES))
-            lines = file.read(TAIL_BYTES).splitlines()
-    except OSError:
-        return None
-    seconds = []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # the tail begins within a line, and a kill ends within one
-        if is_record(record) and "seconds" in record:
-            seconds.append(record["seconds"])
+    records = read_last_lines(metrics, TAIL_BYTES, is_record)
+    seconds = [record["seconds"] for record in records if "seconds" in record]
     return median(seconds) if seconds else None
 
 
