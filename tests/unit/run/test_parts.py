@@ -145,7 +145,7 @@ def test_a_resume_has_the_rows_of_the_ledger_or_is_refused(tmp_path: Path) -> No
         after = go_on(ledger, rows)
         [event] = ledger.all("part")
         assert (event["stage"], event["step"], event["inputs"]) == (2, CUT, {"late": [rows.hash]})
-        assert go_on(ledger, rows) == after
+        assert go_on(ledger, rows).streams == after.streams
         assert len(ledger.all("part")) == 1
         (tmp_path / "stage" / "checkpoints").mkdir()
         with pytest.raises(ConfigurationError, match="different contents of late"):
