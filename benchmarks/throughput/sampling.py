@@ -136,7 +136,7 @@ def table(results: dict[str, Any]) -> str:
 
 def main(name: str = "demo", output: str = "sampling") -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--output", type=Path, default=sides.RESULTS)
     parser.add_argument("--side", choices=list(SIDES), help="measure this side alone and print its numbers")
     parser.add_argument("--model", choices=list(COUNTS), default=name)
