@@ -1,8 +1,9 @@
 """The stage's `metrics.jsonl`: one line per optimizer step, written by rank 0, read by the driver as it grows."""
 
 import json
+import os
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,21 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         records = list(tail.read())
     if tail.damaged:
         say(f"{path}: {tail.damaged} damaged records of steps are left out")
+    return records
+
+
+def last_records(path: Path, size: int) -> list[dict[str, Any]]:
+    """Return the whole records in the last `size` bytes of a file, without those that are damaged; [] without a file."""
+    if not path.is_file():
+        return []
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+        lines = file.read(size).splitlines()
+    records = []
+    for line in lines:  # the first may have begun before
+        with suppress(ValueError, RecursionError):
+            if is_record(record := json.loads(line)):
+                records.append(record)
     return records
 
 

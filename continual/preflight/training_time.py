@@ -1,13 +1,12 @@
 """How long the training of each stage takes: as the run has measured it, else by a cost model and a GPU's peak."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from continual.config.schema import Sequence
-from continual.ledger.events import is_record
 from continual.ledger.folder import RunFolder
+from continual.ledger.records import last_records
 from continual.preflight.gpus import peak, read_gpus
 from continual.preflight.model_facts import read_model
 from continual.preflight.operations import step_operations
@@ -54,21 +53,8 @@ def training_time(sequence: Sequence, run_folder: Path) -> TrainingTime:
 
 def _measured(metrics: Path) -> float | None:
     """Return the median seconds of the last steps of a stage, None before the first."""
-    try:
-        with metrics.open("rb") as file:
-            file.seek(max(0, metrics.stat().st_size - TAIL_BYTES))
-            lines = file.read(TAIL_BYTES).splitlines()
-    except OSError:
-        return None
-    seconds = []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue  # the tail begins within a line, and a kill ends within one
-        if is_record(record) and "seconds" in record:
-            seconds.append(record["seconds"])
-    return median(seconds) if seconds else None
+    seconds = [record.get("seconds", 0.0) for record in last_records(metrics, TAIL_BYTES)]
+    return median(took) if (took := [each for each in seconds if each > 0]) else None
 
 
 def _operations(sequence: Sequence) -> dict[int, float]:
