@@ -23,7 +23,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 
 def last_records(path: Path, size: int) -> list[dict[str, Any]]:
-    """Return the whole records in the last `size` bytes of a file, without those that are damaged; [] without a file."""
+    """Return the whole records in the last `size` bytes of a file, without damaged ones; [] if the file is missing."""
     if not path.is_file():
         return []
     with path.open("rb") as file:
