@@ -54,9 +54,8 @@ def training_time(sequence: Sequence, run_folder: Path) -> TrainingTime:
 
 def _measured(metrics: Path) -> float | None:
     """Return the median seconds of the last steps of a stage, None before the first."""
-    records = read_last_lines(metrics, TAIL_BYTES, is_record)
-    seconds = [record["seconds"] for record in records if "seconds" in record]
-    return median(seconds) if seconds else None
+    seconds = [record.get("seconds", 0.0) for record in read_last_lines(metrics, TAIL_BYTES, is_record)]
+    return median(took) if (took := [each for each in seconds if each > 0]) else None
 
 
 def _operations(sequence: Sequence) -> dict[int, float]:

@@ -170,3 +170,15 @@ def test_steps_that_were_made_count_more_than_any_model(project: Path, monkeypat
     one, two = found.stages
     assert one.step_seconds == 2.0, "the steps long ago, when something else was slow, do not count"
     assert two.step_seconds == pytest.approx(2.0 * 8 / 10), "rows without replay"
+
+
+@pytest.mark.parametrize(
+    "damage", ["[" * 5000, "1" * 6000, '{"step": 1, "seconds": -3}', '{"step": 1, "seconds": "x"}']
+)
+def test_damaged_records_of_steps_are_left_out(project: Path, damage: str) -> None:
+    metrics = project / "runs" / "tiny" / "stages" / "1-one" / "metrics.jsonl"
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text(f"{damage}\n")
+    assert plan().stages[0].step_seconds is None
+    metrics.write_text(f'{damage}\n{{"step": 1, "seconds": 2.5}}\n')
+    assert plan().stages[0].step_seconds == 2.5
