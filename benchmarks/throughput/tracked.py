@@ -184,6 +184,25 @@ def _teacher(case: Case, train: Any, mesh: Any, model: Any, other: Any) -> Any:
 
 def _tracker() -> Any:
     from torch.distributed._tools.mem_tracker import MemTracker
+    from torch.distributed._tools.mod_tracker import ModTracker
+
+    class Modules(ModTracker):
+        """Knows nothing of a module whose inputs begin a graph: its hooks do not allow `autograd.grad`, with which a
+        loss in chunks computes its gradients (torch 2.13)."""
+
+        left_out: ClassVar[set[int]] = set()
+
+        def _fw_pre_hook(self, module: Any, inputs: Any) -> None:
+            if _begin_a_graph(inputs):
+                self.left_out.add(id(module))
+            else:
+                super()._fw_pre_hook(module, inputs)
+
+        def _fw_post_hook(self, module: Any, inputs: Any, output: Any) -> None:
+            if id(module) in self.left_out:
+                self.left_out.remove(id(module))
+            else:
+                super()._fw_post_hook(module, inputs, output)
 
     class Tracker(MemTracker):
         def _track_module_params_and_buffers(self, module: Any, install_grad_hooks: bool = True) -> tuple[int, int]:
@@ -194,7 +213,13 @@ def _tracker() -> Any:
                     self._param_to_grad_hook_handles.setdefault(parameter, (nothing, nothing))
             return super()._track_module_params_and_buffers(module, install_grad_hooks)
 
-    return Tracker()
+    tracker = Tracker()
+    tracker._mod_tracker = Modules()
+    return tracker
+
+
+def _begin_a_graph(inputs: Any) -> bool:
+    return any(getattr(each, "requires_grad", False) and each.is_leaf for each in inputs)
 
 
 def _tensors(teacher: Any) -> list[Any]:
