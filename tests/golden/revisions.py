@@ -30,9 +30,9 @@ SOURCES: dict[str, tuple[str, ...]] = {
              "continual/contract/selection.py", "baselines/task_replay.py", "baselines/chosen.py",
              "baselines/pretraining_subset.py", *SAMPLES, *MODEL),
     "samples": (*SAMPLES, *MODEL, *ROWS, "continual/data/remote.py"),
-    "scores": ("continual/evaluation", "continual/sampling/vllm_start.py", "continual/models/forward.py",
-               "continual/models/ends.py",
-               "continual/models/template.py", "continual/forgetting/score.py", "continual/config/task_files.py",
+    "scores": ("continual/evaluation", "continual/data/documents.py", "continual/sampling/vllm_start.py",
+               "continual/models/forward.py", "continual/models/ends.py", "continual/models/template.py",
+               "continual/forgetting/score.py", "continual/config/task_files.py",
                *MODEL, *ROWS),
 }  # fmt: skip
 """Files and folders whose code decides the content of a kind."""
