@@ -152,12 +152,12 @@ def _sigmas(value: float, error: float | None) -> float | None:
     return -value / error if error else None
 
 
-def _cell(found: Sequence[float | None] | None, digits: int = 3) -> str:
+def _cell(found: Sequence[float | None] | None) -> str:
     value, error = found or (None, None)
     if value is None:
         return ""
     mark = "*" if error and abs(value) > 2 * error else ""
-    return f"{value:+.{digits}f}" + (f" ±{error:.{digits}f}{mark}" if error is not None else "")
+    return f"{value:+.3f}" + (f" ±{error:.3f}{mark}" if error is not None else "")
 
 
 def table(results: dict[str, Any]) -> str:

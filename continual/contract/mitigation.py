@@ -180,7 +180,7 @@ class Mitigation(Strict):
         """Return streams that every batch has after `step` steps, a number of `parts`; one takes its name's place.
 
         What they read is in the store, and the same whenever the hook is called with the same model: a resume calls it
-        again. A coefficient that `control` has set is kept where a stream of the same name goes on.
+        again. A stream that replaces one of the same name keeps the coefficient that `control` has set.
 
         Args:
             ctx: The services of the stage.

@@ -226,8 +226,8 @@ class InsideStage:
     """Scores what the workers export at every `evaluate.every` steps, while they train.
 
     `report(step, scores)` is called once for every step that is scored and not in `known`, in the order of the steps.
-    The training waits where `most` exports are there (None: never), as long as scores can come: `tell(sentence)` is
-    called when none can, and it goes on.
+    Training waits while there are `most` exports (None: it never waits). If no scores can come, `tell(sentence)` is
+    called, and training continues without waiting.
     """
 
     def __init__(
@@ -251,8 +251,8 @@ class InsideStage:
     def poll(self) -> None:
         """Hand new exports to actors that are free; report and delete those that are scored.
 
-        Raises ContinualError when the training waits for scores and an evaluation has failed: else it goes on to its
-        end, which says so.
+        Raises ContinualError if an evaluation has failed and training would wait for scores. Training that need not
+        wait continues to its end, where `finish` raises it.
         """
         self._collect()
         self._hand_out(wait=False)
@@ -288,8 +288,8 @@ class InsideStage:
         if now - self._alone_since >= PATIENCE_SECONDS and not self.folder.unscored.exists():
             self.folder.unscored.touch()
             self.tell(
-                f"no evaluating process has got its GPUs or CPUs for {PATIENCE_SECONDS:.0f} s: the training goes on, "
-                f"and its models are kept in {self.folder.evaluations} until one has"
+                f"no evaluating process could start in {PATIENCE_SECONDS:.0f} s: training continues without waiting, "
+                f"and {self.folder.evaluations} keeps its models until one starts"
             )
 
     def finish(self) -> None:

@@ -7,6 +7,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import IO, Any
 
+LAST_BYTES = 1 << 16
+"""The end of a file of steps' records: some hundred of them."""
+
 
 def write_line(file: IO[str], value: Any, durable: bool = False) -> None:
     """Append a value to an open file, visible to readers at once; `durable`: also after a loss of power."""
@@ -26,7 +29,7 @@ def read_lines(path: Path, good: Callable[[Any], bool] = _any) -> list[Any]:
         return list(tail.read())
 
 
-def read_last_lines(path: Path, most: int, good: Callable[[Any], bool] = _any) -> list[Any]:
+def read_last_lines(path: Path, most: int = LAST_BYTES, good: Callable[[Any], bool] = _any) -> list[Any]:
     """Return the good lines within the last `most` bytes of a file; none if it is missing.
 
     The first line there, which may begin before them, and a line without its end are left out as damaged ones are.

@@ -18,8 +18,6 @@ from continual.preflight.stages import acting, stage_view
 EFFICIENCY = 0.4
 """The assumed part of a GPU's peak that training reaches. It stands for all that the cost model leaves out: memory,
 what GPUs send each other, kernels that are not matrix products."""
-TAIL_BYTES = 1 << 16
-"""The end of a stage's records that is read: some hundred steps."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def training_time(sequence: Sequence, run_folder: Path) -> TrainingTime:
 
 def _measured(metrics: Path) -> float | None:
     """Return the median seconds of the last steps of a stage, None before the first."""
-    seconds = [record.get("seconds", 0.0) for record in read_last_lines(metrics, TAIL_BYTES, is_record)]
+    seconds = [record.get("seconds", 0.0) for record in read_last_lines(metrics, good=is_record)]
     return median(took) if (took := [each for each in seconds if each > 0]) else None
 
 

@@ -11,9 +11,10 @@ from continual.config.schema import Sequence
 from continual.config.yaml_text import read_yaml
 from continual.contract.models import ModelRef
 from continual.forgetting import FIGURES, Matrix, last_figures, read_matrix
+from continual.ledger.events import is_record
 from continual.ledger.folder import RunFolder, StageFolder
+from continual.ledger.lines import read_last_lines
 from continual.ledger.places import stored
-from continual.ledger.records import read_records
 from continual.preflight.stages import acting
 from continual.show.heat_map import ScoreMatrix, matrix_figure
 from continual.show.tracking import flatten, run_tags, sequence_metrics, stage_metrics
@@ -114,7 +115,7 @@ def drift_numbers(files: StageFolder, model: ModelRef) -> dict[str, float]:
 
     {} if `model` is not the trained one: an average or a repaired model has drifted otherwise.
     """
-    records = read_records(files.metrics) if Path(model.path) == files.model else []
+    records = read_last_lines(files.metrics, good=is_record) if Path(model.path) == files.model else []
     return stage_metrics({"drift": records[-1].get("drift", {})}) if records else {}
 
 

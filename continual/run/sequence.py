@@ -169,7 +169,7 @@ def _start(run: Run) -> ModelRef:
         start = start_model(run.store, run.sequence.model, run.sequence.seed)
         attention = checked_attention(run.sequence)
         if measured_keys(run.sequence) and not is_checked(run.store, start, attention):
-            run.evaluators.begin()  # a model that is new to this storage has no scores yet
+            run.evaluators.begin()  # a model that was never checked was never scored
         notes = check_start(run.store, run.sequence.model, start, attention)
         loaded_attention(run.sequence, start.path)  # before anything is sampled, it refuses one that does not run
         step.note(start.path)
