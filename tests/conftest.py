@@ -86,15 +86,16 @@ def local_ray() -> Iterator[None]:
     import ray
 
     from continual.run.cluster import LOCAL_SYSTEM
+    from continual.run.environment import job_environment, set_defaults
 
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    set_defaults(local=True)
     ray.init(
         address="local",
         num_cpus=2,
         resources=REHEARSED,
         include_dashboard=False,
         log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": paths}},
+        runtime_env=job_environment(),
         _system_config=dict(LOCAL_SYSTEM),
     )
     yield

@@ -147,7 +147,9 @@ class Train(Strict):
     )
     zero_stage: Literal[1, 2, 3] = Field(2, description="deepspeed: ZeRO stage")
     deepspeed: dict[str, Any] | str | None = Field(None, description="deepspeed: JSON (inline or path) merged in")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16: autocast, float32 weights")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="bfloat16: autocast; float32: TF32 on GPUs"
+    )
     learning_rate: float = Field(1e-5, gt=0, description="the highest rate of a stage, after its warm-up")
     schedule: Annotated[str, AfterValidator(SCHEDULES.check)] = Field(
         "constant",

@@ -7,19 +7,24 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 from continual.config.paths import in_job
 from continual.errors import ContinualError, with_fix
 from continual.preflight.resources import local_cpus
 from continual.run.address import check_address
+from continual.run.environment import job_environment, set_defaults
 from continual.run.guard import Guard, Head, own_sessions
 
-LOCAL_SYSTEM = {"idle_worker_killing_time_threshold_ms": 60_000, "enable_metrics_collection": False}
+LOCAL_SYSTEM = {
+    "idle_worker_killing_time_threshold_ms": 60_000,
+    "enable_metrics_collection": False,
+    "prestart_worker_first_driver": False,
+}
 """By default Ray ends processes that are idle for a second where there are more of them than CPUs. On a small machine
-every task that reads some steps' rows would then begin with starting a process, which takes longer than the steps. And
-nobody reads a local cluster's metrics, whose port asks for no token."""
+every task that reads some steps' rows would then begin with starting a process, which takes longer than the steps.
+Nobody reads a local cluster's metrics, whose port asks for no token. And the processes that Ray would start ahead lack
+the job's environment, so that none of them is ever used."""
 LOOPBACK = {
     # Ray's switch for systems whose firewalls ask about every port: the node's address is then 127.0.0.1, and all that
     # Ray starts binds to the address of the node.
@@ -52,12 +57,7 @@ def connected(guard: Guard) -> Iterator[dict[str, float]]:
     local = not address
     if local:
         stay_local()
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray Data's progress bars would fill the log file.
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    # Ray Data hides the user's exceptions in one of its own, which keeps a text alone.
-    os.environ.setdefault("RAY_DATA_RAISE_ORIGINAL_MAP_EXCEPTION", "1")
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
+    set_defaults(local)
     if address:
         check_address(address)
     import ray
@@ -65,10 +65,8 @@ def connected(guard: Guard) -> Iterator[dict[str, float]]:
     options: dict[str, Any] = {"address": address or "local", "log_to_driver": True}
     if local:
         options |= {"num_cpus": local_cpus(), "include_dashboard": False, "_system_config": dict(LOCAL_SYSTEM)}
-    # Workers import the user's own modules (rows, models, tasks) from where the driver does.
-    paths = os.pathsep.join(dict.fromkeys([str(Path.cwd()), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]))
     if not in_job():
-        options["runtime_env"] = {"env_vars": {"PYTHONPATH": paths.rstrip(os.pathsep)}}
+        options["runtime_env"] = job_environment()
     asked_to_end = signal.getsignal(signal.SIGTERM)
     try:
         with own_sessions(guard) if local else nullcontext():

@@ -14,7 +14,7 @@ from continual.training.handover import Handover
 from continual.training.job import TrainJob
 from continual.training.resources import worker_cpus
 
-CLEANER = "PlacementGroupCleanerCallback"
+CLEANER, DATASETS = "PlacementGroupCleanerCallback", "DatasetsCallback"
 
 
 class Group:
@@ -106,14 +106,15 @@ def _trainer(train: Train, failures: int, folder: Path, cluster_cpus: float, han
 
     class Trainer(TorchTrainer):
         def _create_default_callbacks(self) -> list[Any]:
-            """Leave out, in a local cluster, the process that asks Ray's dashboard whether the controller lives.
+            """Leave out two processes that Ray Train starts beside the workers (ray 2.60), and that nothing needs.
 
-            A local cluster has no dashboard, so every second the log would get a warning (ray 2.60). It ends with
-            the driver, so there is nothing to clean up.
+            One splits data sets among the workers, and each worker has its own. The other one, left out in a local
+            cluster, asks Ray's dashboard whether the controller lives. A local cluster has no dashboard, so every
+            second the log would get a warning; it ends with the driver, so there is nothing to clean up.
             """
             callbacks: list[Any] = super()._create_default_callbacks()  # type: ignore[misc]
-            local = not os.environ.get("RAY_ADDRESS")
-            return [each for each in callbacks if not (local and type(each).__name__ == CLEANER)]
+            left_out = {DATASETS} if os.environ.get("RAY_ADDRESS") else {DATASETS, CLEANER}
+            return [each for each in callbacks if type(each).__name__ not in left_out]
 
     gpu = train.gpus_per_worker > 0
     resources = {"CPU": worker_cpus(train, cluster_cpus)} | ({"GPU": train.gpus_per_worker} if gpu else {})

@@ -36,6 +36,7 @@ from continual.training.job import TrainJob
 from continual.training.module import LossModule
 from continual.training.order import held_out_rows
 from continual.training.penalties import load_penalties
+from continual.training.precision import all_bits, round_products
 from continual.training.random_state import random_state, seed_generators, set_random_state
 from continual.training.resources import chunk_positions
 from continual.training.step import Stepper, micro_batches
@@ -74,7 +75,9 @@ class Worker:
         passes = len(micro_batches(job, rank, world_size))
         self.strategy = build_strategy(job.train, module, device, world_size, passes)
         if job.attention or device.type != "cpu":
-            check_isolation(self.strategy, device)
+            with all_bits():
+                check_isolation(self.strategy, device)
+        round_products(device)
         teachers = load_teachers(job, module.model, rank, device)
         if job.train.compile:
             compile_layers([module.model, *(each for each in teachers.values() if isinstance(each, torch.nn.Module))])
@@ -96,6 +99,7 @@ class Worker:
         return record, stopping
 
     @torch.no_grad()
+    @all_bits()
     def drift(self) -> dict[str, float]:
         """Return KL(teacher || model) in nats per token on each stream's held-out rows of all ranks, in eval mode."""
         measured = {}
