@@ -46,7 +46,7 @@ SHARED = Setting(None, False, 1, 200, ("train.cpus_per_worker=0.4", "generate.cp
 APART = Setting(1.15, True, 1, 1200, ("train.cpus_per_worker=2.2", "generate.cpus_per_replica=2.2"))
 """A node has 4 CPUs to reserve, so that there is room for one of them, and for Ray Data beside it."""
 NODES = Setting(
-    1.25, True, 1, 600,
+    1.25, True, 1, 1800,
     ("train.workers=2", "train.cpus_per_worker=2.2", "generate.cpus_per_replica=0.5", "mitigation.0.ratio=0.0625"),
 )  # fmt: skip
 """One replayed row per step beside 16 of the task: what the engine takes of a worker's core is then little."""
