@@ -225,6 +225,12 @@ class Text(Strict):
 
     name: Name = Field(description="names the score")
     data: SourceItem = Field(description="where the text is")
+    # A run that was begun before there was this key has none in its configuration.
+    drift: bool = Field(
+        False,
+        exclude_if=lambda given: not given,
+        description="also measure on it how far the model has drifted: the KL from the start model",
+    )
 
 
 class Evaluate(Strict):

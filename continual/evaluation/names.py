@@ -14,6 +14,7 @@ from typing import Any
 from continual.config.task_files import some
 from continual.errors import ConfigurationError, ContinualError
 from continual.forgetting import Score
+from continual.store import Artefact
 
 PREFERRED = ("acc", "exact_match", "em", "acc_norm", "pass@1", "prompt_level_strict_acc", "f1", "mcc", "bleu", "rougeL")
 """Metrics that score a task which reports several, if the configuration asks for none; the first is preferred."""
@@ -23,6 +24,14 @@ ACCURACY = frozenset(
 """Metrics from 0 to 1 whose means may be averaged with one another; so may all that end in `_acc`."""
 TEXT_UNIT = "nats/token"
 """Unit of the score of a text."""
+
+
+@dataclass(frozen=True)
+class MeasuredText:
+    """The rows of a text, and the folder of the start model if the drift from it is measured there, else None."""
+
+    rows: Artefact
+    start: str | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from continual.contract.models import ModelRef
 from continual.errors import ConfigurationError, ContinualError, describe, unwrap
 from continual.evaluation.actors import Evaluators
 from continual.evaluation.identity import task_identity
+from continual.evaluation.names import MeasuredText
 from continual.forgetting import Scores, are_scores, scores_from_json
 from continual.ledger.folder import StageFolder, steps_in
 from continual.store import Artefact, Store
@@ -38,15 +39,29 @@ class Scorer:
     Any thread may ask for scores, also while another one polls an `InsideStage`.
     """
 
-    def __init__(self, store: Store, sequence: Sequence, texts: dict[str, Artefact], evaluators: Evaluators):
-        self.store, self.sequence, self.texts, self.evaluators = store, sequence, texts, evaluators
+    def __init__(
+        self,
+        store: Store,
+        sequence: Sequence,
+        texts: dict[str, Artefact],
+        evaluators: Evaluators,
+        start: ModelRef | None = None,
+    ):
+        """`texts`: the rows of texts by their names; `start`: the model that the drift on them is measured from."""
+        self.store, self.sequence, self.evaluators = store, sequence, evaluators
+        drifting = {text.name for text in sequence.evaluate.texts if text.drift}
+        since = {name: start if name in drifting else None for name in texts}
+        self.texts = {name: MeasuredText(rows, since[name] and since[name].path) for name, rows in texts.items()}
         self.tasks = evaluation_tasks(sequence)
         files = TaskFiles(sequence.evaluate.include_path) if self.tasks else None
         of_tasks = [(task, files) for task in self.tasks if files]
         self.measured: dict[str, dict[str, Any]] = {
             task.name: {"task": task.model_dump(), "identity": task_identity(task.name, known)}
             for task, known in of_tasks
-        } | {name: {"text": rows.hash} for name, rows in texts.items()}
+        } | {
+            name: {"text": rows.hash, **({"drift_from": model.hash} if (model := since[name]) else {})}
+            for name, rows in texts.items()
+        }
         """What decides each score beside the model and the settings: scores of equal ones are stored one by one."""
         self.settings, self.text_settings = score_settings(sequence), score_settings(sequence, "hf")
 

@@ -94,6 +94,22 @@ def token_losses(model: Any, rows: Mapping[str, np.ndarray]) -> np.ndarray:
     return losses
 
 
+def token_divergences(model: Any, start: Any, rows: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `token_losses` returns, and KL(start || model) of the same predictions, over the whole vocabulary.
+
+    Both are float32 [rows, T] in nats. `start` is a model of the same vocabulary.
+    """
+    losses, divergences = (np.zeros(rows["ids"].shape, np.float32) for _ in range(2))
+    for (places, log_q), (_, log_p) in zip(log_probabilities(model, rows), log_probabilities(start, rows), strict=True):
+        tokens = torch.from_numpy(rows["ids"][places].astype(np.int64)).to(log_q.device)
+        losses[places] = -log_q.gather(-1, tokens[:, None]).squeeze(-1).cpu().numpy()
+        p = log_p.exp()
+        # q - p sums to zero, and makes every summand non-negative: a small KL is not lost in float32.
+        summands = log_p.sub_(log_q).mul_(p).add_(log_q.exp_()).sub_(p)
+        divergences[places] = summands.sum(-1).clamp_min_(0.0).cpu().numpy()
+    return losses, divergences
+
+
 def check_split(model: Any) -> None:
     """Raise ConfigurationError unless the class tells its body from its head, and its body takes position ids.
 

@@ -108,7 +108,7 @@ def run_sequence(run: Run) -> dict[str, Any]:
     data = Data(sequence, run.store, ledger, run.terminal, start.path)
     with run.phase("data", 0):
         data.read()
-    scorer = Scorer(run.store, sequence, data.texts, run.evaluators)
+    scorer = Scorer(run.store, sequence, data.texts, run.evaluators, start)
     refuse_other_measures(ledger, scorer)
     facts = {"versions": versions(PACKAGES), "git": git_state(Path.cwd())}
     write_atomic(run.folder.versions, json.dumps(facts, indent=1))

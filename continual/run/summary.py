@@ -7,7 +7,7 @@ from typing import Any
 from continual.config.measured import evaluation_tasks, figure_units, figures_of
 from continual.config.schema import Sequence
 from continual.evaluation.outcomes import stored_outcomes
-from continual.forgetting import matrix_as_json, read_matrix, units_of
+from continual.forgetting import Matrix, matrix_as_json, read_matrix, units_of
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Events, Ledger
 from continual.ledger.places import placed_model
@@ -50,6 +50,17 @@ def _passes(event: dict[str, Any]) -> dict[str, Any]:
     return {"stage": event["stage"], "name": event.get("name", ""), "streams": event.get("passes", {})}
 
 
+def drifts(matrix: Matrix) -> dict[str, list[dict[str, Any]]]:
+    """Return how far the model of every stage had drifted from the start model, by the texts where that is measured."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in matrix:
+        for text, score in row.scores.items():
+            if score.drift is not None:
+                drifted = {"stage": row.stage, "name": row.name, "drift": score.drift, "stderr": score.drift_stderr}
+                found.setdefault(text, []).append(drifted)
+    return found
+
+
 def summarise(
     folder: RunFolder, sequence: Sequence, ledger: Ledger, store: Path, mlflow_run_id: str | None
 ) -> dict[str, Any]:
@@ -74,6 +85,7 @@ def summarise(
         "samples": sorted({name for event in ledger.all("prepared") for name in event["samples"]}),
         "unit": units_of(matrix),
         "figure_unit": figure_units(sequence.model_dump(include={"stages", "evaluate"}), units_of(matrix)),
+        "drift": drifts(matrix),
         "passes": list({event["stage"]: _passes(event) for event in ledger.all("prepared")}.values()),
         "documents": list({event["key"]: _documents(event) for event in ledger.all("read")}.values()),
         "candidates": [{key: event[key] for key in ("stage", "name", "scores")} for event in ledger.all("candidate")],

@@ -24,6 +24,7 @@ def closing(summary: dict[str, Any], folder: Path, color: bool = False) -> str:
         lines += [matrix_text(read_matrix(summary["matrix"]), summary["tasks"], summary.get("fell", ()), color), ""]
     lines += figures_lines(summary)
     lines += [line] if (line := unpaired(summary)) else []
+    lines += drift_lines(summary)
     lines += [f"  {'summary':<18} {files.summary}"]
     models = list(summary.get("checkpoints", {}).values())
     lines += [f"  {'model':<18} {models[-1]}"] if models else []
@@ -107,6 +108,15 @@ def _corrected(value: float | None, corrected: float | None) -> str:
     """Return a loss without the bias of choosing the best stage, where that makes a difference."""
     equal = corrected is None or _number(corrected, None) == _number(value, None)
     return "" if equal else f", corrected {corrected:.3f}"
+
+
+def drift_lines(summary: dict[str, Any]) -> list[str]:
+    """Return how far the last model has drifted from the start model, a line per text on which that is measured."""
+    last = {text: each[-1] for text, each in (summary.get("drift") or {}).items() if each}
+    return [
+        f"  {'drift':<18} {_number(of['drift'], of['stderr'])} nats/token from the start model, on {text}"
+        for text, of in last.items()
+    ]
 
 
 def unpaired(summary: dict[str, Any]) -> str:

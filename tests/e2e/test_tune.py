@@ -75,6 +75,12 @@ def check_results(storage: Path, content: dict[str, Any]) -> None:
         assert abs(point["mean"]["average_score"] - (first + second) / 2) < 1e-12
         assert abs(point["stderr"]["average_score"] - abs(first - second) / 2) < 1e-12
         assert f"{point['mean']['average_score']:.3f} ±{point['stderr']['average_score']:.3f}" in table
+        for run in runs:
+            drifted = run["drift"].pop("reversing")
+            assert [of["stage"] for of in drifted] == [row["stage"] for row in run["matrix"]]
+            assert drifted[0]["drift"] == 0.0, "the start model has not moved"
+            assert all(of["drift"] > of["stderr"] > 0.0 for of in drifted[1:])
+            assert not run["drift"], "nobody asked for that of the other text"
         finals = [run["matrix"][-1]["scores"] for run in runs]
         old = sum(final["reversing"]["score"] for final in finals) / 2
         new = sum(final["sorting"]["score"] for final in finals) / 2

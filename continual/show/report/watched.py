@@ -1,6 +1,6 @@
 """Drift against loss: how far a stage has moved the model, and what of the old scores that cost; a point per stage."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,9 +32,10 @@ class DriftPoint:
 
 @dataclass(frozen=True)
 class Watched:
-    """Points that can be compared: drift of one stream from one kind of model, and one kind of old score in one unit.
+    """Points that can be compared: drift from one kind of model, and one kind of old score in one unit.
 
-    `since`: a key of SINCE; `kind`: EARLIER or OLD.
+    `stream`: what the drift is measured on, a stream's held-out rows or a text; `since`: a key of SINCE; `kind`:
+    EARLIER or OLD.
     """
 
     stream: str
@@ -48,17 +49,16 @@ class Watched:
 def watched(runs: Sequence[RunData]) -> list[Watched]:
     """Return the points of all stages by what can be compared; groups with too few points (`LEAST`) are left out.
 
-    The drift is that of the model after the stage's last step, so a stage whose model a mitigation has replaced
-    afterwards has no point. From the stage's start, the loss is that of the mean score of all that earlier stages have
-    learned, or of the old abilities, before the stage minus after it; from the start model, that of the old abilities
-    since before the first stage, for what stages learn was not known then.
+    On held-out rows the drift is that of the model after the stage's last step, so a stage whose model a mitigation
+    has replaced afterwards has no point there; on a text it is that of the model that was scored. From the stage's
+    start, the loss is that of the mean score of all that earlier stages have learned, or of the old abilities,
+    before the stage minus after it; from the start model, that of the old abilities since before the first stage,
+    for what stages learn was not known then.
     """
     groups: dict[tuple[str, str, str, str], list[DriftPoint]] = {}
     for number, run in enumerate(runs):
         for stage in run.stages:
-            for stream, drift in _at_end(stage).items():
-                if (since := _since(run, stage.number, stream)) is None:
-                    continue
+            for stream, since, drift in _drifts(run, stage):
                 for kind, (before, after) in _scores(run, stage.number, since).items():
                     errors = before.stderr, after.stderr
                     stderr = None if None in errors else sum(e**2 for e in errors if e is not None) ** 0.5
@@ -93,6 +93,15 @@ def watched_as_json(groups: Sequence[Watched], runs: Sequence[RunData], labels: 
 
 def _correlated(points: Sequence[DriftPoint]) -> Correlation | None:
     return correlation([p.drift for p in points], [p.lost for p in points], [p.run for p in points])
+
+
+def _drifts(run: RunData, stage: StageLog) -> Iterator[tuple[str, str, float]]:
+    """Yield what drift was measured on at the end of a stage, from which model (a key of SINCE), and the drift."""
+    for stream, drift in _at_end(stage).items():
+        if (since := _since(run, stage.number, stream)) is not None:
+            yield stream, since, drift
+    for text, stages in (run.summary.get("drift") or {}).items():
+        yield from ((text, "start", of["drift"]) for of in stages if of["stage"] == stage.number)
 
 
 def _at_end(stage: StageLog) -> Mapping[str, float]:

@@ -99,12 +99,15 @@ def sequence_metrics(figures: Mapping[str, Any], scores: Mapping[str, Score]) ->
 
     `figures` is the stage's entry of the history, e.g. {"forgetting": 0.1, "forgetting_by_task": {"sort": 0.1},
     "stderr": {"forgetting": 0.02}}, and gives `forgetting`, `forgetting/sort` and `stderr/forgetting`. `scores` is its
-    row of the matrix, {task: score}, and gives `score/<task>` and `stderr/score/<task>`. What is None is
-    undefined at this stage and left out.
+    row of the matrix, {task: score}, and gives `score/<task>`, `stderr/score/<task>` and, of texts on which it is
+    measured, `drift/<text>` from the start model with `stderr/drift/<text>`. What is None is undefined at this stage
+    and left out.
     """
     metrics = _numbers({name: value for name, value in figures.items() if name != "stage"})
     metrics |= _numbers({"score": {task: score.score for task, score in scores.items()}})
-    return metrics | _numbers({"stderr/score": {task: score.stderr for task, score in scores.items()}})
+    metrics |= _numbers({"drift": {task: score.drift for task, score in scores.items()}})
+    metrics |= _numbers({"stderr/score": {task: score.stderr for task, score in scores.items()}})
+    return metrics | _numbers({"stderr/drift": {task: score.drift_stderr for task, score in scores.items()}})
 
 
 def _numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

@@ -159,7 +159,9 @@ class Sender:
                 name = own if stream == "task" else stream
                 self._client.dataset(SEQUENCE, name, data["content"][:16], path, context, data["counts"])
         elif event["event"] == "inside":
-            values = {f"score/{task}": value["score"] for task, value in event["scores"].items()}
+            scores = event["scores"].items()
+            values = {f"score/{task}": value["score"] for task, value in scores}
+            values |= {f"drift/{text}": value["drift"] for text, value in scores if "drift" in value}
             self._client.metrics(key, [Numbers(event["step"], time, values)])
         else:
             self._send_steps(key)

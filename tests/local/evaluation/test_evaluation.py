@@ -19,6 +19,7 @@ from continual.config.schema import Evaluate
 from continual.errors import ConfigurationError, ContinualError
 from continual.evaluation.evaluator import Evaluator
 from continual.evaluation.harness import Harness
+from continual.evaluation.names import MeasuredText
 from continual.evaluation.texts import score_text
 from continual.store import Store
 
@@ -292,6 +293,57 @@ def test_text_standard_error_equals_a_bootstrap_over_documents(model, text):
     assert score_text(model, "text", text[1])[0].stderr == pytest.approx(np.std(ratios), rel=0.1)
 
 
+@pytest.fixture(scope="module")
+def start(model, tokenizer, tmp_path_factory):
+    """The folder of a model near the trained one."""
+    near = LlamaForCausalLM(model.config)
+    torch.manual_seed(1)
+    near.load_state_dict({name: w + 0.02 * torch.randn_like(w) for name, w in model.state_dict().items()})
+    path = tmp_path_factory.mktemp("start")
+    near.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def naive_drift(model, start, documents):
+    """(KL(start || model), tokens) of every document on its own, token by token, in float64."""
+    q, p = (LlamaForCausalLM(each.config).double() for each in (model, start))
+    q.load_state_dict(model.state_dict())
+    p.load_state_dict(start.state_dict())
+    found = []
+    for ids, masked in documents:
+        places = range(max(1, masked), len(ids))
+        with torch.no_grad():
+            log_q, log_p = (
+                each(input_ids=torch.tensor([ids]), use_cache=False).logits[0].log_softmax(-1) for each in (q, p)
+            )
+        divergences = (log_p.exp() * (log_p - log_q)).sum(-1)
+        found.append((sum(float(divergences[at - 1]) for at in places), len(places)))
+    return found
+
+
+def test_drift_equals_a_naive_float64_loop_over_single_documents(model, start, text, monkeypatch):
+    documents, artefact = text
+    other = LlamaForCausalLM.from_pretrained(start).eval()
+    naive = naive_drift(model, other, documents)
+    score, records = score_text(model, "text", artefact, other)
+    expected = sum(kl for kl, _ in naive) / sum(tokens for _, tokens in naive)
+    assert 1e-4 < expected < 1
+    assert score.drift == pytest.approx(expected, rel=1e-5)
+    for record in records:
+        kl, count = naive[record["document"]]
+        assert record["drift"] == pytest.approx(kl / count, rel=1e-4)
+    pairs, draw = np.array([pair for pair in naive if pair[1]]), np.random.default_rng(1)
+    ratios = [np.divide(*pairs[draw.integers(0, len(pairs), len(pairs))].sum(0)) for _ in range(4000)]
+    assert score.drift_stderr == pytest.approx(np.std(ratios), rel=0.1)
+    alone, _ = score_text(model, "text", artefact)
+    assert (score.score, score.stderr, alone.drift) == (alone.score, alone.stderr, None)
+    itself, _ = score_text(model, "text", artefact, model)
+    assert (itself.drift, itself.drift_stderr) == (0.0, 0.0)
+    monkeypatch.setattr("continual.models.forward.LOGIT_BYTES", 1)  # a row at a time
+    assert score_text(model, "text", artefact, other)[0].drift == pytest.approx(expected, rel=1e-5)
+
+
 def test_text_without_any_loss_is_an_error(model, tmp_path):
     ids = encode("<sort>312|___=0123")
     with pytest.raises(ContinualError, match="the text `empty` has no token to score"):
@@ -310,7 +362,7 @@ def test_evaluator_writes_whole_files_repeats_itself_and_keeps_no_model(folder, 
     evaluator = Evaluator(settings(limit=40), [SORT, SORT], threads=1, dtype="float32")
     before = models_alive()
     capfd.readouterr()
-    texts = {"text": text[1]}
+    texts = {"text": MeasuredText(text[1])}
     first = evaluator.evaluate(str(folder), str(tmp_path / "scores" / "step-000050"), texts)
     assert capfd.readouterr().out == ""
     assert models_alive() == before
@@ -330,6 +382,18 @@ def test_evaluator_writes_whole_files_repeats_itself_and_keeps_no_model(folder, 
     assert first["settings"]["num_fewshot"] == {"sort": 0}
     assert first["versions"]["lm_eval"]
     assert first["versions"]["tasks"] == {"sort": 1.0}
+
+
+def test_an_evaluator_measures_drift_and_keeps_no_start_model(folder, start, model, text, tmp_path):
+    evaluator = Evaluator(settings(), [], threads=1, dtype="float32")
+    before = models_alive()
+    texts = {"near": MeasuredText(text[1], str(start)), "text": MeasuredText(text[1])}
+    found = evaluator.evaluate(str(folder), str(tmp_path / "scores"), texts)["scores"]
+    assert models_alive() == before
+    expected = score_text(model, "near", text[1], LlamaForCausalLM.from_pretrained(start).eval())[0]
+    assert found["near"] == expected.as_json()
+    assert found["near"]["drift"] > 0
+    assert "drift" not in found["text"]
 
 
 def test_what_lm_eval_cannot_do_is_told(model, tokenizer, own_tasks):

@@ -14,7 +14,7 @@ import pytest
 import ray
 
 from continual.config.hub import resolved_revision
-from continual.config.schema import Sequence
+from continual.config.schema import Evaluate, Sequence
 from continual.config.task_files import TaskFiles
 from continual.contract.models import ModelRef
 from continual.data.sources.hub import HubSource
@@ -233,6 +233,23 @@ def scorer(project: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tupl
         return built, actor
 
     return made
+
+
+def test_drift_is_measured_from_one_model_alone(scorer: Any) -> None:
+    plain, _ = scorer(["one"], {"text": "1"})
+
+    def measured(start: ModelRef | None) -> Scorer:
+        text = {"name": "text", "data": {"type": "text", "path": "x"}, "drift": True}
+        sequence = plain.sequence.model_copy(update={"evaluate": Evaluate(include_path="tasks", texts=[text])})
+        return Scorer(plain.store, sequence, {"text": plain.texts["text"].rows}, plain.evaluators, start)
+
+    known, other = (measured(ModelRef(path, path * 2)) for path in ("a", "b"))
+    assert known.texts["text"].start == "a"
+    assert (plain.texts["text"].start, measured(None).texts["text"].start) == (None, None)
+    model = ModelRef("m", "hash")
+    addresses = [each.evaluations(model)["text"] for each in (plain, measured(None), known, other)]
+    assert len(set(addresses)) == 3
+    assert addresses[0] == addresses[1], "without a drift scores stay where they are"
 
 
 def test_one_more_task_or_text_scores_that_one_alone(scorer: Any, project: Path) -> None:

@@ -63,9 +63,9 @@ def test_figures_and_scores_become_named_numbers() -> None:
         "stage": 1, "name": "one", "forgetting": 0.1, "forgetting_old": None,
         "forgetting_by_task": {"a": 0.1, "b": None}, "stderr": {"forgetting": 0.02, "forgetting_by_task": {"a": 0.03}},
     }  # fmt: skip
-    assert sequence_metrics(figures, {"a": Score(0.9, 0.01, 5), "b": Score(1)}) == {
+    assert sequence_metrics(figures, {"a": Score(0.9, 0.01, 5), "b": Score(1, drift=0.2, drift_stderr=0.05)}) == {
         "forgetting": 0.1, "forgetting/a": 0.1, "stderr/forgetting": 0.02, "stderr/forgetting/a": 0.03,
-        "score/a": 0.9, "stderr/score/a": 0.01, "score/b": 1.0,
+        "score/a": 0.9, "stderr/score/a": 0.01, "score/b": 1.0, "drift/b": 0.2, "stderr/drift/b": 0.05,
     }  # fmt: skip
 
 

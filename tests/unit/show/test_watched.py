@@ -66,6 +66,17 @@ def test_from_the_start_model_only_old_abilities_count(tmp_path: Path) -> None:
     [group] = watched(runs)
     assert (group.since, group.kind) == ("start", "old abilities")
     assert [point.lost for point in group.points] == [0.375 + number / 16 for number in range(6)]
+    for number, run in enumerate(runs):
+        measured = [{"stage": stage, "name": "", "drift": stage + number / 8, "stderr": 0.1} for stage in range(3)]
+        run.summary["drift"] = {"c4": measured}
+    [held_out, text] = watched(runs)
+    assert held_out == group
+    assert (text.stream, text.since, text.kind) == ("c4", "start", "old abilities")
+    assert [(point.run, point.stage, point.drift, point.lost) for point in text.points] == [
+        (number, stage, stage + number / 8, lost)
+        for number in range(6)
+        for stage, lost in ((1, 0.125), (2, 0.375 + number / 16))
+    ]
 
 
 def test_stages_whose_drift_is_another_models_or_unknown_are_no_points(six: Path) -> None:
