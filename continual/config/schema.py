@@ -173,7 +173,7 @@ class Train(Strict):
     loss_chunk_tokens: int | None = Field(
         None,
         ge=1,
-        description="positions whose logits exist at one time; null: so many that these take 256 MiB, at least 1,024",
+        description="positions whose logits exist at one time; null: so many that these take 256 MiB, at least 512",
     )
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints inside a stage")
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept inside a stage")

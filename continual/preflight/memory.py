@@ -88,7 +88,10 @@ def memory(
     widths = (sizes.hidden, sizes.inner, train.row_tokens)
     per_layer = sum(bytes_ * width for bytes_, width in zip(ACTIVATIONS[computes], widths, strict=True))
     around = 4 * low * sizes.hidden
-    logits = min(chunk_positions(train, sizes.vocabulary), tokens) * sizes.vocabulary
+    chunk = chunk_positions(train, sizes.vocabulary)
+    logits = min(chunk, tokens) * sizes.vocabulary
+    # The gradient of the head that the first chunks have is there with the logits of the next (`training/chunks.py`).
+    head = sizes.vocabulary * sizes.hidden if chunk < tokens and sharded["weights"] == 1 and adapter is None else 0
     states = Memory(
         weights=4 * (sizes.parameters + (adapter or 0)) * sharded["weights"],
         optimizer=8 * trained * sharded["optimizer"],
@@ -104,7 +107,7 @@ def memory(
         logits=logits * (BOTH_LOGITS if live else LOGITS)[computes]
         + min(logits, PART_LOGITS) * (BOTH_PART if live else PART)[computes],
         # DDP keeps the buckets of its gradients from one step to the next.
-        gradients=4 * trained if train.strategy == "ddp" and train.workers > 1 else 0,
+        gradients=4 * (head + (trained if train.strategy == "ddp" and train.workers > 1 else 0)),
     )
     spreads = sharded["gradients"] < 1 and adapter is None
     gradients = 4 * trained * sharded["gradients"]

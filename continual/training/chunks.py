@@ -43,6 +43,7 @@ class _AtOnce(torch.autograd.Function):
             place.copy_(slope)
             gradients = [one.add_(more) for one, more in zip(gradients, found, strict=True)] if gradients else found
             sums.append(value.detach())
+            del found, slope, states, value  # before the next chunk has its logits
         ctx.save_for_backward(slopes, *gradients)
         return torch.stack(sums[::-1]).sum()
 

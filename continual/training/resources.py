@@ -9,7 +9,7 @@ READING_CPUS = 0.5
 """CPUs left for Ray Data where workers that wait share a small machine with engines or the reading of a source: tasks
 that read ask for a tenth."""
 
-LEAST_POSITIONS = 1024
+LEAST_POSITIONS = 512
 LOGIT_BYTES = 256 * 2**20
 """Float32 logits that exist at one time in training, unless those of LEAST_POSITIONS positions are more."""
 PART_LOGITS = 2**24
