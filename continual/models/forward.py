@@ -7,7 +7,7 @@ the borders are given to it. `check_head` finds models for which that does not h
 """
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,20 +69,34 @@ def log_probabilities(model: Any, rows: Mapping[str, np.ndarray]) -> Iterator[tu
     `rows` has `ids`, `positions` and `documents` [rows, T]; log p is [places, V], in nats, from a float32 log-softmax.
     First tokens of documents and padding have no place. The logits are the model's own, whatever its head does.
     """
+    yield from ((places, log_p) for places, (log_p,) in _log_probabilities((model,), rows))
+
+
+def _log_probabilities(
+    models: Sequence[Any], rows: Mapping[str, np.ndarray]
+) -> Iterator[tuple[Places, tuple[Tensor, ...]]]:
+    """Yield places, and log p of each model there.
+
+    One generator for all: two that take turns would leave inference mode to the caller, since each restores on its end
+    what it has found.
+    """
+    first_model = models[0]
     count, width = rows["ids"].shape
-    size = max(1, min(BLOCK_TOKENS, LOGIT_BYTES // (4 * vocabulary_size(model))) // width)
+    size = max(1, min(BLOCK_TOKENS, LOGIT_BYTES // (4 * vocabulary_size(first_model))) // width)
     predicted = (rows["documents"] >= 0) & (rows["positions"] > 0)
     with torch.inference_mode():
         for first in range(0, count, size):
             block = slice(first, first + size)
             ids, positions = (
-                torch.from_numpy(rows[name][block].astype(np.int64)).to(model.device) for name in ("ids", "positions")
+                torch.from_numpy(rows[name][block].astype(np.int64)).to(first_model.device)
+                for name in ("ids", "positions")
             )
-            logits = model(**_packed(model, ids, positions)).logits
+            logits = [model(**_packed(model, ids, positions)).logits for model in models]
             row, token = np.nonzero(predicted[block])
             for start in range(0, len(row), CHUNK_TOKENS):
                 r, t = row[start : start + CHUNK_TOKENS], token[start : start + CHUNK_TOKENS]
-                yield (first + r, t), torch.log_softmax(logits[r, t - 1], -1, dtype=torch.float32)
+                each = (torch.log_softmax(of[r, t - 1], -1, dtype=torch.float32) for of in logits)
+                yield (first + r, t), tuple(each)
 
 
 def token_losses(model: Any, rows: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -100,7 +114,7 @@ def token_divergences(model: Any, start: Any, rows: Mapping[str, np.ndarray]) ->
     Both are float32 [rows, T] in nats. `start` is a model of the same vocabulary.
     """
     losses, divergences = (np.zeros(rows["ids"].shape, np.float32) for _ in range(2))
-    for (places, log_q), (_, log_p) in zip(log_probabilities(model, rows), log_probabilities(start, rows), strict=True):
+    for places, (log_q, log_p) in _log_probabilities((model, start), rows):
         tokens = torch.from_numpy(rows["ids"][places].astype(np.int64)).to(log_q.device)
         losses[places] = -log_q.gather(-1, tokens[:, None]).squeeze(-1).cpu().numpy()
         p = log_p.exp()

@@ -338,6 +338,7 @@ def test_drift_equals_a_naive_float64_loop_over_single_documents(model, start, t
     assert score.drift_stderr == pytest.approx(np.std(ratios), rel=0.1)
     alone, _ = score_text(model, "text", artefact)
     assert (score.score, score.stderr, alone.drift) == (alone.score, alone.stderr, None)
+    assert not torch.is_inference_mode_enabled()
     itself, _ = score_text(model, "text", artefact, model)
     assert (itself.drift, itself.drift_stderr) == (0.0, 0.0)
     monkeypatch.setattr("continual.models.forward.LOGIT_BYTES", 1)  # a row at a time

@@ -69,7 +69,7 @@ def test_from_the_start_model_only_old_abilities_count(tmp_path: Path) -> None:
     for number, run in enumerate(runs):
         measured = [{"stage": stage, "name": "", "drift": stage + number / 8, "stderr": 0.1} for stage in range(3)]
         run.summary["drift"] = {"c4": measured}
-    [held_out, text] = watched(runs)
+    [text, held_out] = watched(runs)
     assert held_out == group
     assert (text.stream, text.since, text.kind) == ("c4", "start", "old abilities")
     assert [(point.run, point.stage, point.drift, point.lost) for point in text.points] == [
