@@ -51,7 +51,9 @@ class Scorer:
         self.store, self.sequence, self.evaluators = store, sequence, evaluators
         drifting = {text.name for text in sequence.evaluate.texts if text.drift}
         since = {name: start if name in drifting else None for name in texts}
-        self.texts = {name: MeasuredText(rows, since[name] and since[name].path) for name, rows in texts.items()}
+        self.texts = {
+            name: MeasuredText(rows, model.path if (model := since[name]) else None) for name, rows in texts.items()
+        }
         self.tasks = evaluation_tasks(sequence)
         files = TaskFiles(sequence.evaluate.include_path) if self.tasks else None
         of_tasks = [(task, files) for task in self.tasks if files]

@@ -2,16 +2,19 @@
 
 import os
 import time
+from typing import Any
 
 import ray
 
 from continual.run.environment import HANDED_ON
 
 
-@ray.remote(num_cpus=0.1)
-def process(seconds: float = 0.0) -> int:
+def number(seconds: float = 0.0) -> int:
     time.sleep(seconds)
     return os.getpid()
+
+
+process: Any = ray.remote(num_cpus=0.1)(number)
 
 
 class Worker:
@@ -24,5 +27,5 @@ def test_a_workers_tasks_take_idle_processes(local_ray: None) -> None:
     idle = set(ray.get([process.remote(1.0) for _ in range(2)]))
     assert len(idle) == 2, "they ran at one time, so that one is left where the worker takes the other"
     # Ray Train starts its workers with what it hands on.
-    worker = ray.remote(Worker).options(num_cpus=0, runtime_env={"env_vars": dict(HANDED_ON)}).remote()
+    worker: Any = ray.remote(Worker).options(num_cpus=0, runtime_env={"env_vars": dict(HANDED_ON)}).remote()
     assert ray.get(worker.started.remote()) in idle

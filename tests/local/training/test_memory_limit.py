@@ -7,6 +7,7 @@ import os
 import re
 import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,8 +27,13 @@ from tests.kits.weights import saved
 pytestmark = pytest.mark.soak  # some minutes of products in bfloat16, which CPUs may lack
 RANKS, ROWS, TOKENS, STEPS = 2, 1, 4, 2
 CPU = torch.device("cpu")  # where products in bfloat16 are slow: a few tokens are enough
-WIDE = {**LLAMA_8B, "num_hidden_layers": 2, "vocab_size": 512}
-TRAIN = {"workers": RANKS, "precision": "bfloat16", "row_tokens": TOKENS, "batch_tokens": RANKS * ROWS * TOKENS}
+WIDE: dict[str, Any] = {**LLAMA_8B, "num_hidden_layers": 2, "vocab_size": 512}
+TRAIN: dict[str, Any] = {
+    "workers": RANKS,
+    "precision": "bfloat16",
+    "row_tokens": TOKENS,
+    "batch_tokens": RANKS * ROWS * TOKENS,
+}
 
 
 def planned_for(strategy: str) -> float:
