@@ -13,7 +13,7 @@ from tests.unit.training.test_loss_module import DOCUMENTS, assert_same, gradien
 
 
 @pytest.mark.parametrize(
-    ("vocabulary", "positions"), [(512, 131_072), (32_000, 2_097), (65_536, 1_024), (131_072, 1_024)]
+    ("vocabulary", "positions"), [(512, 131_072), (32_000, 2_097), (65_536, 1_024), (131_072, 512), (262_144, 512)]
 )
 def test_chunks_are_large_where_the_vocabulary_is_small(vocabulary: int, positions: int) -> None:
     assert chunk_positions(Train(), vocabulary) == positions
