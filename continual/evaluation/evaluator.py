@@ -110,8 +110,9 @@ class Evaluator:
 
         with quiet():
             model = load_model(model_path, self.dtype, self.device)
-            folders = {text.start for text in texts.values() if text.start}
-            starts = {folder: load_model(folder, self.dtype, self.device) for folder in folders}
+            starts = {model_path: model}  # before the first stage the start model itself is scored
+            for folder in {text.start for text in texts.values() if text.start} - starts.keys():
+                starts[folder] = load_model(folder, self.dtype, self.device)
         scored = {
             name: score_text(model, name, text.rows, starts[text.start] if text.start else None)
             for name, text in texts.items()

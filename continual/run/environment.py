@@ -9,7 +9,7 @@ DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray Data's progress bars would fill the log file.
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    # Ray Data hides the user's exceptions in one of its own, which keeps a text alone.
+    # Ray Data wraps the user's exceptions in its own, which keeps only their text.
     "RAY_DATA_RAISE_ORIGINAL_MAP_EXCEPTION": "1",
 }
 HANDED_ON = {
@@ -18,7 +18,7 @@ HANDED_ON = {
 }
 """What Ray Train (2.60) hands on from the driver to its workers."""
 LOCAL_HANDED_ON = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
-"""The same for a local cluster: it has no nodes that somebody takes away, for which a process would look."""
+"""The same for a local cluster. No process has to watch whether its nodes are about to be taken away."""
 
 
 def set_defaults(local: bool) -> None:

@@ -108,9 +108,9 @@ def _trainer(train: Train, failures: int, folder: Path, cluster_cpus: float, han
         def _create_default_callbacks(self) -> list[Any]:
             """Leave out two processes that Ray Train starts beside the workers (ray 2.60), and that nothing needs.
 
-            One splits data sets among the workers, and each worker has its own. The other one, left out in a local
-            cluster, asks Ray's dashboard whether the controller lives. A local cluster has no dashboard, so every
-            second the log would get a warning; it ends with the driver, so there is nothing to clean up.
+            One splits data sets among the workers; here each worker has its own. The other asks Ray's dashboard whether
+            the controller lives, to clean up after it. It is left out in a local cluster, which has no dashboard and
+            would log a warning every second, and which ends with the driver anyway.
             """
             callbacks: list[Any] = super()._create_default_callbacks()  # type: ignore[misc]
             left_out = {DATASETS} if os.environ.get("RAY_ADDRESS") else {DATASETS, CLEANER}

@@ -9,12 +9,12 @@ import ray
 from continual.run.environment import HANDED_ON
 
 
-def number(seconds: float = 0.0) -> int:
+def process_id(seconds: float = 0.0) -> int:
     time.sleep(seconds)
     return os.getpid()
 
 
-process: Any = ray.remote(num_cpus=0.1)(number)
+process: Any = ray.remote(num_cpus=0.1)(process_id)
 
 
 class Worker:

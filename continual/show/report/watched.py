@@ -49,11 +49,12 @@ class Watched:
 def watched(runs: Sequence[RunData]) -> list[Watched]:
     """Return the points of all stages by what can be compared; groups with too few points (`LEAST`) are left out.
 
-    On held-out rows the drift is that of the model after the stage's last step, so a stage whose model a mitigation
-    has replaced afterwards has no point there; on a text it is that of the model that was scored. From the stage's
-    start, the loss is that of the mean score of all that earlier stages have learned, or of the old abilities,
-    before the stage minus after it; from the start model, that of the old abilities since before the first stage,
-    for what stages learn was not known then.
+    On a text, the drift is that of the model that was scored. On held-out rows it is that of the model after the
+    stage's last step: a stage whose model a mitigation then replaced has no point there.
+
+    From the stage's start, the loss is the mean score before the stage minus that after it, of all that earlier stages
+    learned or of the old abilities. From the start model, it is the loss of the old abilities since before the first
+    stage, because what stages learn was not known then.
     """
     groups: dict[tuple[str, str, str, str], list[DriftPoint]] = {}
     for number, run in enumerate(runs):
