@@ -23,10 +23,15 @@ ENGINE = re.compile(r"Engine core initialization failed\..*?\{(?:'[^']*': (?P<co
 
 
 def causes(error: BaseException) -> list[BaseException]:
-    """Return the exceptions behind `error`, the innermost last; wrappers in which Ray carries another are left out."""
+    """Return the exceptions behind `error`, the innermost last; wrappers in which Ray carries another are left out.
+
+    An exception that comes from another process has lost what it was raised from: only the text of the wrapper has
+    that. Such a wrapper is the last.
+    """
     chain: list[BaseException] = []
     seen: set[int] = set()
     current: BaseException | None = error
+    wrapper: BaseException | None = None
     while current is not None and id(current) not in seen:
         seen.add(id(current))
         carried = _carried(current)
@@ -35,8 +40,11 @@ def causes(error: BaseException) -> list[BaseException]:
             # Ray Data gives the exceptions that it passes on an empty `SystemException` as their cause.
             following = current.__cause__
             carried = None if type(following).__name__ == "SystemException" else following
+            wrapper = None if carried else wrapper
+        else:
+            wrapper = current
         current = carried
-    return chain
+    return [*chain, wrapper] if wrapper is not None and CAUSE in str(wrapper) else chain
 
 
 def _carried(error: BaseException) -> BaseException | None:

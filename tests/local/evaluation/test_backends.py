@@ -15,6 +15,7 @@ from continual.contract.models import ModelRef
 from continual.data.prepare import prepare_rows
 from continual.data.sources.text import TextSource
 from continual.evaluation.evaluator import Evaluator
+from continual.evaluation.names import MeasuredText
 from continual.evaluation.service import Scorer, evaluators_of
 from continual.evaluation.texts import score_text
 from continual.forgetting import Scores
@@ -158,12 +159,13 @@ def test_a_process_on_cpus_scores_model_after_model_with_vllm_and_frees_their_me
 ) -> None:
     rows = prepare_rows(Store(tmp_path), TextSource(type="text", path=str(tasks / "text.txt")), model.path, 64)
     evaluate = Evaluate(include_path=str(tasks), backend="vllm", limit=4).model_dump()
+    texts = {"text": MeasuredText(rows)}
     actor: Any = ray.remote(num_cpus=0)(Measured)
     evaluator = actor.remote(evaluate, [{"name": "story"}])
     found, memory = [], []
     for number in range(3):
         output = tmp_path / f"scores-{number}"
-        found.append(ray.get(evaluator.evaluate.remote(model.path, str(output), {"text": rows}))["scores"])
+        found.append(ray.get(evaluator.evaluate.remote(model.path, str(output), texts))["scores"])
         found[-1]["records"] = output.with_suffix(".samples.jsonl").read_text()
         memory.append(ray.get(evaluator.resident.remote()))
     ray.kill(evaluator)
