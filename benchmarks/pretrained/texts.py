@@ -7,8 +7,8 @@ from benchmarks.associations.tasks import Document, joined, rows
 
 PARTS = {"first": (0, 600), "second": (600, 1200)}
 """Problems that a stage may read."""
-HELD_OUT = 100
-TEXTS = 60
+HELD_OUT = 60
+TEXTS = 30
 """Documents of each text that is measured."""
 
 
