@@ -12,12 +12,18 @@ MOST_SECONDS = 8.0
 """How long a cluster may take to answer, from the look-up of its name on."""
 FIX = "start the cluster, name `host:port` of its head (`ray start --head` prints it), or unset RAY_ADDRESS"
 SILENT, OTHER = "nothing answered within seconds", "what listens there is not the head of a Ray cluster"
+NO_TOKEN = (
+    "the Ray cluster at RAY_ADDRESS={address} asks for its token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to what "
+    "`ray get-auth-token` prints on its head"
+)
+"""What is said of a cluster that this driver may not use: with no token, or another one than the cluster's."""
 
 
 def check_address(address: str) -> None:
     """Return within ten seconds if the head of a cluster is there; raise ContinualError if none answers.
 
-    `auto` and `local` are left to Ray, which looks for these on this machine.
+    `auto` and `local` are left to Ray, which looks for these on this machine. If the cluster asks for a token, Ray is
+    told to send the one that this machine has, unless RAY_AUTH_MODE is set.
     """
     if address in ("auto", "local"):
         return
@@ -37,6 +43,8 @@ def check_address(address: str) -> None:
         problem = answers.get(timeout=MOST_SECONDS)
     except queue.Empty:
         problem = SILENT
+    if problem == NO_TOKEN:
+        raise ContinualError(NO_TOKEN.format(address=address))
     if problem is not None:
         raise _none(address, problem)
 
@@ -50,7 +58,22 @@ def _problem(host: str, port: int) -> str | None:
         return SILENT
     except (OSError, UnicodeError) as error:
         return str(getattr(error, "strerror", None) or error).lower()
-    return _no_head(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", until - time.monotonic())
+    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    problem = _no_head(target, until - time.monotonic())
+    if problem == NO_TOKEN and _send_token():
+        return _no_head(target, until - time.monotonic())
+    return problem
+
+
+def _send_token() -> bool:
+    """Tell Ray to send this machine's token; return whether there is one and RAY_AUTH_MODE does not forbid it.
+
+    `ray start` asks every driver for a token where one has been made, as any local run does, but a driver sends it only
+    where RAY_AUTH_MODE is set (ray 2.60).
+    """
+    from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+
+    return maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 def _no_head(target: str, seconds: float) -> str | None:
@@ -71,8 +94,7 @@ def _no_head(target: str, seconds: float) -> str | None:
         code = error.code()
         if code == grpc.StatusCode.DEADLINE_EXCEEDED:
             return SILENT
-        # A cluster that wants a token says so, and Ray tells how to give one.
-        return None if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED) else OTHER
+        return NO_TOKEN if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED) else OTHER
     except Exception:  # the token cannot be read; Ray tells why
         return None
     finally:

@@ -1,15 +1,18 @@
 """A cluster that does not answer is told within ten seconds, by a sentence with its address and the fix."""
 
 import http.server
+import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from ray._raylet import AuthenticationTokenLoader, Config
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
 from continual.errors import ContinualError
@@ -92,11 +95,64 @@ def test_a_service_of_grpc_that_is_no_head(service: Head | None) -> None:
     server.stop(None)
 
 
-@pytest.mark.parametrize("code", [grpc.StatusCode.OK, grpc.StatusCode.UNAUTHENTICATED])
-def test_a_head_and_one_that_wants_a_token(code: grpc.StatusCode) -> None:
-    server, port = serving(Head(code))
+def test_a_head() -> None:
+    server, port = serving(Head(grpc.StatusCode.OK))
     check_address(f"127.0.0.1:{port}")
     check_address(f"localhost:{port}")
+    server.stop(None)
+
+
+@pytest.fixture
+def token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    """Gives this machine a token for one test, or none; Ray reads it once and keeps it."""
+    loader = AuthenticationTokenLoader.instance()
+
+    def give(value: str) -> None:
+        monkeypatch.setenv("RAY_AUTH_TOKEN", value) if value else monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+        loader.reset_cache()
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_MODE", "kept")  # so that monkeypatch takes away what Ray sets
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    yield give
+    monkeypatch.undo()
+    loader.reset_cache()
+    Config.initialize("")
+
+
+class Asking(Head):
+    """Answers those who send its token."""
+
+    def __init__(self, token: str):
+        self.token = token
+
+    def CheckAlive(self, request: Any, context: Any) -> Any:
+        sent = dict(context.invocation_metadata()).get("authorization")
+        self.code = grpc.StatusCode.OK if sent == f"Bearer {self.token}" else grpc.StatusCode.UNAUTHENTICATED
+        return super().CheckAlive(request, context)
+
+
+@pytest.mark.parametrize(("mine", "mode", "let_in"), [
+    ("a" * 64, None, True),
+    ("a" * 64, "token", True),
+    ("a" * 64, "disabled", False),
+    ("b" * 64, None, False),
+    ("", None, False),
+])  # fmt: skip
+def test_a_head_that_asks_for_a_token(
+    token: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, mine: str, mode: str | None, let_in: bool
+) -> None:
+    token(mine)
+    if mode:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    Config.initialize("")
+    server, port = serving(Asking("a" * 64))
+    if let_in:
+        check_address(f"127.0.0.1:{port}")
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+    else:
+        with pytest.raises(ContinualError, match=f"RAY_ADDRESS=127.0.0.1:{port} asks for its token; .*get-auth-token"):
+            check_address(f"127.0.0.1:{port}")
     server.stop(None)
 
 
