@@ -189,12 +189,14 @@ class Worker:
 
     def export(self, folder: Path) -> None:
         """Write the model as a folder for `from_pretrained`; called by all ranks."""
-        state = self.strategy.full_state()
-        if self.rank == 0 and state is not None:
+        tensors = self.strategy.whole_tensors()
+        if self.rank == 0:
             adapt = [partial(mitigation.adapt, seed=self.job.seed) for mitigation in self.job.mitigations]
             facts = {"steps": self.job.steps}
             ends = answer_ends(load_tokenizer(self.job.tokenizer), self.job.ends == "chat") if self.job.ends else ()
-            export_model(self.job.model.path, self.job.tokenizer, state, folder, adapt, facts, ends)
+            export_model(self.job.model.path, self.job.tokenizer, tensors, folder, adapt, facts, ends)
+        for _ in tensors:  # the other ranks help to gather them
+            pass
         self.barrier()
 
     def agreed(self, value: bool) -> bool:

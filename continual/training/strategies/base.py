@@ -1,7 +1,7 @@
 """The interface of strategies, which alone know how a step is distributed over ranks."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -85,8 +85,12 @@ class Strategy(ABC):
         """Restore, bit for bit, what `save` wrote; for a fresh strategy. Raises ContinualError if it cannot."""
 
     @abstractmethod
-    def full_state(self) -> dict[str, Tensor] | None:
-        """Return on rank 0 the model's full state dict, float32, on the CPU, aliasing no live tensor; else None."""
+    def whole_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the model's tensors whole, under the names of its state dict.
+
+        What is spread is gathered when it is asked for, and is there until the next one is: no rank ever holds more of
+        the model than its own part and one tensor. Tied weights come under each of their names.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -170,15 +174,3 @@ def writers() -> dist.ProcessGroup:
     group = dist.new_group(backend="gloo")
     assert isinstance(group, dist.ProcessGroup)
     return group
-
-
-def copied(items: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """Return CPU copies by name, floats in float32; names that shared a tensor share its copy (tied weights)."""
-    copies: dict[int, Tensor] = {}
-    named = {}
-    for name, tensor in items:
-        if id(tensor) not in copies:
-            dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
-            copies[id(tensor)] = tensor.detach().to("cpu", dtype, copy=True)
-        named[name] = copies[id(tensor)]
-    return named

@@ -1,6 +1,6 @@
 """Every rank holds the whole model, and torch averages the gradients. With one rank there is no wrapper."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -13,7 +13,7 @@ from continual.config.schema import Train
 from continual.training.losses.kinds import Nll
 from continual.training.module import LossModule
 from continual.training.penalties import LoadedPenalty
-from continual.training.strategies.base import OwnOptimizer, copied
+from continual.training.strategies.base import OwnOptimizer
 
 
 class Ddp(OwnOptimizer):
@@ -21,7 +21,6 @@ class Ddp(OwnOptimizer):
 
     def __init__(self, train: Train, module: LossModule, device: torch.device, world_size: int):
         super().__init__(train, module.to(device), device)
-        self.rank = dist.get_rank() if world_size > 1 else 0
         self.wrapped: nn.Module = module
         if world_size > 1:
             # Buffers are constants of the architecture (rotary frequencies). To send them in every forward pass costs
@@ -73,8 +72,8 @@ class Ddp(OwnOptimizer):
         self.wrapped = self.module
         super().close()
 
-    def full_state(self) -> dict[str, Tensor] | None:
-        return copied(self.module.model.state_dict(keep_vars=True).items()) if self.rank == 0 else None
+    def whole_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        yield from self.module.model.state_dict().items()
 
 
 def _dummy_pass(module: nn.Module, device: torch.device) -> None:

@@ -17,7 +17,7 @@ from continual.config.schema import Train
 from continual.errors import ContinualError
 from continual.training.module import LossModule
 from continual.training.states import written
-from continual.training.strategies.base import Check, Strategy, adamw, copied, writers
+from continual.training.strategies.base import Check, Strategy, adamw, writers
 from continual.training.strategies.deepspeed_json import merged, read_json
 from continual.training.strategies.zero_states import ZeroStates
 
@@ -79,27 +79,12 @@ class DeepSpeed(Strategy):
         self.engine.destroy()
         dist.destroy_process_group(self._writers)
 
-    def full_state(self) -> dict[str, Tensor] | None:
-        state = self.module.model.state_dict(keep_vars=True)
-        if not self.zero3:
-            return copied(state.items()) if dist.get_rank() == 0 else None
-        return self._gathered(state)
-
-    def _gathered(self, state: dict[str, Tensor]) -> dict[str, Tensor] | None:
-        """Return the full state under ZeRO-3, gathered parameter by parameter: no rank ever holds the model twice."""
+    def whole_tensors(self) -> Iterator[tuple[str, Tensor]]:
         import deepspeed
 
-        def whole() -> Iterator[tuple[str, Tensor]]:
-            for name, tensor in state.items():
-                parameters = [tensor] if hasattr(tensor, "ds_id") else []
-                with deepspeed.zero.GatheredParameters(parameters):
-                    yield name, tensor
-
-        if dist.get_rank() == 0:
-            return copied(whole())
-        for _ in whole():
-            pass
-        return None
+        for name, tensor in self.module.model.state_dict(keep_vars=True).items():
+            with deepspeed.zero.GatheredParameters([tensor] if hasattr(tensor, "ds_id") else []):
+                yield name, tensor.detach()
 
 
 def settings(train: Train, micro_batches: int) -> dict[str, Any]:

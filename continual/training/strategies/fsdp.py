@@ -1,6 +1,6 @@
 """Every rank holds a part of each weight: torch's FSDP2, which gathers one layer at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -14,7 +14,7 @@ from continual.errors import ContinualError
 from continual.training.module import LossModule
 from continual.training.penalties import LoadedPenalty
 from continual.training.spread import policy_of, spread
-from continual.training.strategies.base import OwnOptimizer, copied
+from continual.training.strategies.base import OwnOptimizer
 
 
 class Fsdp(OwnOptimizer):
@@ -52,24 +52,11 @@ class Fsdp(OwnOptimizer):
         dist.all_reduce(values)
         return {penalty.name: value for penalty, value in zip(penalties, values.tolist(), strict=True)}
 
-    def full_state(self) -> dict[str, Tensor] | None:
-        """Gather tensor by tensor: no rank but the first ever holds more of the model than its part and one tensor."""
-        first = dist.get_rank() == 0
-        named: dict[str, Any] = {}
-        known: dict[int, Any] = {}
-        for name, tensor in self.module.model.state_dict(keep_vars=True).items():
-            if id(tensor) not in known:  # tied weights have two names
-                whole = _whole(tensor)
-                known[id(tensor)] = copied([(name, whole)])[name] if first else None
-            named[name] = known[id(tensor)]
-        return named if first else None
+    def whole_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for name, tensor in self.module.model.state_dict().items():
+            yield name, tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def _own(tensor: Any) -> Tensor:
     own: Tensor = tensor.detach().to_local()
     return own
-
-
-def _whole(tensor: Any) -> Tensor:
-    whole: Tensor = tensor.detach().full_tensor() if isinstance(tensor, DTensor) else tensor  # type: ignore[attr-defined]
-    return whole

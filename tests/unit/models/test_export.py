@@ -1,6 +1,8 @@
 """An exported model: the trained weights, the tokenizer as it was, published whole with a manifest."""
 
 import json
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import GenerationConfig
 
+from continual.errors import ContinualError
 from continual.models import load_model, tokenizer_hash
 from continual.models.export import export_model
 from continual.store import folder_damage
@@ -39,12 +42,13 @@ def tokenizer(tmp_path: Path) -> Path:
 
 
 def trained(source: Path) -> dict[str, torch.Tensor]:
+    """Return a state that is not that of the files."""
     return {name: tensor + 1 for name, tensor in load_model(str(source), "float32").state_dict().items()}
 
 
 def test_weights_tokenizer_and_generation_settings_are_exported(source: Path, tokenizer: Path, tmp_path: Path) -> None:
     state, target = trained(source), tmp_path / "stage" / "model"
-    export_model(str(source), str(tokenizer), state, target, facts={"steps": 7})
+    export_model(str(source), str(tokenizer), state.items(), target, facts={"steps": 7})
     loaded = load_model(str(target), "auto").state_dict()
     assert loaded.keys() == state.keys()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
@@ -72,14 +76,41 @@ def test_adaptations_are_applied_in_order_and_undone_in_reverse(source: Path, to
         return adapt
 
     adapt = [adaptation("first"), adaptation("nothing", undone=False), adaptation("last")]
-    export_model(str(source), str(tokenizer), trained(source), tmp_path / "model", adapt)
+    export_model(str(source), str(tokenizer), trained(source).items(), tmp_path / "model", adapt)
     assert calls == ["first", "nothing", "last", "undo last", "undo first"]
 
 
-def test_a_state_of_another_model_is_refused_and_nothing_appears(source: Path, tokenizer: Path, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="size mismatch"):
-        export_model(str(source), str(tokenizer), tiny(intermediate_size=32).state_dict(), tmp_path / "model")
+@pytest.mark.parametrize("change", ["another shape", "one too many", "one too few"])
+def test_a_state_of_another_model_is_refused_and_nothing_appears(
+    source: Path, tokenizer: Path, tmp_path: Path, change: str
+) -> None:
+    state, name = trained(source), "model.layers.0.mlp.up_proj.weight"
+    if change == "another shape":
+        state[name] = state[name][1:]
+    elif change == "one too many":
+        state["model.layers.9.mlp.up_proj.weight"] = state[name]
+    else:
+        del state[name]
+    expected = rf"the model in \S+source has changed: `model\.layers\.{9 if change == 'one too many' else 0}\.mlp\.up"
+    with pytest.raises(ContinualError, match=expected):
+        export_model(str(source), str(tokenizer), state.items(), tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_one_trained_tensor_at_a_time_is_there(source: Path, tokenizer: Path, tmp_path: Path) -> None:
+    """What is gathered from the ranks is copied and let go."""
+    given: list[weakref.ref[torch.Tensor]] = []
+
+    def gathered() -> Iterator[tuple[str, torch.Tensor]]:
+        for name, tensor in load_model(str(source), "float32").state_dict().items():
+            assert sum(known() is not None for known in given) <= 1
+            whole = tensor + 1
+            given.append(weakref.ref(whole))
+            yield name, whole
+            del whole
+
+    export_model(str(source), str(tokenizer), gathered(), tmp_path / "model")
+    assert len(given) > 10
 
 
 def test_an_earlier_export_and_what_a_kill_left_are_replaced(source: Path, tokenizer: Path, tmp_path: Path) -> None:
@@ -87,7 +118,7 @@ def test_an_earlier_export_and_what_a_kill_left_are_replaced(source: Path, token
     for folder in (target, leftover):
         folder.mkdir()
         (folder / "old.bin").write_text("old")
-    export_model(str(source), str(tokenizer), trained(source), target)
+    export_model(str(source), str(tokenizer), trained(source).items(), target)
     assert not (target / "old.bin").exists()
     assert not leftover.exists()
 
@@ -106,7 +137,7 @@ def test_the_dtype_is_that_of_the_model_that_was_trained(
     if as_pickle:
         pickled(source)
     state = trained(source)
-    export_model(str(source), str(tokenizer), state, tmp_path / "model")
+    export_model(str(source), str(tokenizer), state.items(), tmp_path / "model")
     assert set(dtypes(tmp_path / "model").values()) == {dtype}
     written = json.loads((tmp_path / "model" / "config.json").read_text())
     assert written["dtype"] == str(dtype).removeprefix("torch.")
@@ -119,7 +150,7 @@ def test_the_dtype_is_that_of_the_model_that_was_trained(
 def test_the_dtype_of_the_files_counts_and_not_that_of_the_config(tmp_path: Path, tokenizer: Path) -> None:
     source = saved(tmp_path / "source", tiny().bfloat16())
     change_config(source, dtype="float32")
-    export_model(str(source), str(tokenizer), trained(source), tmp_path / "model")
+    export_model(str(source), str(tokenizer), trained(source).items(), tmp_path / "model")
     assert set(dtypes(tmp_path / "model").values()) == {torch.bfloat16}
 
 
@@ -130,7 +161,7 @@ def test_tensors_of_several_dtypes_keep_theirs(tmp_path: Path, tokenizer: Path) 
         return {name: tensor.float() if "norm" in name else tensor for name, tensor in tensors.items()}
 
     change_weights(source, norms)
-    export_model(str(source), str(tokenizer), trained(source), tmp_path / "model")
+    export_model(str(source), str(tokenizer), trained(source).items(), tmp_path / "model")
     assert dtypes(tmp_path / "model") == dtypes(source)
 
 
@@ -138,7 +169,7 @@ def test_tensors_of_several_dtypes_keep_theirs(tmp_path: Path, tokenizer: Path) 
 def test_an_export_of_any_family_is_loaded_by_the_same_loader(tmp_path: Path, tokenizer: Path, name: str) -> None:
     source = saved(tmp_path / "source", family(name, **TRAINED[name]))
     state = load_model(str(source), "float32").state_dict()
-    export_model(str(source), str(tokenizer), state, tmp_path / "model")
+    export_model(str(source), str(tokenizer), state.items(), tmp_path / "model")
     again = load_model(str(tmp_path / "model"), "float32").state_dict()
     assert again.keys() == state.keys()
     assert all(torch.equal(again[key], value) for key, value in state.items())
@@ -146,7 +177,9 @@ def test_an_export_of_any_family_is_loaded_by_the_same_loader(tmp_path: Path, to
 
 def test_an_export_holds_the_vision_tower_too(tmp_path: Path, tokenizer: Path) -> None:
     source = saved(tmp_path / "source", with_vision().bfloat16())
-    export_model(str(source), str(tokenizer), load_model(str(source), "float32").state_dict(), tmp_path / "model")
+    export_model(
+        str(source), str(tokenizer), load_model(str(source), "float32").state_dict().items(), tmp_path / "model"
+    )
     assert dtypes(tmp_path / "model") == dtypes(source)
     assert load_model(str(tmp_path / "model"), "float32").model.vision_tower is not None
 
@@ -170,7 +203,7 @@ def test_generation_ends_at_the_tokens_that_were_trained_too(
     file = source / "generation_config.json"
     file.unlink() if listed is None else file.write_text(json.dumps(listed))
     target = tmp_path / "model"
-    export_model(str(source), str(tokenizer), trained(source), target, ends=ends)
+    export_model(str(source), str(tokenizer), trained(source).items(), target, ends=ends)
     assert json.loads((target / "generation_config.json").read_text()).items() >= written.items()
     assert json.loads((target / "config.json").read_text())["vocab_size"] == 50
     generation = GenerationConfig.from_pretrained(target)
