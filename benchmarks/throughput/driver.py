@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from benchmarks import record
-from continual.evaluation.service import InsideStage
+from continual.evaluation.inside import InsideStage
 from continual.forgetting import Matrix, last_figures, read_matrix
 from continual.ledger.folder import StageFolder
 from continual.ledger.ledger import Events

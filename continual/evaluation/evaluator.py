@@ -24,6 +24,9 @@ OTHER = ("old_tasks", "texts", "every", "replicas", "max_forgetting")
 """Settings that decide no score."""
 Texts = Mapping[str, MeasuredText]
 """What is measured on texts, by their names."""
+OfText = tuple[Score, list[dict[str, Any]]]
+"""A score on a text, and a record per document."""
+OnText = Callable[[str], OfText]
 Tasks = Callable[[Iterable[str]], tuple[Scores, list[dict[str, Any]], dict[str, Any]]]
 """Runs those of the named tasks that there are, see `Harness.run_on`."""
 
@@ -88,23 +91,23 @@ class Evaluator:
         results = {}
         with ExitStack() as engines:
             if self.vllm:
-                scored = self._texts(model_path, texts)
+                on_text = self._scored_texts(model_path, texts)
                 tasks = engines.enter_context(self._in_vllm(model_path, asked - texts.keys()))
             else:
-                scored, tasks = self._loaded(model_path, texts)
+                on_text, tasks = self._loaded(model_path, texts)
             for output, names in wanted.items():
+                of_texts = {name: on_text(name) for name in names if name in texts}
                 scores, records, facts = tasks(names)
-                for name in names:
-                    if name in texts:
-                        scores[name], documents = scored[name]
-                        records += documents
-                hashes = {name: texts[name].rows.hash for name in names if name in texts}
+                for name, (score, documents) in of_texts.items():
+                    scores[name] = score
+                    records += documents
+                hashes = {name: texts[name].rows.hash for name in of_texts}
                 results[output] = self._write(output, model_path, scores, records, facts, hashes, started)
                 started = time.perf_counter()
         return results
 
-    def _loaded(self, model_path: str, texts: Texts) -> tuple[dict[str, tuple[Score, list[dict[str, Any]]]], Tasks]:
-        """Load the model with transformers; return the scores of texts and what runs tasks on it."""
+    def _loaded(self, model_path: str, texts: Texts) -> tuple[OnText, Tasks]:
+        """Load the model with transformers; return what scores it on a text, each once, and what runs tasks on it."""
         from continual.evaluation.harness import quiet
         from continual.evaluation.texts import score_text
 
@@ -113,23 +116,29 @@ class Evaluator:
             starts = {model_path: model}  # before the first stage the start model itself is scored
             for folder in {text.start for text in texts.values() if text.start} - starts.keys():
                 starts[folder] = load_model(folder, self.dtype, self.device)
-        scored = {
-            name: score_text(model, name, text.rows, starts[text.start] if text.start else None)
-            for name, text in texts.items()
-        }
-        starts.clear()  # the tasks may need the memory
-        if self.harness is None:
-            return scored, no_tasks
-        return scored, partial(self.harness.run, model, load_tokenizer(model_path))
+        left = set(texts)
 
-    def _texts(self, model_path: str, texts: Texts) -> dict[str, tuple[Score, list[dict[str, Any]]]]:
+        def on_text(name: str) -> OfText:
+            scored = score_text(model, name, texts[name].rows, starts[start] if (start := texts[name].start) else None)
+            left.remove(name)
+            if not left:
+                starts.clear()  # the tasks may need the memory
+            return scored
+
+        if self.harness is None:
+            return on_text, no_tasks
+        return on_text, partial(self.harness.run, model, load_tokenizer(model_path))
+
+    def _scored_texts(self, model_path: str, texts: Texts) -> OnText:
         """Return the scores of texts, and keep no model."""
         import torch
 
-        scored = self._loaded(model_path, texts)[0] if texts else {}
+        on_text = self._loaded(model_path, texts)[0] if texts else None
+        scored = {name: on_text(name) for name in texts} if on_text else {}
+        del on_text
         gc.collect()
         torch.cuda.empty_cache()
-        return scored
+        return scored.__getitem__
 
     @contextmanager
     def _in_vllm(self, model_path: str, names: set[str]) -> Iterator[Tasks]:

@@ -1,8 +1,6 @@
 """Score models with a sequence's evaluator actors; scores are cached in the store."""
 
-import shutil
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -19,7 +17,6 @@ from continual.evaluation.actors import Evaluators
 from continual.evaluation.identity import task_identity
 from continual.evaluation.names import MeasuredText
 from continual.forgetting import Scores, are_scores, scores_from_json
-from continual.ledger.folder import StageFolder, steps_in
 from continual.store import Artefact, Store
 from continual.store.artefact import versions
 from continual.store.json_files import read_json
@@ -29,8 +26,12 @@ SCORES = "scores.json"
 ACTOR_CPUS = 0
 """An actor mostly waits and lives as long as the sequence. If it reserved a CPU, an engine might not get enough to
 start, which happened on two cores."""
-PATIENCE_SECONDS = 300.0
-"""The training waits so long for scores while no evaluating process has started, which takes half a minute."""
+LOOK_SECONDS = 1.0
+"""How often `Scorer` looks what is done."""
+
+
+Tell = Callable[[int, int, str], object]
+"""Gets how many of how many tasks and texts are scored, and which are being scored."""
 
 
 class Scorer:
@@ -72,12 +73,13 @@ class Scorer:
         """Everything that decides scores beside the model."""
         return {"measured": list(self.measured.items()), **self.settings}
 
-    def score(self, model: ModelRef, beside: Iterable[ModelRef] = ()) -> Scores:
+    def score(self, model: ModelRef, beside: Iterable[ModelRef] = (), tell: Tell = lambda *progress: None) -> Scores:
         """Return the scores of a model; {} if there is nothing to evaluate.
 
         Args:
             model: The model.
             beside: Models whose scores are wanted next: with several replicas they are scored at the same time.
+            tell: Is told about every second how far the scoring of the model is.
 
         Raises:
             ContinualError: An evaluation fails.
@@ -86,7 +88,8 @@ class Scorer:
         others = {other.hash: other for other in beside if other.hash != model.hash} if replicas > 1 else {}
         parts = max(1, replicas // (1 + len(others)))
         try:
-            scores: list[Scores] = at_once([partial(self._scored, one, parts) for one in (model, *others.values())])
+            calls = [partial(self._scored, one, parts) for one in others.values()]
+            scores: list[Scores] = at_once([partial(self._scored, model, parts, tell), *calls])
         except BaseException as error:
             self.evaluators.close(error)
             raise
@@ -103,7 +106,7 @@ class Scorer:
             for name, own in self.measured.items()
         }
 
-    def _scored(self, model: ModelRef, parts: int) -> Scores:
+    def _scored(self, model: ModelRef, parts: int, tell: Tell = lambda *progress: None) -> Scores:
         """Return the scores of a model, whose tasks and texts at most `parts` evaluators share."""
         places: dict[str, Artefact] = {}
         with ExitStack() as held:
@@ -116,17 +119,17 @@ class Scorer:
             with ExitStack() as unfinished:
                 missing = {
                     name: str(unfinished.enter_context(writer.files()) / "scores")
-                    for name in places
+                    for name in sorted(places, key=lambda name: name not in self.texts)  # as `Evaluator` measures them
                     if (writer := writers[name]) is not None
                 }
                 if missing:
-                    self._evaluate(model, shares(missing, parts))
+                    self._evaluate(model, shares(missing, parts), tell)
             for writer in writers.values():
                 if writer is not None:
                     writer.finish()
         return {name: read_scores(place.file(SCORES), name)[name] for name, place in places.items()}
 
-    def _evaluate(self, model: ModelRef, outputs: list[dict[str, str]]) -> None:
+    def _evaluate(self, model: ModelRef, outputs: list[dict[str, str]], tell: Tell) -> None:
         """Evaluate all outputs, each of the mappings by one actor."""
         import ray
 
@@ -135,11 +138,12 @@ class Scorer:
             while waiting or running:
                 while waiting and (actor := self.evaluators.take(wait=not running)):
                     running[actor.evaluate_each.remote(model.path, waiting.popleft(), self.texts)] = actor
-                [call, *_], _ = ray.wait(list(running), num_returns=1)
-                ray.get(call)
-                self.evaluators.give_back(running.pop(call))
+                tell(*progress(outputs, len(outputs) - len(waiting)))
+                for call in ray.wait(list(running), num_returns=1, timeout=LOOK_SECONDS)[0]:
+                    ray.get(call)
+                    self.evaluators.give_back(running.pop(call))
         except ray.exceptions.RayError as error:
-            raise _failed(f"the evaluation of {model.path} failed", error) from error
+            raise failed(f"the evaluation of {model.path} failed", error) from error
         finally:
             for actor in running.values():
                 self.evaluators.give_back(actor, ended=False)
@@ -188,6 +192,13 @@ def score_settings(sequence: Sequence, backend: str | None = None) -> dict[str, 
     }
 
 
+def progress(outputs: list[dict[str, str]], begun: int) -> tuple[int, int, str]:
+    """Return what `Tell` gets: what is scored is written, and of mappings that have `begun` the next one is scored."""
+    missing = [[name for name, output in of_one.items() if not Path(f"{output}.json").exists()] for of_one in outputs]
+    total = sum(map(len, outputs))
+    return total - sum(map(len, missing)), total, ", ".join(names[0] for names in missing[:begun] if names)
+
+
 def shares(outputs: dict[str, str], parts: int) -> list[dict[str, str]]:
     """Return the outputs in at most `parts` mappings of about equal size."""
     names = list(outputs)
@@ -219,7 +230,7 @@ def at_once(calls: list[Callable[[], Any]]) -> list[Any]:
     return [done[number] for number in range(len(calls))]
 
 
-def _failed(problem: str, error: Exception) -> ContinualError:
+def failed(problem: str, error: Exception) -> ContinualError:
     """Return the actor's own error if it is about the configuration, else one sentence about the failure."""
     inner = unwrap(error)
     return inner if isinstance(inner, ConfigurationError) else ContinualError(f"{problem}: {describe(error)}")
@@ -237,161 +248,3 @@ def read_scores(path: Path, *tasks: str) -> Scores:
 
     read: dict[str, Any] = read_json(path, "delete it and run the same command again", good)
     return scores_from_json(read["scores"])
-
-
-class InsideStage:
-    """Scores what the workers export at every `evaluate.every` steps, while they train.
-
-    `report(step, scores)` is called once for every step that is scored and not in `known`, in the order of the steps.
-    Training waits while there are `most` exports (None: it never waits). If no scores can come, `tell(sentence)` is
-    called, and training continues without waiting.
-    """
-
-    def __init__(
-        self,
-        scorer: Scorer,
-        folder: StageFolder,
-        known: set[int],
-        report: Callable[[int, Scores], None],
-        most: int | None,
-        tell: Callable[[str], None],
-    ):
-        self.scorer, self.folder, self.known, self.report, self.most, self.tell = (
-            scorer, folder, known, report, most, tell,
-        )  # fmt: skip
-        self._asked: set[int] = set()
-        self._running: dict[Any, Any] = {}
-        self._failed: Exception | None = None
-        self._closed: ContinualError | None = None
-        self._alone_since: float | None = None
-
-    def poll(self) -> None:
-        """Hand new exports to actors that are free; report and delete those that are scored.
-
-        Raises ContinualError if an evaluation has failed and training would wait for scores. Training that need not
-        wait continues to its end, where `finish` raises it.
-        """
-        self._collect()
-        self._hand_out(wait=False)
-        self._report_scored()
-        if not self.is_full():
-            self._let_wait()
-        elif self._failed or self._closed:
-            raise self._failure()
-        elif self.scorer.evaluators.working():
-            self._let_wait()
-        else:
-            self._be_patient()
-
-    def is_full(self) -> bool:
-        """Return whether as many exports are there as may: the training waits when the next one is due."""
-        return self.most is not None and len(steps_in(self.folder.evaluations)) >= self.most
-
-    def _let_wait(self) -> None:
-        """Let the training wait, because scores come, or there is room."""
-        if self._alone_since is not None:
-            self._alone_since = None
-            self.folder.unscored.unlink(missing_ok=True)
-
-    def _be_patient(self) -> None:
-        """Let the training wait a little longer, and then go on.
-
-        The plan has made sure that evaluating processes fit beside the training, but GPUs that lie on several machines,
-        or that others use, may come free only when the training ends.
-        """
-        now = time.monotonic()
-        if self._alone_since is None:
-            self._alone_since = now
-        if now - self._alone_since >= PATIENCE_SECONDS and not self.folder.unscored.exists():
-            self.folder.unscored.touch()
-            self.tell(
-                f"no evaluating process could start in {PATIENCE_SECONDS:.0f} s: training continues without waiting, "
-                f"and {self.folder.evaluations} keeps its models until one starts"
-            )
-
-    def finish(self) -> None:
-        """Wait until every export is scored, and report also what was scored before this start or in another run.
-
-        Raises ContinualError when an evaluation has failed.
-        """
-        import ray
-
-        self.poll()
-        self._let_wait()  # nobody waits any longer
-        while not self._failed and (self._running or self._open()):
-            if self._running:
-                ray.wait(list(self._running), num_returns=1)
-                self._collect()
-            self._hand_out(wait=not self._running)
-            self._report_scored()
-        if self._asked:
-            for actor in self._running.values():
-                self.scorer.evaluators.give_back(actor, ended=False)
-            self.scorer.evaluators.let_go()
-        if self._failed:
-            raise self._failure() from self._failed
-        for step, file in self.folder.score_files().items():
-            self._report(step, file)
-
-    def _failure(self) -> ContinualError:
-        """Return why no scores come."""
-        if self._failed:
-            return _failed("an evaluation inside the stage failed", self._failed)
-        return self._closed or ContinualError("the evaluation was ended")
-
-    def _open(self) -> dict[int, Path]:
-        """Return the exports that are neither scored nor handed out."""
-        exports = steps_in(self.folder.evaluations)
-        return {
-            step: export
-            for step, export in exports.items()
-            if step not in self._asked and not self.folder.score_file(step).is_file()
-        }
-
-    def _hand_out(self, wait: bool) -> None:
-        """Hand exports to free actors, in their order; `wait` for one for the first of them."""
-        for step, export in self._open().items():
-            try:
-                actor = self.scorer.evaluators.take(wait)
-            except ContinualError as error:
-                if wait:
-                    raise
-                self._closed = error
-                return  # another evaluation has failed, which `finish` says: the training goes on to its end
-            if actor is None:
-                return
-            wait = False
-            if not self._asked:
-                self.scorer.evaluators.keep()
-            self._asked.add(step)
-            output = self.folder.score_file(step).with_suffix("")
-            self._running[actor.evaluate.remote(str(export), str(output), self.scorer.texts)] = actor
-
-    def _collect(self) -> None:
-        """Take back the actors whose calls have ended."""
-        if not self._running:
-            return
-        import ray
-
-        calls = list(self._running)
-        for call in ray.wait(calls, num_returns=len(calls), timeout=0)[0]:
-            actor = self._running.pop(call)
-            try:
-                ray.get(call)
-            except ray.exceptions.RayError as error:
-                self._failed = self._failed or error
-            self.scorer.evaluators.give_back(actor, ended=self._failed is None)
-
-    def _report_scored(self) -> None:
-        """Report and delete the exports that are scored, up to the first that is not."""
-        for step, export in steps_in(self.folder.evaluations).items():
-            file = self.folder.score_file(step)
-            if not file.is_file():
-                return
-            self._report(step, file)
-            shutil.rmtree(export, ignore_errors=True)
-
-    def _report(self, step: int, file: Path) -> None:
-        if step not in self.known:
-            self.report(step, read_scores(file))
-            self.known.add(step)

@@ -11,13 +11,14 @@ from continual.contract.models import ModelRef
 from continual.errors import describe
 from continual.forgetting import Scores
 from continual.ledger.ledger import Ledger
-from continual.show.progress import duration
+from continual.show.progress import Step, duration
 from continual.show.terminal import Terminal
 
 LOOK_SECONDS = 0.2
 
-Score = Callable[[ModelRef, Sequence[ModelRef]], Scores]
-"""Returns the scores of a model; those after it will be asked for next."""
+Score = Callable[[ModelRef, Sequence[ModelRef], Callable[[int, int, str], object]], Scores]
+"""Returns the scores of a model; those after it will be asked for next. Tells how many of how many are there, and what
+is being scored."""
 
 
 class Scored(NamedTuple):
@@ -43,6 +44,13 @@ class ScoringTask:
     error: BaseException | None = None
     told: bool = False
     ended: threading.Event = field(default_factory=threading.Event)
+    step: Step | None = None
+    """What shows the progress."""
+
+    def tell(self, done: int, total: int, now: str) -> None:
+        """Show how far the scoring of a model is."""
+        if self.step is not None:
+            self.step.waits(f"scoring {now}, {done} of {total} done" if now else "scoring")
 
     def words(self) -> str:
         """Return the scores of the first model."""
@@ -78,11 +86,11 @@ class Scoring(AbstractContextManager["Scoring"]):
             self._settle(task)
             return
         if not self._beside or last:
-            with self._terminal.step(f"{task.title}: evaluate", "scoring") as step:
+            with self._terminal.step(f"{task.title}: evaluate", "scoring") as task.step:
                 self._run(task)
                 if task.error is not None:
                     raise task.error
-                step.note(task.words())
+                task.step.note(task.words())
             self._settle(task)
             return
         self._task = task
@@ -108,7 +116,7 @@ class Scoring(AbstractContextManager["Scoring"]):
         if (task := self._task) is None:
             return
         if not task.ended.is_set():
-            with self._terminal.step(f"{task.title}: evaluate", "scoring"):
+            with self._terminal.step(f"{task.title}: evaluate", "scoring") as task.step:
                 while not task.ended.wait(LOOK_SECONDS):
                     pass
         self._settle(task)
@@ -117,7 +125,7 @@ class Scoring(AbstractContextManager["Scoring"]):
         try:
             for number, model in enumerate(task.models):
                 begun = time.monotonic()
-                scores = self._score(model, task.models[number + 1 :])
+                scores = self._score(model, task.models[number + 1 :], task.tell)
                 task.scored.append(Scored(scores, round(time.monotonic() - begun, 3)))
         except BaseException as error:
             task.error = error

@@ -18,8 +18,9 @@ from continual.contract.mitigation import Candidate
 from continual.contract.models import ModelRef
 from continual.errors import describe
 from continual.evaluation.actors import Evaluators
+from continual.evaluation.inside import InsideStage
 from continual.evaluation.outcomes import stored_outcomes
-from continual.evaluation.service import InsideStage, Scorer
+from continual.evaluation.service import Scorer
 from continual.forgetting import Scores, read_matrix, scores_as_json
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Ledger

@@ -1,6 +1,6 @@
 """Exports inside a stage that wait for their scores: where as many are there as may, the training waits for one to go.
 
-The driver scores and deletes them (`evaluation.service.InsideStage`); workers and driver know each other by files.
+The driver scores and deletes them (`evaluation.inside.InsideStage`); workers and driver know each other by files.
 """
 
 import time

@@ -10,7 +10,7 @@ import ray
 
 from continual.errors import ContinualError
 from continual.evaluation.actors import Evaluators
-from continual.evaluation.service import InsideStage
+from continual.evaluation.inside import InsideStage
 from continual.ledger.folder import StageFolder, step_name
 
 

@@ -26,9 +26,9 @@ class Slow:
         self.go = threading.Event()
         self.asked: list[str] = []
 
-    def __call__(self, model: ModelRef, following: Sequence[ModelRef]) -> Scores:
+    def __call__(self, model: ModelRef, following: Sequence[ModelRef], tell: Any) -> Scores:
         self.asked.append(model.hash)
-        assert self.go.wait(20)
+        assert any(self.go.wait(0.1) or tell(1, 3, "task") for _ in range(200))
         return {"task": Score(len(model.hash) / 10, 0.0, 8, "accuracy")}
 
 
@@ -102,6 +102,17 @@ def test_poll_writes_what_has_come(tmp_path: Path) -> None:
         assert read_ledger(tmp_path).events[-1]["event"] == "phase", "written at once again"
 
 
+@pytest.mark.parametrize("beside", [False, True])
+def test_the_line_says_what_is_being_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: bool) -> None:
+    monkeypatch.setattr("continual.show.progress.PLAIN_SECONDS", 0.0)
+    score = Slow()
+    with scored_in(tmp_path, score, beside) as (ledger, scoring, stream):
+        threading.Timer(2.5, score.go.set).start()
+        scoring.start(task(ledger, 1, []), last=False)
+        scoring.finish()
+    assert "stage 1: evaluate: scoring task, 1 of 3 done ... " in stream.getvalue()
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_an_interruption_writes_what_is_known(tmp_path: Path, known: bool) -> None:
     score, told = Slow(), list[int]()
@@ -124,7 +135,7 @@ def test_an_interruption_writes_what_is_known(tmp_path: Path, known: bool) -> No
 
 
 def test_a_failure_is_told_at_once_and_raised_at_the_end(tmp_path: Path) -> None:
-    def fail(model: ModelRef, following: Sequence[ModelRef]) -> Scores:
+    def fail(model: ModelRef, following: Sequence[ModelRef], tell: Any) -> Scores:
         raise ContinualError(f"the evaluation of {model.path} failed")
 
     stream = io.StringIO()

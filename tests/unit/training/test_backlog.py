@@ -15,9 +15,9 @@ import ray
 import torch
 
 from continual.errors import ContinualError
-from continual.evaluation import service
+from continual.evaluation import inside
 from continual.evaluation.actors import Evaluators
-from continual.evaluation.service import InsideStage
+from continual.evaluation.inside import InsideStage
 from continual.ledger.folder import steps_in
 from continual.ledger.lines import read_lines
 from continual.store import write_atomic
@@ -39,7 +39,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainJob:
     made = loop.job_of(context(tmp_path, [], checkpoint_every=100))
     assert made.most_exports == MOST
     monkeypatch.setattr(backlog, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(service, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(inside, "PATIENCE_SECONDS", 0.2)
     monkeypatch.setattr(ray, "wait", ready)
     monkeypatch.setattr(ray, "get", lambda call: call.result())
     return replace(made, steps=STEPS, evaluate_every=1)
