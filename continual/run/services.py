@@ -67,7 +67,7 @@ class StageContext(Context):
         size = str(request.count) if request.rows is None else f"{request.rows + request.held_out} rows"
         what = (self.store, request.model, dtype, settings, config, wanted)
         rows, samples = sampled_artefacts(*what)
-        with self.step(f"sample {size} from {request.start}", "starting the engine") as step:
+        with self.step(f"sample {size} from {request.start}", "starting the engine, making the first samples") as step:
             if request.step_rows and self.streamed and not rows.complete:
                 pace = self._pace(self.streamed, request)
                 feed = SampleFeed(rows, samples, lambda progress, stop: sample_rows(*what, progress, stop, pace))
@@ -110,7 +110,7 @@ class StageContext(Context):
             raise ConfigurationError("", problem, "sample fewer tokens")
         settings = self._settings(request, longest, request.model)
         dtype, config = self.sequence.model.dtype, self.sequence.generate
-        with self.step(title, "starting the engine") as step:
+        with self.step(title, "starting the engine, making the first samples") as step:
             self.feeds.wait_for_kind(SampleFeed, step)
             counted, count = _counting_tokens(step), request.count or 0
             samples = sample_set(self.store, request.model, dtype, settings, config, count, counted)
