@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from continual.contract.source import Source
+from continual.data.context import set_context
 from continual.data.formats import CUT
 from continual.data.packing import Arrays, concatenate, pack_rows
 from continual.data.read import read_all
@@ -81,7 +82,7 @@ def _tokenized(source: Source, model: str, row_tokens: int) -> Iterator[pa.Table
     import ray
     import ray.data
 
-    ray.data.DataContext.get_current().execution_options.preserve_order = True
+    set_context(in_order=True)
     tokenized = read_all(source).map_batches(
         Tokenize(model, source, row_tokens),
         batch_size=None,

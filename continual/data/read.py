@@ -12,6 +12,7 @@ import pyarrow as pa
 from continual.contract.reading import read_part
 from continual.contract.selection import Selection
 from continual.contract.source import Source
+from continual.data.context import set_context
 from continual.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def read_all(source: Source) -> "ray.data.Dataset":
     """
     import ray.data
 
+    set_context()
     context = ray.data.DataContext.get_current().copy()
     context.target_max_block_size = BLOCK_BYTES
     parts = [{"part": part} for part in source.parts()]

@@ -1,6 +1,5 @@
 """Work that writes artefacts in the cluster, so that no data passes through the driver."""
 
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -89,7 +88,4 @@ def _references(stream: Any, stop: threading.Event | None) -> Iterator[Any]:
 
 
 def _run(work: Callable[..., Iterator[T]], arguments: tuple[Any, ...], options: dict[str, Any]) -> Iterator[T]:
-    # Read when ray.data is imported: on a cluster, processes do not have the driver's variables.
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("RAY_DATA_RAISE_ORIGINAL_MAP_EXCEPTION", "1")
     yield from work(*arguments, **options)

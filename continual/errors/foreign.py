@@ -17,6 +17,9 @@ RAISED = re.compile(r"(?P<type>[A-Za-z_][\w.]*)(?:\(\w+\))?(?:: ?(?P<text>.*))?$
 OURS = re.compile(r"continual\.(?:\w+\.)*(?P<type>[A-Z]\w*)")
 PERHAPS_MEMORY = "was killed, or the machine ran out of memory"
 KILLED = f"{{what}} {PERHAPS_MEMORY}"
+LOW = re.compile(r"killed due to the node running low on memory.*? was (?P<used>\S+) used / (?P<all>\S+) limit", re.S)
+"""Ray's text where it ended processes before the operating system would."""
+MEMORY_LOW = "Ray ended a process of the run because memory ran low"
 CLASS = re.compile(r"class_name: \S*?(\w+)$", re.MULTILINE)
 PROCESS = re.compile(r"\bpid: (\d+)")
 ENGINE = re.compile(r"Engine core initialization failed\..*?\{(?:'[^']*': (?P<code>-?\d+))?", re.S)
@@ -95,6 +98,8 @@ def _is_traceback(text: str) -> bool:
 
 def _in_plain_words(text: str) -> str | None:
     """Return in plain words what some texts of Ray and vLLM say at length."""
+    if low := LOW.search(text):
+        return f"with {low['used']} of {low['all']} used, {MEMORY_LOW}"
     if engine := ENGINE.search(text):
         code = int(engine["code"] or 0)
         return f"vLLM's engine did not start: {KILLED.format(what='its process') if code < 0 else 'it failed'}"

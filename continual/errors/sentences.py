@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from continual.errors.foreign import PERHAPS_MEMORY, causes, clean, ours_in_text, own_line
+from continual.errors.foreign import MEMORY_LOW, PERHAPS_MEMORY, causes, clean, ours_in_text, own_line
 from continual.errors.types import LONGEST, ConfigurationError, ContinualError
 
 FULL, NO_SPACE = (errno.ENOSPC, errno.EDQUOT), "No space left on device"
@@ -54,6 +54,8 @@ def describe(error: BaseException) -> str:
 
 def with_fix(sentence: str) -> str:
     """Return the sentence with what to do after a process was killed: all that was done is kept."""
+    if sentence.endswith(MEMORY_LOW):
+        return f"{sentence}; let less run at one time, or use a machine with more, then {AGAIN}"
     return f"{sentence}; {AGAIN}" if sentence.endswith(PERHAPS_MEMORY) else sentence
 
 

@@ -5,13 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-DEFAULTS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray Data's progress bars would fill the log file.
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    # Ray Data wraps the user's exceptions in its own, which keeps only their text.
-    "RAY_DATA_RAISE_ORIGINAL_MAP_EXCEPTION": "1",
-}
+DEFAULTS = {"RAY_USAGE_STATS_ENABLED": "0"}
 HANDED_ON = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
     "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",  # as Ray Train sets it for its controller

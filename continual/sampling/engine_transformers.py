@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from continual.config.schema import Generate
+from continual.data.context import set_context
 from continual.models.load import load_model
 from continual.sampling.engine import Engine, Sample
 from continual.sampling.settings import SampleSettings
@@ -28,6 +29,7 @@ class TransformersEngine(Engine):
     ) -> Iterator[Sample]:
         import ray.data
 
+        set_context()
         batches: dict[int, list[int]] = {}
         for number in numbers:
             batches.setdefault(number // self.block(config), []).append(number)

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from continual.config.schema import Generate
 from continual.contract.models import ModelRef
+from continual.data.context import set_context
 from continual.data.remote import in_cluster_with
 from continual.data.rows import ROW_COLUMNS, column, fixed_column
 from continual.errors import ContinualError
@@ -128,6 +129,7 @@ def _run(missing: list[int], arguments: tuple[Any, ...], config: Generate) -> It
         return
     import ray.data
 
+    set_context()
     items = ray.data.from_items([{"shard": shard} for shard in missing], override_num_blocks=len(missing))
     scored = items.map_batches(
         _ScoreShards,

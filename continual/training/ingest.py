@@ -4,7 +4,6 @@ Ray Train's default split gives an order that depends on timing. Here a data set
 rank, so a run that starts at step 10 reads the same rows as one that started at step 0, with any number of workers.
 """
 
-import os
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
@@ -15,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from continual.contract.stream import Stream
+from continual.data.context import set_context
 from continual.data.packing import Arrays
 from continual.data.rows import RowReader
 from continual.store import Artefact
@@ -78,11 +78,9 @@ def ordered_batches(
 
     Ray Data reads a few steps ahead, in the process that iterates and tasks of its own.
     """
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("RAY_DATA_RAISE_ORIGINAL_MAP_EXCEPTION", "1")
     import ray.data
 
-    ray.data.DataContext.get_current().execution_options.preserve_order = True
+    set_context(in_order=True)
     items = [{"step": step} for step in steps]
     numbered = ray.data.from_items(items, override_num_blocks=-(-len(items) // STEPS_PER_BLOCK))
     read = ReadSteps(streams, seed, rank, world_size)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from continual.data.context import set_context
 from continual.data.remote import in_cluster
 from continual.errors import ConfigurationError, describe, unwrap
 
@@ -73,6 +74,25 @@ def test_ray_data(local_ray: None, function: Callable[[Any], Any], sentence: str
     assert describe(error) == sentence
     assert isinstance(unwrap(error), ConfigurationError) == (function is refusing)
     assert describe(raised_by(lambda: list(in_cluster(mapped_inside, function)))) == sentence
+
+
+def in_a_task(batch: Any) -> Any:
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    return {"bars": [context.enable_progress_bars], "original": [context.raise_original_map_exception]}
+
+
+def made_elsewhere() -> Iterator[Any]:
+    import ray.data
+
+    set_context()
+    yield ray.data.range(1).map_batches(in_a_task).take_all()
+
+
+def test_settings_travel_with_a_data_set(local_ray: None) -> None:
+    """A cluster's processes have none of the driver's variables."""
+    assert list(in_cluster(made_elsewhere)) == [[{"bars": False, "original": True}]]
 
 
 def test_an_actor_that_is_not_born(local_ray: None) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from continual.errors import ConfigurationError, ContinualError, describe, unwrap
+from continual.errors import ConfigurationError, ContinualError, describe, unwrap, with_fix
 
 ADVICE = (
     "Failed to apply UDF transform after 1/1 attempts (total backoff 0.0s).\n"
@@ -20,6 +20,13 @@ USER_CODE = f"{HEAD}\nray.exceptions.UserCodeException: UDF failed to process a 
 def in_a_map_task(raised: str) -> str:
     """Return Ray's text of an exception in a Ray Data task."""
     return f"{HEAD}\n{FRAME}\n{raised}{CAUSE}{USER_CODE}"
+
+
+LOW = (
+    "6 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 192.0.2.2, ID: edf3) was "
+    "22.60GB used / 23.54GB limit (0.960023)\nOOM kill reason: exceeded threshold\nPID\tMEM(GB)\tCOMMAND\n"
+    "12\t4.13\tray::Replica.sample"
+)
 
 
 class Carrier(Exception):
@@ -106,6 +113,8 @@ NESTED = (
          "a process of the run (TrainController, process 6688) was killed, or the machine ran out of memory"),
         (RuntimeError("The worker died unexpectedly while executing this task. Check python-core-worker-*.log files"),
          "a process of the run was killed, or the machine ran out of memory"),
+        (WorkersFailed(RuntimeError(LOW)),
+         "with 22.60GB of 23.54GB used, Ray ended a process of the run because memory ran low"),
         # other libraries
         (RuntimeError("Engine core initialization failed. See root cause above. Failed core proc(s): "
                       "{'EngineCore': -9}"),
@@ -145,3 +154,8 @@ def test_a_circle_of_causes_ends() -> None:
     first, second = ValueError("first"), ValueError("second")
     first.__cause__, second.__cause__ = second, first
     assert describe(first) == "ValueError: second"
+
+
+def test_what_to_do_when_memory_ran_low() -> None:
+    told = with_fix(f"training failed after step 3: {describe(WorkersFailed(RuntimeError(LOW)))}")
+    assert told.endswith("or use a machine with more, then run the same command again to resume")
