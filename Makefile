@@ -10,8 +10,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
 PIP := -m pip --disable-pip-version-check --quiet --quiet
-# Two processes, files in the order of collection (tests/conftest.py says what stays together); skips with their reasons.
-TWO := -n 2 --no-loadscope-reorder -rs
+# Two processes, files in the order of collection (tests/conftest.py says what stays together); skips with their reasons;
+# the tests that took longest.
+TWO := -n 2 --no-loadscope-reorder -rs --durations 12 --durations-min 20
 
 export RAY_USAGE_STATS_ENABLED := 0
 test test-slow soak faults bench cover: export HF_HUB_OFFLINE := 1

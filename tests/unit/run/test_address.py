@@ -12,12 +12,15 @@ from typing import Any
 
 import grpc
 import pytest
-from ray._raylet import AuthenticationTokenLoader, Config
+import ray._raylet
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
 from continual.errors import ContinualError
 from continual.run import address
 from continual.run.address import check_address
+
+RAYLET: Any = ray._raylet
+"""Ray's compiled part, which has no types."""
 
 
 @pytest.fixture
@@ -105,7 +108,7 @@ def test_a_head() -> None:
 @pytest.fixture
 def token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], None]]:
     """Gives this machine a token for one test, or none; Ray reads it once and keeps it."""
-    loader = AuthenticationTokenLoader.instance()
+    loader = RAYLET.AuthenticationTokenLoader.instance()
 
     def give(value: str) -> None:
         monkeypatch.setenv("RAY_AUTH_TOKEN", value) if value else monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
@@ -117,7 +120,7 @@ def token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[
     yield give
     monkeypatch.undo()
     loader.reset_cache()
-    Config.initialize("")
+    RAYLET.Config.initialize("")
 
 
 class Asking(Head):
@@ -145,7 +148,7 @@ def test_a_head_that_asks_for_a_token(
     token(mine)
     if mode:
         monkeypatch.setenv("RAY_AUTH_MODE", mode)
-    Config.initialize("")
+    RAYLET.Config.initialize("")
     server, port = serving(Asking("a" * 64))
     if let_in:
         check_address(f"127.0.0.1:{port}")
