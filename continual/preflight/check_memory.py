@@ -1,5 +1,6 @@
-"""Whether the training fits the GPUs: what a worker needs, stage by stage, and what would make it fit."""
+"""Whether the training fits the GPUs, or the machine: what a worker needs, by stage, and what would make it fit."""
 
+import os
 from pathlib import Path
 
 from continual.config.schema import Sequence, Train
@@ -13,6 +14,8 @@ from continual.preflight.stages import acting, stage_view
 
 EXACT = 0.9
 """The model of costs is exact to a tenth: what is predicted to need this part of a GPU's memory may fit or not."""
+CONTAINERS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Where a container's limit is told (cgroups 2 and 1); `max` is none."""
 FIXES: tuple[tuple[str, object], ...] = (
     ("activation_checkpointing", True), ("precision", "bfloat16"), ("strategy", "fsdp"), ("micro_rows", 1),
 )  # fmt: skip
@@ -50,17 +53,19 @@ def _stage(sequence: Sequence, train: Train, number: int, folder: Path, sizes: S
 
 
 def check_memory(sequence: Sequence) -> list[str]:
-    """Return notes. Raise ConfigurationError if a worker needs more memory than a GPU of this machine has."""
-    train = sequence.train
-    if not train.gpus_per_worker or detect_machine().gpus is None:
+    """Return notes. Raise ConfigurationError if a worker needs more memory than it gets on this machine."""
+    train, here = sequence.train, detect_machine()
+    on_gpus = train.gpus_per_worker > 0
+    if (here.gpus if on_gpus else here.cpus) is None:
         return []
-    room, needs = gpu_bytes(), needed_memory(sequence)
-    if room is None or needs is None:
+    whole, needs = gpu_bytes() if on_gpus else host_bytes(), needed_memory(sequence)
+    if whole is None or needs is None:
         return []
-    room = int(room * min(1.0, train.gpus_per_worker))
+    room = whole * min(1.0, train.gpus_per_worker) if on_gpus else whole / train.workers
     if needs.total <= EXACT * room:
         return []
-    said = f"a worker needs about {gib(needs.total)} of a GPU's memory, of which it has {gib(room)}"
+    said = f"a worker needs about {gib(needs.total)} of {'a GPU' if on_gpus else 'the machine'}'s memory, of which it "
+    said += f"has {gib(room)}"
     if needs.total * EXACT <= room:
         return [f"{said}: it may run out; {_fix(sequence, room)}"]
     raise ConfigurationError("train", f"{said} ({largest(needs)})", _fix(sequence, room))
@@ -91,6 +96,16 @@ def largest(needs: Memory) -> str:
 
 def gib(size: float) -> str:
     return f"{size / 2**30:.3g} GiB"
+
+
+def host_bytes() -> int | None:
+    """Return the memory of this machine or of its container, whichever is less; None if neither is told."""
+    try:
+        machine = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    except (ValueError, OSError):
+        machine = []
+    limits = [file.read_text() for file in CONTAINERS if file.is_file()]
+    return min([*machine, *(int(limit) for limit in limits if limit.strip().isdecimal())], default=None)
 
 
 def gpu_bytes() -> int | None:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from baselines.lora import Lora
@@ -105,6 +106,30 @@ def test_what_does_not_fit_is_refused_with_what_would(project: Path, monkeypatch
     assert room.check_memory(fit()) == []
     monkeypatch.setattr(room, "gpu_bytes", lambda: 1)
     assert room.check_memory(fit(gpus_per_worker=0)) == [], "on CPUs there is no GPU to fill"
+
+
+def test_on_cpus_the_workers_share_the_memory_of_the_machine(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_cpus = {"gpus_per_worker": 0, "workers": 2}
+    needs = room.needed_memory(fit(**on_cpus))
+    assert needs is not None
+    monkeypatch.setattr(room, "host_bytes", lambda: int(2 * needs.total / 0.85))
+    assert room.check_memory(fit(**on_cpus)) == []
+    monkeypatch.setattr(room, "host_bytes", lambda: int(2 * needs.total))
+    [note] = room.check_memory(fit(**on_cpus))
+    assert "may run out; write `train.activation_checkpointing: true`" in note
+    monkeypatch.setattr(room, "host_bytes", lambda: int(2 * needs.total * 0.7))
+    with pytest.raises(ConfigurationError, match=r"a worker needs about .* of the machine's memory, of which it has"):
+        room.check_memory(fit(**on_cpus))
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert room.check_memory(fit(**on_cpus)) == [], "the machines of a cluster are not known"
+
+
+def test_a_container_has_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit, whole = tmp_path / "memory.max", psutil.virtual_memory().total
+    monkeypatch.setattr(room, "CONTAINERS", (limit, tmp_path / "absent"))
+    for text, expected in (("max\n", whole), ("1048576\n", 1048576), (f"{2 * whole}\n", whole)):
+        limit.write_text(text)
+        assert room.host_bytes() == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_part_of_a_gpu_is_a_part_of_its_memory_and_what_cannot_fit_is_said(
