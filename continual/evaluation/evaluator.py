@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from continual.errors import ConfigurationError, ContinualError, describe
@@ -71,8 +72,13 @@ class Evaluator:
         return self._measured(model_path, {output: [*tasks, *(texts or {})]}, texts or {})[output]
 
     def evaluate_each(self, model_path: str, outputs: dict[str, str], texts: Texts | None = None) -> None:
-        """Write what `evaluate` writes for each of the named tasks and texts alone; the model is loaded once."""
-        self._measured(model_path, {output: [name] for name, output in outputs.items()}, texts or {})
+        """Write what `evaluate` writes for each of the named tasks and texts alone; the model is loaded once.
+
+        An output whose folder is gone is left out. It was written and taken away before this process was killed: Ray
+        calls the next process with the same arguments.
+        """
+        missing = {output: [name] for name, output in outputs.items() if Path(output).parent.is_dir()}
+        self._measured(model_path, missing, texts or {})
 
     def _measured(self, model_path: str, wanted: dict[str, list[str]], texts: Texts) -> dict[str, dict[str, Any]]:
         """Score and write the names that are wanted by output."""

@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -116,30 +116,39 @@ class Scorer:
             writers = {}
             for name in sorted(places, key=lambda name: places[name].hash):
                 writers[name] = held.enter_context(self.store.write(places[name], inputs[name]))
-            with ExitStack() as unfinished:
-                missing = {
-                    name: str(unfinished.enter_context(writer.files()) / "scores")
-                    for name in sorted(places, key=lambda name: name not in self.texts)  # as `Evaluator` measures them
-                    if (writer := writers[name]) is not None
-                }
-                if missing:
-                    self._evaluate(model, shares(missing, parts), tell)
-            for writer in writers.values():
-                if writer is not None:
+            unfinished = {name: held.enter_context(ExitStack()) for name, writer in writers.items() if writer}
+            outputs = {
+                name: str(unfinished[name].enter_context(writer.files()) / "scores")
+                for name in sorted(places, key=lambda name: name not in self.texts)  # texts need less than tasks do
+                if (writer := writers[name]) is not None
+            }
+
+            def publish(name: str) -> None:
+                unfinished[name].close()
+                if writer := writers[name]:
                     writer.finish()
+
+            self._evaluate(model, shares(outputs, parts), publish, tell)
         return {name: read_scores(place.file(SCORES), name)[name] for name, place in places.items()}
 
-    def _evaluate(self, model: ModelRef, outputs: list[dict[str, str]], tell: Tell) -> None:
-        """Evaluate all outputs, each of the mappings by one actor."""
+    def _evaluate(
+        self, model: ModelRef, outputs: list[dict[str, str]], publish: Callable[[str], None], tell: Tell
+    ) -> None:
+        """Evaluate all outputs, each of the mappings by one actor; publish each when it is there."""
         import ray
 
-        waiting, running = deque(outputs), dict[Any, Any]()
+        waiting, running, written = deque(outputs), dict[Any, Any](), set[str]()
         try:
             while waiting or running:
                 while waiting and (actor := self.evaluators.take(wait=not running)):
                     running[actor.evaluate_each.remote(model.path, waiting.popleft(), self.texts)] = actor
-                tell(*progress(outputs, len(outputs) - len(waiting)))
-                for call in ray.wait(list(running), num_returns=1, timeout=LOOK_SECONDS)[0]:
+                tell(*progress(outputs, written, len(outputs) - len(waiting)))
+                ended = ray.wait(list(running), num_returns=1, timeout=LOOK_SECONDS)[0]
+                for name, output in {name: output for of_one in outputs for name, output in of_one.items()}.items():
+                    if name not in written and Path(f"{output}.json").exists():
+                        publish(name)
+                        written.add(name)
+                for call in ended:
                     ray.get(call)
                     self.evaluators.give_back(running.pop(call))
         except ray.exceptions.RayError as error:
@@ -192,10 +201,11 @@ def score_settings(sequence: Sequence, backend: str | None = None) -> dict[str, 
     }
 
 
-def progress(outputs: list[dict[str, str]], begun: int) -> tuple[int, int, str]:
-    """Return what `Tell` gets: what is scored is written, and of mappings that have `begun` the next one is scored."""
-    missing = [[name for name, output in of_one.items() if not Path(f"{output}.json").exists()] for of_one in outputs]
-    total = sum(map(len, outputs))
+def progress(outputs: Iterable[Iterable[str]], written: Container[str], begun: int) -> tuple[int, int, str]:
+    """Return what `Tell` gets: of what each of the first `begun` actors was given, the next one is being scored."""
+    given = [list(names) for names in outputs]
+    missing = [[name for name in names if name not in written] for names in given]
+    total = sum(map(len, given))
     return total - sum(map(len, missing)), total, ", ".join(names[0] for names in missing[:begun] if names)
 
 

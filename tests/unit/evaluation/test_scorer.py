@@ -146,13 +146,10 @@ class Call:
     """An evaluation that runs until `write` has written all of its outputs."""
 
     def __init__(self, model: str, outputs: dict[str, str], texts: Any) -> None:
-        self.outputs = outputs
+        self.outputs = dict(outputs)
 
     def write(self, name: str) -> None:
-        Actor()._each("m", {name: self.outputs[name]}, {})
-
-    def done(self) -> bool:
-        return all(Path(f"{output}.json").exists() for output in self.outputs.values())
+        Actor()._each("m", {name: self.outputs.pop(name)}, {})
 
 
 def test_the_scorer_tells_what_is_scored_and_what_comes_next(scorer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,11 +160,31 @@ def test_the_scorer_tells_what_is_scored_and_what_comes_next(scorer: Any, monkey
     def wait(running: list[Call], num_returns: int, timeout: float) -> tuple[list[Call], list[Call]]:
         if name := next(names):
             next(call for call in running if name in call.outputs).write(name)
-        return [call for call in running if call.done()], []
+        return [call for call in running if not call.outputs], []
 
     monkeypatch.setattr(ray, "wait", wait)
     built.score(ModelRef("m", "hash"), tell=lambda *progress: told.append(progress))
     assert told == [(0, 3, "text, one"), (0, 3, "text, one"), (1, 3, "script, one"), (2, 3, "script")]
+
+
+def test_what_is_scored_before_an_evaluation_fails_is_kept(scorer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    built, actor = scorer(["one", "script"], {"text": "1"})
+    monkeypatch.setattr(built.evaluators, "_start", lambda: SimpleNamespace(evaluate_each=SimpleNamespace(remote=Call)))
+    names = iter(["text", "one", ""])
+
+    def wait(running: list[Call], num_returns: int, timeout: float) -> tuple[list[Call], list[Call]]:
+        if not (name := next(names)):
+            raise ray.exceptions.RayError("killed")
+        running[0].write(name)
+        return [], running
+
+    monkeypatch.setattr(ray, "wait", wait)
+    with pytest.raises(ContinualError, match="the evaluation of m failed"):
+        built.score(ModelRef("m", "hash"))
+    monkeypatch.setattr(ray, "wait", lambda calls, num_returns, timeout: (calls[:1], calls[1:]))
+    built, actor = scorer(["one", "script"], {"text": "1"})
+    assert list(built.score(ModelRef("m", "hash"))) == ["one", "script", "text"]
+    assert actor.asked == [["script"]]
 
 
 def test_models_beside_one_are_scored_for_the_store_where_there_are_replicas(scorer: Any) -> None:
