@@ -1,8 +1,8 @@
 """What every arm keeps at equal new score; errors are paired by document over all arms.
 
-All arms answer the same documents. A cell is a place in a list of models, three for each run (the start and two
-stages), and a task; an arm at a new score is a weighted mean of two of its models, and everything told of it a
-combination of cells.
+All arms answer the same documents. A cell is a place in a list of models, those of each run in the order of its stages,
+and a task; an arm at a new score is a weighted mean of two of its models, and everything told of it a combination of
+cells.
 """
 
 from collections.abc import Mapping, Sequence

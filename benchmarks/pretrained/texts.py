@@ -5,17 +5,16 @@ from itertools import islice
 
 from benchmarks.associations.tasks import Document, joined, rows
 
-PARTS = {"first": (0, 600), "second": (600, 1200)}
-"""Problems that a stage may read."""
-HELD_OUT = 60
+PROBLEMS, HELD_OUT = 600, 60
+"""Problems that the stage may read, and those on which it is measured."""
 TEXTS = 30
 """Documents of each text that is measured."""
 
 
 def gsm8k(part: str) -> Iterator[Document]:
-    """Yield problems with their solutions: of a stage, or from the test split those that are `held_out`."""
-    split, (begin, end) = ("train", PARTS[part]) if part in PARTS else ("test", (0, HELD_OUT))
-    for row in islice(rows(f"math/gsm8k_{split}.jsonl"), begin, end):
+    """Yield problems with their solutions: those to learn, or from the test split those that are `held_out`."""
+    split, count = ("test", HELD_OUT) if part == "held_out" else ("train", PROBLEMS)
+    for row in islice(rows(f"math/gsm8k_{split}.jsonl"), count):
         yield {"prompt": f"Question: {row['question']}\nAnswer:", "completion": f" {row['answer']}"}
 
 

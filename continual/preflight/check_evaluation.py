@@ -11,6 +11,7 @@ from continual.errors import ConfigurationError
 from continual.errors.suggest import nearest
 from continual.evaluation.names import TEXT_UNIT, Choice, choose, directions, unit
 from continual.preflight.check_data import check_source
+from continual.preflight.stages import entries
 from continual.preflight.tokenizer_facts import TokenizerFacts
 
 
@@ -27,7 +28,12 @@ def check_evaluation(sequence: Sequence, tokenizer: TokenizerFacts | None) -> li
     texts = {text.name for text in evaluate.texts}
     check_units(_of_stages(sequence), texts)
     check_units([("evaluate.old_tasks", task) for task in evaluate.old_tasks], texts)
+    stages = range(1, len(sequence.stages) + 1)
+    replayed = {mitigation.label for stage in stages for _, mitigation in entries(sequence, stage)}
     for number, text in enumerate(evaluate.texts):
+        if text.drift and text.name in replayed:
+            problem = f"the drift on a text and that on a mitigation's rows would both be `drift/{text.name}`"
+            raise ConfigurationError(f"evaluate.texts.{number}.name", problem, "give the text another name")
         chat = tokenizer.chat_template if tokenizer else None
         notes += check_source(f"evaluate.texts.{number}.data", text.data, chat)
     check_limits(sequence)

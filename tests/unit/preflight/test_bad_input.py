@@ -255,6 +255,8 @@ CASES = [
     Case("no include path", "evaluate.include_path", "correct the path", "evaluate.include_path=nothing"),
     Case("missing text", "evaluate.texts.0.data.path", "correct the path",
          "evaluate.texts=[{name: a, data: {type: text, path: nothing.txt}}]"),
+    Case("drift of two things", "evaluate.texts.0.name", "another name", "mitigation=[{type: context_free}]",
+         "evaluate.texts=[{name: context_free, drift: true, data: {type: text, path: nothing.txt}}]"),
     # machine
     Case("storage that is a file", "storage", "give a folder", "storage=qa.jsonl"),
     Case("unwritable storage", "storage", "may write to", "storage=/proc/continual"),
