@@ -2,7 +2,7 @@
 
 
 def set_context(in_order: bool = False) -> None:
-    """Let the data sets that this process makes show no progress bars, and raise the user's exceptions as they are.
+    """Let the data sets that this process makes from now on show no progress bars, and raise exceptions as they are.
 
     Environment variables would not do: only a local cluster's processes have those of the driver, and Ray Data reads
     them when it is imported. `in_order`: blocks come in the order in which they were listed.

@@ -16,7 +16,8 @@ AGAIN = "run the same command again to resume"
 
 
 def unwrap(error: BaseException) -> BaseException:
-    """Return the exception that tells most: the outermost of ours, else the innermost of another library.
+    """Return the exception that tells most: the outermost of ours, else the innermost of another library, or the one of
+    Ray whose text alone has that.
 
     Ray carries exceptions of its tasks as causes, or as a traceback's text: the text of its own is not for users.
     """
@@ -55,7 +56,7 @@ def describe(error: BaseException) -> str:
 def with_fix(sentence: str) -> str:
     """Return the sentence with what to do after a process was killed: all that was done is kept."""
     if sentence.endswith(MEMORY_LOW):
-        return f"{sentence}; let less run at one time, or use a machine with more, then {AGAIN}"
+        return f"{sentence}; let less run at one time, or use a machine with more memory, then {AGAIN}"
     return f"{sentence}; {AGAIN}" if sentence.endswith(PERHAPS_MEMORY) else sentence
 
 

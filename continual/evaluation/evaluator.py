@@ -74,11 +74,13 @@ class Evaluator:
     def evaluate_each(self, model_path: str, outputs: dict[str, str], texts: Texts | None = None) -> None:
         """Write what `evaluate` writes for each of the named tasks and texts alone; the model is loaded once.
 
-        An output whose folder is gone is left out. It was written and taken away before this process was killed: Ray
-        calls the next process with the same arguments.
+        An output that is there, or whose folder is gone, is left out: an earlier process of this actor wrote it before
+        it was killed, and perhaps the driver has taken it since. Ray calls the next process with the same arguments.
         """
-        missing = {output: [name] for name, output in outputs.items() if Path(output).parent.is_dir()}
-        self._measured(model_path, missing, texts or {})
+        paths = {name: Path(f"{output}.json") for name, output in outputs.items()}
+        missing = {outputs[name]: [name] for name, path in paths.items() if path.parent.is_dir() and not path.exists()}
+        if missing:
+            self._measured(model_path, missing, texts or {})
 
     def _measured(self, model_path: str, wanted: dict[str, list[str]], texts: Texts) -> dict[str, dict[str, Any]]:
         """Score and write the names that are wanted by output."""

@@ -27,7 +27,7 @@ ACTOR_CPUS = 0
 """An actor mostly waits and lives as long as the sequence. If it reserved a CPU, an engine might not get enough to
 start, which happened on two cores."""
 LOOK_SECONDS = 1.0
-"""How often `Scorer` looks what is done."""
+"""Seconds between two checks for finished scores."""
 
 
 Tell = Callable[[int, int, str], object]
@@ -79,7 +79,7 @@ class Scorer:
         Args:
             model: The model.
             beside: Models whose scores are wanted next: with several replicas they are scored at the same time.
-            tell: Is told about every second how far the scoring of the model is.
+            tell: Is called about once a second with the progress on `model`.
 
         Raises:
             ContinualError: An evaluation fails.
@@ -112,21 +112,23 @@ class Scorer:
         with ExitStack() as held:
             inputs = self._inputs(model)
             places = {name: self.store.artefact("scores", given) for name, given in inputs.items()}
+            locks = {name: held.enter_context(ExitStack()) for name in places}
             # Locks are taken in the order of the addresses, so that two runs never wait for each other.
-            writers = {}
-            for name in sorted(places, key=lambda name: places[name].hash):
-                writers[name] = held.enter_context(self.store.write(places[name], inputs[name]))
-            unfinished = {name: held.enter_context(ExitStack()) for name, writer in writers.items() if writer}
+            taken = {
+                name: locks[name].enter_context(self.store.write(places[name], inputs[name]))
+                for name in sorted(places, key=lambda name: places[name].hash)
+            }
+            # Texts come first, as they need less than tasks do.
+            writers = {name: writer for name in (*self.texts, *places) if (writer := taken[name])}
+            unfinished = {name: held.enter_context(ExitStack()) for name in writers}
             outputs = {
-                name: str(unfinished[name].enter_context(writer.files()) / "scores")
-                for name in sorted(places, key=lambda name: name not in self.texts)  # texts need less than tasks do
-                if (writer := writers[name]) is not None
+                name: str(unfinished[name].enter_context(writer.files()) / "scores") for name, writer in writers.items()
             }
 
             def publish(name: str) -> None:
                 unfinished[name].close()
-                if writer := writers[name]:
-                    writer.finish()
+                writers[name].finish()
+                locks[name].close()
 
             self._evaluate(model, shares(outputs, parts), publish, tell)
         return {name: read_scores(place.file(SCORES), name)[name] for name, place in places.items()}
@@ -137,24 +139,27 @@ class Scorer:
         """Evaluate all outputs, each of the mappings by one actor; publish each when it is there."""
         import ray
 
-        waiting, running, written = deque(outputs), dict[Any, Any](), set[str]()
+        waiting, running, written = deque(outputs), dict[Any, tuple[Any, dict[str, str]]](), set[str]()
         try:
             while waiting or running:
                 while waiting and (actor := self.evaluators.take(wait=not running)):
-                    running[actor.evaluate_each.remote(model.path, waiting.popleft(), self.texts)] = actor
+                    given = waiting.popleft()
+                    running[actor.evaluate_each.remote(model.path, given, self.texts)] = actor, given
                 tell(*progress(outputs, written, len(outputs) - len(waiting)))
                 ended = ray.wait(list(running), num_returns=1, timeout=LOOK_SECONDS)[0]
-                for name, output in {name: output for of_one in outputs for name, output in of_one.items()}.items():
-                    if name not in written and Path(f"{output}.json").exists():
-                        publish(name)
-                        written.add(name)
                 for call in ended:
                     ray.get(call)
-                    self.evaluators.give_back(running.pop(call))
+                for call, (_, given) in running.items():
+                    for name in given.keys() - written:
+                        if call in ended or Path(f"{given[name]}.json").exists():
+                            publish(name)
+                            written.add(name)
+                for call in ended:
+                    self.evaluators.give_back(running.pop(call)[0])
         except ray.exceptions.RayError as error:
             raise failed(f"the evaluation of {model.path} failed", error) from error
         finally:
-            for actor in running.values():
+            for actor, _ in running.values():
                 self.evaluators.give_back(actor, ended=False)
 
 
@@ -202,7 +207,7 @@ def score_settings(sequence: Sequence, backend: str | None = None) -> dict[str, 
 
 
 def progress(outputs: Iterable[Iterable[str]], written: Container[str], begun: int) -> tuple[int, int, str]:
-    """Return what `Tell` gets: of what each of the first `begun` actors was given, the next one is being scored."""
+    """Return what `Tell` gets. What is being scored is the first missing name of each of the first `begun` actors."""
     given = [list(names) for names in outputs]
     missing = [[name for name in names if name not in written] for names in given]
     total = sum(map(len, given))

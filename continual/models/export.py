@@ -73,6 +73,7 @@ def _fill(model: Any, tensors: Iterable[tuple[str, Any]], source: str) -> None:
         with torch.no_grad():
             own[name].copy_(tensor)
         missing.pop(name, None)
+        del tensor  # before the next one is gathered
     if missing:
         raise ContinualError(f"the model in {source} has changed: `{next(iter(missing))}` was not trained")
 

@@ -64,8 +64,9 @@ def check_memory(sequence: Sequence) -> list[str]:
     room = whole * min(1.0, train.gpus_per_worker) if on_gpus else whole / train.workers
     if needs.total <= EXACT * room:
         return []
-    said = f"a worker needs about {gib(needs.total)} of {'a GPU' if on_gpus else 'the machine'}'s memory, of which it "
-    said += f"has {gib(room)}"
+    said = f"a worker needs about {gib(needs.total)} of {'a GPU' if on_gpus else 'the machine'}'s memory, "
+    many = not on_gpus and train.workers > 1
+    said += f"and each of {train.workers} gets {gib(room)}" if many else f"of which it has {gib(room)}"
     if needs.total * EXACT <= room:
         return [f"{said}: it may run out; {_fix(sequence, room)}"]
     raise ConfigurationError("train", f"{said} ({largest(needs)})", _fix(sequence, room))
@@ -85,7 +86,8 @@ def _fix(sequence: Sequence, room: float) -> str:
                 return "write " + ", ".join(
                     f"`train.{name}: {str(option).lower()}`" for name, option in changes.items()
                 )
-    return "take more workers with `train.strategy: fsdp`, a smaller `train.row_tokens`, or `{type: lora}`"
+    more = "more workers with `train.strategy: fsdp`, " if train.gpus_per_worker else ""
+    return f"take {more}a smaller `train.row_tokens`, or `{{type: lora}}`"
 
 
 def largest(needs: Memory) -> str:

@@ -66,10 +66,10 @@ def _problem(host: str, port: int) -> str | None:
 
 
 def _send_token() -> bool:
-    """Tell Ray to send this machine's token; return whether there is one and RAY_AUTH_MODE does not forbid it.
+    """Tell Ray to send this machine's token if there is one; return whether it sends one now.
 
-    `ray start` asks every driver for a token where one has been made, as any local run does, but a driver sends it only
-    where RAY_AUTH_MODE is set (ray 2.60).
+    RAY_AUTH_MODE has the last word. `ray start` asks every driver for a token where one has been made, as any local run
+    does, but a driver sends it only where RAY_AUTH_MODE is set (ray 2.60).
     """
     from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 

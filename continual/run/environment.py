@@ -5,7 +5,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-DEFAULTS = {"RAY_USAGE_STATS_ENABLED": "0"}
+DEFAULTS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # A thread that still asks for scores when the run disconnects must not start a cluster of its own.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
+}
 HANDED_ON = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
     "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",  # as Ray Train sets it for its controller

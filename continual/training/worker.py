@@ -2,6 +2,7 @@
 
 import gc
 import time
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
@@ -195,8 +196,7 @@ class Worker:
             facts = {"steps": self.job.steps}
             ends = answer_ends(load_tokenizer(self.job.tokenizer), self.job.ends == "chat") if self.job.ends else ()
             export_model(self.job.model.path, self.job.tokenizer, tensors, folder, adapt, facts, ends)
-        for _ in tensors:  # the other ranks help to gather them
-            pass
+        deque(tensors, maxlen=0)  # the other ranks help to gather them
         self.barrier()
 
     def agreed(self, value: bool) -> bool:

@@ -158,4 +158,4 @@ def test_a_circle_of_causes_ends() -> None:
 
 def test_what_to_do_when_memory_ran_low() -> None:
     told = with_fix(f"training failed after step 3: {describe(WorkersFailed(RuntimeError(LOW)))}")
-    assert told.endswith("or use a machine with more, then run the same command again to resume")
+    assert told.endswith("or use a machine with more memory, then run the same command again to resume")

@@ -118,7 +118,7 @@ def test_on_cpus_the_workers_share_the_memory_of_the_machine(project: Path, monk
     [note] = room.check_memory(fit(**on_cpus))
     assert "may run out; write `train.activation_checkpointing: true`" in note
     monkeypatch.setattr(room, "host_bytes", lambda: int(2 * needs.total * 0.7))
-    with pytest.raises(ConfigurationError, match=r"a worker needs about .* of the machine's memory, of which it has"):
+    with pytest.raises(ConfigurationError, match=r"a worker needs .* of the machine's memory, and each of 2 gets"):
         room.check_memory(fit(**on_cpus))
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert room.check_memory(fit(**on_cpus)) == [], "the machines of a cluster are not known"
