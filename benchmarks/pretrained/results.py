@@ -20,9 +20,12 @@ from continual.ledger.ledger import read_ledger
 from continual.show import plots
 
 NEW = "gsm8k"
-PLAIN = "plain"
+PLAIN, FIRST = "plain", "context_free kl"
+"""The arm without replay, and the one that every other arm is compared with."""
 TASKS = ("old_arc_easy", "old_piqa", "old_hellaswag", "old_winogrande", "old_boolq", "old_lambada")
 TEXTS = ("c4", "wikitext", "tinystories", "code", "german")
+COLUMNS = ("abilities", "texts", *TEXTS)
+"""What is shown: the mean over tasks, the mean over texts, and each text."""
 FORGETS = 5.0
 """Standard errors by which the plain arm has to lose something, else there is little to keep."""
 
@@ -120,10 +123,10 @@ def collect(trials: Sequence[Trial]) -> dict[str, Any]:
 
 
 def collect_models(models: Models) -> dict[str, Any]:
-    """Return for every arm what it lost of everything old at the equal new score, and what it has more than plain."""
+    """Return for every arm what it lost of everything old at the equal new score, and beside PLAIN and FIRST."""
     target, start = equal_score(models), starts(models)
-    groups = {"abilities": TASKS, **{task: (task,) for task in (*TASKS, *TEXTS)}}
-    plain = mixed(models, PLAIN, target)
+    groups = {"abilities": TASKS, "texts": TEXTS, **{task: (task,) for task in (*TASKS, *TEXTS)}}
+    plain, first = (mixed(models, arm, target) if arm in models.arms else None for arm in (PLAIN, FIRST))
     arms: dict[str, Any] = {}
     for arm in models.arms:
         weights = mixed(models, arm, target)
@@ -134,6 +137,10 @@ def collect_models(models: Models) -> dict[str, Any]:
             row["kept"] = {name: told(models, change(weights, start, tasks)) for name, tasks in groups.items()}
             row["more than plain"] = {
                 name: told(models, change(weights, plain, tasks)) for name, tasks in groups.items()
+            }
+        if weights and first and arm != FIRST:
+            row[f"less than {FIRST}"] = {
+                name: told(models, change(first, weights, tasks)) for name, tasks in groups.items()
             }
         arms[arm] = row
     lost = {name: _sigmas(*arms[PLAIN]["at the end"][name]) for name in groups}
@@ -161,33 +168,32 @@ def _cell(found: Sequence[float | None] | None) -> str:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Return what the arms kept as Markdown: at equal new score, and against the plain arm."""
-    columns = ("abilities", *TEXTS)
-    head = ["arm", "new at the end", *columns]
+    """Return as Markdown what each arm kept at equal new score, and by how much FIRST kept more than the others."""
+    head = ["arm", "new at the end", *COLUMNS]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for arm, row in results["arms"].items():
         kept = row.get("kept", {})
         new = f"{-row['new at the end'][0]:.3f}"
-        lines.append("| " + " | ".join([arm, new, *(_cell(kept.get(name)) for name in columns)]) + " |")
+        lines.append("| " + " | ".join([arm, new, *(_cell(kept.get(name)) for name in COLUMNS)]) + " |")
     before, target = results["before"], results["equal new score"]
     lines += [
         "",
         f"Change since the start where {results['new']} has reached {-target:.3f} nats per answer token (before: "
-        f"{-before[NEW][0]:.3f}): accuracy over {len(TASKS)} tasks, and nats per token of texts; below zero is lost. "
+        f"{-before[NEW][0]:.3f}): accuracy over {len(TASKS)} tasks, and nats per token of texts (`texts`: the mean of "
+        f"the {len(TEXTS)}); below zero is lost. "
         f"± is the standard error, paired by document; * is beyond two of them. Seeds: {results['seeds']}.",
         "",
-        "| more than plain | " + " | ".join(columns) + " |",
-        "|" + "---|" * (1 + len(columns)),
+        f"| {FIRST} keeps more than | " + " | ".join(COLUMNS) + " |",
+        "|" + "---|" * (1 + len(COLUMNS)),
     ]
     for arm, row in results["arms"].items():
-        if arm != PLAIN and "more than plain" in row:
-            cells = [_cell(row["more than plain"][name]) for name in columns]
-            lines.append("| " + " | ".join([arm, *cells]) + " |")
+        if less := row.get(f"less than {FIRST}"):
+            lines.append("| " + " | ".join([arm, *(_cell(less[name]) for name in COLUMNS)]) + " |")
     lost = results["plain lost, in standard errors"]
-    most = max((name for name in columns if lost[name] is not None), key=lambda name: lost[name], default=None)
+    most = max((name for name in COLUMNS if lost[name] is not None), key=lambda name: lost[name], default=None)
     if most is not None:
         verdict = "" if lost[most] >= FORGETS else f", less than {FORGETS:.0f}: there is little to keep"
-        lines += ["", f"At the end plain has lost most of {most}: {lost[most]:.1f} standard errors{verdict}."]
+        lines += ["", f"What plain lost most clearly, at the end: {most}, by {lost[most]:.1f} standard errors{verdict}."]
     return "\n".join(lines)
 
 
@@ -196,11 +202,11 @@ def plot(results: dict[str, Any], path: Any) -> None:
     arms = [arm for arm, row in results["arms"].items() if "kept" in row]
 
     def draw(number: int, axes: Any) -> None:
-        name = ("abilities", *TEXTS)[number]
+        name = COLUMNS[number]
         values = [results["arms"][arm]["kept"][name] for arm in arms]
         axes.barh(arms, [v for v, _ in values], xerr=[e or 0.0 for _, e in values], color=plots.COLORS[0])
         axes.axvline(0, color="gray", linewidth=1)
         axes.invert_yaxis() if not number else None
         axes.set_xlabel("accuracy" if not number else "nats per token")
 
-    figure(path, ("abilities", *TEXTS), 2.6, 3.4, draw)
+    figure(path, COLUMNS, 2.6, 3.4, draw)
