@@ -193,7 +193,8 @@ def table(results: dict[str, Any]) -> str:
     most = max((name for name in COLUMNS if lost[name] is not None), key=lambda name: lost[name], default=None)
     if most is not None:
         verdict = "" if lost[most] >= FORGETS else f", less than {FORGETS:.0f}: there is little to keep"
-        lines += ["", f"What plain lost most clearly, at the end: {most}, by {lost[most]:.1f} standard errors{verdict}."]
+        errors = f"{lost[most]:.1f} standard errors"
+        lines += ["", f"What plain lost most clearly, at the end: {most}, by {errors}{verdict}."]
     return "\n".join(lines)
 
 
