@@ -59,6 +59,7 @@ CANNOT = {
     "continual/store": "keeps bytes as they are; another form of them raises its FORMAT",
     "continual/config/schema.py": "options, whose values are in the addresses",
     "continual/config": "reads, completes and refuses configurations, whose values are in the addresses",
+    "continual/data/context.py": "what is shown and raised; those that need an order ask for it in code that counts",
     "continual/contract/announce.py": "says what is called",
     "continual/contract/base.py": "refuses options that are unknown",
     "continual/contract/context.py": "an interface",
