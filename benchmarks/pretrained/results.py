@@ -20,7 +20,7 @@ from continual.ledger.ledger import read_ledger
 from continual.show import plots
 
 NEW = "gsm8k"
-PLAIN, FIRST = "plain", "context_free kl"
+PLAIN, CONTEXT_FREE = "plain", "context_free kl"
 """The arm without replay, and the one that every other arm is compared with."""
 TASKS = ("old_arc_easy", "old_piqa", "old_hellaswag", "old_winogrande", "old_boolq", "old_lambada")
 TEXTS = ("c4", "wikitext", "tinystories", "code", "german")
@@ -123,10 +123,10 @@ def collect(trials: Sequence[Trial]) -> dict[str, Any]:
 
 
 def collect_models(models: Models) -> dict[str, Any]:
-    """Return for every arm what it lost of everything old at the equal new score, and beside PLAIN and FIRST."""
+    """Return for every arm what it lost of everything old at the equal new score, and beside PLAIN and CONTEXT_FREE."""
     target, start = equal_score(models), starts(models)
     groups = {"abilities": TASKS, "texts": TEXTS, **{task: (task,) for task in (*TASKS, *TEXTS)}}
-    plain, first = (mixed(models, arm, target) if arm in models.arms else None for arm in (PLAIN, FIRST))
+    plain, first = (mixed(models, arm, target) if arm in models.arms else None for arm in (PLAIN, CONTEXT_FREE))
     arms: dict[str, Any] = {}
     for arm in models.arms:
         weights = mixed(models, arm, target)
@@ -138,8 +138,8 @@ def collect_models(models: Models) -> dict[str, Any]:
             row["more than plain"] = {
                 name: told(models, change(weights, plain, tasks)) for name, tasks in groups.items()
             }
-        if weights and first and arm != FIRST:
-            row[f"less than {FIRST}"] = {
+        if weights and first and arm != CONTEXT_FREE:
+            row[f"less than {CONTEXT_FREE}"] = {
                 name: told(models, change(first, weights, tasks)) for name, tasks in groups.items()
             }
         arms[arm] = row
@@ -168,7 +168,7 @@ def _cell(found: Sequence[float | None] | None) -> str:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Return as Markdown what each arm kept at equal new score, and by how much FIRST kept more than the others."""
+    """Return as Markdown what each arm kept at equal new score, and how much more CONTEXT_FREE kept than the others."""
     head = ["arm", "new at the end", *COLUMNS]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for arm, row in results["arms"].items():
@@ -183,11 +183,11 @@ def table(results: dict[str, Any]) -> str:
         f"the {len(TEXTS)}); below zero is lost. "
         f"± is the standard error, paired by document; * is beyond two of them. Seeds: {results['seeds']}.",
         "",
-        f"| {FIRST} keeps more than | " + " | ".join(COLUMNS) + " |",
+        f"| {CONTEXT_FREE} keeps more than | " + " | ".join(COLUMNS) + " |",
         "|" + "---|" * (1 + len(COLUMNS)),
     ]
     for arm, row in results["arms"].items():
-        if less := row.get(f"less than {FIRST}"):
+        if less := row.get(f"less than {CONTEXT_FREE}"):
             lines.append("| " + " | ".join([arm, *(_cell(less[name]) for name in COLUMNS)]) + " |")
     lost = results["plain lost, in standard errors"]
     most = max((name for name in COLUMNS if lost[name] is not None), key=lambda name: lost[name], default=None)

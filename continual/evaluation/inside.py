@@ -133,7 +133,7 @@ class InsideStage:
                 if wait:
                     raise
                 self._closed = error
-                return  # another evaluation has failed, which `finish` says: the training goes on to its end
+                return  # `finish` raises what failed; training continues to its end
             if actor is None:
                 return
             wait = False

@@ -140,6 +140,13 @@ class Scorer:
         import ray
 
         waiting, running, written = deque(outputs), dict[Any, tuple[Any, dict[str, str]]](), set[str]()
+
+        def store(names: Iterable[str]) -> None:
+            for name in names:
+                if name not in written:
+                    publish(name)
+                    written.add(name)
+
         try:
             while waiting or running:
                 while waiting and (actor := self.evaluators.take(wait=not running)):
@@ -147,15 +154,13 @@ class Scorer:
                     running[actor.evaluate_each.remote(model.path, given, self.texts)] = actor, given
                 tell(*progress(outputs, written, len(outputs) - len(waiting)))
                 ended = ray.wait(list(running), num_returns=1, timeout=LOOK_SECONDS)[0]
+                given = {name: output for _, each in running.values() for name, output in each.items()}
+                store(name for name, output in given.items() if Path(f"{output}.json").exists())
                 for call in ended:
-                    ray.get(call)
-                for call, (_, given) in running.items():
-                    for name in given.keys() - written:
-                        if call in ended or Path(f"{given[name]}.json").exists():
-                            publish(name)
-                            written.add(name)
-                for call in ended:
-                    self.evaluators.give_back(running.pop(call)[0])
+                    ray.get(call)  # what was written before it failed is stored by now
+                    actor, given = running.pop(call)
+                    store(given)  # a shared file system may show a file late
+                    self.evaluators.give_back(actor)
         except ray.exceptions.RayError as error:
             raise failed(f"the evaluation of {model.path} failed", error) from error
         finally:

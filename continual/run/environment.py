@@ -7,7 +7,7 @@ from typing import Any
 
 DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    # A thread that still asks for scores when the run disconnects must not start a cluster of its own.
+    # Otherwise a thread that still waits for scores after the run has disconnected would start a new cluster.
     "RAY_ENABLE_AUTO_CONNECT": "0",
 }
 HANDED_ON = {

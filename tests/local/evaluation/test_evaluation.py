@@ -385,6 +385,8 @@ def test_evaluator_writes_whole_files_repeats_itself_and_keeps_no_model(folder, 
     assert first["versions"]["tasks"] == {"sort": 1.0}
     evaluator.evaluate_each(str(folder), {"text": str(tmp_path / "taken" / "scores")}, texts)
     assert not (tmp_path / "taken").exists(), "what was taken away before a restart is not made again"
+    evaluator.evaluate_each(str(folder), {"text": str(tmp_path / "scores" / "step-000050")}, texts)
+    assert json.loads((tmp_path / "scores" / "step-000050.json").read_text()) == first, "nor what is still there"
 
 
 def test_an_evaluator_measures_drift_and_keeps_no_start_model(folder, start, model, text, tmp_path):

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from benchmarks.pretrained import results
-from benchmarks.pretrained.results import FIRST, Models, change, collect_models, mixed, told
+from benchmarks.pretrained.results import CONTEXT_FREE, Models, change, collect_models, mixed, told
 from continual.forgetting import Score
 from continual.forgetting.outcomes import outcomes_of
 
 DOCUMENTS = 40
-NEW = {"plain": [-1.6, -1.2, -1.0], FIRST: [-1.6, -1.4, -1.1]}
+NEW = {"plain": [-1.6, -1.2, -1.0], CONTEXT_FREE: [-1.6, -1.4, -1.1]}
 """New scores of two arms after their start and two stages."""
 
 
@@ -25,9 +25,9 @@ def made(seed: int) -> tuple[Models, dict[str, np.ndarray]]:
             found = outcomes_of(score, [values])
             assert found is not None
             outcomes[place, task] = found
-    for place, new in enumerate([*NEW["plain"], *NEW[FIRST]]):
+    for place, new in enumerate([*NEW["plain"], *NEW[CONTEXT_FREE]]):
         scores[place, results.NEW] = Score(new, 0.01, DOCUMENTS, "nats/token")
-    places = {("plain", 0): [0, 1, 2], (FIRST, 0): [3, 4, 5]}
+    places = {("plain", 0): [0, 1, 2], (CONTEXT_FREE, 0): [3, 4, 5]}
     return Models(scores, results.paired(scores, outcomes, 6), places), right
 
 
@@ -35,13 +35,13 @@ def test_arms_are_compared_where_both_have_the_new_score() -> None:
     models, _ = made(0)
     assert results.equal_score(models) == -1.1
     assert mixed(models, "plain", -1.1) == pytest.approx({1: 0.5, 2: 0.5})
-    assert mixed(models, FIRST, -1.1) == pytest.approx({4: 0.0, 5: 1.0})
-    assert mixed(models, FIRST, -1.05) is None
+    assert mixed(models, CONTEXT_FREE, -1.1) == pytest.approx({4: 0.0, 5: 1.0})
+    assert mixed(models, CONTEXT_FREE, -1.05) is None
 
 
 def test_differences_and_errors_are_those_of_the_documents() -> None:
     models, right = made(1)
-    plain, replay = mixed(models, "plain", -1.15), mixed(models, FIRST, -1.15)
+    plain, replay = mixed(models, "plain", -1.15), mixed(models, CONTEXT_FREE, -1.15)
     assert plain
     assert replay
     means, squares = [], []
@@ -63,10 +63,10 @@ def test_the_table_tells_every_arm_and_what_plain_lost() -> None:
             models.scores[place, task] = Score(-3.0 - 0.2 * (place in (1, 2)), 0.02, 60, "nats/token")
     found = collect_models(models)
     assert found["arms"]["plain"]["at the end"]["c4"][0] == pytest.approx(-0.2)
-    assert found["arms"][FIRST]["more than plain"]["c4"][0] == pytest.approx(0.2)
-    assert found["arms"]["plain"][f"less than {FIRST}"]["c4"][0] == pytest.approx(0.2)
+    assert found["arms"][CONTEXT_FREE]["more than plain"]["c4"][0] == pytest.approx(0.2)
+    assert found["arms"]["plain"][f"less than {CONTEXT_FREE}"]["c4"][0] == pytest.approx(0.2)
     assert found["plain lost, in standard errors"]["c4"] == pytest.approx(0.2 / np.sqrt(2 * 0.02**2))
     lines = results.table(found).splitlines()
-    named = [line.split(" | ")[0] for line in lines if line.startswith(("| plain", f"| {FIRST} |"))]
-    assert named == ["| plain", f"| {FIRST}", "| plain"]
+    named = [line.split(" | ")[0] for line in lines if line.startswith(("| plain", f"| {CONTEXT_FREE} |"))]
+    assert named == ["| plain", f"| {CONTEXT_FREE}", "| plain"]
     assert lines[-1].startswith("What plain lost most clearly, at the end: ")

@@ -170,18 +170,21 @@ def test_the_scorer_tells_what_is_scored_and_what_comes_next(scorer: Any, monkey
 def test_what_is_scored_before_an_evaluation_fails_is_kept(scorer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     built, actor = scorer(["one", "script"], {"text": "1"})
     monkeypatch.setattr(built.evaluators, "_start", lambda: SimpleNamespace(evaluate_each=SimpleNamespace(remote=Call)))
-    names = iter(["text", "one", ""])
+    names = iter(["text", "one"])
 
     def wait(running: list[Call], num_returns: int, timeout: float) -> tuple[list[Call], list[Call]]:
-        if not (name := next(names)):
-            raise ray.exceptions.RayError("killed")
-        running[0].write(name)
-        return [], running
+        running[0].write(name := next(names))
+        return (running, []) if name == "one" else ([], running)  # it fails at once after "one"
+
+    def get(call: Call) -> None:
+        raise ray.exceptions.RayError("killed")
 
     monkeypatch.setattr(ray, "wait", wait)
+    monkeypatch.setattr(ray, "get", get)
     with pytest.raises(ContinualError, match="the evaluation of m failed"):
         built.score(ModelRef("m", "hash"))
     monkeypatch.setattr(ray, "wait", lambda calls, num_returns, timeout: (calls[:1], calls[1:]))
+    monkeypatch.setattr(ray, "get", lambda value: value)
     built, actor = scorer(["one", "script"], {"text": "1"})
     assert list(built.score(ModelRef("m", "hash"))) == ["one", "script", "text"]
     assert actor.asked == [["script"]]

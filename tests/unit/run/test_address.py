@@ -20,7 +20,7 @@ from continual.run import address
 from continual.run.address import check_address
 
 RAYLET: Any = ray._raylet
-"""Ray's compiled part, which has no types."""
+"""Ray's compiled module; it has no type stubs."""
 
 
 @pytest.fixture
