@@ -91,15 +91,17 @@ def memory(name: str, side: str, tiny: bool) -> sides.Numbers:
     return {"mib": sides.peak_mib(act)}
 
 
+def one_round(each: tuple[str, ...]) -> dict[str, sides.Numbers]:
+    """Return seconds and MiB of both sides of a comparison, given the module and the arguments that name it."""
+    found = sides.together(*each)
+    return {side: numbers | sides.in_process(*each, "--memory", side) for side, numbers in found.items()}
+
+
 def measure(count: int, tiny: bool = False) -> dict[str, Any]:
     results = {}
     for name, of in COMPARISONS.items():
         each = ("benchmarks.throughput.replay", *["--tiny"] * tiny, "--comparison", name)
-        found = sides.rounds(partial(sides.together, *each), count, name)
-        for side in found:
-            grown = sides.in_process(*each, "--memory", side)
-            found[side] = [numbers | grown for numbers in found[side]]
-            print(f"{name}, {side}: {grown['mib']:.0f} MiB", file=sys.stderr)
+        found = sides.rounds(partial(one_round, each), count, name)
         results[name] = {
             "goals": {"time": of.time, "memory": of.memory},
             "sides": sides.summary(found),
@@ -117,7 +119,7 @@ def table(results: dict[str, Any]) -> str:
         mine = found["sides"][of.of]["median"]
         lines.append(
             f"| {name} | {of.to} | {1000 * mine['seconds']:.0f} | {sides.words(found['time'])} | ≤ {of.time} "
-            f"| {mine['mib']:.0f} | {found['memory']['median']:.2f} | ≤ {of.memory} |"
+            f"| {mine['mib']:.0f} | {sides.words(found['memory'])} | ≤ {of.memory} |"
         )
     return "\n".join(lines)
 

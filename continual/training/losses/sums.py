@@ -100,25 +100,28 @@ def kl_topk_sum(logits: Tensor, top_ids: Tensor, top_logprobs: Tensor, weights: 
     """
 
     def compute(part: slice) -> Computed:
-        z, ids, log_p = logits[part].float(), top_ids[part], top_logprobs[part].float()
+        # One tensor of n x V values, changed in place: a second one would not stay in the cache.
+        z, ids, log_p = logits[part].to(torch.float32, copy=True), top_ids[part], top_logprobs[part].float()
         listed, p = z.gather(-1, ids), log_p.exp()
         mass = p.sum(-1, keepdim=True)
         if ids.shape[-1] == z.shape[-1]:
             log_z = torch.logsumexp(z, -1, keepdim=True)
-            slope = (z - log_z).exp_().scatter_add_(-1, ids, -p)
+            slope = z.sub_(log_z).exp_().scatter_add_(-1, ids, -p)
             return (p * (log_p - (listed - log_z))).sum(-1).clamp_min_(0.0), slope
         rest = (1.0 - mass).clamp_min_(0.0)
-        others = z.scatter(-1, ids, float("-inf"))
+        others = z.scatter_(-1, ids, float("-inf"))
         highest = others.amax(-1, keepdim=True)
-        # The student's belief in each other token, given that it is one of them.
-        slope = torch.softmax(others, -1)
+        slope = others.sub_(highest).exp_()
+        total = slope.sum(-1, keepdim=True)
         # Not log(1 - student's top mass), which cancels to log 0 where the student is sure of a listed token.
-        log_z_rest = highest - slope.amax(-1, keepdim=True).log()
+        log_z_rest = highest + total.log()
         log_z = torch.logaddexp(torch.logsumexp(listed, -1, keepdim=True), log_z_rest)
         log_q, log_q_rest = listed - log_z, log_z_rest - log_z
         bucket = torch.where(rest > 0, rest * (rest.log() - log_q_rest), 0.0)
         values = (p * (log_p - log_q)).sum(-1) + bucket.squeeze(-1)
-        slope.mul_(log_q_rest.exp() * (mass + rest) - rest).scatter_(-1, ids, log_q.exp() * (mass + rest) - p)
+        # The student's belief in each other token, given that it is one of them, is slope / total.
+        slope.mul_((log_q_rest.exp() * (mass + rest) - rest) / total)
+        slope.scatter_(-1, ids, log_q.exp() * (mass + rest) - p)
         return values.clamp_min_(0.0), slope
 
     return _weighted(logits, weights, compute)
