@@ -132,7 +132,7 @@ class StageContext(Context):
         while_training: bool = False,
     ) -> Artefact:
         generate = self.sequence.generate
-        with self.step(f"score rows, {what}", "loading the model") as step:
+        with self.step(f"score rows, {what}", "loading the model, scoring the first shard") as step:
             if what == "fisher":
                 self.feeds.wait_for_rows(rows, step)
                 return fisher_artefact(self.store, model, rows, generate, documents, seed)
