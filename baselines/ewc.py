@@ -44,6 +44,9 @@ class Ewc(Mitigation):
     def needs_first(self, view: StageView) -> str | None:
         return "its Fisher information is a sum over all documents"
 
+    def penalty_copies(self, view: StageView) -> int:
+        return 2
+
     def prepare(self, ctx: Context) -> dict[str, Artefact]:
         seed = ctx.view.seed if self.seed is None else self.seed
         estimates = [

@@ -32,6 +32,9 @@ class L2Start(Mitigation):
     def check(self, view: StageView, others: list[Mitigation]) -> str | None:
         return cannot_penalize(view, others)
 
+    def penalty_copies(self, view: StageView) -> int:
+        return 1
+
     def penalties(self, ctx: Context, artefacts: dict[str, Artefact]) -> list[Penalty]:
         centre = ctx.start if self.centre == "start" else ctx.stage_start
         return [Penalty(self.label, centre, None, self.weight)]

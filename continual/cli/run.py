@@ -83,5 +83,5 @@ def _run(options: argparse.Namespace) -> None:
     from continual.run.gate import gate, limits_of
 
     summary = execute(loaded, notes, options.fresh)
-    for note in gate(summary, limits_of(loaded.sequence, options.max_forgetting)):
+    for note in gate(summary, limits_of(loaded.sequence, options.max_forgetting), loaded.sequence):
         print(f"note: {note}")

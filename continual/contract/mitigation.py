@@ -143,6 +143,10 @@ class Mitigation(Strict):
         """
         return set()
 
+    def penalty_copies(self, view: StageView) -> int:
+        """Return how many float32 values its penalties keep of every trained parameter, for the plan's memory."""
+        return 0
+
     def trained_parameters(self, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
         """Return how many parameters are trained in place of the model's, whose tensors have these shapes; None: those.
 

@@ -75,10 +75,10 @@ def figures(
     Returns:
         The names in FIGURES and `forgetting_by_task` (task -> number), each None where there is nothing to average;
         `stderr`, their standard errors; `interval`, the ends of their 95 % intervals, of losses around the corrected
-        ones; `corrected`, losses without the bias of choosing the best stage; by task `forgotten` and `gained`, the
-        shares of documents that were right at the best stage and are wrong now, and the reverse, and `p_value`;
-        `fell`, the tasks whose loss is certain; `paired`, the tasks whose errors are paired by document; and `history`,
-        the same for every stage from 0 on with `stage` and `name`.
+        ones; `corrected`, losses without the bias of choosing the best stage, None where documents are unknown or too
+        few; by task `forgotten` and `gained`, the shares of documents that were right at the best stage and are wrong
+        now, and the reverse, and `p_value`; `fell`, the tasks whose loss is certain; `paired`, the tasks whose errors
+        are paired by document; and `history`, the same for every stage from 0 on with `stage` and `name`.
 
     Raises:
         ConfigurationError: a mean would mix units.

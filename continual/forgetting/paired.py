@@ -25,11 +25,14 @@ BLOCKS = 1000
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss with its standard error, and the same without the bias of choosing the best stage."""
+    """A loss with its standard error, and the same without the bias of choosing the best stage.
+
+    That is None where there are too few documents to choose on some and measure on others.
+    """
 
     value: float
     stderr: float | None
-    corrected: float
+    corrected: float | None
     corrected_stderr: float | None
 
 
@@ -54,9 +57,11 @@ class Paired:
     def loss(self, since: int, stage: int) -> Loss:
         """Return what is lost after `stage` from the best of the stages from `since` on."""
         value = float(self.scores[self.best(since, stage)] - self.scores[stage])
-        if stage - since == 1 or self.influence.shape[1] < 2 * FOLDS:
-            error = self.stderr({self.best(since, stage): 1.0, stage: -1.0})
+        error = self.stderr({self.best(since, stage): 1.0, stage: -1.0})
+        if stage - since == 1:  # nothing is chosen
             return Loss(value, error, value, error)
+        if self.influence.shape[1] < 2 * FOLDS:
+            return Loss(value, error, None, None)
         columns = [*range(since, stage), stage]
         drawn = self.resampled[:, :, columns]
         corrected = float(cross_fitted(self.by_fold[None, :, columns])[0])

@@ -21,8 +21,9 @@ FIGURES = (
 
 @dataclass(frozen=True)
 class Lost:
-    """What a task lost. `corrected`: without the bias of the maximum; None where the documents' outcomes are unknown.
+    """What a task lost.
 
+    `corrected`: without the bias of the maximum; None where the documents' outcomes are unknown, or too few.
     `since`: the stage from which on its best score counts.
     """
 

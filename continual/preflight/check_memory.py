@@ -5,6 +5,8 @@ from pathlib import Path
 
 from continual.config.schema import Sequence, Train
 from continual.errors import ConfigurationError
+from continual.models.attention import KERNELS
+from continual.preflight.attention import training_attention
 from continual.preflight.gpus import read_gpus
 from continual.preflight.memory import Memory, Sizes, memory
 from continual.preflight.model_facts import read_model
@@ -48,8 +50,16 @@ def _stage(sequence: Sequence, train: Train, number: int, folder: Path, sizes: S
     if len(adapting) == 1 and adapting[0].overrides("unadapted") and not may_draw(folder, adapting[0].model_dump()):
         teachers -= {"stage_start"} | ({"start"} if number == 1 else set())
     rows = -(-train.batch_rows // train.workers)
-    adapter = trained_parameters(methods, shapes)
-    return memory(sizes, train, min(train.micro_rows or rows, rows), len(teachers), live, adapter)
+    return memory(
+        sizes,
+        train,
+        min(train.micro_rows or rows, rows),
+        teachers=len(teachers),
+        live=live,
+        adapter=trained_parameters(methods, shapes),
+        penalty_copies=sum(method.penalty_copies(view) for method in methods),
+        masked=not train.gpus_per_worker or training_attention(sequence, folder).name not in KERNELS,
+    )
 
 
 def check_memory(sequence: Sequence) -> list[str]:

@@ -1,7 +1,8 @@
 """How much memory of a GPU a worker's training takes: a cost model of a decoder, from its sizes alone.
 
-The largest of three moments counts: the start of the backward pass, when all activations are there; its end, when all
-gradients of layers are; and the sum over ranks of the gradients of embeddings and head.
+The largest of four moments counts: the start of the backward pass, when all activations are there; its end, when all
+gradients of layers are; the sum over ranks of the gradients of embeddings and head; and with DeepSpeed, which spreads
+a model that is on the GPU, the start.
 `python -m benchmarks.throughput.memory` compares it with torch's own trackers.
 """
 
@@ -12,7 +13,7 @@ from continual.training.resources import PART_LOGITS, chunk_positions
 
 ACTIVATIONS = {"float32": (40, 16, 4), "bfloat16": (24, 8, 2), "autocast": (34, 8, 2)}
 """Bytes that a layer keeps per token for the backward pass, per unit of its width, of its inner width, and per token of
-a row: documents that share a row are kept apart by a mask. Counted on Llama, as transformers 5.24 runs it."""
+a row if documents that share a row are kept apart by a mask. Counted on Llama, as transformers 5.24 runs it."""
 INPUTS = {"float32": 4, "bfloat16": 2, "autocast": 4}
 """Bytes per token and unit of width where a layer keeps its input alone."""
 LOGITS = {"float32": 8, "bfloat16": 6, "autocast": 6}
@@ -55,6 +56,7 @@ class Memory:
     gradients: float = 0.0
     gathered: float = 0.0
     teacher: float = 0.0
+    penalties: float = 0.0
     activations: float = 0.0
     logits: float = 0.0
 
@@ -68,7 +70,14 @@ class Memory:
 
 
 def memory(
-    sizes: Sizes, train: Train, rows: int, teachers: int = 0, live: bool = False, adapter: int | None = None
+    sizes: Sizes,
+    train: Train,
+    rows: int,
+    teachers: int = 0,
+    live: bool = False,
+    adapter: int | None = None,
+    penalty_copies: int = 0,
+    masked: bool = True,
 ) -> Memory:
     """Return the memory of one worker.
 
@@ -79,13 +88,15 @@ def memory(
         teachers: Frozen models of the same sizes that are loaded beside it.
         live: Whether there is a live teacher; it may be the base of an adapter, which is not loaded.
         adapter: Trained parameters of an adapter; None if all are trained.
+        penalty_copies: Values that penalties keep of every trained parameter.
+        masked: Whether attention keeps the documents of a row apart by a mask of its tokens x tokens.
     """
     sharded = _sharded(train)
     computes = train.precision if train.precision == "float32" or train.strategy == "fsdp" else "autocast"
     low = 4 if computes == "float32" else 2
     trained = sizes.parameters if adapter is None else adapter
     tokens = rows * train.row_tokens
-    widths = (sizes.hidden, sizes.inner, train.row_tokens)
+    widths = (sizes.hidden, sizes.inner, train.row_tokens if masked else 0)
     per_layer = sum(bytes_ * width for bytes_, width in zip(ACTIVATIONS[computes], widths, strict=True))
     around = 4 * low * sizes.hidden
     chunk = chunk_positions(train, sizes.vocabulary)
@@ -97,6 +108,7 @@ def memory(
         optimizer=8 * trained * sharded["optimizer"],
         gathered=low * (sizes.rest + 2 * sizes.layer) if train.strategy == "fsdp" else 0.0,
         teacher=teachers * _teacher(sizes, train, low),
+        penalties=4 * penalty_copies * trained * sharded["weights"],
     )
     kept = INPUTS[computes] * sizes.hidden if train.activation_checkpointing else per_layer
     begin = replace(
@@ -123,7 +135,9 @@ def memory(
         gathered=0.0,
         gradients=gradients + (sizes.rest * (4 + low) if spreads else 0),
     )
-    return max(begin, layers, rest, key=lambda moment: moment.total)
+    start = Memory(weights=4 * (sizes.parameters + (adapter or 0)))
+    moments = (begin, layers, rest, *([start] if train.strategy == "deepspeed" else ()))
+    return max(moments, key=lambda moment: moment.total)
 
 
 def _sharded(train: Train) -> dict[str, float]:

@@ -1,12 +1,14 @@
 """How much a run may forget: `--max-forgetting` and `evaluate.max_forgetting`."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from continual.config.measured import DEFAULT, MEAN_LOSSES
+from continual.config.measured import DEFAULT, MEAN_LOSSES, Measured
 from continual.config.schema import Sequence
 from continual.errors import ForgotTooMuch
 
+ROUNDING = 1e-9
+"""A loss may be above its limit by so much: 0.8 - 0.75 is more than 0.05 in floating point."""
 SHOWN = 3
 """Tasks that are named as those that lost most."""
 
@@ -19,31 +21,55 @@ def limits_of(sequence: Sequence, default: float | None) -> dict[str, float]:
     return (dict.fromkeys(MEAN_LOSSES, of_means) if of_means is not None else {}) | own
 
 
-def gate(summary: Mapping[str, Any], limits: Mapping[str, float]) -> list[str]:
+def gate(summary: Mapping[str, Any], limits: Mapping[str, float], sequence: Sequence) -> list[str]:
     """Return a line for every loss that is above its limit by chance, perhaps.
 
     A loss is too large if all of its 95 % interval is above the limit; where its error is unknown, if it is itself.
-    Raises ForgotTooMuch, which names the tasks.
+    Raises ForgotTooMuch, which names the tasks that are in what is too large.
     """
-    exceeded, notes = [], []
+    exceeded, notes, names = [], _two_units(summary, limits), set[str]()
     for name, limit in limits.items():
         value, interval = _found(summary, name), _found(summary.get("interval") or {}, name)
         least = value if interval is None else interval[0]
         if value is None:
             continue
         shown = f"{_title(name)} {value:.4f}"
-        if least > limit:
+        if least > limit + ROUNDING:
+            names |= _members(name, sequence)
             ends = "" if interval is None else f"95 % interval {interval[0]:.4f} to {interval[1]:.4f}"
             beyond = ends or "its error is unknown"
             exceeded.append(f"{shown} is more than {limit:g} ({beyond})")
-        elif value > limit:
+        elif value > limit + ROUNDING:
             notes.append(f"{shown} is above {limit:g} by less than its error, and passes")
     if exceeded:
-        lost = {task: loss for task, loss in (summary.get("forgetting_by_task") or {}).items() if loss and loss > 0}
-        worst = sorted(lost, key=lambda task: -lost[task])[:SHOWN]
-        named = f"; lost most: {', '.join(f'`{task}` {lost[task]:.4f}' for task in worst)}" if worst else ""
-        raise ForgotTooMuch(f"more than --max-forgetting allows: {'; '.join(exceeded)}{named}")
+        raise ForgotTooMuch(f"more is forgotten than is allowed: {'; '.join(exceeded)}{_worst(summary, names)}")
     return notes
+
+
+def _worst(summary: Mapping[str, Any], names: Collection[str]) -> str:
+    """Return the tasks among `names` that lost most, those of one unit before others, and which losses are certain."""
+    by_task, units = summary.get("forgetting_by_task") or {}, summary.get("unit") or {}
+    lost = {task: loss for task, loss in by_task.items() if task in names and loss and loss > 0}
+    certain = set((summary.get("fell") or [[]])[-1])
+    worst = sorted(lost, key=lambda task: (units.get(task, ""), -lost[task]))[:SHOWN]
+    shown = (f"`{task}` {lost[task]:.4f}{'' if task in certain else ' (may be chance)'}" for task in worst)
+    return f"; lost most: {', '.join(shown)}" if worst else ""
+
+
+def _two_units(summary: Mapping[str, Any], limits: Mapping[str, float]) -> list[str]:
+    """Return a note if one limit stands for means of two units, which only the scores can tell."""
+    units = summary.get("figure_unit") or {}
+    known = [name for name in MEAN_LOSSES if name in units and name in limits]
+    if len({units[name] for name in known}) < 2 or len({limits[name] for name in known}) > 1:
+        return []
+    both = " and ".join(f"`{name}` ({units[name]})" for name in known)
+    return [f"{both} have the limit {limits[known[0]]:g}; `evaluate.max_forgetting` can give each its own"]
+
+
+def _members(name: str, sequence: Sequence) -> set[str]:
+    """Return the tasks whose losses a figure is the mean of; a task's or text's own name stands for itself."""
+    measured = Measured.of(sequence)
+    return set({"forgetting": measured.earlier, "forgetting_old": measured.old}.get(name, [name]))
 
 
 def _found(values: Mapping[str, Any], name: str) -> Any:

@@ -14,6 +14,9 @@ from continual.ledger.places import placed_model
 from continual.ledger.records import read_records
 from continual.store import Artefact, write_atomic
 
+BY_STAGE = ("stage", "name", "forgetting_by_task", "corrected", "interval", "forgotten", "gained")
+"""What the summary keeps of the figures after every stage."""
+
 
 def token_counts(folder: RunFolder, sequence: Sequence, ledger: Ledger, store: Path) -> dict[str, int]:
     """Return the tokens sampled by this run or found in the store, and trained on, over all resumes."""
@@ -77,6 +80,7 @@ def summarise(
         "matrix": matrix_as_json(matrix),
         **{key: value for key, value in figures.items() if key not in ("history", "fell")},
         "fell": [entry["fell"] for entry in figures["history"]],
+        "by_stage": [{key: entry[key] for key in BY_STAGE} for entry in figures["history"]],
         **token_counts(folder, sequence, ledger, store),
         "seconds": ledger.seconds(),
         "mlflow_run_id": mlflow_run_id,

@@ -159,7 +159,22 @@ def test_a_finished_run_is_gated_by_its_forgetting(tiny: Path) -> None:
     assert command.run(tiny, "--max-forgetting", "1.5").returncode == 0
     gated = command.run(tiny, "--max-forgetting", "-1.5")
     assert gated.returncode == 3
-    assert "more than --max-forgetting" in gated.stderr
+    assert "more is forgotten than is allowed" in gated.stderr
+
+
+def test_the_gate_passes_a_loss_at_its_limit_and_within_its_error_and_names_the_task_beyond(tiny: Path) -> None:
+    summary = command.summary(tiny)
+    value, (lower, upper) = (figures["forgetting_by_task"]["reversal"] for figures in (summary, summary["interval"]))
+    assert lower < upper, "the error is known"
+
+    def limited(limit: float) -> subprocess.CompletedProcess[str]:
+        return command.run(tiny, f"evaluate.max_forgetting={{reversal: {limit!r}}}")
+
+    at, within, beyond = limited(value), limited((value + lower) / 2), limited(lower - 1e-3)
+    assert (at.returncode, within.returncode, beyond.returncode) == (0, 0, 3)
+    assert "above" not in at.stdout
+    assert "by less than its error, and passes" in within.stdout
+    assert f"loss of `reversal` {value:.4f} is more than" in beyond.stderr
 
 
 def test_a_changed_configuration_under_the_same_name_is_refused(tiny: Path) -> None:

@@ -119,4 +119,6 @@ def _numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
             numbers |= _numbers(value, f"{name}/")
         elif isinstance(value, int | float):
             numbers[name] = float(value)
+        elif isinstance(value, list) and len(value) == 2 and all(isinstance(end, float) for end in value):
+            numbers |= {f"{name}/lower": value[0], f"{name}/upper": value[1]}
     return numbers

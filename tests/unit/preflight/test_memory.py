@@ -70,6 +70,36 @@ def test_files_that_tell_no_sizes_are_left_alone(tmp_path: Path) -> None:
     assert read_shapes(folder) == {}
 
 
+def test_a_kernel_makes_no_mask_and_penalties_keep_what_they_pull_to() -> None:
+    sizes, train = sizes_of(SHAPES["large vocabulary"]), Train(row_tokens=4096, batch_tokens=4096)
+    with_mask, without = (memory(sizes, train, 1, masked=masked) for masked in (True, False))
+    assert with_mask.activations - without.activations == 4 * sizes.layers * 4096**2, "bytes of masks"
+    spread = Train(strategy="fsdp", workers=4, batch_tokens=4 * 4096, row_tokens=4096)
+    for options, share in ((train, 1), (spread, 4)):
+        pulled = memory(sizes, options, 1, penalty_copies=2)
+        assert pulled.penalties == 2 * 4 * sizes.parameters / share
+        assert pulled.total - memory(sizes, options, 1).total == pytest.approx(pulled.penalties)
+    drawn = memory(sizes, train, 1, adapter=1000, penalty_copies=1)
+    assert drawn.penalties == 4 * 1000
+
+
+def test_deepspeed_spreads_a_model_that_is_whole_on_the_gpu() -> None:
+    sizes = sizes_of(SHAPES["large vocabulary"])
+    options = {"strategy": "deepspeed", "zero_stage": 3, "workers": 64, "row_tokens": 32, "batch_tokens": 64 * 32}
+    assert memory(sizes, Train(**options), 1).total >= 4 * sizes.parameters
+    assert memory(sizes, Train(**options | {"strategy": "fsdp"}), 1).weights < 4 * sizes.parameters / 32
+
+
+def test_a_method_says_what_its_penalties_keep(project: Path) -> None:
+    def needs(mitigation: list[dict[str, Any]]) -> Any:
+        value = fit().model_dump() | {"mitigation": mitigation}
+        return room.needed_memory(Sequence.model_validate(value))
+
+    plain, pulled, both = (needs(found) for found in ([], [{"type": "l2_start"}], [{"type": "ewc"}]))
+    assert plain.penalties == 0
+    assert 2 * pulled.penalties == both.penalties > 0
+
+
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_project(tmp_path)
