@@ -82,6 +82,7 @@ def trained(folder: Path, case: Any, rows: Any, workers: int) -> sides.Numbers:
     from continual.ledger.lines import read_lines
     from continual.run.cluster import LOCAL_SYSTEM
     from continual.training.launch import Workers
+    from continual.training.resources import worker_cpus
 
     environment = {"env_vars": {"PYTHONPATH": str(sides.ROOT)}}
     ray.init(
@@ -89,7 +90,7 @@ def trained(folder: Path, case: Any, rows: Any, workers: int) -> sides.Numbers:
         _system_config=dict(LOCAL_SYSTEM),
     )  # fmt: skip
     job = job_of(folder, case, rows, workers)
-    with Workers(folder / "ray", float(THREADS)) as group:
+    with Workers(folder / "ray", worker_cpus(job.train, THREADS)) as group:
         group.train(job, lambda records: None)
     # The last record is written before its checkpoint: nothing but steps is between the first and the last one.
     records = read_lines(job.files.metrics)[WARM_UP - 1 :]

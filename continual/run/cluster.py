@@ -11,6 +11,7 @@ from typing import Any
 
 from continual.config.paths import in_job
 from continual.errors import ContinualError, with_fix
+from continual.preflight.nodes import Node
 from continual.preflight.resources import local_cpus
 from continual.run.address import check_address
 from continual.run.environment import job_environment, set_defaults
@@ -89,6 +90,14 @@ def connected(guard: Guard) -> Iterator[dict[str, float]]:
         # Without its head the connection cannot be closed: Ray would wait for it, and then end this process.
         if head.death() is None:
             ray.shutdown()
+
+
+def nodes() -> list[Node]:
+    """Return what the nodes of the cluster have that live; needs a connection."""
+    import ray
+
+    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Node(each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in there]
 
 
 def _head_processes(guard: Guard) -> dict[str, Any]:

@@ -18,10 +18,11 @@ from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Ledger
 from continual.models.imports import whole_transformers
 from continual.preflight.delivery import check_placement, chosen_delivery, scores_beside, training_cpus, workers_stay
+from continual.preflight.nodes import fitting_cpus
 from continual.preflight.placement import placed
 from continual.preflight.plan import evaluators_in_words, make_plan
 from continual.preflight.render import render
-from continual.run.cluster import connected
+from continual.run.cluster import connected, nodes
 from continual.run.events import Status, ended
 from continual.run.guard import Guard
 from continual.run.resume import FLUSH_SECONDS, tracker_of, tracking_uri
@@ -31,6 +32,7 @@ from continual.show.terminal import Terminal
 from continual.show.tracking import Tracker
 from continual.store import Store
 from continual.training.launch import Workers
+from continual.training.resources import worker_cpus
 
 RESERVE_BYTES = 1 << 22
 """Room for the last lines of the ledger and of the tracker's SQLite file."""
@@ -132,9 +134,11 @@ def drive(
             delivery = chosen_delivery(there, cpus, gpus).delivery
             if why and os.environ.get("RAY_ADDRESS"):  # else the plan has said so
                 terminal.line(f"evaluation: {evaluators_in_words(there.evaluate, why)}")
+            wanted = worker_cpus(there.train, training_cpus(there, delivery, cpus or 1.0))
+            share = fitting_cpus(there, delivery == "stream", nodes(), wanted)
             run = Run(
                 sequence, str(loaded.path), files, store, ledger, terminal, tracker,
-                workers=Workers(files.ray, training_cpus(there, delivery, cpus or 1.0)),
+                workers=Workers(files.ray, share),
                 workers_stay=workers_stay(there, delivery, cpus or 1.0, gpus),
                 scores_beside=scores_beside(there, delivery, cpus, gpus).beside,
                 delivery=delivery, evaluators=evaluators_of(there, cores()), after_stage=after_stage,

@@ -12,7 +12,6 @@ from continual.config.schema import Train
 from continual.errors.syntax import ALONE
 from continual.training.handover import Handover
 from continual.training.job import TrainJob
-from continual.training.resources import worker_cpus
 
 CLEANER, DATASETS = "PlacementGroupCleanerCallback", "DatasetsCallback"
 
@@ -24,8 +23,8 @@ class Group:
     ended; `error` is why, if it was not in order.
     """
 
-    def __init__(self, train: Train, failures: int, folder: Path, cluster_cpus: float):
-        """`failures`: how many failures of workers they survive by starting again."""
+    def __init__(self, train: Train, failures: int, folder: Path, cpus: float):
+        """`failures`: how many failures of workers they survive by starting again; `cpus`: what a worker reserves."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -38,7 +37,7 @@ class Group:
         self.ended, self._closed, self._over = threading.Event(), False, threading.Event()
         # In a thread of its own: in the main thread fit() would install a SIGINT handler and leave it behind.
         # It also imports torch, which takes seconds.
-        trainer = partial(_trainer, train, failures, folder, cluster_cpus, self._handover)
+        trainer = partial(_trainer, train, failures, folder, cpus, self._handover)
         threading.Thread(target=self._fit, args=(trainer,), name="workers", daemon=True).start()
 
     @property
@@ -99,7 +98,7 @@ def _train(config: dict[str, Any]) -> None:
     train_worker(config)
 
 
-def _trainer(train: Train, failures: int, folder: Path, cluster_cpus: float, handover: Any) -> Any:
+def _trainer(train: Train, failures: int, folder: Path, cpus: float, handover: Any) -> Any:
     with ALONE:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
@@ -117,7 +116,7 @@ def _trainer(train: Train, failures: int, folder: Path, cluster_cpus: float, han
             return [each for each in callbacks if type(each).__name__ not in left_out]
 
     gpu = train.gpus_per_worker > 0
-    resources = {"CPU": worker_cpus(train, cluster_cpus)} | ({"GPU": train.gpus_per_worker} if gpu else {})
+    resources = {"CPU": cpus} | ({"GPU": train.gpus_per_worker} if gpu else {})
     return Trainer(
         _train,
         train_loop_config={"handover": handover},

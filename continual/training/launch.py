@@ -40,11 +40,12 @@ class Workers(AbstractContextManager["Workers"]):
     """The workers that train the stages of a run, one after another: a Ray Train run that outlives a stage.
 
     They start with `begin` or the first stage, and again if they were ended: at the end of a stage after which they
-    need not stay, when they have waited for IDLE_SECONDS, or by failures. `folder` is for what Ray Train itself writes.
+    need not stay, when they have waited for IDLE_SECONDS, or by failures. `folder` is for what Ray Train itself writes;
+    `cpus` is what each worker reserves.
     """
 
-    def __init__(self, folder: Path, cluster_cpus: float):
-        self._folder, self._cpus = folder, cluster_cpus
+    def __init__(self, folder: Path, cpus: float):
+        self._folder, self._cpus = folder, cpus
         self._group: Group | None = None
         self._idle: threading.Timer | None = None
         self._lock = threading.Lock()

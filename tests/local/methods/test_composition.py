@@ -33,7 +33,7 @@ def test_ray_train_equals_the_loop_in_process(local_ray: None, tmp_path: Path, n
     worker.export(job.export)
     second = lists.next_stage(first, ModelRef(str(job.export), model_hash(job.export)))
     job, mitigations = lists.build(second, tmp_path / "two")
-    with Workers(job.folder / "ray", 2.0) as workers:
+    with Workers(job.folder / "ray", 0.5) as workers:
         workers.train(job, lambda records: None)
     found = read_lines(job.folder / "metrics.jsonl")
     expected, _ = run(dataclasses.replace(job, folder=tmp_path / "in-process"))

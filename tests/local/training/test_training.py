@@ -45,7 +45,7 @@ def train(parts: tuple[Path, Any, Artefact], *names: str, replay: bool, **option
     if replay:
         streams.append(Stream("replay", rows, Kl(), teacher=model, coefficient=2.0, rows_per_step=5))
     found = []
-    with Workers(folder / "ray", 2.0) as workers:
+    with Workers(folder / "ray", 0.5) as workers:
         for name in names:
             job = TrainJob(folder / name, model, model.path, tuple(streams), settings, STEPS, seed=7)
             workers.train(job, lambda records: None, stay=name != names[-1])

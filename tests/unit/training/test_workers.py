@@ -75,7 +75,7 @@ def job(folder: Path, number: int) -> TrainJob:
 def trained(folder: Path, script: list[str], jobs: int) -> list[int]:
     """Train some jobs; return the failures that each group was allowed."""
     Scripted.script = script
-    with Workers(folder / "ray", 2.0) as workers:
+    with Workers(folder / "ray", 0.5) as workers:
         for number in range(jobs):
             workers.train(job(folder, number), lambda records: None, stay=True)
     assert not script
@@ -126,7 +126,7 @@ def test_a_sentence_of_the_workers_is_not_tried_again(tmp_path: Path, monkeypatc
 def test_workers_that_wait_long_end_and_others_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "IDLE_SECONDS", 0.05)
     Scripted.script = ["train", "train"]
-    with Workers(tmp_path / "ray", 2.0) as workers:
+    with Workers(tmp_path / "ray", 0.5) as workers:
         workers.begin(Train(batch_tokens=256))
         assert Scripted.made[0].ended.wait(20)
         workers.train(job(tmp_path, 1), lambda records: None, stay=True)
@@ -139,7 +139,7 @@ def test_workers_that_wait_long_end_and_others_begin(tmp_path: Path, monkeypatch
 def test_only_workers_that_had_something_to_do_are_waited_for(tmp_path: Path, jobs: int) -> None:
     waited: list[float] = []
     Scripted.script = ["train"] * jobs
-    with Workers(tmp_path / "ray", 2.0) as workers:
+    with Workers(tmp_path / "ray", 0.5) as workers:
         workers.begin(Train(batch_tokens=256))
         for number in range(jobs):
             workers.train(job(tmp_path, number), lambda records: None)
@@ -159,7 +159,7 @@ def test_workers_that_train_do_not_end_for_having_waited(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(Scripted, "give", slow)
     Scripted.script = ["train"]
-    with Workers(tmp_path / "ray", 2.0) as workers:
+    with Workers(tmp_path / "ray", 0.5) as workers:
         workers.begin(Train(batch_tokens=256))
         workers.train(job(tmp_path, 1), lambda records: None)
     assert len(Scripted.made) == 1
@@ -187,7 +187,7 @@ def test_what_the_watch_raises_is_told_when_the_workers_have_written_a_checkpoin
         raise ContinualError("the evaluation failed")
 
     monkeypatch.setattr(Scripted, "give", stopped)
-    workers = Workers(tmp_path / "ray", 2.0)
+    workers = Workers(tmp_path / "ray", 0.5)
     with pytest.raises(ContinualError, match="the evaluation failed"):
         workers.train(job(tmp_path, 1), watch, stopping=lambda why: done.append(str(why)))
     assert done == ["the evaluation failed", "checkpoint"]

@@ -1,0 +1,93 @@
+"""What has room on the nodes of a cluster, each of which has less than the cluster."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from continual.config.schema import Sequence
+from continual.errors import ConfigurationError
+from continual.preflight.nodes import Node, fitting_cpus
+from continual.training.resources import worker_cpus
+from tests.unit.preflight.test_delivery import LIVE, TEXT, sequence
+
+GPU, ENGINE = {"gpus_per_worker": 1}, {"gpus_per_replica": 1}
+
+
+def made(train: dict[str, Any], generate: dict[str, Any] | None = None, **evaluate: Any) -> Sequence:
+    return sequence(train, generate or {}, LIVE, {"texts": [TEXT], **evaluate})
+
+
+def cpus_of_worker(run: Sequence, *nodes: Node, streamed: bool = False) -> float:
+    return fitting_cpus(run, streamed, nodes, worker_cpus(run.train, sum(node.cpus for node in nodes)))
+
+
+@pytest.mark.parametrize(
+    ("train", "nodes", "expected"),
+    [
+        ({}, [Node(8)], 7),
+        ({}, [Node(2)] * 3, 2),
+        ({"workers": 2}, [Node(8)] * 2, 7),
+        ({"workers": 3}, [Node(8)] * 2, 4),
+        ({**GPU, "workers": 8}, [Node(96, 8), Node(32)], 12),
+        ({**GPU, "workers": 4}, [Node(16, 2), Node(16, 2), Node(4)], 8),
+        ({"workers": 2, "cpus_per_worker": 1.5}, [Node(2)] * 2, 1.5),
+    ],
+)
+def test_a_worker_reserves_no_more_than_all_of_them_have_room_for(
+    train: dict[str, Any], nodes: list[Node], expected: float
+) -> None:
+    assert cpus_of_worker(made(train), *nodes) == expected
+
+
+def test_engines_beside_the_training_keep_their_cpus() -> None:
+    run = made({**GPU, "workers": 4}, {**ENGINE, "replicas": 4})
+    nodes = Node(96, 8), Node(32)
+    assert cpus_of_worker(run, *nodes, streamed=True) == 23, "4 of the 96 CPUs are the engines'"
+    assert cpus_of_worker(run, *nodes) == 24
+
+
+@pytest.mark.parametrize(
+    ("run", "nodes", "sentence"),
+    [
+        (
+            made({"workers": 2, "cpus_per_worker": 6}), [Node(8), Node(4), Node(4)],
+            "train.cpus_per_worker: 2 workers of 6 CPUs each have no room on nodes with 8 CPUs, 2 x 4 CPUs; "
+            "write at most 4, or null",
+        ),
+        (
+            made({**GPU, "gpus_per_worker": 2, "workers": 2}), [Node(8, 1)] * 4,
+            "train.workers: 2 workers of 0.05 CPUs and 2 GPUs each have no room on nodes with 4 x 8 CPUs and 1 GPU",
+        ),
+        (
+            made({}, {"gpus_per_replica": 4}), [Node(8, 2)] * 2,
+            "generate.replicas: an engine of 1 CPU and 4 GPUs has no room on nodes with 2 x 8 CPUs and 2 GPUs; lower",
+        ),
+    ],
+)  # fmt: skip
+def test_what_has_no_room_is_refused(run: Sequence, nodes: list[Node], sentence: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        cpus_of_worker(run, *nodes)
+    assert sentence in str(refused.value)
+
+
+@given(
+    nodes=st.lists(st.builds(Node, st.integers(1, 16), st.integers(0, 4)), min_size=2, max_size=5),
+    workers=st.integers(1, 6),
+    gpus=st.integers(0, 1),
+)
+def test_all_workers_have_room_and_one_that_is_not_refused_reserves_something(
+    nodes: list[Node], workers: int, gpus: int
+) -> None:
+    run = made({"workers": workers, "gpus_per_worker": gpus})
+    try:
+        cpus = cpus_of_worker(run, *nodes)
+    except ConfigurationError:
+        assert workers > sum(node.gpus for node in nodes) if gpus else workers > 20 * sum(node.cpus for node in nodes)
+        return
+    left = sorted((node.cpus for node in nodes for _ in range(int(node.gpus) if gpus else workers)), reverse=True)
+    assert cpus > 0
+    room = sum(min(int(node.cpus / cpus + 1e-9), int(node.gpus) if gpus else workers) for node in nodes)
+    assert room >= workers
+    assert cpus <= left[0]
