@@ -18,7 +18,7 @@ ROW_COLUMNS = {"ids": pa.int32(), "positions": pa.int32(), "weights": pa.float32
 ORIGINS = "origins.npy"
 """A document that is longer than a row becomes several, which the numbers in this file hold together."""
 WAIT_SECONDS = 1800.0
-"""A reader of a growing artefact gives up after this long without a new shard."""
+"""A reader of an artefact that nobody writes gives up after this long. A writer may pause, or take hours for a shard."""
 
 
 def fixed_column(array: np.ndarray) -> pa.FixedSizeListArray:
@@ -107,12 +107,13 @@ class RowReader:
             rows, complete = self.available()
             if complete or (until is not None and rows > until):
                 return
-            if rows != seen:
-                seen, deadline = rows, time.monotonic() + self.wait_seconds
             if reason := self.artefact.failure():
                 raise ContinualError(f"{self.artefact.path}: its writer gave up: {reason}")
-            if time.monotonic() > deadline:
-                raise ContinualError(f"{self.artefact.path}: no new shard for {self.wait_seconds:.0f} s")
+            if rows == seen and time.monotonic() > deadline and not self.artefact.being_written:
+                problem = f"no new shard for {self.wait_seconds:.0f} s, and nobody writes it"
+                raise ContinualError(f"{self.artefact.path}: {problem}")
+            if rows != seen or time.monotonic() > deadline:
+                seen, deadline = rows, time.monotonic() + self.wait_seconds
             time.sleep(0.2)
 
     def resolve(self, positions: np.ndarray, skip: int = 0) -> np.ndarray:

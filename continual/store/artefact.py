@@ -21,7 +21,7 @@ from continual.errors import ContinualError, fingerprinted, redacted
 from continual.store import notices
 from continual.store.files import digest, hash_file, is_whole, temporary_name, write_atomic
 from continual.store.json_files import stored_json
-from continual.store.lock import FileLock
+from continual.store.lock import FileLock, owner_of
 from continual.store.manifest import SEAL, is_manifest, is_shard, seal
 from continual.store.places import lies_in, remove, remove_inner
 from continual.store.revisions import REVISIONS
@@ -33,7 +33,7 @@ FORMAT = 1
 """Part of every address: raise it when the form of all stored files changes."""
 PLACE = "first"
 """The fact of a shard that is a number and no count: what its first row is numbered."""
-MANIFEST, FAILED, INPUTS = "manifest.json", "failed.txt", "inputs.json"
+MANIFEST, FAILED, INPUTS, LOCK = "manifest.json", "failed.txt", "inputs.json", ".lock"
 OWN = (MANIFEST, FAILED, INPUTS)
 """Names in an artefact's folder that are the store's own, besides hidden ones and those that begin with `shard-`."""
 SHOWN = 3
@@ -160,6 +160,11 @@ class Artefact:
     def tables(self) -> "Iterator[pa.Table]":
         for index in range(len(self.shards())):
             yield self.table(index)
+
+    @property
+    def being_written(self) -> bool:
+        """Whether a process works on it now."""
+        return owner_of(self.path / LOCK) is not None
 
     def failure(self) -> str | None:
         """Return why the maker gave up, so that waiting readers can stop; None if it has not."""
@@ -354,7 +359,7 @@ class Store:
         if enough() and not _damage(artefact):
             yield None
             return
-        with FileLock(artefact.path / ".lock", of=WORDS.get(artefact.kind, f"`{artefact.kind}` of the store")):
+        with FileLock(artefact.path / LOCK, of=WORDS.get(artefact.kind, f"`{artefact.kind}` of the store")):
             if names := _damage(artefact):
                 notices.say(_made_again(artefact, names))
                 _discard(artefact, names)

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,20 @@ def test_a_reader_gives_up_on_a_silent_maker(tmp_path: Path) -> None:
     artefact = Store(tmp_path).artefact("rows", {"never": 1})
     with pytest.raises(ContinualError, match="no new shard"):
         RowReader(artefact, wait_seconds=0.3).take(np.array([0]))
+
+
+def test_a_reader_waits_for_a_maker_that_takes_its_time(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    artefact = store.artefact("rows", {"slow": 1})
+    with ThreadPoolExecutor(1) as pool, store.write(artefact, {"slow": 1}) as writer:
+        assert writer is not None
+        read = pool.submit(RowReader(artefact, wait_seconds=0.1).take, np.array([0]))
+        time.sleep(1.0)
+        assert not read.done(), "no shard for ten times as long as it waits for nobody"
+        rows = numbered(0, 2)
+        writer.put(0, rows_table(rows), **row_facts(rows))
+        assert read.result(timeout=5)["ids"].shape[0] == 1
+        writer.finish()
 
 
 def test_a_damaged_shard_is_named_with_the_way_out(tmp_path: Path) -> None:
