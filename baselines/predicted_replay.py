@@ -28,6 +28,8 @@ from continual.api import (
 
 MODEL = "factors"
 """What completes a row: the additive model and a few factors, as in the paper."""
+SAME_MODEL = 1e-2
+"""Nats per token by which losses may differ from the matrix's if model and text are those that it was measured with."""
 
 
 def draw(values: np.ndarray, count: int, temperature: float | None, seed: int) -> np.ndarray:
@@ -120,13 +122,14 @@ class PredictedReplay(Replay):
         table = Upstream.read(str(self.matrix), "matrix")
         known = table.changes()
         places = draw_probes(self.probes, len(table.numbers), self._seed(ctx))
-        values = self._measured(ctx, table.numbers[places], trained)
+        values = self._measured(ctx, table, places, trained)
         row, free = COMPLETIONS[MODEL](known, places, values), table.free.copy()
         free[places] = False
         return super().streams(ctx, {"rows": self._drawn(ctx, table, row, free)})
 
-    def _measured(self, ctx: Context, numbers: np.ndarray, trained: ModelRef) -> np.ndarray:
-        """Return what the stage has changed of these documents so far, in nats per token [K]."""
+    def _measured(self, ctx: Context, table: Upstream, places: np.ndarray, trained: ModelRef) -> np.ndarray:
+        """Return what the stage has changed of the documents at these places [K] so far, in nats per token [K]."""
+        numbers = table.numbers[places]
         rows = ctx.read(chosen_from(self.data, numbers.tolist()))
         losses = []
         for model in (ctx.stage_start, trained):
@@ -136,11 +139,14 @@ class PredictedReplay(Replay):
                 problem = f"{len(documents)} of {len(numbers)} probes of {self.matrix} have tokens in it"
                 raise ConfigurationError("data", problem, "name the source that the matrix was measured on")
             losses.append(nats / tokens)
-        change = losses[1] - losses[0]
-        with ctx.step(f"{self.label} probes") as step:
-            step.note(f"{len(numbers)} documents, {change.mean():+.4f} nats per token on average")
         # The source yields documents in the order of their numbers.
-        return np.asarray(change[np.argsort(np.argsort(numbers))])
+        before, after = (loss[np.argsort(np.argsort(numbers))] for loss in losses)
+        change = after - before
+        apart = float(np.abs(before - table.values("before")[places]).mean())
+        other = "" if apart < SAME_MODEL else f"; in the matrix, their losses before are {apart:.2g} away on average"
+        with ctx.step(f"{self.label} probes") as step:
+            step.note(f"{len(numbers)} documents, {change.mean():+.4f} nats per token on average{other}")
+        return np.asarray(change)
 
     def _drawn(self, ctx: Context, table: Upstream, values: np.ndarray, free: np.ndarray) -> Artefact:
         """Return the rows of documents that are drawn by their values [N], among those that are `free` [N]."""

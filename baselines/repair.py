@@ -18,6 +18,7 @@ from continual.api import (
     SampleRequest,
     StageView,
     column,
+    digest,
 )
 
 STEPS = tuple(step / 10 for step in range(10, 0, -1))
@@ -39,7 +40,7 @@ class Repair(Mitigation):
     alphas: tuple[float, ...] = Field(STEPS, min_length=1, description="shares of the weights after the stage")
     samples: int = Field(256, ge=2, description="samples that drift is measured on")
     start: Literal["bos", "template", "tasks"] = Field("bos", description="what a sample begins with")
-    seed: int | None = Field(None, ge=0, description="of the samples; null: the sequence's")
+    seed: int | None = Field(None, ge=0, description="of the samples, which no replay shares; null: the sequence's")
     from_stage: int | None = Field(None, ge=1, description="first stage; null: 2 after random weights, else 1")
 
     def active(self, view: StageView) -> bool:
@@ -80,9 +81,11 @@ class Repair(Mitigation):
 
     def _rows(self, ctx: Context) -> Artefact:
         view = ctx.view
+        # A seed of its own: a set that is replayed was trained on, and its drift would be too small.
+        seed = int(digest(["repair", view.seed if self.seed is None else self.seed]), 16) % (1 << 31)
         return ctx.sample(
             SampleRequest(
-                ctx.stage_start, count=self.samples, start=self.start, start_tokens=view.start_tokens, seed=self.seed
+                ctx.stage_start, count=self.samples, start=self.start, start_tokens=view.start_tokens, seed=seed
             )
         )
 

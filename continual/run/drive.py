@@ -131,16 +131,20 @@ def drive(
             cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
             there, why = placed(sequence, cpus, gpus)
             check_placement(there, cpus, gpus)
-            delivery = chosen_delivery(there, cpus, gpus).delivery
-            if why and os.environ.get("RAY_ADDRESS"):  # else the plan has said so
-                terminal.line(f"evaluation: {evaluators_in_words(there.evaluate, why)}")
+            delivery, because = chosen_delivery(there, cpus, gpus)
+            overlap = scores_beside(there, delivery, cpus, gpus)
+            if os.environ.get("RAY_ADDRESS"):  # else the plan has said so
+                terminal.line(f"delivery of samples: {delivery} ({because})")
+                terminal.line(f"scoring beside the next stage: {'yes' if overlap.beside else 'no'} ({overlap.why})")
+                if why:
+                    terminal.line(f"evaluation: {evaluators_in_words(there.evaluate, why)}")
             wanted = worker_cpus(there.train, training_cpus(there, delivery, cpus or 1.0))
             share = fitting_cpus(there, delivery == "stream", nodes(), wanted)
             run = Run(
                 sequence, str(loaded.path), files, store, ledger, terminal, tracker,
                 workers=Workers(files.ray, share),
                 workers_stay=workers_stay(there, delivery, cpus or 1.0, gpus),
-                scores_beside=scores_beside(there, delivery, cpus, gpus).beside,
+                scores_beside=overlap.beside,
                 delivery=delivery, evaluators=evaluators_of(there, cores()), after_stage=after_stage,
             )  # fmt: skip
             with run.workers:

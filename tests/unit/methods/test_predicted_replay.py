@@ -205,7 +205,7 @@ def test_evaluated_documents_are_never_replayed_online(tmp_path: Path, monkeypat
     file, _ = matrix(tmp_path, measured=marked)
     mitigation = PredictedReplay.model_validate(online(file, documents=10))
     numbers = np.array([int(name) for name in pq.read_table(file)["document"].to_pylist()])
-    monkeypatch.setattr(PredictedReplay, "_measured", lambda self, ctx, probes, trained: np.zeros(len(probes)))
+    monkeypatch.setattr(PredictedReplay, "_measured", lambda self, ctx, table, places, trained: np.zeros(len(places)))
     ctx = kit.context(tmp_path, [])
     read: list[Any] = []
 

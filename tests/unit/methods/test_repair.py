@@ -11,7 +11,7 @@ import torch
 from baselines import repair
 from baselines.repair import Repair, drift
 from baselines.weight_average import averaged
-from continual.api import ModelRef, RowReader, load_model
+from continual.api import ModelRef, RowReader, SampleRequest, load_model
 from tests.kits import baselines as kit
 
 
@@ -49,6 +49,21 @@ def test_drift_is_the_mean_over_tokens_with_documents_as_units(tmp_path: Path) -
     found = drift(rows, ctx.score(ctx.stage_start, rows), ctx.score(other, rows))
     np.testing.assert_allclose(found, by_hand(rows, ctx.stage_start, other), rtol=1e-4)
     assert drift(rows, ctx.score(other, rows), ctx.score(other, rows)) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_drift_is_not_measured_on_samples_that_are_replayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int | None
+) -> None:
+    ctx = kit.context(tmp_path, [{"type": "context_free", "loss": "nll", "ratio": 1.0, "seed": seed}])
+    asked: list[SampleRequest] = []
+    sample = ctx.sample
+    monkeypatch.setattr(ctx, "sample", lambda request: asked.append(request) or sample(request))
+    for mitigation in (*ctx.sequence.mitigation, Repair(type="repair", drift_budget=1.0, samples=16, seed=seed)):
+        mitigation.prepare(ctx)
+    replayed, measured = (request.resolved(ctx.view) for request in asked)
+    assert replayed.seed == (ctx.view.seed if seed is None else seed)
+    assert measured.identity() == replayed.identity() | {"seed": measured.seed} != replayed.identity()
 
 
 def walked(ctx: Any, budget: float, **options: Any) -> tuple[str, ModelRef]:
