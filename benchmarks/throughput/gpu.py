@@ -27,23 +27,33 @@ TOP_K = 64
 
 @dataclass(frozen=True)
 class Size:
-    """A model's shape, rows of a step and their tokens, tokens of a document, steps that are measured."""
+    """A model's shape, rows of a step and their tokens, tokens of a document, steps that are measured.
+
+    `chunk`: positions whose logits exist at one time; None: as many as in a run that says nothing.
+    """
 
     model: dict[str, Any]
     rows: int
     row_tokens: int
     document: int
     steps: int
-    chunk: int
+    chunk: int | None
     device: str
     seconds: int
+
+    @property
+    def positions(self) -> int:
+        from continual.config.schema import Train
+        from continual.training.resources import chunk_positions
+
+        return chunk_positions(Train(loss_chunk_tokens=self.chunk), self.model["vocab_size"])
 
 
 SIZES = {
     "full": Size(
         {"vocab_size": 128_256, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
          "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64, "tie_word_embeddings": True},
-        rows=4, row_tokens=4096, document=1024, steps=12, chunk=2048, device="cuda", seconds=180,
+        rows=4, row_tokens=4096, document=1024, steps=12, chunk=None, device="cuda", seconds=180,
     ),
     "tiny": Size(
         {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
@@ -63,6 +73,19 @@ TRAINING: dict[str, dict[str, Any]] = {
     "LoRA, kl 1:4, its base as teacher": {"lora": 64, "replay": "kl", "again": True},
 }
 """Arms by name: without our loop, with layers that run again, what is replayed, the rank of an adapter."""
+
+
+GOALS = (
+    ("training: nll", "", "mfu", "≥ 0.45"),
+    ("training: nll", "training: bare loop", "ms", "≤ 1.0"),
+    ("training: kl 1:4, live teacher", "training: nll, layers run again", "ms", "≤ 1.45"),
+    ("training: kl 1:4, cached teacher", "training: nll, layers run again", "ms", "≤ 1.45"),
+    ("loss: nll, ours", "loss: nll, plain PyTorch", "ms", "≤ 1.0"),
+    ("loss: kl, ours", "loss: kl, plain PyTorch", "ms", "≤ 1.0"),
+    ("loss: nll, ours", "loss: nll, plain PyTorch", "GiB", "≤ 0.3"),
+    ("loss: kl, ours", "loss: kl, plain PyTorch", "GiB", "≤ 0.3"),
+)
+"""An arm, the one that it is compared with (none: the number itself is), what is compared, and the goal."""
 
 
 def training(size: Size, bare: bool = False, again: bool = False, replay: str = "", lora: int = 0) -> dict[str, Any]:
@@ -118,6 +141,14 @@ def _llama(size: Size) -> Any:
     return LlamaForCausalLM(LlamaConfig(**size.model, max_position_embeddings=2 * size.row_tokens))
 
 
+def _with_kernel(model: Any, device: Any) -> Any:
+    """Let a model run with the attention that `auto` takes there."""
+    from continual.models.attention import AUTO, Workers, resolve, use_attention
+
+    use_attention(model, resolve(AUTO, Workers(device.type == "cuda", "bfloat16"), type(model), model.config).name)
+    return model
+
+
 def _rows(size: Size, rows: int, seed: int) -> dict[str, Any]:
     import torch
 
@@ -141,18 +172,18 @@ def _our_step(size: Size, train: Any, device: Any, replay: str, lora: int) -> Ca
     from continual.training.step import Stepper
     from continual.training.strategies import build_strategy
 
-    model, adapter = _llama(size), Lora(type="lora", rank=lora or 1)
+    model, adapter = _with_kernel(_llama(size), device), Lora(type="lora", rank=lora or 1)
     if lora:
         adapter.adapt(model, 0)
     if train.activation_checkpointing:
         recompute_layers(model, reentrant=False)
-    module = LossModule(model.train(), size.chunk, torch.bfloat16)
+    module = LossModule(model.train(), size.positions, torch.bfloat16)
     strategy = build_strategy(train, module, device, 1, size.rows)
     teachers: dict[str, Any] = {}
     if replay == "kl" and lora:
         teachers["start"] = Unadapted(model, adapter.unadapted)
     elif replay == "kl":
-        teacher = _llama(size).requires_grad_(False)
+        teacher = _with_kernel(_llama(size), device).requires_grad_(False)
         round_parameters(teacher)
         spread(teacher, device, MixedPrecisionPolicy(cast_forward_inputs=False))
         teachers["start"] = teacher.eval()
@@ -186,10 +217,12 @@ def _bare_step(size: Size, train: Any, device: Any, replay: str, lora: int) -> C
     from torch.distributed.device_mesh import init_device_mesh
     from torch.nn import functional
 
+    from continual.models.attention import PACKAGES, attention_of
+    from continual.models.forward import document_borders
     from continual.models.recompute import recompute_layers
     from continual.training.spread import policy_of, shard
 
-    model = _llama(size).train().to(device)
+    model = _with_kernel(_llama(size), device).train().to(device)
     if train.activation_checkpointing:
         recompute_layers(model, reentrant=False)
     shard(model, init_device_mesh(device.type, (1,)), policy_of("bfloat16"), root=model)
@@ -199,7 +232,8 @@ def _bare_step(size: Size, train: Any, device: Any, replay: str, lora: int) -> C
         rows = {name: value.to(device) for name, value in _rows(size, size.rows, number).items()}
         for row in range(size.rows):
             one = {name: value[row : row + 1] for name, value in rows.items()}
-            logits = model(input_ids=one["ids"], position_ids=one["positions"], use_cache=False).logits
+            borders = document_borders(one["positions"]) if attention_of(model) in PACKAGES else {}
+            logits = model(input_ids=one["ids"], position_ids=one["positions"], use_cache=False, **borders).logits
             losses = functional.cross_entropy(logits[0, :-1].float(), one["ids"][0, 1:], reduction="none")
             ((losses * one["weights"][0, 1:]).sum() / rows["weights"].sum()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -242,8 +276,8 @@ def losses(size: Size, kind: str = "nll", plain: bool = False) -> dict[str, Any]
         if plain:
             theirs().backward()
             return
-        for first in range(0, tokens, size.chunk):
-            ours(slice(first, first + size.chunk)).backward()
+        for first in range(0, tokens, size.positions):
+            ours(slice(first, first + size.positions)).backward()
 
     seconds = []
     for number in range(2 + size.steps):
@@ -290,7 +324,7 @@ def _strategy(size: Size, train: Any, device: Any) -> Any:
     from continual.training.module import LossModule
     from continual.training.strategies import build_strategy
 
-    return build_strategy(train, LossModule(_llama(size).train(), size.chunk, None), device, 1, 1)
+    return build_strategy(train, LossModule(_llama(size).train(), size.positions, None), device, 1, 1)
 
 
 def _wait(device: Any) -> None:
@@ -338,7 +372,19 @@ def table(found: dict[str, Any]) -> str:
     for name, numbers in found.items():
         cells = [f"{numbers[key]:.4g}" if isinstance(numbers.get(key), float) else "" for key in columns]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *compared(found)])
+
+
+def compared(found: dict[str, Any]) -> list[str]:
+    """Return the goals that the arms there are can be held against, a line each."""
+    lines = []
+    for of, to, key, goal in GOALS:
+        one = found.get(of, {}).get(key)
+        other = found.get(to, {}).get(key) if to else 1.0
+        if one and other:
+            beside = f" of {to}" if to else ""
+            lines.append(f"{of}: {key} {one / other:.3g}{beside} (goal {goal})")
+    return lines
 
 
 def main() -> None:
