@@ -149,7 +149,7 @@ def drive(
             )  # fmt: skip
             with run.workers:
                 summary = run_sequence(run)
-            add_report(run)
+                add_report(run)  # while the workers end
         # Everything is done only here: after a kill or Ctrl-C before this line, MLflow's runs must still be closed.
         ledger.find("closed") or ledger.add("closed")
         terminal.line(closing(summary, folder, terminal.colors))
