@@ -2,9 +2,11 @@
 
 import math
 import re
+from typing import Any
 
 from continual.config.schema import LONGEST_NAME, NAME, Sequence
 from continual.contract.mitigation import Mitigation
+from continual.contract.source import Source
 from continual.contract.view import StageView
 from continual.errors import ConfigurationError
 from continual.preflight.check_data import check_source
@@ -34,7 +36,7 @@ def check_methods(sequence: Sequence, tokenizer: TokenizerFacts | None) -> list[
                 if (key, name) not in checked_sources:
                     checked_sources.add((key, name))
                     notes += check_source(f"{key}.{name}", source, tokenizer.chat_template if tokenizer else None)
-    return notes + _idle(sequence)
+    return notes + _idle(sequence) + _learned_and_measured(sequence)
 
 
 def _check_own(key: str, mitigation: Mitigation, view: StageView, others: list[Mitigation]) -> None:
@@ -95,6 +97,27 @@ def _idle(sequence: Sequence) -> list[str]:
             if mitigation.sample_start() == "tasks" and not view.start_tokens:
                 notes.append(f"{key} replays nothing in stage `{view.name}`: no earlier stage has a `start_token`")
     return notes
+
+
+def _learned_and_measured(sequence: Sequence) -> list[str]:
+    """Return a note for every source of a stage or a mitigation that is a measured text, too."""
+    read: dict[str, Source] = {f"stages.{number}.data": stage.data for number, stage in enumerate(sequence.stages)}
+    for stage in range(1, len(sequence.stages) + 1):
+        for key, mitigation in acting(sequence, stage):
+            read |= {f"{key}.{name}": source for name, source in mitigation.data_sources().items()}
+    measured = {text.name: _documents(text.data) for text in sequence.evaluate.texts}
+    return [
+        f"{key} is also measured as the text `{name}`: its scores are those of documents that are learned; "
+        "measure another part to see what is kept or learned in general"
+        for key, source in read.items()
+        for name, documents in measured.items()
+        if _documents(source) == documents
+    ]
+
+
+def _documents(source: Source) -> dict[str, Any]:
+    """Return what decides which documents there are, whatever is done with them: the first ones are in all."""
+    return source.model_dump(mode="json", exclude={"limit", "overlong", "end_token", "on_bad"})
 
 
 def check_start_tokens(sequence: Sequence, tokenizer: TokenizerFacts | None) -> None:
