@@ -23,6 +23,7 @@ NOT_COMPARED = {
     "generate.delivery": "samples, order of rows and weights are the same",
     "generate.ahead": "decides when samples are made, not which",
     "generate.max_failed": "decides when sampling gives up, not what is sampled",
+    "generate.still_seconds": "decides when sampling gives up, not what is sampled",
     "evaluate.batch_size": "documents at a time: equal up to rounding, and the fix when memory runs out",
     "evaluate.gpus": "resources change only the speed",
     "evaluate.replicas": "every task and text is scored by itself, whichever process does it",

@@ -218,6 +218,9 @@ class Generate(Strict):
     ahead: int | None = Field(
         None, ge=1, description="stream: shards of rows that an engine may be ahead of the training; null: any number"
     )
+    still_seconds: float = Field(
+        1800.0, gt=0, description="seconds without a sample, also before the first one, after which the run ends"
+    )
 
 
 class Text(Strict):

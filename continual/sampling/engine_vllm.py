@@ -133,4 +133,4 @@ def start_replicas(model: str, dtype: str, tokens: int, config: Generate, reques
     }  # fmt: skip
     arguments |= device_arguments(cpu) | config.engine_arguments
     actor = ray.remote(Replica).options(num_cpus=config.cpus_per_replica, num_gpus=config.gpus_per_replica or None)
-    return Replicas(lambda: actor.remote(arguments, request, cpu), config.replicas)
+    return Replicas(lambda: actor.remote(arguments, request, cpu), config.replicas, config.still_seconds)

@@ -5,29 +5,28 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from continual.errors import ContinualError, describe
+from continual.sampling.watchdog import come_to_a_stop
 
 RESTARTS = 2
 """How often engines are started again, all of them together."""
-STILL_SECONDS = 1800.0
-"""Engines that answer nothing for so long have come to a stop."""
 
 
 class Replicas:
     """Actors made by `start()`, whose method `sample(numbers)` yields lists of (number, answer) in any order.
 
-    They start at once and stay until `close`, so that several calls of `sample` share their start.
+    They start at once and stay until `close`, so that several calls of `sample` share their start. Engines that answer
+    nothing for `still_seconds` have come to a stop.
     """
 
-    def __init__(self, start: Callable[[], Any], count: int):
-        self._start = start
+    def __init__(self, start: Callable[[], Any], count: int, still_seconds: float):
+        self._start, self._still_seconds = start, still_seconds
         self._actors = [start() for _ in range(count)]
         self._restarts = 0
 
     def sample(self, numbers: list[int]) -> Iterator[tuple[int, Any]]:
         """Yield (number, answer) for all numbers, which the engines share equally.
 
-        Raises ContinualError if an engine cannot start, dies more than RESTARTS times, or answers nothing for
-        STILL_SECONDS.
+        Raises ContinualError if an engine cannot start, dies more than RESTARTS times, or if all have come to a stop.
         """
         import ray
 
@@ -35,9 +34,9 @@ class Replicas:
         left = {place: dict.fromkeys(share) for place, share in enumerate(shares) if share}
         streams: dict[Any, int] = {self._ask(place, left[place]): place for place in left}
         while streams:
-            ready, _ = ray.wait(list(streams), num_returns=1, timeout=STILL_SECONDS)
+            ready, _ = ray.wait(list(streams), num_returns=1, timeout=self._still_seconds)
             if not ready:
-                raise ContinualError(f"the engine has sampled nothing for {STILL_SECONDS / 60:.0f} minutes")
+                raise come_to_a_stop(self._still_seconds)
             stream: Any = ready[0]
             place = streams[stream]
             try:

@@ -1,6 +1,7 @@
 """Engines in actors share the numbers, are started again when they die, and say why they cannot go on."""
 
 import os
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -18,24 +19,26 @@ pytestmark = pytest.mark.slow
 class Actor:
     """Answers with squares, some at a time; dies after `lives` answers where `log` has fewer starts than `deaths`."""
 
-    def __init__(self, log: Path, lives: int = 0, deaths: int = 0, broken: bool = False):
+    def __init__(self, log: Path, lives: int = 0, deaths: int = 0, broken: bool = False, still: bool = False):
         if broken:
             raise ValueError("no such architecture")
         with log.open("a") as file:
             file.write("start\n")
         self.dies = len(log.read_text().splitlines()) <= deaths
-        self.lives, self.log = lives, log
+        self.lives, self.log, self.still = lives, log, still
 
     def sample(self, numbers: list[int]) -> Iterator[list[tuple[int, Any]]]:
         for place in range(0, len(numbers), 3):
             if self.dies and place >= self.lives:
                 os._exit(1)
+            if self.still and place:
+                time.sleep(60)
             yield [(number, number**2) for number in reversed(numbers[place : place + 3])]
 
 
-def made(log: Path, count: int = 1, **options: Any) -> Replicas:
+def made(log: Path, count: int = 1, still_seconds: float = 60.0, **options: Any) -> Replicas:
     actor: Any = ray.remote(num_cpus=0)(Actor)
-    return Replicas(partial(actor.remote, log, **options), count)
+    return Replicas(partial(actor.remote, log, **options), count, still_seconds)
 
 
 def test_every_number_is_answered_once_over_several_rounds(local_ray: None, tmp_path: Path) -> None:
@@ -68,4 +71,13 @@ def test_an_engine_that_cannot_start_says_why_at_once(local_ray: None, tmp_path:
     engines = made(tmp_path / "log", broken=True)
     with pytest.raises(ContinualError, match="the engine does not start: ValueError: no such architecture"):
         list(engines.sample([1, 2]))
+    engines.close()
+
+
+def test_an_engine_that_has_come_to_a_stop_ends_the_sampling(local_ray: None, tmp_path: Path) -> None:
+    engines = made(tmp_path / "log", still_seconds=3.0, still=True)
+    answers = engines.sample(list(range(9)))
+    assert [next(answers) for _ in range(3)] == [(2, 4), (1, 1), (0, 0)]
+    with pytest.raises(ContinualError, match=r"has sampled nothing for 3 s; .* `generate\.still_seconds`"):
+        next(answers)
     engines.close()
