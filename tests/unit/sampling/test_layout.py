@@ -89,9 +89,18 @@ def test_rows_held_out_are_never_all_of_them() -> None:
 
 @given(st.integers(0, 99), st.integers(2, 400), st.integers(100, 2000))
 @settings(max_examples=30, deadline=None)
-def test_the_estimate_rarely_needs_a_third_round(seed: int, rows: int, available: int) -> None:
+def test_the_estimate_is_near_what_is_needed(seed: int, rows: int, available: int) -> None:
     lengths = drawn(seed, 4000)
     count, _ = packing(lengths, 0).enough(rows, 4000)
     if available < count:
         estimate = packing(lengths[:available], 0).estimate(rows, available)
-        assert count <= estimate <= 1.6 * count + 20
+        assert count / 1.1 <= estimate <= 1.6 * count + 20
+
+
+def test_a_third_round_is_rarely_needed() -> None:
+    third = 0
+    for seed in range(100):
+        lengths = drawn(seed, 600)
+        count, _ = packing(lengths, 0).enough(100, 600)
+        third += packing(lengths[:100], 0).estimate(100, 100) < count
+    assert third <= 10
