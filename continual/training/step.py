@@ -103,7 +103,11 @@ class Stepper:
 
     def loss_sum(self, stream: Stream, rows: Rows, part: slice) -> torch.Tensor:
         """Return the weighted sum of a stream's losses over some of its rows, in nats."""
-        tensors = {name: on_device(tensor[part], self.device) for name, tensor in rows.items()}
+        # Of rows that teach nothing, such as padding that a rank passes so that all make equally many passes, two
+        # tokens do: their loss is a zero of all parameters. Compiled layers would be compiled again for them.
+        teaches = self.job.train.compile or bool(rows["weights"][part][:, 1:].any())
+        width = slice(None) if teaches else slice(2)
+        tensors = {name: on_device(tensor[part, width], self.device) for name, tensor in rows.items()}
         inputs = [tensors.pop(name) for name in INPUTS]
         teacher = self.teachers[stream.teacher.hash] if stream.teacher else None
         return self.strategy(*inputs, loss=stream.loss, teacher=teacher, columns=tensors)

@@ -81,3 +81,22 @@ def test_every_row_goes_through_once_and_padding_through_no_pass_but_those_that_
         assert sorted(read) == list(range(made.rows_per_step))
     if strategy == "fsdp":
         assert len({len(each) for each in passes}) == 1
+
+
+def test_a_pass_over_padding_alone_is_short() -> None:
+    """It has to be made, since other ranks make it, and takes two tokens of a row."""
+    seen: list[tuple[int, ...]] = []
+
+    def strategy(ids: torch.Tensor, *others: torch.Tensor, columns: Any, **_: Any) -> torch.Tensor:
+        seen.append((*ids.shape, *columns["top_ids"].shape[1:]))
+        return ids.sum() * 0.0
+
+    made = stepper()
+    made.job.train, made.strategy, made.teachers = Train(), strategy, {}  # type: ignore[assignment, misc]
+    shape = (2, 8)
+    rows = {name: torch.zeros(shape) for name in ("ids", "positions", "weights")} | {"top_ids": torch.zeros(*shape, 3)}
+    rows["weights"][0, 5] = 1.0
+    replay: Any = SimpleNamespace(loss=None, teacher=None)
+    for part in (slice(0, 1), slice(1, 2), slice(0, 2)):
+        made.loss_sum(replay, rows, part)
+    assert seen == [(1, 8, 8, 3), (1, 2, 2, 3), (2, 8, 8, 3)]
