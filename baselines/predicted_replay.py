@@ -142,8 +142,10 @@ class PredictedReplay(Replay):
         # The source yields documents in the order of their numbers.
         before, after = (loss[np.argsort(np.argsort(numbers))] for loss in losses)
         change = after - before
-        apart = float(np.abs(before - table.values("before")[places]).mean())
-        other = "" if apart < SAME_MODEL else f"; in the matrix, their losses before are {apart:.2g} away on average"
+        apart = 0.0
+        if "before" in table.table.column_names:
+            apart = float(np.abs(before - table.values("before")[places]).mean())
+        other = "" if apart < SAME_MODEL else f"; the matrix's losses before the task differ by {apart:.2g} on average"
         with ctx.step(f"{self.label} probes") as step:
             step.note(f"{len(numbers)} documents, {change.mean():+.4f} nats per token on average{other}")
         return np.asarray(change)

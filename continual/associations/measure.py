@@ -12,8 +12,9 @@ from continual.data.chosen import chosen_from
 from continual.errors import ConfigurationError, ContinualError
 from continual.evaluation.outcomes import stored_values
 from continual.ledger.ledger import read_events
-from continual.models.files import model_hash
+from continual.models.start import cached_hash
 from continual.preflight.model_facts import read_model
+from continual.store import Store
 from continual.store.files import digest
 
 DIFFERENCE = 1e-3
@@ -33,10 +34,11 @@ def load_task(path: str | Path, arguments: list[str], matrix: Associations, colu
     if len(whole.sequence.stages) != 1:
         problem = f"a forecast is made for one task, and the sequence has {len(whole.sequence.stages)} stages"
         raise ConfigurationError("stages", problem, "leave one", whole.file)
+    store = Store(Path(whole.sequence.storage) / "store")
     folder = read_model(whole.sequence.model)[0].folder  # of a model that is yet to be made, `measured` finds it
-    if folder is not None and model_hash(folder) != matrix.facts["start_model"]:
+    if folder is not None and cached_hash(store, folder, remember=False) != matrix.facts["start_model"]:
         problem = f"{folder} is not the model from which the matrix's tasks were learned"
-        raise ConfigurationError("model.source", problem, "name that one", whole.file)
+        raise ConfigurationError("model.source", problem, "use that model", whole.file)
     texts = {text.name: text for text in whole.sequence.evaluate.texts}
     if upstream not in texts:
         problem = f"the text `{upstream}`, which the matrix was measured on, is missing"

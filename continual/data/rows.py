@@ -109,8 +109,9 @@ class RowReader:
                 return
             if reason := self.artefact.failure():
                 raise ContinualError(f"{self.artefact.path}: its writer gave up: {reason}")
-            if rows == seen and time.monotonic() > deadline and not self.artefact.being_written:
-                problem = f"no new shard for {self.wait_seconds:.0f} s, and nobody writes it"
+            late = rows == seen and time.monotonic() > deadline
+            if late and not self.artefact.being_written and self.available() == (rows, complete):
+                problem = f"no new shard for {self.wait_seconds:.0f} s, and nothing is writing it"
                 raise ContinualError(f"{self.artefact.path}: {problem}")
             if rows != seen or time.monotonic() > deadline:
                 seen, deadline = rows, time.monotonic() + self.wait_seconds

@@ -58,8 +58,12 @@ def _stage(sequence: Sequence, train: Train, number: int, folder: Path, sizes: S
         live=live,
         adapter=trained_parameters(methods, shapes),
         penalty_copies=sum(method.penalty_copies(view) for method in methods),
-        masked=not train.gpus_per_worker or training_attention(sequence, folder).name not in KERNELS,
+        masked=not train.gpus_per_worker or _attention(sequence, train, folder) not in KERNELS,
     )
+
+
+def _attention(sequence: Sequence, train: Train, folder: Path) -> str:
+    return training_attention(sequence.model_copy(update={"train": train}), folder).name
 
 
 def check_memory(sequence: Sequence) -> list[str]:

@@ -107,7 +107,7 @@ def _learned_and_measured(sequence: Sequence) -> list[str]:
             read |= {f"{key}.{name}": source for name, source in mitigation.data_sources().items()}
     measured = {text.name: _documents(text.data) for text in sequence.evaluate.texts}
     return [
-        f"{key} is also measured as the text `{name}`: its scores are those of documents that are learned; "
+        f"{key} is also measured as the text `{name}`, which may score documents that were learned; "
         "measure another part to see what is kept or learned in general"
         for key, source in read.items()
         for name, documents in measured.items()

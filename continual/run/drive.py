@@ -10,15 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from continual.config.load import Loaded
-from continual.errors import as_one_sentence, describe
+from continual.config.schema import Sequence
+from continual.errors import ConfigurationError, as_one_sentence, describe
 from continual.errors.process import uninterrupted
 from continual.errors.syntax import ALONE
 from continual.evaluation.service import evaluators_of
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Ledger
 from continual.models.imports import whole_transformers
-from continual.preflight.delivery import check_placement, chosen_delivery, scores_beside, training_cpus, workers_stay
-from continual.preflight.nodes import fitting_cpus
+from continual.preflight.delivery import (
+    Delivery,
+    check_placement,
+    chosen_delivery,
+    scores_beside,
+    training_cpus,
+    workers_stay,
+)
+from continual.preflight.nodes import Node, fitting_cpus, room_beside
 from continual.preflight.placement import placed
 from continual.preflight.plan import evaluators_in_words, make_plan
 from continual.preflight.render import render
@@ -104,6 +112,22 @@ def add_report(run: Run) -> None:
         run.terminal.line(f"  the run is done, but its report failed: {describe(error)}; try again: {again}")
 
 
+def placed_on(sequence: Sequence, machines: list[Node], cpus: float, gpus: float) -> tuple[Delivery, str, float]:
+    """Return how samples are delivered on the nodes of a cluster, why, and the CPUs of each worker.
+
+    Where the whole cluster could stream and its nodes cannot, `auto` stores. Raises ConfigurationError.
+    """
+    delivery, why = chosen_delivery(sequence, cpus, gpus)
+    try:
+        wanted = worker_cpus(sequence.train, training_cpus(sequence, delivery, cpus or 1.0))
+        return delivery, why, fitting_cpus(sequence, delivery == "stream", machines, wanted)
+    except ConfigurationError as error:
+        if delivery == "store" or sequence.generate.delivery != "auto":
+            raise
+        wanted = worker_cpus(sequence.train, training_cpus(sequence, "store", cpus or 1.0))
+        return "store", error.problem, fitting_cpus(sequence, False, machines, wanted)
+
+
 def _import() -> None:
     """Import what the run needs from transformers, and torch with it: it takes as long as Ray's processes to start."""
     with suppress(Exception), ALONE:  # who needs it says what is wrong
@@ -131,19 +155,19 @@ def drive(
             cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
             there, why = placed(sequence, cpus, gpus)
             check_placement(there, cpus, gpus)
-            delivery, because = chosen_delivery(there, cpus, gpus)
+            machines = nodes()
+            delivery, because, share = placed_on(there, machines, cpus, gpus)
             overlap = scores_beside(there, delivery, cpus, gpus)
             if os.environ.get("RAY_ADDRESS"):  # else the plan has said so
                 terminal.line(f"delivery of samples: {delivery} ({because})")
                 terminal.line(f"scoring beside the next stage: {'yes' if overlap.beside else 'no'} ({overlap.why})")
                 if why:
                     terminal.line(f"evaluation: {evaluators_in_words(there.evaluate, why)}")
-            wanted = worker_cpus(there.train, training_cpus(there, delivery, cpus or 1.0))
-            share = fitting_cpus(there, delivery == "stream", nodes(), wanted)
+            stays = workers_stay(there, delivery, cpus or 1.0, gpus) and room_beside(there, machines, share)
             run = Run(
                 sequence, str(loaded.path), files, store, ledger, terminal, tracker,
                 workers=Workers(files.ray, share),
-                workers_stay=workers_stay(there, delivery, cpus or 1.0, gpus),
+                workers_stay=stays,
                 scores_beside=overlap.beside,
                 delivery=delivery, evaluators=evaluators_of(there, cores()), after_stage=after_stage,
             )  # fmt: skip

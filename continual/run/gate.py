@@ -9,6 +9,7 @@ from continual.errors import ForgotTooMuch
 
 ROUNDING = 1e-9
 """A loss may be above its limit by so much: 0.8 - 0.75 is more than 0.05 in floating point."""
+NOT_CERTAIN = " (not significant among all tasks)"
 SHOWN = 3
 """Tasks that are named as those that lost most."""
 
@@ -42,17 +43,21 @@ def gate(summary: Mapping[str, Any], limits: Mapping[str, float], sequence: Sequ
         elif value > limit + ROUNDING:
             notes.append(f"{shown} is above {limit:g} by less than its error, and passes")
     if exceeded:
-        raise ForgotTooMuch(f"more is forgotten than is allowed: {'; '.join(exceeded)}{_worst(summary, names)}")
+        raise ForgotTooMuch(f"forgot more than is allowed: {'; '.join(exceeded)}{_worst(summary, names)}")
     return notes
 
 
 def _worst(summary: Mapping[str, Any], names: Collection[str]) -> str:
-    """Return the tasks among `names` that lost most, those of one unit before others, and which losses are certain."""
+    """Return the tasks among `names` that lost most, those of one unit together.
+
+    What is not certain after Holm's correction is marked.
+    """
     by_task, units = summary.get("forgetting_by_task") or {}, summary.get("unit") or {}
     lost = {task: loss for task, loss in by_task.items() if task in names and loss and loss > 0}
-    certain = set((summary.get("fell") or [[]])[-1])
+    certain, p_values = set((summary.get("fell") or [[]])[-1]), summary.get("p_value") or {}
+    unsure = {task for task in lost if task not in certain and p_values.get(task) is not None}
     worst = sorted(lost, key=lambda task: (units.get(task, ""), -lost[task]))[:SHOWN]
-    shown = (f"`{task}` {lost[task]:.4f}{'' if task in certain else ' (may be chance)'}" for task in worst)
+    shown = (f"`{task}` {lost[task]:.4f}{NOT_CERTAIN * (task in unsure)}" for task in worst)
     return f"; lost most: {', '.join(shown)}" if worst else ""
 
 

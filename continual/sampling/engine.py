@@ -9,6 +9,7 @@ import numpy as np
 
 from continual.config.schema import Generate
 from continual.sampling.settings import SampleSettings
+from continual.sampling.watchdog import watched
 
 Sample = tuple[int, np.ndarray | None]
 """Sample number and its tokens (int32) after the prompt, or None for a failed request."""
@@ -46,9 +47,9 @@ class Engine(ABC):
         """Yield a function of sample numbers that does what `generate` does.
 
         It is called several times, until there are enough samples. Override it where what the first call starts can
-        stay for the others.
+        stay for the others. An engine that yields nothing for `config.still_seconds` has come to a stop.
         """
-        yield lambda numbers: self.generate(model, dtype, settings, numbers, config)
+        yield lambda numbers: watched(self.generate(model, dtype, settings, numbers, config), config.still_seconds)
 
     @abstractmethod
     def generate(

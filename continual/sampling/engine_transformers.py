@@ -14,7 +14,6 @@ from continual.data.context import set_context
 from continual.models.load import load_model
 from continual.sampling.engine import Engine, Sample
 from continual.sampling.settings import SampleSettings
-from continual.sampling.watchdog import watched
 
 
 class TransformersEngine(Engine):
@@ -46,7 +45,7 @@ class TransformersEngine(Engine):
             num_cpus=config.cpus_per_replica,
             num_gpus=config.gpus_per_replica or None,
         )
-        for row in watched(sampled.iter_rows(), config.still_seconds):
+        for row in sampled.iter_rows():
             yield int(row["number"]), np.asarray(row["tokens"], np.int32)
 
 

@@ -17,7 +17,8 @@ from ray.tune.schedulers import FIFOScheduler
 
 from continual.errors import ContinualError, describe
 from continual.preflight.delivery import check_placement
-from continual.run.cluster import connected
+from continual.preflight.nodes import Node
+from continual.run.cluster import connected, nodes
 from continual.run.guard import Guard
 from continual.show.terminal import Terminal
 from continual.sweep.halving import Halving, judge
@@ -107,13 +108,13 @@ def run_trials(sweep: Sweep, terminal: Terminal, run_id: str | None, guard: Guar
     """
     ablation = sweep.source.ablation
     with connected(guard) as resources:
-        cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+        cpus, gpus, there = resources.get("CPU", 0.0), resources.get("GPU", 0.0), nodes()
         sequences = [trial.loaded.sequence for trial in sweep.trials.made.values()]
         for sequence in sequences:
             check_placement(sequence, cpus, gpus)
         check_concurrency(sequences, ablation.concurrency, cpus, gpus)
         watch = Watch(sweep, terminal, _halving(sweep))
-        tuner = _tuner(sweep, watch, lambda trial: _config(sweep, trial, cpus, run_id))
+        tuner = _tuner(sweep, watch, lambda trial: _config(sweep, trial, cpus, there, run_id))
         errors: list[BaseException] = []
         ended = threading.Event()
 
@@ -157,13 +158,13 @@ def _stop(watch: Watch, ended: threading.Event, why: str) -> None:
         ended.wait(STOP_SECONDS)
 
 
-def _config(sweep: Sweep, trial: Trial, cpus: float, run_id: str | None) -> dict[str, Any]:
+def _config(sweep: Sweep, trial: Trial, cpus: float, there: list[Node], run_id: str | None) -> dict[str, Any]:
     """Return what a trial's function gets: name, number of stages, and the request to its driver.
 
     The changes for the CPUs and the parent run hold for this start only.
     """
     ablation, sequence = sweep.source.ablation, trial.loaded.sequence
-    changes = [*trial.set, *cpu_overrides(sequence, ablation.concurrency, cpus)]
+    changes = [*trial.set, *cpu_overrides(sequence, ablation.concurrency, cpus, there)]
     if ablation.concurrency > 1:  # what is free belongs to the others
         changes += ["generate.delivery=store"] * (sequence.generate.delivery == "auto")
         changes += ["evaluate.overlap=false"] * (sequence.evaluate.overlap == "auto")

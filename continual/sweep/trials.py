@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections.abc import Iterable
+from collections.abc import Sequence as Several
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from continual.forgetting import FIGURES, Score, StageScores
 from continual.ledger.changes import refuse_changes
 from continual.ledger.folder import RunFolder
 from continual.preflight.check import check
+from continual.preflight.nodes import LEAST_CPUS, Node, largest_share
 from continual.preflight.resources import demands
 from continual.sweep.points import Point, described, label, overrides, points, trial_name
 from continual.sweep.spec import LoadedAblation
@@ -24,8 +26,6 @@ LOWER = ("forgetting", "forgetting_old")
 """Figures of which less is better; of all others, and of every task's score, more is."""
 OLD, NEW = "old", "new"
 """Names under which a sweep compares its points by the mean score of old and of new tasks."""
-LEAST_CPUS = 0.05
-"""CPUs that a worker reserves at least where trials divide the CPUs among them."""
 
 
 def higher_is_better(metric: str) -> bool:
@@ -183,12 +183,18 @@ def check_concurrency(sequences: Iterable[Sequence], concurrency: int, cpus: flo
             raise ConfigurationError("concurrency", problem, f"write `concurrency: {max(1, int(gpus / cards))}`")
 
 
-def cpu_overrides(sequence: Sequence, concurrency: int, cpus: float) -> list[str]:
-    """Return overrides that limit a trial to its part of the CPUs if it would take all; results stay the same."""
-    if concurrency == 1 or sequence.train.cpus_per_worker:
+def cpu_overrides(sequence: Sequence, concurrency: int, cpus: float, nodes: Several[Node] = ()) -> list[str]:
+    """Return overrides that limit a trial to its part of the CPUs if it would take all; results stay the same.
+
+    On several nodes a worker gets no more than all workers have room for.
+    """
+    train = sequence.train
+    if concurrency == 1 or train.cpus_per_worker:
         return []
-    each = math.floor(100 * (cpus - FREE_CPUS) / (concurrency * sequence.train.workers)) / 100
-    return [f"train.cpus_per_worker={max(each, LEAST_CPUS)}"]
+    count = concurrency * train.workers
+    each = max(math.floor(100 * (cpus - FREE_CPUS) / count) / 100, LEAST_CPUS)
+    fits = largest_share(each, count, train.gpus_per_worker, nodes) if len(nodes) > 1 else each
+    return [f"train.cpus_per_worker={fits or each}"]
 
 
 def threads(concurrency: int) -> dict[str, str]:

@@ -75,9 +75,9 @@ def test_an_engine_that_cannot_start_says_why_at_once(local_ray: None, tmp_path:
 
 
 def test_an_engine_that_has_come_to_a_stop_ends_the_sampling(local_ray: None, tmp_path: Path) -> None:
-    engines = made(tmp_path / "log", still_seconds=3.0, still=True)
+    engines = made(tmp_path / "log", still_seconds=15.0, still=True)
     answers = engines.sample(list(range(9)))
     assert [next(answers) for _ in range(3)] == [(2, 4), (1, 1), (0, 0)]
-    with pytest.raises(ContinualError, match=r"has sampled nothing for 3 s; .* `generate\.still_seconds`"):
+    with pytest.raises(ContinualError, match=r"has sampled nothing for 15 s; .* `generate\.still_seconds`"):
         next(answers)
     engines.close()

@@ -50,6 +50,6 @@ def test_a_task_that_cannot_be_forecast_is_refused_before_it_trains(
 
 
 def test_a_task_without_the_text_is_refused(matrix: Associations) -> None:
-    other = replace(matrix, facts=matrix.facts | {"upstream": "new"})
+    other = replace(matrix, facts={**matrix.facts, "upstream": "new"})
     with pytest.raises(ConfigurationError, match="the text `new`, which the matrix was measured on, is missing"):
         load_task("task.yaml", [], other, np.array([0, 1]))

@@ -58,7 +58,12 @@ def test_drift_is_not_measured_on_samples_that_are_replayed(
     ctx = kit.context(tmp_path, [{"type": "context_free", "loss": "nll", "ratio": 1.0, "seed": seed}])
     asked: list[SampleRequest] = []
     sample = ctx.sample
-    monkeypatch.setattr(ctx, "sample", lambda request: asked.append(request) or sample(request))
+
+    def noted(request: SampleRequest) -> Artefact:
+        asked.append(request)
+        return sample(request)
+
+    monkeypatch.setattr(ctx, "sample", noted)
     for mitigation in (*ctx.sequence.mitigation, Repair(type="repair", drift_budget=1.0, samples=16, seed=seed)):
         mitigation.prepare(ctx)
     replayed, measured = (request.resolved(ctx.view) for request in asked)

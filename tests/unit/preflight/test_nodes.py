@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from continual.config.schema import Sequence
 from continual.errors import ConfigurationError
-from continual.preflight.nodes import Node, fitting_cpus
+from continual.preflight.nodes import Node, fitting_cpus, largest_share, room_beside
+from continual.run.drive import placed_on
+from continual.sweep.trials import cpu_overrides
 from continual.training.resources import worker_cpus
 from tests.unit.preflight.test_delivery import LIVE, TEXT, sequence
 
@@ -53,16 +55,24 @@ def test_engines_beside_the_training_keep_their_cpus() -> None:
     [
         (
             made({"workers": 2, "cpus_per_worker": 6}), [Node(8), Node(4), Node(4)],
-            "train.cpus_per_worker: 2 workers of 6 CPUs each have no room on nodes with 8 CPUs, 2 x 4 CPUs; "
-            "write at most 4, or null",
+            "train.workers: 2 workers of 6 CPUs each have no room on nodes with 8 CPUs, 2 x 4 CPUs; "
+            "write `train.cpus_per_worker: 4`, or null",
         ),
         (
             made({**GPU, "gpus_per_worker": 2, "workers": 2}), [Node(8, 1)] * 4,
-            "train.workers: 2 workers of 0.05 CPUs and 2 GPUs each have no room on nodes with 4 x 8 CPUs and 1 GPU",
+            "train.gpus_per_worker: 2 workers of 2 GPUs each have no room on nodes with 4 x 8 CPUs and 1 GPU; lower it",
+        ),
+        (
+            made({**GPU, "workers": 5}), [Node(8, 2)] * 2,
+            "train.workers: 5 workers of 1 GPU each have no room on nodes with 2 x 8 CPUs and 2 GPUs; lower it",
         ),
         (
             made({}, {"gpus_per_replica": 4}), [Node(8, 2)] * 2,
-            "generate.replicas: an engine of 1 CPU and 4 GPUs has no room on nodes with 2 x 8 CPUs and 2 GPUs; lower",
+            "generate.gpus_per_replica: an engine of 1 CPU and 4 GPUs has no room on nodes with 2 x 8 CPUs and 2 GPUs",
+        ),
+        (
+            made({}, {"gpus_per_replica": 2, "replicas": 3}), [Node(8, 2)] * 2,
+            "generate.replicas: 3 engines of 1 CPU and 2 GPUs each have no room on nodes with 2 x 8 CPUs and 2 GPUs",
         ),
     ],
 )  # fmt: skip
@@ -91,3 +101,37 @@ def test_all_workers_have_room_and_one_that_is_not_refused_reserves_something(
     room = sum(min(int(node.cpus / cpus + 1e-9), int(node.gpus) if gpus else workers) for node in nodes)
     assert room >= workers
     assert cpus <= left[0]
+
+
+def test_a_part_of_a_gpu_is_one_gpus() -> None:
+    nodes = Node(8, 2), Node(8, 1)
+    assert largest_share(1, 3, 0.6, nodes) == 1
+    assert largest_share(1, 4, 0.6, nodes) is None
+    assert largest_share(1, 6, 0.5, nodes) == 1
+    assert largest_share(1, 2, 2, nodes) is None
+
+
+def test_workers_keep_their_places_only_where_an_engine_has_room_beside_them() -> None:
+    run = made({**GPU, "workers": 2}, {"gpus_per_replica": 2})
+    assert not room_beside(run, [Node(8, 2), Node(8, 1), Node(8, 1)], 1), "they may be on the node with 2 GPUs"
+    assert room_beside(run, [Node(8, 4), Node(8, 2)], 1)
+    assert room_beside(run, [Node(8, 2)], 1), "what one node has is compared as a whole"
+
+
+def test_auto_stores_where_the_nodes_have_no_room_to_stream() -> None:
+    nodes = [Node(2, 1), Node(2, 1), Node(2, 1)]
+    run = made({**GPU, "workers": 2, "cpus_per_worker": 2}, {**ENGINE, "cpus_per_replica": 2})
+    with pytest.raises(ConfigurationError, match=r"write `generate\.delivery: store`|train"):
+        fitting_cpus(run, True, nodes, 2)
+    delivery, why, cpus = placed_on(run, nodes, 6.0, 3.0)
+    assert (delivery, cpus) == ("store", 2)
+    assert "CPU" in why
+    asked = run.model_copy(update={"generate": run.generate.model_copy(update={"delivery": "stream"})})
+    with pytest.raises(ConfigurationError):
+        placed_on(asked, nodes, 6.0, 3.0)
+
+
+def test_trials_at_the_same_time_have_room_together() -> None:
+    run = made({})
+    assert cpu_overrides(run, 2, 16.0, [Node(4)] * 4) == ["train.cpus_per_worker=4.0"]
+    assert cpu_overrides(run, 2, 16.0, [Node(16)]) == ["train.cpus_per_worker=7.5"]

@@ -41,13 +41,17 @@ def test_above_the_limit_by_less_than_its_error_a_run_passes_and_says_so() -> No
 
 
 def test_beyond_the_limit_and_its_error_the_tasks_are_named() -> None:
-    found = summary(0.3, 0.02, a=0.1, b=0.5, c=0.7, text=0.9) | {"fell": [[], ["b", "text"]]}
+    found = summary(0.3, 0.02, a=0.1, b=0.5, c=0.7, text=0.9) | {
+        "fell": [[], ["b", "text"]], "p_value": {"a": 0.2, "b": 0.0, "c": 0.1, "text": 0.0},
+    }  # fmt: skip
     with pytest.raises(ForgotTooMuch) as raised:
         gate(found, {"forgetting": 0.05}, RUN)
     assert "forgetting 0.3000 is more than 0.05 (95 % interval 0.2608 to 0.3392)" in str(raised.value)
-    assert str(raised.value).endswith("lost most: `b` 0.5000, `a` 0.1000 (may be chance)"), "no old task, no text"
+    assert str(raised.value).endswith("lost most: `b` 0.5000, `a` 0.1000 (not significant among all tasks)"), (
+        "no old task, no text"
+    )
     assert raised.value.exit_code == 3
-    with pytest.raises(ForgotTooMuch, match=r"lost most: `c` 0\.7000 \(may be chance\)$"):
+    with pytest.raises(ForgotTooMuch, match=r"lost most: `c` 0\.7000 \(not significant among all tasks\)$"):
         gate(found | {"forgetting_old": 0.7}, {"forgetting_old": 0.05}, RUN)
 
 
@@ -96,7 +100,7 @@ def test_a_limit_of_something_that_is_not_measured_is_refused() -> None:
 
 
 def test_one_limit_for_two_units_is_refused() -> None:
-    texts = {"texts": [{"name": "story", "data": DATA}]}
+    texts: dict[str, Any] = {"texts": [{"name": "story", "data": DATA}]}
     for given, default, key in ((0.1, None, "evaluate.max_forgetting"), (None, 0.1, "--max-forgetting")):
         with pytest.raises(ConfigurationError, match="two units") as raised:
             check_limits(sequence(**texts, max_forgetting=given), default)

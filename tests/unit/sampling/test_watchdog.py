@@ -10,8 +10,8 @@ from continual.sampling.watchdog import watched
 
 
 def test_everything_comes_in_order() -> None:
-    assert list(watched(range(1000), 5.0)) == list(range(1000))
-    assert list(watched([], 5.0)) == []
+    assert list(watched(iter(range(1000)), 5.0)) == list(range(1000))
+    assert list(watched(iter([]), 5.0)) == []
 
 
 def test_what_ends_the_sampling_is_raised_after_what_was_sampled() -> None:
@@ -33,8 +33,26 @@ def test_a_stop_is_an_error_that_names_the_key() -> None:
         never.wait(30)
         yield 2
 
-    found = watched(sampled(), 0.2)
+    found = watched(sampled(), 2.0)
     assert next(found) == 1
-    with pytest.raises(ContinualError, match=r"nothing for 0\.2 s; .* raise `generate\.still_seconds`"):
+    with pytest.raises(ContinualError, match=r"nothing for 2 s; .* raise `generate\.still_seconds`"):
         next(found)
     never.set()
+
+
+def test_who_has_enough_lets_go_of_what_samples() -> None:
+    closed, go_on = threading.Event(), threading.Event()
+
+    def sampled() -> Iterator[int]:
+        try:
+            yield 1
+            go_on.wait(30)
+            yield from range(10**9)
+        finally:
+            closed.set()
+
+    for number in watched(sampled(), 5.0):
+        assert number == 1
+        break
+    go_on.set()
+    assert closed.wait(10), "the generator is closed, and with it what it has started"
