@@ -11,7 +11,7 @@ import torch
 from baselines import repair
 from baselines.repair import Repair, drift
 from baselines.weight_average import averaged
-from continual.api import ModelRef, RowReader, SampleRequest, load_model
+from continual.api import Artefact, ModelRef, RowReader, SampleRequest, load_model
 from tests.kits import baselines as kit
 
 
