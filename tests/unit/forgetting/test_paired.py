@@ -160,11 +160,14 @@ def test_cross_fitting_by_hand():
 
 
 def test_few_documents_are_not_split():
-    """The corrected loss is the loss where every fold would have one document or none."""
+    """Nothing is corrected where every fold would have one document or none, unless there is nothing to choose from."""
     matrix, outcomes = matrix_of({"a": [[1, 0, 1], [1, 1, 0], [0, 0, 1]]})
     assert len(outcomes[0, "a"].documents) < 2 * FOLDS
     found = figures(matrix, [[], []], ["a"], outcomes)
-    assert found["corrected"]["forgetting_old"] == pytest.approx(found["forgetting_old"])
+    assert found["forgetting_old"] == pytest.approx(1 / 3)
+    assert found["corrected"]["forgetting_old"] is None
+    alone = figures(matrix[:2], [[]], ["a"], outcomes)
+    assert alone["corrected"]["forgetting_old"] == pytest.approx(alone["forgetting_old"])
 
 
 def test_holm_by_hand():
