@@ -81,7 +81,7 @@ class Repair(Mitigation):
 
     def _rows(self, ctx: Context) -> Artefact:
         view = ctx.view
-        # A seed of its own: a set that is replayed was trained on, and its drift would be too small.
+        # Take a seed of its own: drift on samples that were replayed, and so trained on, would be too small.
         seed = int(digest(["repair", view.seed if self.seed is None else self.seed]), 16) % (1 << 31)
         return ctx.sample(
             SampleRequest(

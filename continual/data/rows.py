@@ -18,7 +18,7 @@ ROW_COLUMNS = {"ids": pa.int32(), "positions": pa.int32(), "weights": pa.float32
 ORIGINS = "origins.npy"
 """A document that is longer than a row becomes several, which the numbers in this file hold together."""
 WAIT_SECONDS = 1800.0
-"""A reader of an artefact that nobody writes gives up after this long. Who writes it may take hours for a shard."""
+"""A reader gives up after this long if no process writes the artefact. A writer may take hours for a shard."""
 
 
 def fixed_column(array: np.ndarray) -> pa.FixedSizeListArray:

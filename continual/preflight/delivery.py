@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 from continual.config.measured import evaluation_tasks
 from continual.config.schema import Sequence
 from continual.errors import ConfigurationError
+from continual.preflight.nodes import Node, fitting_cpus
 from continual.preflight.resources import Demand, beside, check_resources, scoring, while_training
 from continual.preflight.stages import acting, needed_first, uses_sampling
 from continual.training.resources import FREE_CPUS, READING_CPUS, worker_cpus
@@ -49,6 +50,22 @@ def _fitting(sequence: Sequence, both: Demand, cpus: float | None, gpus: float |
     if both.gpus > gpus:
         return Choice("store", f"{together} {both.gpus:g} GPUs of {gpus:g}")
     return Choice("stream", f"training{', sampling and scoring' if scored else ' and sampling'} fit at one time")
+
+
+def placed_on(sequence: Sequence, machines: list[Node], cpus: float, gpus: float) -> tuple[Delivery, str, float]:
+    """Return how samples are delivered on the nodes of a cluster, why, and the CPUs of each worker.
+
+    Where the whole cluster could stream and its nodes cannot, `auto` stores. Raises ConfigurationError.
+    """
+    delivery, why = chosen_delivery(sequence, cpus, gpus)
+    try:
+        wanted = worker_cpus(sequence.train, training_cpus(sequence, delivery, cpus or 1.0))
+        return delivery, why, fitting_cpus(sequence, delivery == "stream", machines, wanted)
+    except ConfigurationError as error:
+        if delivery == "store" or sequence.generate.delivery != "auto":
+            raise
+        wanted = worker_cpus(sequence.train, training_cpus(sequence, "store", cpus or 1.0))
+        return "store", error.problem, fitting_cpus(sequence, False, machines, wanted)
 
 
 def check_placement(sequence: Sequence, cpus: float | None, gpus: float | None) -> None:

@@ -9,15 +9,13 @@ from continual.config.schema import Sequence
 from continual.errors import ConfigurationError
 from continual.preflight.resources import scoring
 from continual.preflight.stages import samples_in_order, uses_sampling
+from continual.training.resources import LEAST_CPUS, READ_CPUS
 
-LEAST_CPUS = 0.05
-"""Reserved by a worker at least."""
 ROUNDING, MOST = 1e-9, 1_000_000
-READER_CPUS = 0.1
-"""Of a task that reads some steps' rows."""
 MANY = {"engine": "replicas", "evaluator": "replicas", "worker": "workers"}
 GPUS = {"engine": "gpus_per_replica", "evaluator": "gpus", "worker": "gpus_per_worker"}
-"""The keys that say how many there are, and how many GPUs each takes."""
+CPUS = {"engine": "cpus_per_replica", "worker": "cpus_per_worker"}
+"""The keys that say how many there are, and how many GPUs and CPUs each takes."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +37,9 @@ class Part:
 
 
 def fitting_cpus(sequence: Sequence, streamed: bool, nodes: Several[Node], wanted: float) -> float:
-    """Return the CPUs that each worker can reserve: as many as it wants, or the most with which all have room.
+    """Return the CPUs that each worker can reserve: as many as it wants, or the most with which all fit.
 
-    Without room Ray would wait for a node that has it, without an end. Of a single node the whole is the node, which
+    Ray would wait forever for a node that is large enough. Of a single node the whole is the node, which
     other checks compare.
 
     Args:
@@ -51,7 +49,7 @@ def fitting_cpus(sequence: Sequence, streamed: bool, nodes: Several[Node], wante
         wanted: CPUs of a worker by the resources of the whole cluster.
 
     Raises:
-        ConfigurationError: Something has no room on the nodes.
+        ConfigurationError: A process does not fit on the nodes.
     """
     if len(nodes) < 2:
         return wanted
@@ -61,7 +59,7 @@ def fitting_cpus(sequence: Sequence, streamed: bool, nodes: Several[Node], wante
     train = sequence.train
     left = _left(_beside(sequence, streamed), nodes)
     if left is None:
-        problem = f"what works while a stage trains has no room on nodes with {_listed(nodes)}"
+        problem = f"the processes beside the training do not fit on nodes with {_listed(nodes)}"
         key = "generate.delivery" if streamed else "evaluate.every"
         fix = "write `generate.delivery: store`" if streamed else "leave it out, or write `evaluate.gpus: 0`"
         raise ConfigurationError(key, problem, fix)
@@ -118,12 +116,12 @@ def _beside(sequence: Sequence, streamed: bool) -> list[Part]:
     )
     evaluator = Part(0.0, evaluate.reserved_gpus, "evaluator", "evaluate")
     evaluators = evaluate.replicas * bool(evaluate.every)
-    return [engine] * engines + [evaluator] * evaluators + [Part(READER_CPUS, 0.0, "reader", "")]
+    return [engine] * engines + [evaluator] * evaluators + [Part(READ_CPUS, 0.0, "reader", "")]
 
 
 def _left(parts: Iterable[Part], nodes: Several[Node]) -> list[Node] | None:
     """Return what is left of the nodes when each part has been put where least GPUs, then most CPUs are; None if one
-    has no room.
+    does not fit.
     """
     left: list[Node] | None = list(nodes)
     for part in sorted(parts, key=lambda one: (-one.gpus, -one.cpus)):
@@ -167,13 +165,16 @@ def _count(nodes: Several[Node], cpus: float, gpus: float) -> int:
     return total
 
 
-def _no_room(part: Part, count: int, nodes: Several[Node], fix: str = "") -> ConfigurationError:
-    takes = _counted(part)
+def _no_room(part: Part, count: int, nodes: Several[Node], fix: str = "lower it") -> ConfigurationError:
     article = "an" if part.what[0] in "aeiou" else "a"
-    who = f"{count} {part.what}s of {takes} each have" if count > 1 else f"{article} {part.what} of {takes} has"
-    alone = any(_count([node], part.cpus, part.gpus) for node in nodes)
-    key = f"{part.key}.{MANY[part.what]}" if alone else f"{part.key}.{GPUS[part.what]}" if part.gpus else part.key
-    return ConfigurationError(key, f"{who} no room on nodes with {_listed(nodes)}", fix or "lower it")
+    takes = f"{count} {part.what}s with {_counted(part)} each do" if count > 1 else (
+        f"{article} {part.what} with {_counted(part)} does"
+    )  # fmt: skip
+    if _count(nodes, part.cpus, part.gpus):
+        key = MANY[part.what]
+    else:
+        key = CPUS[part.what] if _count(nodes, 0.0, part.gpus) else GPUS[part.what]
+    return ConfigurationError(f"{part.key}.{key}", f"{takes} not fit on nodes with {_listed(nodes)}", fix)
 
 
 def _listed(nodes: Several[Node]) -> str:

@@ -10,23 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from continual.config.load import Loaded
-from continual.config.schema import Sequence
-from continual.errors import ConfigurationError, as_one_sentence, describe
+from continual.errors import as_one_sentence, describe
 from continual.errors.process import uninterrupted
 from continual.errors.syntax import ALONE
 from continual.evaluation.service import evaluators_of
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Ledger
 from continual.models.imports import whole_transformers
-from continual.preflight.delivery import (
-    Delivery,
-    check_placement,
-    chosen_delivery,
-    scores_beside,
-    training_cpus,
-    workers_stay,
-)
-from continual.preflight.nodes import Node, fitting_cpus, room_beside
+from continual.preflight.delivery import check_placement, placed_on, scores_beside, workers_stay
+from continual.preflight.nodes import room_beside
 from continual.preflight.placement import placed
 from continual.preflight.plan import evaluators_in_words, make_plan
 from continual.preflight.render import render
@@ -40,7 +32,6 @@ from continual.show.terminal import Terminal
 from continual.show.tracking import Tracker
 from continual.store import Store
 from continual.training.launch import Workers
-from continual.training.resources import worker_cpus
 
 RESERVE_BYTES = 1 << 22
 """Room for the last lines of the ledger and of the tracker's SQLite file."""
@@ -110,22 +101,6 @@ def add_report(run: Run) -> None:
         traceback.print_exc()
         again = f"python -m continual.report {run.folder.path}"
         run.terminal.line(f"  the run is done, but its report failed: {describe(error)}; try again: {again}")
-
-
-def placed_on(sequence: Sequence, machines: list[Node], cpus: float, gpus: float) -> tuple[Delivery, str, float]:
-    """Return how samples are delivered on the nodes of a cluster, why, and the CPUs of each worker.
-
-    Where the whole cluster could stream and its nodes cannot, `auto` stores. Raises ConfigurationError.
-    """
-    delivery, why = chosen_delivery(sequence, cpus, gpus)
-    try:
-        wanted = worker_cpus(sequence.train, training_cpus(sequence, delivery, cpus or 1.0))
-        return delivery, why, fitting_cpus(sequence, delivery == "stream", machines, wanted)
-    except ConfigurationError as error:
-        if delivery == "store" or sequence.generate.delivery != "auto":
-            raise
-        wanted = worker_cpus(sequence.train, training_cpus(sequence, "store", cpus or 1.0))
-        return "store", error.problem, fitting_cpus(sequence, False, machines, wanted)
 
 
 def _import() -> None:

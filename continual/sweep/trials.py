@@ -16,11 +16,11 @@ from continual.forgetting import FIGURES, Score, StageScores
 from continual.ledger.changes import refuse_changes
 from continual.ledger.folder import RunFolder
 from continual.preflight.check import check
-from continual.preflight.nodes import LEAST_CPUS, Node, largest_share
+from continual.preflight.nodes import Node, largest_share
 from continual.preflight.resources import demands
 from continual.sweep.points import Point, described, label, overrides, points, trial_name
 from continual.sweep.spec import LoadedAblation
-from continual.training.resources import FREE_CPUS
+from continual.training.resources import FREE_CPUS, LEAST_CPUS
 
 LOWER = ("forgetting", "forgetting_old")
 """Figures of which less is better; of all others, and of every task's score, more is."""

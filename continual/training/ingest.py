@@ -19,9 +19,9 @@ from continual.data.packing import Arrays
 from continual.data.rows import RowReader
 from continual.store import Artefact
 from continual.training.order import rank_share, shuffled, step_positions, trained_rows
+from continual.training.resources import READ_CPUS
 
 STEPS_PER_BLOCK = 8
-READ_CPUS = 0.1
 READERS = 2
 """Blocks of a rank that are read at the same time. Without a bound Ray Data starts a process for every tenth of a free
 CPU, and starting them takes longer than reading."""

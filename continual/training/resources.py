@@ -9,6 +9,11 @@ READING_CPUS = 0.5
 """CPUs left for Ray Data where workers that wait share a small machine with engines or the reading of a source: tasks
 that read ask for a tenth."""
 
+LEAST_CPUS = 0.05
+"""Reserved by a worker at least, where many share few."""
+READ_CPUS = 0.1
+"""Reserved by a task that reads some steps' rows."""
+
 LEAST_POSITIONS = 512
 LOGIT_BYTES = 256 * 2**20
 """Float32 logits that exist at one time in training, unless those of LEAST_POSITIONS positions are more."""
@@ -26,4 +31,4 @@ def worker_cpus(train: Train, cpus: float) -> float:
     if train.cpus_per_worker:
         return train.cpus_per_worker
     part = max(cpus - FREE_CPUS, 0.5) / train.workers
-    return float(int(part)) if part >= 1 else round(max(part, 0.05), 2)
+    return float(int(part)) if part >= 1 else round(max(part, LEAST_CPUS), 2)

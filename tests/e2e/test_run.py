@@ -35,6 +35,9 @@ def test_the_summary_has_every_number(tiny: Path) -> None:
     assert found["paired"] == ["reversal", "sort"], "the errors of every task come from its documents"
     lost = found["forgotten"]["reversal"] - found["gained"]["reversal"]
     assert found["forgetting_by_task"]["reversal"] == pytest.approx(lost)
+    assert [entry["name"] for entry in found["by_stage"]] == ["start", "reversal", "sort"]
+    last = found["by_stage"][-1]
+    assert (last["forgotten"], last["interval"]) == (found["forgotten"], found["interval"])
     assert {"train", "evaluate", "mitigate", "data"} <= set(found["seconds"])
 
 

@@ -11,8 +11,7 @@ from continual.config.schema import Sequence
 from continual.errors import ConfigurationError
 from continual.preflight.delivery import check_placement, chosen_delivery, scores_beside, training_cpus, workers_stay
 from continual.preflight.resources import scoring
-from continual.training.ingest import READ_CPUS
-from continual.training.resources import worker_cpus
+from continual.training.resources import READ_CPUS, worker_cpus
 
 pytestmark = pytest.mark.slow
 MOST_CPUS, MOST_GPUS = 8, 4

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from continual.config.schema import Sequence
 from continual.errors import ConfigurationError
+from continual.preflight.delivery import placed_on
 from continual.preflight.nodes import Node, fitting_cpus, largest_share, room_beside
-from continual.run.drive import placed_on
 from continual.sweep.trials import cpu_overrides
 from continual.training.resources import worker_cpus
 from tests.unit.preflight.test_delivery import LIVE, TEXT, sequence
@@ -55,24 +55,28 @@ def test_engines_beside_the_training_keep_their_cpus() -> None:
     [
         (
             made({"workers": 2, "cpus_per_worker": 6}), [Node(8), Node(4), Node(4)],
-            "train.workers: 2 workers of 6 CPUs each have no room on nodes with 8 CPUs, 2 x 4 CPUs; "
+            "train.workers: 2 workers with 6 CPUs each do not fit on nodes with 8 CPUs, 2 x 4 CPUs; "
             "write `train.cpus_per_worker: 4`, or null",
         ),
         (
             made({**GPU, "gpus_per_worker": 2, "workers": 2}), [Node(8, 1)] * 4,
-            "train.gpus_per_worker: 2 workers of 2 GPUs each have no room on nodes with 4 x 8 CPUs and 1 GPU; lower it",
+            "train.gpus_per_worker: 2 workers with 2 GPUs each do not fit on nodes with 4 x 8 CPUs and 1 GPU; lower it",
         ),
         (
             made({**GPU, "workers": 5}), [Node(8, 2)] * 2,
-            "train.workers: 5 workers of 1 GPU each have no room on nodes with 2 x 8 CPUs and 2 GPUs; lower it",
+            "train.workers: 5 workers with 1 GPU each do not fit on nodes with 2 x 8 CPUs and 2 GPUs; lower it",
         ),
         (
             made({}, {"gpus_per_replica": 4}), [Node(8, 2)] * 2,
-            "generate.gpus_per_replica: an engine of 1 CPU and 4 GPUs has no room on nodes with 2 x 8 CPUs and 2 GPUs",
+            "generate.gpus_per_replica: an engine with 1 CPU and 4 GPUs does not fit on nodes with 2 x 8 CPUs and 2",
+        ),
+        (
+            made({}, {"cpus_per_replica": 16}), [Node(8)] * 4,
+            "generate.cpus_per_replica: an engine with 16 CPUs does not fit on nodes with 4 x 8 CPUs; lower it",
         ),
         (
             made({}, {"gpus_per_replica": 2, "replicas": 3}), [Node(8, 2)] * 2,
-            "generate.replicas: 3 engines of 1 CPU and 2 GPUs each have no room on nodes with 2 x 8 CPUs and 2 GPUs",
+            "generate.replicas: 3 engines with 1 CPU and 2 GPUs each do not fit on nodes with 2 x 8 CPUs and 2 GPUs",
         ),
     ],
 )  # fmt: skip

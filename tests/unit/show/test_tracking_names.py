@@ -69,6 +69,15 @@ def test_figures_and_scores_become_named_numbers() -> None:
     }  # fmt: skip
 
 
+def test_the_ends_of_an_interval_become_two_numbers() -> None:
+    by_task = {"a": [-0.5, 0.5], "b": None}
+    figures = {"fell": ["a", "b"], "interval": {"forgetting": [0.1, 0.3], "forgetting_by_task": by_task}}
+    assert sequence_metrics(figures, {}) == {
+        "interval/forgetting/lower": 0.1, "interval/forgetting/upper": 0.3,
+        "interval/forgetting/a/lower": -0.5, "interval/forgetting/a/upper": 0.5,
+    }  # fmt: skip
+
+
 def test_the_git_state_never_fails(tmp_path: Path) -> None:
     assert git_state(tmp_path) == {}
     assert git_state(tmp_path / "missing") == {}
