@@ -35,7 +35,7 @@ def _stream(where: str, found: Found) -> list[Line]:
     ratio, goal = found["of the longer part"]["median"], found["goal"]
     what = f"a stage that trains while its samples are made, {where}, s"
     against = "the longer of sampling and training alone"
-    return [(what, against, f"≤ {goal}" if goal else "none", f"{ratio:.2f}", ratio <= goal if goal else None)]
+    return [(what, against, f"≤ {goal}" if goal else "", f"{ratio:.2f}", ratio <= goal if goal else None)]
 
 
 def stage(found: Found) -> list[Line]:
