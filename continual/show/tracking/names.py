@@ -94,6 +94,10 @@ def stage_metrics(record: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items() if value is not None}
 
 
+_LATE = {"interval": "uncertainty"}
+"""MLflow draws and lists metrics by name, and the first ones open: an interval's ends are not to stand before the scores."""
+
+
 def sequence_metrics(figures: Mapping[str, Any], scores: Mapping[str, Score]) -> dict[str, float]:
     """Return the parent run's metrics after a stage; the step is the stage's number.
 
@@ -103,7 +107,7 @@ def sequence_metrics(figures: Mapping[str, Any], scores: Mapping[str, Score]) ->
     measured, `drift/<text>` from the start model with `stderr/drift/<text>`. What is None is undefined at this stage
     and left out.
     """
-    metrics = _numbers({name: value for name, value in figures.items() if name != "stage"})
+    metrics = _numbers({_LATE.get(name, name): value for name, value in figures.items() if name != "stage"})
     metrics |= _numbers({"score": {task: score.score for task, score in scores.items()}})
     metrics |= _numbers({"drift": {task: score.drift for task, score in scores.items()}})
     metrics |= _numbers({"stderr/score": {task: score.stderr for task, score in scores.items()}})

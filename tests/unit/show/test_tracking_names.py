@@ -73,8 +73,8 @@ def test_the_ends_of_an_interval_become_two_numbers() -> None:
     by_task = {"a": [-0.5, 0.5], "b": None}
     figures = {"fell": ["a", "b"], "interval": {"forgetting": [0.1, 0.3], "forgetting_by_task": by_task}}
     assert sequence_metrics(figures, {}) == {
-        "interval/forgetting/lower": 0.1, "interval/forgetting/upper": 0.3,
-        "interval/forgetting/a/lower": -0.5, "interval/forgetting/a/upper": 0.5,
+        "uncertainty/forgetting/lower": 0.1, "uncertainty/forgetting/upper": 0.3,
+        "uncertainty/forgetting/a/lower": -0.5, "uncertainty/forgetting/a/upper": 0.5,
     }  # fmt: skip
 
 
