@@ -11,10 +11,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from benchmarks import sweeps
 from benchmarks.methods.figures import at_new_score
+from continual.config.yaml_text import yaml_text
 from continual.show.plots import marker, style
 from continual.show.report.gather import over_steps
 
@@ -135,7 +134,7 @@ def main() -> None:
         if code := sweeps.call("continual.run", HERE / "capacity_base.yaml", *more):
             raise SystemExit(code)
     sweep = options.storage / f"{NAME}.yaml"
-    sweep.write_text(yaml.safe_dump(ablation(options.storage), sort_keys=False))
+    sweep.write_text(yaml_text(ablation(options.storage)))
     code = sweeps.tune(sweep, options)
     results = collect(sweeps.trials(NAME, options.storage))
     sweeps.finish(NAME, options.output, results, table(results), plot, code)

@@ -18,6 +18,7 @@ from benchmarks.associations.matrix import NAME as MATRIX
 from benchmarks.associations.matrix import source
 from continual.associations.matrix import Associations, read
 from continual.associations.predicted import TABLE, chosen_error, write_forecast
+from continual.config.yaml_text import yaml_text
 from continual.forgetting.completion.complete import probes
 from continual.show.plots import COLORS
 from continual.sweep.results import mean_error
@@ -71,12 +72,12 @@ def write_sweep(task: str, storage: Path) -> Path:
     texts = [{"name": HELD_OUT, "data": stories("held_out")}]
     named = {"mitigation": {"named": arms(task, storage)}}
     sequence = {**base, "name": f"{name}-base", "stages": [stage], "evaluate": {"texts": texts}}
-    (folder / f"{task}-sequence.yaml").write_text(yaml.safe_dump(sequence, sort_keys=False))
+    (folder / f"{task}-sequence.yaml").write_text(yaml_text(sequence))
     sweep = {
         "name": name, "sequence": f"{task}-sequence.yaml", "space": named, "seeds": list(SEEDS), "metric": HELD_OUT
     }  # fmt: skip
     file = folder / f"{task}.yaml"
-    file.write_text(yaml.safe_dump(sweep, sort_keys=False))
+    file.write_text(yaml_text(sweep))
     return file
 
 

@@ -1,4 +1,4 @@
-"""YAML read by the rules of its version 1.2.
+"""YAML read and written by the rules of its version 1.2.
 
 PyYAML follows YAML 1.1, where `1e-5` is text, `no` is false, `12:30` is 750 and `2024-01-01` is a date. Here numbers
 are what they look like, only `true` and `false` are booleans, and a repeated key is an error; PyYAML silently keeps the
@@ -141,6 +141,10 @@ def _number(kind: type) -> Any:
     return construct
 
 
+class _Writer(yaml.SafeDumper):
+    """Quotes what either version would not read as text: PyYAML would leave the text `1e-5` bare."""
+
+
 for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("int", r"[-+]?[0-9][0-9_]*", "-+0123456789"),
@@ -149,7 +153,8 @@ for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ("~", "n", "N", "")),
     ("merge", r"<<", "<"),
 ):  # fmt: skip
-    _Rules.add_implicit_resolver(f"{TAG}{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
+    for _rules in (_Rules, _Writer):
+        _rules.add_implicit_resolver(f"{TAG}{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
 _Rules.add_constructor(f"{TAG}int", _number(int))
 _Rules.add_constructor(f"{TAG}float", _number(float))
 
@@ -182,6 +187,11 @@ def parse_yaml(text: str) -> Any:
         raise ConfigurationError("", f"this is not valid YAML ({one_line(error)})", "correct the text") from error
     except RecursionError:
         raise ConfigurationError("", "the YAML contains itself or is nested too deep", "remove the alias") from None
+
+
+def yaml_text(value: Any) -> str:
+    """Return a value of dicts, lists and scalars as a YAML text that `parse_yaml` reads as the same value."""
+    return yaml.dump(value, Dumper=_Writer, sort_keys=False, allow_unicode=True)
 
 
 def read_yaml(path: Path, file: str) -> dict[str, Any]:

@@ -148,6 +148,7 @@ def drive(
             )  # fmt: skip
             with run.workers:
                 summary = run_sequence(run)
+                run.workers.finish()
                 add_report(run)  # while the workers end
         # Everything is done only here: after a kill or Ctrl-C before this line, MLflow's runs must still be closed.
         ledger.find("closed") or ledger.add("closed")

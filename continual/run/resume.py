@@ -6,9 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from continual.config.load import Loaded
+from continual.config.yaml_text import yaml_text
 from continual.ledger.changes import refuse_changes
 from continual.ledger.folder import RunFolder, default_tracking_uri
 from continual.ledger.ledger import Ledger, read_ledger
@@ -81,7 +80,7 @@ def claim(folder: Path, loaded: Loaded, fresh: bool) -> Iterator[Ledger]:
             ledger.forget()
         refuse_changes(folder, loaded)
         write_atomic(files.identity, json.dumps(loaded.identity))
-        write_atomic(files.config, yaml.safe_dump(loaded.resolved, sort_keys=False))
+        write_atomic(files.config, yaml_text(loaded.resolved))
         yield ledger
 
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from continual.config.measured import LEAST_GAIN
 from continual.config.schema import Track
+from continual.config.yaml_text import yaml_text
 from continual.show import plots
 from continual.store.files import write_atomic
 from continual.sweep.points import Point, described, label, short_keys
@@ -174,7 +173,7 @@ def best_yaml(source: LoadedAblation, best: PointResult, outcomes: list[Outcome]
         f"# {values} over {best.n} {'seed' if best.n == 1 else 'seeds'}. Run it with",
         "#   python -m continual.run best.yaml",
     ]
-    return "\n".join(head) + "\n" + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    return "\n".join(head) + "\n" + yaml_text(config)
 
 
 def as_json(outcomes: list[Outcome], points: list[PointResult], metrics: list[str]) -> str:

@@ -19,8 +19,8 @@ CLEANER, DATASETS = "PlacementGroupCleanerCallback", "DatasetsCallback"
 class Group:
     """Workers that train every job that they are given. They start at once; `close` lets them end after the last one.
 
-    `given` says whether they have got a job, `done` whether the last one is. `ended` is set when the workers have
-    ended; `error` is why, if it was not in order.
+    `done` says whether the last job is. `ended` is set when the workers have ended; `error` is why, if it was not in
+    order.
     """
 
     def __init__(self, train: Train, failures: int, folder: Path, cpus: float):
@@ -31,7 +31,7 @@ class Group:
         # A soft strategy may put an actor without CPUs anywhere (ray 2.60), and a node that dies would take it along.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._handover: Any = ray.remote(Handover).options(num_cpus=0, scheduling_strategy=here).remote(train.workers)
-        self.done = self.given = False
+        self.done = False
         self.error: BaseException | None = None
         # Use events: a join() that Ctrl-C interrupts marks a running thread as finished (Python 3.11).
         self.ended, self._closed, self._over = threading.Event(), False, threading.Event()
@@ -56,7 +56,7 @@ class Group:
         """Hand over a job; return an event that is set when it is done, or when the workers have ended."""
         import ray
 
-        over, self.done, self.given = threading.Event(), False, True
+        over, self.done = threading.Event(), False
         number = ray.get(self._handover.give.remote(ray.cloudpickle.dumps(job)))
 
         def finished(answer: Any) -> None:
@@ -83,7 +83,9 @@ class Group:
 
     def _fit(self, trainer: Callable[[], Any]) -> None:
         try:
-            trainer().fit()
+            made = trainer()
+            if not self._closed:  # closed before they started: there was nothing to train
+                made.fit()
         except BaseException as error:
             self.error = error
         finally:

@@ -52,17 +52,24 @@ class Workers(AbstractContextManager["Workers"]):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """End the workers that wait; after an error the end of the cluster takes them along."""
-        self._rest()
-        if kind is None and self._group is not None:
-            self._group.close()
-            if self._group.given:  # else they may still start, and have nothing to bring to an end
+        if kind is None:
+            self.finish()
+            if self._group is not None:
+                # Ray ends a process of which one thread still uses it while another closes the connection.
                 self._group.ended.wait(END_SECONDS)
+        self._rest()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def begin(self, train: Train) -> None:
         """Start the workers before there is a job for them."""
         self._group = Group(train, train.max_failures, self._folder, self._cpus)
         self._wait()
+
+    def finish(self) -> None:
+        """Let the workers end, as there are no more jobs for them; does not wait for it."""
+        self._rest()
+        if self._group is not None and self._group.alive:
+            self._group.close()
 
     def train(
         self, job: TrainJob, watch: Watch, stopping: Callable[[BaseException], None] = lambda why: None,

@@ -35,7 +35,7 @@ PLANTED = [
     "planted-in-a-tag", "planted-parameter", "planted%2Din%2Da%2Dparam", "planted-in-a-param",
     "planted-in-a-plural", "planted-in-odbc", "planted-vendor-key", "planted-bare",
 ]  # fmt: skip
-LISTENED, FOUND, PLANNED = "listened.json", "found.json", "planned.json"
+LISTENED, FOUND, PLANNED, FAILURE = "listened.json", "found.json", "planned.json", "tracked-failure.txt"
 
 
 def run(storage: Path) -> tuple[int, str]:
@@ -79,6 +79,8 @@ def run(storage: Path) -> tuple[int, str]:
     (storage / LISTENED).write_text(json.dumps(named))
     (storage / FOUND).write_text(json.dumps(found))
     text, failure = out.read_text(), err.read_text()
+    if again.returncode:
+        (storage / FAILURE).write_text(_said(temporary / "tracked.txt", *sorted((tracked / "tiny").glob("l*"))))
     shutil.rmtree(temporary, ignore_errors=True)
     return driver.returncode, text if driver.returncode == 0 else text + failure
 
@@ -104,6 +106,14 @@ def _processes(pid: int) -> list[tuple[int, str, list[str]]]:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
+
+
+def _said(*files: Path) -> str:
+    """Return how output, ledger and log of a run end, without what was planted."""
+    text = "\n".join(f"== {file.name}\n{file.read_text(errors='replace')[-4000:]}" for file in files if file.is_file())
+    for number, secret in enumerate(PLANTED):
+        text = text.replace(secret, f"<planted {number}>")
+    return text
 
 
 def _found(folder: Path) -> list[str]:

@@ -95,7 +95,7 @@ def stage_metrics(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 _LATE = {"interval": "uncertainty"}
-"""MLflow draws and lists metrics by name, and the first ones open: an interval's ends are not to stand before the scores."""
+"""MLflow sorts metrics by name and draws the first ones: the ends of intervals are not to stand before the scores."""
 
 
 def sequence_metrics(figures: Mapping[str, Any], scores: Mapping[str, Score]) -> dict[str, float]:

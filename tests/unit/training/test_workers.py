@@ -12,6 +12,7 @@ from continual.contract.models import ModelRef
 from continual.errors import ContinualError
 from continual.store import publish_folder
 from continual.training import launch
+from continual.training.group import Group as Real
 from continual.training.job import TrainJob
 from continual.training.launch import Workers
 
@@ -26,7 +27,7 @@ class Scripted:
     made: ClassVar[list["Scripted"]] = []
 
     def __init__(self, train: Train, failures: int, folder: Path, cpus: float):
-        self.failures, self.done, self.given, self.closed = failures, False, False, False
+        self.failures, self.done, self.closed = failures, False, False
         self.error: BaseException | None = None
         self.failed_itself = True
         self.ended = threading.Event()
@@ -37,7 +38,7 @@ class Scripted:
         return not self.closed and not self.ended.is_set()
 
     def give(self, job: TrainJob) -> threading.Event:
-        self.done, self.given, over = False, True, threading.Event()
+        self.done, over = False, threading.Event()
         over.set()
         step, _, restarts = self.script.pop(0).partition(" after ")
         self._restarts = int(restarts or 0)
@@ -109,6 +110,47 @@ def test_more_failures_than_a_stage_survives_end_the_run(tmp_path: Path, script:
     assert not script
 
 
+def test_the_end_of_a_run_waits_for_workers_that_got_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray Train may still use the connection that is closed next."""
+
+    def close(self: Scripted) -> None:
+        self.closed = True
+        threading.Timer(0.3, self.ended.set).start()
+
+    monkeypatch.setattr(Scripted, "close", close)
+    with Workers(tmp_path / "ray", 0.5) as workers:
+        workers.begin(Train(batch_tokens=256))
+        workers.finish()
+        [group] = Scripted.made
+        assert group.closed
+        assert not group.ended.is_set()
+    assert group.ended.is_set()
+
+
+def test_workers_that_are_closed_before_they_start_train_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, goes_on = threading.Event(), threading.Event()
+
+    class Slow:
+        def fit(self) -> None:
+            raise AssertionError("nobody is to train")
+
+    def trainer() -> Slow:
+        begun.set()
+        goes_on.wait(10)
+        return Slow()
+
+    group = Real.__new__(Real)
+    group.ended, group._over, group._closed, group.error = threading.Event(), threading.Event(), False, None
+    thread = threading.Thread(target=group._fit, args=(trainer,))
+    thread.start()
+    assert begun.wait(10)
+    group._closed = True
+    goes_on.set()
+    thread.join()
+    assert group.ended.is_set()
+    assert group.error is None
+
+
 def test_a_sentence_of_the_workers_is_not_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     give = Scripted.give
 
@@ -136,7 +178,7 @@ def test_workers_that_wait_long_end_and_others_begin(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("jobs", [0, 1])
-def test_only_workers_that_had_something_to_do_are_waited_for(tmp_path: Path, jobs: int) -> None:
+def test_no_workers_are_waited_for_without_end(tmp_path: Path, jobs: int) -> None:
     waited: list[float] = []
     Scripted.script = ["train"] * jobs
     with Workers(tmp_path / "ray", 0.5) as workers:
@@ -145,7 +187,7 @@ def test_only_workers_that_had_something_to_do_are_waited_for(tmp_path: Path, jo
             workers.train(job(tmp_path, number), lambda records: None)
         ended: Any = Scripted.made[0].ended
         ended.wait = waited.append
-    assert waited == [launch.END_SECONDS] * jobs
+    assert waited == [launch.END_SECONDS]
 
 
 def test_workers_that_train_do_not_end_for_having_waited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
