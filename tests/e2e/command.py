@@ -18,8 +18,10 @@ TINY = ROOT / "tests" / "e2e" / "tiny.yaml"
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
 
 
-def arguments(storage: Path, *overrides: str, yaml: Path = TINY) -> list[str]:
-    return [sys.executable, "-m", "continual.run", str(yaml), f"storage={storage}", *overrides]
+def arguments(storage: Path, *overrides: str, yaml: Path | None = TINY, module: str = "run") -> list[str]:
+    """The command; without `yaml` the overrides name it, as those of `continual.forecast` do."""
+    named = [] if yaml is None else [str(yaml)]
+    return [sys.executable, "-m", f"continual.{module}", *named, f"storage={storage}", *overrides]
 
 
 def environment() -> dict[str, str]:
@@ -27,10 +29,12 @@ def environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | ENVIRONMENT
 
 
-def run(storage: Path, *overrides: str, yaml: Path = TINY, timeout: float = 1500) -> subprocess.CompletedProcess[str]:
+def run(
+    storage: Path, *overrides: str, yaml: Path | None = TINY, module: str = "run", timeout: float = 1500
+) -> subprocess.CompletedProcess[str]:
     """Run to the end; output is captured, as text."""
     return subprocess.run(
-        arguments(storage, *overrides, yaml=yaml),
+        arguments(storage, *overrides, yaml=yaml, module=module),
         cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=timeout, check=False,
     )  # fmt: skip
 
@@ -61,12 +65,12 @@ class Driver:
         return self.process.wait(timeout)
 
 
-def start(storage: Path, *overrides: str, yaml: Path = TINY) -> Driver:
+def start(storage: Path, *overrides: str, yaml: Path | None = TINY, module: str = "run") -> Driver:
     storage.mkdir(parents=True, exist_ok=True)
     output = storage / f"driver-{time.monotonic_ns()}.txt"
     with output.open("w") as file:
         process = subprocess.Popen(
-            arguments(storage, *overrides, yaml=yaml), cwd=ROOT, env=environment(),
+            arguments(storage, *overrides, yaml=yaml, module=module), cwd=ROOT, env=environment(),
             stdout=file, stderr=subprocess.STDOUT, text=True, process_group=0,
         )  # fmt: skip
     return Driver(process, output)
