@@ -53,10 +53,13 @@ class ModelSource(Strict):
     )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="dtype of training and of sampling")
     # Runs that were begun before there was this key, and `train.compile`, have none in their configuration.
-    attention: Literal["auto", "sdpa", "eager", "flash_attention_2", "flash_attention_3", "flex_attention"] = Field(
+    attention: Literal[
+        "auto", "sdpa", "eager", "by_document", "flash_attention_2", "flash_attention_3", "flex_attention"
+    ] = Field(
         "auto",
         exclude_if=lambda given: given == "auto",
-        description="what training computes attention with; auto: sdpa on CPUs, on GPUs a kernel for packed documents",
+        description="what training computes attention with; auto: by_document on CPUs, on GPUs a kernel for packed "
+        "documents, or else sdpa",
     )
 
     @model_validator(mode="after")

@@ -1,8 +1,9 @@
-"""Which attention a model is trained with: transformers' own choice, or a kernel that reads documents one by one.
+"""Which attention a model is trained with: transformers' own choice, or one that computes documents one by one.
 
 Under `sdpa` and `eager` transformers makes a mask of tokens x tokens for every packed row. The kernels for documents of
 any length make none: flash attention gets the documents' borders (see `continual.models.forward`), and flex attention a
-mask of blocks, which transformers makes of the position ids.
+mask of blocks, which transformers makes of the position ids. On CPUs, for which there is no such kernel, documents are
+computed in batches of like lengths (`continual.models.by_document`).
 """
 
 from collections.abc import Iterator
@@ -15,21 +16,24 @@ from continual.models.dropout import DRAWN
 from continual.models.quiet import quiet
 
 KEY = "model.attention"
-AUTO, EAGER, SDPA, FLEX = "auto", "eager", "sdpa", "flex_attention"
+AUTO, EAGER, SDPA, FLEX, BY_DOCUMENT = "auto", "eager", "sdpa", "flex_attention", "by_document"
 PACKAGES = {"flash_attention_3": "flash-attn-3", "flash_attention_2": "flash-attn"}
 """Flash attention by the name of its package, the newest first."""
 KERNELS = (*PACKAGES, FLEX)
 """What `auto` tries on a GPU, in this order."""
+UNMASKED = (*KERNELS, BY_DOCUMENT)
+"""What makes no mask of tokens x tokens."""
 LEAST_HEAD = 16
 """Dimensions of a head that flex attention's kernel needs (torch 2.13, `torch/_inductor/kernel/flex`)."""
 
 
 @dataclass(frozen=True)
 class Workers:
-    """What trains: `gpu`, whether on GPUs; `precision`, `train.precision`."""
+    """What trains: `gpu`, whether on GPUs; `precision`, `train.precision`; `compiled`, `train.compile`."""
 
     gpu: bool
     precision: str
+    compiled: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,8 @@ def resolve(wanted: str, workers: Workers, kind: Any, config: Any) -> Attention:
         if reason := _cannot(wanted, workers) or _lacks(wanted, kind, config):
             raise ConfigurationError(KEY, f"`{wanted}` {reason[0]}", reason[1])
         return Attention(wanted, "as configured")
-    if not workers.gpu:
-        return Attention(default_of(kind), "the workers train on CPUs")
     reasons = []
-    for name in KERNELS:
+    for name in KERNELS if workers.gpu else (BY_DOCUMENT,):
         reason = _cannot(name, workers) or _lacks(name, kind, config)
         if reason is None:
             return Attention(name, "it needs no mask of tokens x tokens for packed documents")
@@ -87,6 +89,11 @@ def installed(name: str) -> bool:
 
 def _cannot(name: str, workers: Workers) -> tuple[str, str] | None:
     """Return why an implementation does not run with these workers, and the fix; None if it does."""
+    if name == BY_DOCUMENT:
+        if workers.gpu:
+            return "trains on CPUs alone, and the workers train on GPUs", "write auto, which takes a kernel there"
+        fix = "write auto, or `train.compile: false`"
+        return ("has other shapes in every step, and `train.compile` is true", fix) if workers.compiled else None
     if name not in KERNELS:
         return None
     if not workers.gpu:
@@ -106,6 +113,8 @@ def _lacks(name: str, kind: Any, config: Any) -> tuple[str, str] | None:
     other = "write auto"
     if name == SDPA and not kind._supports_sdpa:
         return f"is not made for {kind.__name__}", other
+    if name == BY_DOCUMENT and not _takes_documents(kind, config):
+        return f"is not made for {kind.__name__}", other
     if name not in KERNELS:
         return None
     flag = "_supports_flex_attn" if name == FLEX else "_supports_flash_attn"
@@ -119,6 +128,12 @@ def _lacks(name: str, kind: Any, config: Any) -> tuple[str, str] | None:
         problem = f"needs heads of {LEAST_HEAD} dimensions or more, and those of the model have {_head_size(text)}"
         return problem, other
     return None
+
+
+def _takes_documents(kind: Any, config: Any) -> bool:
+    """Return whether a class hands options on to its attention, as flash attention needs, and knows no other blocks."""
+    of_class = kind._supports_sdpa and kind._supports_flash_attn and kind._supports_attention_backend
+    return bool(of_class) and getattr(config.get_text_config(), "attention_chunk_size", None) is None
 
 
 def _dropout(text: Any) -> str | None:
@@ -147,6 +162,10 @@ def use_attention(model: Any, name: str) -> None:
 
     Raises ConfigurationError if it does not run here.
     """
+    if name == BY_DOCUMENT:
+        from continual.models.by_document import register
+
+        register(name)
     text = model.config.get_text_config()
     inside = [key for key in model.config.sub_configs if getattr(model.config, key, None) is text]
     try:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from continual.errors import ConfigurationError
-from continual.models.attention import PACKAGES, attention_of
+from continual.models.attention import BY_DOCUMENT, PACKAGES, attention_of
+from continual.models.by_document import documents_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -44,7 +45,9 @@ def logits_of(model: Any, hidden: Tensor) -> Tensor:
 
 def _packed(model: Any, ids: Tensor, positions: Tensor) -> dict[str, Any]:
     inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": None, "use_cache": False}
-    return inputs | document_borders(positions) if attention_of(model) in PACKAGES else inputs
+    if (attention := attention_of(model)) == BY_DOCUMENT:
+        return inputs | {"documents": documents_of(positions)}
+    return inputs | document_borders(positions) if attention in PACKAGES else inputs
 
 
 def document_borders(positions: Tensor) -> dict[str, Any]:

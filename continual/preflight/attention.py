@@ -8,7 +8,7 @@ from continual.preflight.model_facts import read_model
 
 
 def workers_of(sequence: Sequence) -> Workers:
-    return Workers(bool(sequence.train.gpus_per_worker), sequence.train.precision)
+    return Workers(bool(sequence.train.gpus_per_worker), sequence.train.precision, sequence.train.compile)
 
 
 def training_attention(sequence: Sequence, folder: str | Path) -> Attention:
@@ -26,8 +26,6 @@ def loaded_attention(sequence: Sequence, folder: str) -> str:
     """
     from continual.models.architecture import model_class, read_config
 
-    if sequence.model.attention == "auto" and not sequence.train.gpus_per_worker:
-        return ""
     name = training_attention(sequence, folder).name
     return "" if name == default_of(model_class(folder, read_config(folder))) else name
 

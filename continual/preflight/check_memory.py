@@ -5,7 +5,7 @@ from pathlib import Path
 
 from continual.config.schema import Sequence, Train
 from continual.errors import ConfigurationError
-from continual.models.attention import KERNELS
+from continual.models.attention import UNMASKED
 from continual.preflight.attention import training_attention
 from continual.preflight.gpus import read_gpus
 from continual.preflight.memory import Memory, Sizes, memory
@@ -58,7 +58,7 @@ def _stage(sequence: Sequence, train: Train, number: int, folder: Path, sizes: S
         live=live,
         adapter=trained_parameters(methods, shapes),
         penalty_copies=sum(method.penalty_copies(view) for method in methods),
-        masked=not train.gpus_per_worker or _attention(sequence, train, folder) not in KERNELS,
+        masked=_attention(sequence, train, folder) not in UNMASKED,
     )
 
 

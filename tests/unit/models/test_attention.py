@@ -12,7 +12,7 @@ from continual.config.schema import Train
 from continual.errors import ConfigurationError
 from continual.models import attention as module
 from continual.models import load_model
-from continual.models.attention import KERNELS, Workers, attention_of, resolve, use_attention
+from continual.models.attention import BY_DOCUMENT, KERNELS, UNMASKED, Workers, attention_of, resolve, use_attention
 from continual.models.forward import check_head, document_borders, hidden_states
 from continual.testing.loop import CPU
 from continual.training.isolation import check_isolation
@@ -23,16 +23,20 @@ from tests.kits.families import TRAINED, WIDE, family, with_vision
 from tests.kits.models import SIZES
 from tests.kits.weights import saved
 
-ALL = {"_supports_sdpa": True, "_supports_flash_attn": True, "_supports_flex_attn": True}
+ALL = dict.fromkeys(
+    ("_supports_sdpa", "_supports_flash_attn", "_supports_flex_attn", "_supports_attention_backend"), True
+)
 KINDS: dict[str, dict[str, Any]] = {
     "all": ALL,
     "no flash": {**ALL, "_supports_flash_attn": False},
+    "keeps its options": {**ALL, "_supports_attention_backend": False},
     "only sdpa": {**ALL, "_supports_flash_attn": False, "_supports_flex_attn": False},
     "only eager": dict.fromkeys(ALL, False),
     "only its own flash": {**ALL, "_compatible_flash_implementations": ["kernels-community/vllm-flash-attn3"]},
 }
 WIDE_HEADS = LlamaConfig(**{**SIZES, "hidden_size": 256})
 CPU_ONLY, GPU, GPU_BFLOAT16 = Workers(False, "bfloat16"), Workers(True, "float32"), Workers(True, "bfloat16")
+COMPILED = Workers(False, "float32", compiled=True)
 FA2, FA3, FLEX = "flash_attention_2", "flash_attention_3", "flex_attention"
 
 
@@ -51,7 +55,10 @@ def packages(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 @pytest.mark.parametrize(
     ("workers", "there", "model", "chosen"),
     [
-        (CPU_ONLY, {FA2, FA3}, "all", "sdpa"),
+        (CPU_ONLY, {FA2, FA3}, "all", BY_DOCUMENT),
+        (CPU_ONLY, set(), "no flash", "sdpa"),
+        (CPU_ONLY, set(), "keeps its options", "sdpa"),
+        (COMPILED, set(), "all", "sdpa"),
         (CPU_ONLY, {FA2, FA3}, "only eager", "eager"),
         (GPU_BFLOAT16, {FA2, FA3}, "all", FA3),
         (GPU_BFLOAT16, {FA2}, "all", FA2),
@@ -85,6 +92,9 @@ def test_auto_passes_over_kernels_that_draw_no_dropout_and_heads_that_are_too_sm
     [
         (FA2, CPU_ONLY, "all", "the workers train on CPUs; write auto"),
         (FLEX, CPU_ONLY, "all", "the workers train on CPUs; write auto"),
+        (BY_DOCUMENT, GPU, "all", "the workers train on GPUs; write auto"),
+        (BY_DOCUMENT, COMPILED, "all", "`train.compile` is true; write auto"),
+        (BY_DOCUMENT, CPU_ONLY, "only eager", "`by_document` is not made for Model; write auto"),
         (FA2, GPU, "all", "`train.precision` is float32; write auto, or `bfloat16`"),
         (FA3, GPU_BFLOAT16, "all", "needs the package `flash-attn-3`, which is not installed; install it"),
         (FA2, GPU_BFLOAT16, "no flash", "`flash_attention_2` is not made for Model; write auto"),
@@ -157,13 +167,16 @@ def through(model: Any, alone: bool) -> tuple[torch.Tensor, dict[str, torch.Tens
 
 
 @pytest.mark.parametrize("name", ["Llama", "Qwen3", "Gemma2", "Gemma3Text"])
-@pytest.mark.parametrize("attention", ["eager", "sdpa", FA2, FLEX])
+@pytest.mark.parametrize("attention", ["eager", "sdpa", BY_DOCUMENT, FA2, FLEX])
 def test_packed_documents_compute_what_they_do_alone(kernels: None, name: str, attention: str) -> None:
     sizes = TRAINED[name] | ({"sliding_window": 16} if name == "Gemma2" else {})
     model = family(name, **sizes).train()
-    if attention == "sdpa" and name == "Gemma2":  # transformers has none for scores with a soft cap
-        with pytest.raises(ConfigurationError, match=r"does not run with `sdpa` here .*; write eager"):
-            use_attention(model, attention)
+    if name == "Gemma2" and attention in ("sdpa", BY_DOCUMENT):  # there is none for scores with a soft cap
+        if attention == "sdpa":
+            with pytest.raises(ConfigurationError, match=r"does not run with `sdpa` here .*; write eager"):
+                use_attention(model, attention)
+        with pytest.raises(ConfigurationError, match=f"`{attention}` is not made for Gemma2ForCausalLM"):
+            resolve(attention, CPU_ONLY, type(model), model.config)
         return
     use_attention(model, "eager")
     expected, slopes = through(model, alone=True)
@@ -192,7 +205,7 @@ def test_flash_attention_needs_to_be_told_the_borders_of_several_rows(
         check_isolation(strategy, CPU)
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa", FA2, FLEX])
+@pytest.mark.parametrize("attention", ["eager", "sdpa", BY_DOCUMENT, FA2, FLEX])
 def test_the_check_beside_the_training_accepts_and_leaves_all_as_it_was(kernels: None, attention: str) -> None:
     model = family("Llama", **SIZES).train()
     use_attention(model, attention)
@@ -254,4 +267,4 @@ def test_a_class_whose_attention_cannot_be_chosen_is_refused(monkeypatch: pytest
 
 
 def test_every_kernel_has_a_place_in_the_choice() -> None:
-    assert {FA2, FA3, FLEX} == set(KERNELS)
+    assert {FA2, FA3, FLEX} == set(KERNELS) == set(UNMASKED) - {BY_DOCUMENT}
