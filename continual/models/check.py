@@ -5,7 +5,7 @@ from typing import Any
 
 from continual.errors import ConfigurationError, one_line
 from continual.models.architecture import notes_about, read_config
-from continual.models.attention import use_attention
+from continual.models.attention import BY_DOCUMENT, attention_as, default_of, use_attention
 from continual.models.load import load_model
 from continual.models.quiet import quiet
 from continual.models.settings import check_saving
@@ -25,7 +25,7 @@ def check_files(folder: str, attention: str = "") -> list[str]:
 
     Reads the headers of the weights. A model of up to `SMALL` parameters is also loaded and run on a few tokens, and of
     a larger one a small copy of random weights, where one can be made; the rest is left to `check_weights`. `attention`
-    is what they run with, one that CPUs have; "" is transformers' own choice.
+    is what they run with, one that CPUs have; "" is transformers' own choice, with which `by_document` is compared.
 
     Returns:
         Notes for the user.
@@ -33,7 +33,7 @@ def check_files(folder: str, attention: str = "") -> list[str]:
     Raises:
         ConfigurationError: The model cannot be trained here.
     """
-    from continual.models.forward import check_head, check_split
+    from continual.models.forward import check_split
     from continual.models.trainable import freeze_unreached, note_about
 
     model = load_model(folder, "float32", "meta")
@@ -43,9 +43,9 @@ def check_files(folder: str, attention: str = "") -> list[str]:
     check_saving(folder, model)
     notes = notes_about(folder, model.config, type(model))
     if (small := small_copy(model)) is not None:
-        if attention:
+        if attention not in ("", BY_DOCUMENT):
             use_attention(small, attention)
-        check_head(small, LONG)
+        _check_packing(small, attention, LONG)
     else:
         notes.append(f"the run checks, once it has loaded {type(model).__name__}, that packed documents stay apart")
     frozen = freeze_unreached(model)
@@ -56,10 +56,9 @@ def check_weights(folder: str, attention: str = "") -> list[str]:
     """Load a model and check what it computes, on a few tokens; return notes and raise as `check_files` does."""
     import torch
 
-    from continual.models.forward import check_head
     from continual.models.trainable import freeze_unreached, note_about
 
-    model = load_model(folder, "float32", "cpu", attention)
+    model = load_model(folder, "float32", "cpu", "" if attention == BY_DOCUMENT else attention)
     check_saving(folder, model)
     broken = [name for name, parameter in model.named_parameters() if not bool(torch.isfinite(parameter).all())]
     if broken:
@@ -68,9 +67,9 @@ def check_weights(folder: str, attention: str = "") -> list[str]:
     small = sum(parameter.numel() for parameter in model.parameters()) <= SMALL
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or LONG
     try:
-        check_head(model)
+        _check_packing(model, attention)
         if small:
-            check_head(model, min(LONG, positions))
+            _check_packing(model, attention, min(LONG, positions))
     except (ConfigurationError, MemoryError):
         raise
     except Exception as error:
@@ -78,6 +77,21 @@ def check_weights(folder: str, attention: str = "") -> list[str]:
         raise ConfigurationError("", problem, "correct config.json, or take another model") from error
     frozen = freeze_unreached(model)
     return notes_about(folder, read_config(folder), type(model)) + [note_about(frozen)] * bool(frozen)
+
+
+def _check_packing(model: Any, attention: str, tokens: int = 2) -> None:
+    """Raise ConfigurationError unless packed documents stay apart: as the model is loaded, and by document if asked."""
+    from continual.models.forward import check_head
+
+    check_head(model, tokens)
+    if attention == BY_DOCUMENT:
+        try:
+            with attention_as(model, BY_DOCUMENT):
+                check_head(model, tokens)
+        except ConfigurationError as error:
+            problem = f"{type(model).__name__} does not keep packed documents apart with `{BY_DOCUMENT}`"
+            fix = f"write `model.attention: {default_of(type(model))}`"
+            raise ConfigurationError("", problem, fix) from error
 
 
 def small_copy(model: Any) -> Any:

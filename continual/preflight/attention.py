@@ -3,7 +3,16 @@
 from pathlib import Path
 
 from continual.config.schema import Sequence
-from continual.models.attention import EAGER, KERNELS, Attention, Workers, check_wanted, default_of, resolve
+from continual.models.attention import (
+    BY_DOCUMENT,
+    EAGER,
+    KERNELS,
+    Attention,
+    Workers,
+    check_wanted,
+    default_of,
+    resolve,
+)
 from continual.preflight.model_facts import read_model
 
 
@@ -30,9 +39,12 @@ def loaded_attention(sequence: Sequence, folder: str) -> str:
     return "" if name == default_of(model_class(folder, read_config(folder))) else name
 
 
-def checked_attention(sequence: Sequence) -> str:
+def checked_attention(sequence: Sequence, folder: str | Path) -> str:
     """Return what the checks before the first step run a model with, on a CPU; "" is transformers' own choice."""
-    return EAGER if sequence.model.attention == EAGER else ""
+    if sequence.model.attention == EAGER:
+        return EAGER
+    on_cpus = not sequence.train.gpus_per_worker
+    return BY_DOCUMENT if on_cpus and training_attention(sequence, folder).name == BY_DOCUMENT else ""
 
 
 def check_attention(sequence: Sequence) -> list[str]:

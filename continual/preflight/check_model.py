@@ -79,7 +79,8 @@ def check_loading(sequence: Sequence) -> list[str]:
             continue
         state = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in model_files(facts.folder))
         try:
-            notes += _checked(str(facts.folder), model is sequence.model, state, checked_attention(sequence))
+            attention = checked_attention(sequence, facts.folder) if model is sequence.model else ""
+            notes += _checked(str(facts.folder), model is sequence.model, state, attention)
         except ConfigurationError as error:
             raise error.within(key) from error
         if model is sequence.model and sequence.train.activation_checkpointing:

@@ -168,7 +168,7 @@ def _start(run: Run) -> ModelRef:
         return same_start(run.sequence, run.store, ModelRef(placed(known["path"], run.folder.storage), known["hash"]))
     with run.terminal.step("start: model", "loading and checking it") as step:
         start = start_model(run.store, run.sequence.model, run.sequence.seed)
-        attention = checked_attention(run.sequence)
+        attention = checked_attention(run.sequence, start.path)
         if measured_keys(run.sequence) and not is_checked(run.store, start, attention):
             run.evaluators.begin()  # a model that was never checked was never scored
         notes = check_start(run.store, run.sequence.model, start, attention)

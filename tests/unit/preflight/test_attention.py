@@ -62,7 +62,9 @@ def test_workers_load_it_by_name_only_where_it_is_not_transformers_choice(cluste
     def loaded(*changes: str) -> str:
         return loaded_attention(load_sequence("seq.yaml", list(changes)).sequence, str(cluster / "model"))
 
-    assert loaded() == loaded("model.attention=sdpa") == loaded(*GPU, "model.attention=sdpa") == ""
+    assert loaded("model.attention=sdpa") == loaded(*GPU, "model.attention=sdpa") == ""
+    assert loaded("train.compile=true") == ""
+    assert loaded() == loaded("model.attention=by_document") == "by_document"
     assert loaded("model.attention=eager") == "eager"
     assert loaded(*GPU) == "flash_attention_2"
 
@@ -88,6 +90,18 @@ def test_a_named_one_that_cpus_have_is_what_the_check_runs(project: Path, monkey
     change_config(project / "model", initializer_range=0.021)  # another model than those that were checked before
     check(load_sequence("seq.yaml", ["model.attention=eager"]))
     assert set(seen) == {"eager"}
+
+
+@pytest.mark.parametrize("asked", [[], ["model.attention=by_document"]])
+def test_documents_that_see_each_other_are_found_before_anything_starts(
+    project: Path, monkeypatch: pytest.MonkeyPatch, asked: list[str]
+) -> None:
+    """As of a class that does not hand the documents on to its attention."""
+    change_config(project / "model", initializer_range=0.022)
+    monkeypatch.setattr("continual.models.forward.documents_of", lambda positions: None)
+    with pytest.raises(ConfigurationError, match=r"apart with `by_document`; write `model\.attention: sdpa`"):
+        check(load_sequence("seq.yaml", asked))
+    check(load_sequence("seq.yaml", ["model.attention=sdpa"]))
 
 
 def test_compile_is_refused_where_it_cannot_be(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
