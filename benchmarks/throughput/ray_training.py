@@ -2,7 +2,9 @@
 
 `python -m benchmarks.throughput.ray_training` trains the models of `benchmarks.throughput.training` on rows in a store:
 with one worker of two threads, with two workers of one thread, and in a plain loop of two threads that has the same
-rows in its memory. Each side is a fresh process. What counts are the steps after the first ones, from record to record.
+rows in its memory. Workers compute attention as on CPUs by default, document by document; the plain loop makes
+transformers' mask. A loop of a worker's own steps, without Ray, tells what Ray Train costs. Each side is a fresh
+process. What counts are the steps after the first ones, from record to record.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from benchmarks.throughput.training import BARE
 THREADS = 2
 """Threads of each side, in all."""
 WORKERS = {"1 worker": 1, "2 workers": 2}
+STEPS = "a worker's steps without Ray"
 MODELS = ("260k", "23M")
 GOAL = 0.95
 WARM_UP = 10
@@ -65,6 +68,7 @@ def tokenizer() -> Any:
 def job_of(folder: Path, case: Any, rows: Any, workers: int) -> Any:
     """Return the job of a stage of plain training on stored rows."""
     from continual.contract.stream import Stream
+    from continual.models.attention import BY_DOCUMENT
     from continual.training.job import TASK, TrainJob
     from continual.training.losses.kinds import Nll
 
@@ -72,7 +76,10 @@ def job_of(folder: Path, case: Any, rows: Any, workers: int) -> Any:
     model = store_model(folder / "model", case.model())
     stream = Stream(TASK, rows, Nll(), shuffle=True, rows_per_step=case.rows)
     count = WARM_UP + case.steps
-    return TrainJob(folder / "stage", model, model.path, (stream,), train, count, SEED, threads=THREADS // workers)
+    threads = THREADS // workers
+    return TrainJob(
+        folder / "stage", model, model.path, (stream,), train, count, SEED, threads=threads, attention=BY_DOCUMENT
+    )
 
 
 def trained(folder: Path, case: Any, rows: Any, workers: int) -> sides.Numbers:
@@ -104,8 +111,8 @@ def trained(folder: Path, case: Any, rows: Any, workers: int) -> sides.Numbers:
     }
 
 
-def bare(case: Any, rows: Any) -> sides.Numbers:
-    """Train in a plain loop on the rows that the workers read, which are in memory."""
+def looped(case: Any, rows: Any, side: str) -> sides.Numbers:
+    """Train in a loop, plain or of a worker's steps, on the rows that the workers read, which are in memory."""
     import torch
 
     from benchmarks.throughput import steps
@@ -121,11 +128,12 @@ def bare(case: Any, rows: Any) -> sides.Numbers:
     for number in range(WARM_UP + case.steps):
         arrays = reader.read(number)
         batches.append(to_tensors(stream, {key.partition("/")[2]: value for key, value in arrays.items()}))
-    step = steps.bare_step(case.model(), case.train)
+    plain, ours = steps.bare_step, steps.our_step
+    step = plain(case.model(), case.train) if side == BARE else ours(case.model(), case.train, [stream])
     for number, batch in enumerate(batches):
         if number == WARM_UP:
             begin = time.perf_counter()
-        step(batch)
+        step(batch if side == BARE else {stream.name: batch})
     seconds = time.perf_counter() - begin
     return {"seconds": seconds / case.steps, "rate": case.tokens * case.steps / seconds}
 
@@ -140,7 +148,7 @@ def one(folder: Path, name: str, side: str, tiny: bool) -> sides.Numbers:
     arrays = {key: value.numpy().astype("float32" if key == "weights" else "int32") for key, value in rows.items()}
     arrays["documents"] = (arrays["positions"] == 0).cumsum(1, dtype="int32") - 1
     stored = store_rows(folder / "store", arrays)
-    return bare(case, stored) if side == BARE else trained(folder, case, stored, WORKERS[side])
+    return trained(folder, case, stored, WORKERS[side]) if side in WORKERS else looped(case, stored, side)
 
 
 def measure(rounds: int, tiny: bool = False, models: tuple[str, ...] = MODELS) -> dict[str, Any]:
@@ -148,12 +156,12 @@ def measure(rounds: int, tiny: bool = False, models: tuple[str, ...] = MODELS) -
     for name in models:
         each = ("benchmarks.throughput.ray_training", *["--tiny"] * tiny, "--model", name, "--side")
         of: dict[str, Callable[[], sides.Numbers]] = {
-            side: partial(sides.in_process, *each, side) for side in (*WORKERS, BARE)
+            side: partial(sides.in_process, *each, side) for side in (*WORKERS, STEPS, BARE)
         }
         found = sides.alternate(of, rounds)
         results[name] = {
             "sides": sides.summary(found),
-            "rate": {side: sides.ratio(found, "rate", side, BARE) for side in WORKERS},
+            "rate": {side: sides.ratio(found, "rate", side, BARE) for side in (*WORKERS, STEPS)},
         }
     return {"goal": GOAL, "threads": THREADS, "models": results}
 
@@ -176,7 +184,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="at a size that says nothing")
     parser.add_argument("--output", type=Path, default=sides.RESULTS)
     parser.add_argument("--model", choices=MODELS, default=None, help="of `--side`")
-    parser.add_argument("--side", choices=(*WORKERS, BARE), help="measure this side alone and print its numbers")
+    parser.add_argument("--side", choices=(*WORKERS, STEPS, BARE), help="measure this side alone and print its numbers")
     given = parser.parse_args()
     if given.side:
         with tempfile.TemporaryDirectory() as folder:

@@ -14,6 +14,7 @@ from continual.config.schema import Train
 from continual.contract.loss import Loss
 from continual.contract.models import ModelRef
 from continual.contract.stream import Stream
+from continual.models.attention import BY_DOCUMENT, use_attention
 from continual.training.batch import Rows
 from continual.training.job import TrainJob
 from continual.training.module import LossModule
@@ -87,9 +88,14 @@ def stream(name: str, loss: Loss, rows: int) -> Stream:
 
 
 def our_step(
-    model: Any, train: Train, streams: Sequence[Stream], teacher: Any = None
+    model: Any, train: Train, streams: Sequence[Stream], teacher: Any = None, attention: str = BY_DOCUMENT
 ) -> Callable[[Mapping[str, Rows]], object]:
-    """Return a worker's step on one batch by stream: its losses, its strategy, its one look at the numbers."""
+    """Return a worker's step on one batch by stream: its losses, its strategy, its one look at the numbers.
+
+    `attention`: by default what `auto` takes on CPUs.
+    """
+    for each in (model, *([] if teacher is None else [teacher])):
+        use_attention(each, attention)
     module = LossModule(model.train(), chunk_positions(train, model.config.vocab_size), None)
     job = TrainJob(Path(), ModelRef("", ""), "", tuple(streams), train, steps=10**6, seed=0)
     strategy = build_strategy(train, module, CPU, 1, len(micro_batches(job, 0, 1)))
@@ -99,7 +105,10 @@ def our_step(
 
 
 def bare_step(model: Any, train: Train) -> Callable[[Rows], float]:
-    """Return the step of a plain loop: the model's own forward pass, cross-entropy, clipping, AdamW."""
+    """Return the step of a plain loop: the model's own forward pass, cross-entropy, clipping, AdamW.
+
+    Its attention is transformers' choice, with a mask that keeps documents apart.
+    """
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay)
 

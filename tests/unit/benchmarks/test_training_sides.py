@@ -76,7 +76,7 @@ def test_tables_and_goals_name_every_ratio() -> None:
         "goals": training.GOALS,
         "models": {
             name: {"sides": {side: {"median": {"rate": 5.0}} for side in (training.CONTINUAL, training.BARE)},
-                   "rate": ratio}
+                   "rate": ratio, "masked": ratio}
             for name in training.GOALS
         },
     }  # fmt: skip
