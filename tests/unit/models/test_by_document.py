@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from continual.models.attention import BY_DOCUMENT, use_attention
+from continual.models.attention import BY_DOCUMENT, Workers, resolve, use_attention
 from continual.models.by_document import LEAST_FILLED, attend, documents_of
+from continual.models.forward import hidden_states
 from tests.kits.families import TRAINED, family
 from tests.kits.models import SIZES
 
@@ -88,3 +89,17 @@ def test_rows_that_are_filled_up_and_caches_are_what_they_are_under_sdpa(name: s
             rest = model(input_ids=ids[1:, 3:], past_key_values=first.past_key_values, use_cache=True).logits
         found.append(torch.cat([logits, rest[0]]))
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_family_that_takes_documents_computes_what_it_does_under_sdpa(name: str) -> None:
+    model: Any = family(name, **TRAINED[name])
+    if resolve("auto", Workers(gpu=False, precision="float32"), type(model), model.config).name != BY_DOCUMENT:
+        pytest.skip("it is run with a mask")
+    positions = packed([[9, 20], [17, 12]])
+    ids = (torch.arange(positions.numel()) * 7 + 1).remainder(model.config.get_text_config().vocab_size).view(2, -1)
+    with torch.no_grad():
+        expected = hidden_states(model, ids, positions)
+        use_attention(model, BY_DOCUMENT)
+        found = hidden_states(model, ids, positions)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max().clamp(min=1)))
