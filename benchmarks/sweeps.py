@@ -92,15 +92,20 @@ def trials(name: str, storage: Path) -> list[Trial]:
 
 
 def finish(
-    name: str, output: Path, results: dict[str, Any], text: str, plot: Callable[[dict[str, Any], Path], None], code: int
-) -> None:
-    """Print the table and write `<name>.json`, `.md` and `.png`; exit with `code` instead of writing if it is not 0."""
+    name: str, output: Path, results: dict[str, Any], text: str, plot: Callable[[dict[str, Any], Path], None] | None,
+    code: int,
+) -> None:  # fmt: skip
+    """Print the table and write `<name>.json`, `.md` and `.png`; exit with `code` instead of writing if it is not 0.
+
+    Without `plot` there is no picture.
+    """
     print(text)
     if code:
         print(f"{output / name}.* stay as they are: the sweep did not finish", file=sys.stderr)
         raise SystemExit(code)
     record.write(results, text, output, name)
-    plot(results, output / f"{name}.png")
+    if plot is not None:
+        plot(results, output / f"{name}.png")
 
 
 def figure(path: Path, panels: Sequence[str], width: float, height: float, draw: Callable[[int, Any], None]) -> None:

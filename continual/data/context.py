@@ -12,5 +12,7 @@ def set_context(in_order: bool = False) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # they would fill the log
     context.raise_original_map_exception = True  # Ray Data's own exception keeps only the text
+    # A shard may take hours on CPUs, and a worker may wait as long for samples; engines have `generate.still_seconds`.
+    context.execution_no_progress_timeout_s = -1.0
     if in_order:
         context.execution_options.preserve_order = True

@@ -1,10 +1,13 @@
 """What arms keep at equal new score, against a computation document by document."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from benchmarks.pretrained import results
+from benchmarks.pretrained import rates, results
 from benchmarks.pretrained.results import CONTEXT_FREE, Models, change, collect_models, mixed, told
+from benchmarks.sweeps import Trial
 from continual.forgetting import Score
 from continual.forgetting.outcomes import outcomes_of
 
@@ -70,3 +73,17 @@ def test_the_table_tells_every_arm_and_what_plain_lost() -> None:
     named = [line.split(" | ")[0] for line in lines if line.startswith(("| plain", f"| {CONTEXT_FREE} |"))]
     assert named == ["| plain", f"| {CONTEXT_FREE}", "| plain"]
     assert lines[-1].startswith("What plain lost most clearly, at the end: ")
+
+
+def test_rates_are_told_in_their_order_with_the_losses_of_their_runs() -> None:
+    def trial(rate: float, new: float, lost: float) -> Trial:
+        matrix = [{"scores": {results.NEW: {"score": score}}} for score in (-1.8, -new)]
+        by_task = dict.fromkeys((*results.TEXTS, results.NEW), lost)
+        errors = {"forgetting_old": 0.004, "forgetting_by_task": dict.fromkeys(results.TEXTS, 0.01)}
+        summary = {"matrix": matrix, "forgetting_old": lost, "forgetting_by_task": by_task, "stderr": errors}
+        return Trial({rates.RATE: rate}, 100, SimpleNamespace(summary=summary))  # type: ignore[arg-type]
+
+    lines = rates.table(rates.collect([trial(1e-4, 1.2, 0.45), trial(2e-5, 0.9, -0.02)])).splitlines()
+    assert lines[2].startswith("| 2e-05 | 0.900 | +0.020 ±0.004 | +0.020 ±0.010 |")
+    assert lines[3].startswith("| 0.0001 | 1.200 | -0.450 ±0.004 |")
+    assert "seed 100: gsm8k in nats per answer token (before: 1.800)" in lines[-1]
