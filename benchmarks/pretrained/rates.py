@@ -36,8 +36,9 @@ def table(results: dict[str, Any]) -> str:
         cells = [row["texts lost"], *(row["lost"][text] for text in TEXTS)]
         lost = [f"{-value:+.3f} ±{error:.3f}" for value, error in cells]
         lines.append("| " + " | ".join([rate, f"{row['new at the end']:.3f}", *lost]) + " |")
+    seeds = ", ".join(map(str, results["seeds"]))
     said = (
-        f"Plain fine-tuning, seed {', '.join(map(str, results['seeds']))}: {NEW} in nats per answer token (before: {before:.3f}), "
+        f"Plain fine-tuning, seed {seeds}: {NEW} in nats per answer token (before: {before:.3f}), "
         "and the change of texts in nats per token; below zero is lost. ± is the standard error, paired by document."
     )
     return "\n".join([*lines, "", said])
