@@ -16,7 +16,7 @@ from continual.ledger.places import placed, placed_model
 from continual.ledger.progress import is_summary
 from continual.ledger.records import read_records
 from continual.show.report.answers import Answers, Evaluations, gather_answers
-from continual.show.report.found import gather_forecast
+from continual.show.report.found import Completion, gather_completions, gather_forecast
 from continual.store import Artefact
 from continual.store.json_files import has, known_json, read_json
 from continual.store.notices import say
@@ -69,6 +69,7 @@ class RunData:
     facts: dict[str, Any]
     answers: list[Answers] = field(default_factory=list)
     forecast: dict[str, Any] | None = None
+    completions: list[Completion] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -131,6 +132,7 @@ def gather(folder: Path, known: Evaluations | None = None) -> RunData:
         facts=known_json(files.versions),
         answers=gather_answers(ledger, _store(folder, config), known),
         forecast=gather_forecast(files),
+        completions=gather_completions(ledger, [stage["name"] for stage in config["stages"]], _store(folder, config)),
     )
 
 

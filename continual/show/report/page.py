@@ -18,7 +18,7 @@ from continual.show.progress import duration
 from continual.show.report.answers import SHOWN
 from continual.show.report.correlation import LEAST
 from continual.show.report.draw import Plot
-from continual.show.report.found import AssociationsData
+from continual.show.report.found import LIKENESS, AssociationsData, Completion
 from continual.show.report.gather import RunData
 from continual.show.report.series import differing, shown
 from continual.show.report.watched import SINCE
@@ -51,7 +51,11 @@ def render(
         answered=any(run.answers for run in runs),
         shown_answers=SHOWN,
         forecasts=[(label, run) for label, run in zip(labels, runs, strict=True) if run.forecast],
+        completions=[
+            (label, run, completion) for label, run in zip(labels, runs, strict=True) for completion in run.completions
+        ],
         score_names=SCORES,
+        likeness=LIKENESS,
         forgotten=dict.fromkeys(task for run in runs for task, lost in _lost(run).items() if lost is not None),
         documented=[run for run in runs if run.summary.get("documents")],
         document_keys={"read": "read", "documents": "pieces trained", **LOSSES},
@@ -90,11 +94,16 @@ def number(run: RunData, *path: str | int, form: str = ".3f") -> Markup:
     return _at(run.folder, "", run.summary, path, form)
 
 
-def found(of: RunData | AssociationsData, *path: str | int, form: str = ".4f") -> Markup:
-    """Return a number of a run's forecast.json, or of associations.json, as `number` does.
+def found(
+    of: RunData | AssociationsData, *path: str | int, form: str = ".4f", completion: Completion | None = None
+) -> Markup:
+    """Return a number of a run's forecast.json, of a `completion` of it, or of associations.json, as `number` does.
 
     Its place is `<file>#<JSON pointer>`.
     """
+    if completion:
+        content = {"completion": completion.numbers}
+        return _at(of.folder, f"{completion.file}#", content, ("completion", *path), form)
     if isinstance(of, RunData):
         return _at(of.folder, f"{RunFolder(of.folder).forecast.name}#", of.forecast, path, form)
     return _at(of.folder, f"{AssociationsFolder(of.folder).numbers.name}#", of.numbers, path, form)

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from continual.cli.report import main
+from continual.ledger.ledger import Ledger
 from continual.show.report import write_report
+from continual.store import Store
 from tests.kits.associations import matrix_of, write_associations, write_forecast_of
 from tests.kits.page import Read
 from tests.kits.runs import KEPT, LOST, make_run
@@ -82,7 +84,7 @@ def test_associations_alone_have_a_page(measured: Path) -> None:
         wanted |= {f"/forecasts/{place}/scores/rmse/{kind}" for kind in ("mean", "stderr")}
     assert set(found) == wanted
     assert "documents of old 12" in page.text
-    assert "likeness of texts is not computed" in page.text
+    assert "likeness of words (TF-IDF) is not computed" in page.text
     [picture] = page.all("img")
     assert picture["src"].startswith("data:image/png;base64,")
     assert len(picture["alt"]) > 40
@@ -208,3 +210,44 @@ def test_no_damaged_forecast_ends_the_report(tmp_path: Path) -> None:
         (folder / "forecast.json").write_text(content)
         if gather_forecast(RunFolder(folder)):
             render_page(gather(folder))
+
+
+EXPECTED = {
+    "matrix": "associations.parquet", "model": "factors", "probes": 3, "documents": 9, "mean": 0.25,
+    "measured_mean": 0.125, "at_risk": [{"document": "4", "change": 1.5, "measured": False}],
+}  # fmt: skip
+
+
+def keep(storage: Path, replay: str, model: str = "m", **completion: Any) -> Path:
+    """Store what `predicted_replay` keeps of a row that it has completed."""
+    store = Store(storage / "store")
+    inputs = {"models": ["start0", model], "replay": replay, "label": "predicted_replay", "matrix": "z", "probes": [1]}
+    artefact = store.artefact("completions", inputs)
+    with store.write(artefact, inputs) as writer:
+        assert writer is not None
+        writer.finish(completion={**EXPECTED, **completion})
+    return artefact.path / "manifest.json"
+
+
+def test_what_a_stage_expected_in_its_middle_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What another run has kept, of another model or with another replay, is not."""
+    _, folder = make_run(tmp_path, "online", KEPT)
+    with Ledger(folder) as ledger:
+        ledger.add("part", stage=2, step=8, model="m", inputs={"predicted_replay": ["rows", "teacher"]})
+    assert "forecast" not in sections(Read(write_report([folder])))  # as earlier versions left it
+    file = keep(tmp_path, "rows")
+    keep(tmp_path, "other", mean=7.0)
+    keep(tmp_path, "rows", "n", mean=8.0)
+    page = Read(write_report([folder]))
+    place = f"{file.relative_to(tmp_path)}#/completion"
+    found = {key.removeprefix(place): value for (_, key), value in page.numbers.items() if "completions" in key}
+    assert found == {
+        "/probes": (3, "3"), "/documents": (9, "9"), "/mean": (0.25, "+0.2500"),
+        "/measured_mean": (0.125, "+0.1250"), "/at_risk/0/change": (1.5, "+1.5000"),
+    }  # fmt: skip
+    assert "2 sort 8 predicted_replay associations.parquet factors" in page.text
+    assert [link["href"][1:] for link in page.all("a")] == sections(page)
+    assert capsys.readouterr().err == ""
+    file.write_text(file.read_text().replace("0.25", "0.35"))
+    assert "forecast" not in sections(Read(write_report([folder])))
+    assert capsys.readouterr().err == f"note: {file} is damaged and left out of the report\n"
