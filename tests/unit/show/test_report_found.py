@@ -53,7 +53,7 @@ def test_the_forecast_of_a_run_is_in_its_page(measured: Path) -> None:
               "/error/tasks", "/error/scores/rmse/mean", "/error/scores/rmse/stderr"}  # fmt: skip
     assert set(found) == wanted | {f"/at_risk/{place}/change" for place in range(12)}
     assert "forecast" in sections(page)
-    assert f"told old {content['model']} 5" in page.text
+    assert f"mean of the probes old {content['model']} 5" in page.text
     worst = content["at_risk"][0]
     how = "measured" if worst["measured"] else "forecast"
     assert f"how it is known {worst['document']} {worst['change']:+.4f} {how}" in page.text
@@ -102,6 +102,7 @@ def test_a_storage_stands_for_its_runs_and_its_associations(measured: Path, tmp_
     page = Read(write_report([measured], tmp_path / "all.html"))
     assert {"figures", "forecast", "associations"} <= set(sections(page))
     assert "2 runs compared" in page.text
+    assert "mean of the probes mitigation: none old" in page.text  # what the run is called beside the other
     assert {of for of, _ in page.numbers} == {"kept", "told", "texts", "answers"}
     assert [link["href"][1:] for link in page.all("a")] == sections(page)
 

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from continual.associations.matrix import write
 from continual.associations.recorded import record
 from continual.associations.spec import load_associate
+from continual.forgetting.completion.complete import probes
 from continual.ledger.events import is_event
 from continual.ledger.folder import AssociationsFolder, RunFolder
 from continual.ledger.ledger import read_events
@@ -145,3 +147,25 @@ def test_a_damaged_line_of_results_is_none() -> None:
     assert is_event(good)
     for name, value in (("step", "1"), ("metrics", []), ("files", None), ("files", ["../../secret"])):
         assert not is_event({**good, name: value}), name
+
+
+def test_the_command_line_hands_its_forecast_to_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a run that is done, and measured as the first task of the matrix was."""
+    from continual.cli.forecast import main
+
+    loaded, folder = make_run(tmp_path / "runs", "told", KEPT, "track.enabled=false")
+    matrix = matrix_of()
+    write(matrix, tmp_path / "associations.parquet")
+    monkeypatch.setattr("continual.associations.measure.load_task", lambda *given: loaded)
+    monkeypatch.setattr("continual.associations.measure.measured", lambda _, matrix, columns: matrix.change[0][columns])
+    monkeypatch.setattr("continual.preflight.check.check", lambda loaded: [])
+    monkeypatch.setattr("continual.run.execute.execute", lambda *given, **options: {})
+    command = ["--matrix", str(tmp_path / "associations.parquet"), "--task", "task.yaml", "--probes", "5"]
+    assert main(command) == 0
+    assert "from 5 of 12 documents of `old`" in capsys.readouterr().out
+    measured = Read(folder / "report.html").numbers["told", "forecast.json#/measured_mean"][0]
+    [event] = read_events(folder, "results")
+    assert event["metrics"]["forecast/measured_mean"] == measured
+    assert measured == pytest.approx(matrix.change[0][probes(5, 12, 0)].mean())
