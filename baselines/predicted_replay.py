@@ -1,5 +1,6 @@
 """Replay of the upstream documents that a task is expected to make the model forget."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -28,6 +29,8 @@ from continual.api import (
 
 MODEL = "factors"
 """What completes a row: the additive model and a few factors, as in the paper."""
+LISTED = 20
+"""Documents that are kept as those most at risk."""
 SAME_MODEL = 1e-2
 """Nats per token by which losses may differ from the matrix's if model and text are those that it was measured with."""
 
@@ -56,7 +59,8 @@ class PredictedReplay(Replay):
 
     Online, with `matrix` and `at`, nothing is replayed in the first `at` steps. Then `probes` documents are measured
     under the model of that step and under that of the stage's start, the rest of the row is completed from the tasks of
-    the matrix (additive model and factors), and the replay of what it says begins.
+    the matrix (additive model and factors), and the replay of what it says begins. What is expected is kept in the
+    store, and the report shows it.
 
     Documents on which forgetting was measured are never replayed: the probes, and those that are marked in the column
     `measured` of either file.
@@ -125,7 +129,12 @@ class PredictedReplay(Replay):
         values = self._measured(ctx, table, places, trained)
         row, free = COMPLETIONS[MODEL](known, places, values), table.free.copy()
         free[places] = False
-        return super().streams(ctx, {"rows": self._drawn(ctx, table, row, free)})
+        drawn = self._drawn(ctx, table, row, free)
+        row[places] = values
+        made_of = {"models": [ctx.stage_start.hash, trained.hash], "replay": drawn.hash, "label": self.label}
+        made_of |= {"matrix": hashlib.sha256(known.tobytes()).hexdigest()}
+        self._keep(ctx, table, places, row, made_of)
+        return super().streams(ctx, {"rows": drawn})
 
     def _measured(self, ctx: Context, table: Upstream, places: np.ndarray, trained: ModelRef) -> np.ndarray:
         """Return what the stage has changed of the documents at these places [K] so far, in nats per token [K]."""
@@ -149,6 +158,28 @@ class PredictedReplay(Replay):
         with ctx.step(f"{self.label} probes") as step:
             step.note(f"{len(numbers)} documents, {change.mean():+.4f} nats per token on average{other}")
         return np.asarray(change)
+
+    def _keep(
+        self, ctx: Context, table: Upstream, places: np.ndarray, row: np.ndarray, made_of: dict[str, Any]
+    ) -> None:
+        """Store what is expected of the upstream documents [N], for the report.
+
+        It is addressed by the documents at `places`, which were measured, and by `made_of`, which names the models that
+        they were measured under, the matrix, and the replay.
+        """
+        inputs = {**made_of, "probes": table.numbers[places].tolist()}
+        completion = {
+            "matrix": self.matrix, "model": MODEL, "probes": len(places), "documents": len(row),
+            "mean": float(row.mean()), "measured_mean": float(row[places].mean()),
+            "at_risk": [
+                {"document": str(table.numbers[place]), "change": float(row[place]), "measured": bool(place in places)}
+                for place in np.argsort(-row, kind="stable")[:LISTED]
+            ],
+        }  # fmt: skip
+        artefact = ctx.store.artefact("completions", inputs)
+        with ctx.store.write(artefact, inputs) as writer:
+            if writer is not None:
+                writer.finish(completion=completion)
 
     def _drawn(self, ctx: Context, table: Upstream, values: np.ndarray, free: np.ndarray) -> Artefact:
         """Return the rows of documents that are drawn by their values [N], among those that are `free` [N]."""

@@ -17,9 +17,10 @@ from benchmarks import sweeps
 from benchmarks.associations.matrix import NAME as MATRIX
 from benchmarks.associations.matrix import source
 from continual.associations.matrix import Associations, read
-from continual.associations.predicted import TABLE, chosen_error, write_forecast
+from continual.associations.predicted import chosen_error, write_forecast
 from continual.config.yaml_text import yaml_text
 from continual.forgetting.completion.complete import probes
+from continual.ledger.folder import RunFolder
 from continual.show.plots import COLORS
 from continual.sweep.results import mean_error
 
@@ -59,7 +60,7 @@ def arms(task: str, storage: Path) -> dict[str, list[dict[str, Any]]]:
         "none": [],
         "random": [{**replay, "scores": str(file), "column": "before", "temperature": None}],
         "surprise": [{**replay, "scores": str(file), "column": "before", "temperature": 0}],
-        "predicted": [{**replay, "scores": str(folder / TABLE)}],
+        "predicted": [{**replay, "scores": str(RunFolder(folder).forecast_table)}],
         "oracle": [{**replay, "scores": str(file), "column": f"change/{task}"}],
     }
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from continual.associations.forecast import SCORES, Forecast, ForecastError, evaluate, forecast
 from continual.associations.matrix import Associations, write_table
+from continual.ledger.folder import RunFolder
 from continual.store.files import write_atomic
 
-NUMBERS, TABLE = "forecast.json", "forecast.parquet"
 LISTED = 20
 """Documents that are named as at risk."""
 LOWER = ("rmse",)
@@ -33,8 +33,8 @@ def write_forecast(
     folder: Path, matrix: Associations, columns: np.ndarray, change: np.ndarray, error: ForecastError
 ) -> str:
     """Forecast a task from the changes [K] of documents `columns` [K], write both files, and say what was found."""
-    found = forecast(matrix, columns, change, error, LISTED)
-    _write_table(folder / TABLE, matrix, columns, found)
+    found, files = forecast(matrix, columns, change, error, LISTED), RunFolder(folder)
+    _write_table(files.forecast_table, matrix, columns, found)
     numbers = {
         "upstream": matrix.facts["upstream"],
         "model": found.model,
@@ -45,7 +45,7 @@ def write_forecast(
         "at_risk": [asdict(each) for each in found.at_risk],
         "error": asdict(error),
     }
-    write_atomic(folder / NUMBERS, json.dumps(numbers, indent=1))
+    write_atomic(files.forecast, json.dumps(numbers, indent=1))
     low, high = found.interval
     of_all = f"from {len(columns)} of {len(matrix.documents):,} documents of `{matrix.facts['upstream']}`"
     mean = f"{found.mean:+.4f} nats per token on average, 95 % between {low:+.4f} and {high:+.4f}"
@@ -54,7 +54,7 @@ def write_forecast(
         [
             f"forecast ({found.model}, {of_all}): {mean}",
             f"most at risk: documents {worst}",
-            f"  all documents: {folder / TABLE}",
+            f"  all documents: {files.forecast_table}",
         ]
     )
 

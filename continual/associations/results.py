@@ -15,44 +15,55 @@ from continual.associations.spec import LoadedAssociate
 from continual.config.schema import Sequence
 from continual.data.chosen import numbered, words_of
 from continual.errors import ConfigurationError
+from continual.ledger.folder import AssociationsFolder
+from continual.show.associations import SCORES, UNITS
+from continual.show.report import write_report
 from continual.store.files import write_atomic
-from continual.sweep.outputs import Results
-from continual.sweep.results import Outcome, PointResult
+from continual.sweep.outputs import Results, Written
+from continual.sweep.results import Outcome
 from continual.sweep.spec import LoadedAblation
 
-MATRIX, NUMBERS, PAGE, PICTURE = "associations.parquet", "associations.json", "associations.md", "associations.png"
 RANKS = (1, 2, 3, 4, 5)
 MOST_LISTED = 10
 """Documents and tasks that are listed."""
 MOST_WORDS = 200
 """Documents of a task that stand for it where texts are compared."""
-SCORES = {"rmse": "RMSE", "f1": "F1", "auc": "AUC"}
-UNITS = {"nats": "nats per token", "lost": "share of answers"}
 
 
 def results_of(loaded: LoadedAssociate) -> Results:
     """Return what the sweep behind associations leaves."""
 
-    def write_all(folder: Path, source: LoadedAblation, outcomes: list[Outcome]) -> tuple[str, list[PointResult]]:
+    def write_all(folder: Path, source: LoadedAblation, outcomes: list[Outcome]) -> Written:
         missing = [each for each in outcomes if each.state != "done"]
         if missing:
             lines = [f"- {each.trial.loaded.sequence.stages[0].name}: {each.why or each.state}" for each in missing]
             done = len(outcomes) - len(missing)
-            return "\n".join([f"{done} of {len(outcomes)} tasks are done; the matrix needs all", *lines]), []
-        return write_results(folder, loaded, collect(loaded.associate.upstream, outcomes)), []
+            return Written("\n".join([f"{done} of {len(outcomes)} tasks are done; the matrix needs all", *lines]))
+        return write_results(AssociationsFolder(folder), loaded, collect(loaded.associate.upstream, outcomes))
 
-    return Results(write_all, (MATRIX, NUMBERS, PAGE, PICTURE))
+    left = AssociationsFolder(Path())
+    return Results(write_all, tuple(map(str, (left.matrix, left.numbers, left.page, left.picture, left.report))))
 
 
-def write_results(folder: Path, loaded: LoadedAssociate, matrix: Associations) -> str:
-    """Write all files; return the page as text."""
-    write(matrix, folder / MATRIX)
+def write_results(files: AssociationsFolder, loaded: LoadedAssociate, matrix: Associations) -> Written:
+    """Write all files; return the page as text, and the numbers for the tracker."""
+    write(matrix, files.matrix)
     numbers = analyzed(matrix, loaded)
-    write_atomic(folder / NUMBERS, json.dumps(numbers, indent=1))
-    draw(matrix, folder / PICTURE)
+    write_atomic(files.numbers, json.dumps(numbers, indent=1))
+    draw(matrix, files.picture)
     text = "\n".join(page(matrix, numbers))
-    write_atomic(folder / PAGE, f"# {loaded.associate.name}\n\n{text}\n\n![Who forgets what]({PICTURE})\n")
-    return text
+    write_atomic(files.page, f"# {loaded.associate.name}\n\n{text}\n\n![Who forgets what]({files.picture.name})\n")
+    write_report([files.path], files.report)
+    return Written(text, metrics=metrics(numbers))
+
+
+def metrics(numbers: dict[str, Any]) -> dict[str, float]:
+    """Return what the tracker shows of a matrix, by name; `numbers` are those of `analyzed`."""
+    found = {f"r_squared/{rank}": share for rank, share in numbers["r_squared"].items()}
+    found |= {f"explained/{name}": share for name, share in numbers["variance_explained"].items()}
+    found |= {f"forgotten/{each['name']}": each["mean"] for each in numbers["destructive"]}
+    errors = [(each["model"], score, of) for each in numbers["forecasts"] for score, of in each["scores"].items()]
+    return found | {f"forecast_error/{model}/{score}": of["mean"] for model, score, of in errors if of is not None}
 
 
 def analyzed(matrix: Associations, loaded: LoadedAssociate) -> dict[str, Any]:
@@ -66,6 +77,8 @@ def analyzed(matrix: Associations, loaded: LoadedAssociate) -> dict[str, Any]:
         forecasts = evaluate(matrix, probes, associate.draws, sequence.seed)
     return {
         "kind": matrix.kind,
+        "upstream": associate.upstream,
+        "wrong_before": matrix.facts.get("wrong_before", 0),
         "tasks": len(matrix.tasks),
         "documents": len(matrix.documents),
         "mean": float(matrix.change.mean()),

@@ -9,7 +9,7 @@ from continual.errors import redacted
 from continual.errors.process import exit_code_of
 
 EPILOG = """The task is learned from the start model, and only the probes are scored before and after it. What this run
-keeps is used again; the forecast is written into its folder.
+keeps is used again; the forecast is written into its folder, and shown by its report and in the tracker.
 
 exit codes:
   0    done
@@ -41,6 +41,7 @@ def _forecast(options: argparse.Namespace) -> None:
     from continual.associations.matrix import read
     from continual.associations.measure import load_task, measured
     from continual.associations.predicted import chosen_error, write_forecast
+    from continual.associations.recorded import record
     from continual.forgetting.completion.complete import probes
     from continual.preflight.check import check
     from continual.run.execute import execute
@@ -52,4 +53,5 @@ def _forecast(options: argparse.Namespace) -> None:
     error = chosen_error(matrix, options.model, options.probes)
     execute(loaded, notes, fresh=False)
     change = measured(loaded, matrix, columns)
-    print(redacted(write_forecast(loaded.run_folder, matrix, columns, change, error)))
+    text = write_forecast(loaded.run_folder, matrix, columns, change, error)
+    print(redacted("\n".join([text, *record(loaded)])))

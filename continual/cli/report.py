@@ -1,4 +1,4 @@
-"""The command `report`: one HTML page about runs."""
+"""The command `report`: one HTML page about runs and associations."""
 
 import argparse
 from collections.abc import Sequence as Arguments
@@ -13,13 +13,14 @@ EPILOG = "Figures are also written as PNG files, into a folder next to the page 
 def parser(prog: str = "python -m continual.report") -> argparse.ArgumentParser:
     command = argparse.ArgumentParser(
         prog=prog,
-        description="Write one self-contained HTML page about a run, or about several runs side by side.",
+        description="Write one self-contained HTML page about a run, several runs side by side, or associations.",
         epilog=EPILOG,
     )
     command.add_argument(
-        "runs", nargs="+", metavar="RUN_DIR", help="a run's folder, <storage>/<name>, or a storage: all its runs"
-    )
-    page = "the page; default: report.html in the run's folder; for several runs, in the current folder"
+        "runs", nargs="+", metavar="RUN_DIR",
+        help="folder of a run or of associations, <storage>/<name>, or a storage: all of them",
+    )  # fmt: skip
+    page = "the page; default: report.html in the folder; for several, in the current folder"
     command.add_argument("--output", metavar="FILE", help=page)
     return command
 

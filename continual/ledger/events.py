@@ -24,6 +24,7 @@ FIELDS: dict[str, dict[str, Kind]] = {
     "candidate": {"stage": int, "name": str, "model": str, "scores": dict},
     "stage_done": {"stage": int, "name": str, "model": str, "hash": str, "rows": str},
     "best": {"done": int, "metrics": dict},
+    "results": {"step": int, "metrics": dict, "files": list},
     "stopped": {"why": str},
     "ended": {"status": str, "open": list, "files": list},
 }
@@ -68,7 +69,7 @@ def _leads_nowhere_else(event: dict[str, Any]) -> bool:
     addresses += [event["rows"]] if kind in ("read", "stage_done") else []
     addresses += [event["name"]] if kind in ("prepared", "stage_done") and "name" in event else []  # a stage's folder
     addresses += event.get("evaluations", {}).values() if kind == "scored" else []
-    files = event["files"] if kind in ("started", "ended") else []
+    files = event["files"] if kind in ("started", "results", "ended") else []
     data = event.get("data", {}).values() if kind == "prepared" else []
     if not all(map(has(content=str, path=str, counts=dict), data)):
         return False

@@ -105,6 +105,8 @@ class RunFolder:
         self.report = path / "report.html"
         self.figures = path / "report"
         self.matrix = path / "matrix.png"
+        self.forecast = path / "forecast.json"
+        self.forecast_table = path / "forecast.parquet"
         self.tracker_state = path / "mlflow" / "state.json"
 
     def entries(self, stages: Iterable[str]) -> Entries:
@@ -119,3 +121,15 @@ class RunFolder:
     def stage(self, number: int, name: str) -> StageFolder:
         """Return the folder of a stage; `number` counts from 1."""
         return StageFolder(self.path / "stages" / f"{number}-{name}")
+
+
+class AssociationsFolder:
+    """`<storage>/<name>` of associations: what they leave, beside what their sweep keeps there."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.matrix = path / "associations.parquet"
+        self.numbers = path / "associations.json"
+        self.page = path / "associations.md"
+        self.picture = path / "associations.png"
+        self.report = path / "report.html"

@@ -13,6 +13,7 @@ from continual.contract.models import ModelRef
 from continual.forgetting import FIGURES, Matrix, last_figures, read_matrix
 from continual.ledger.events import is_record
 from continual.ledger.folder import RunFolder, StageFolder
+from continual.ledger.ledger import Events
 from continual.ledger.lines import read_last_lines
 from continual.ledger.places import stored
 from continual.preflight.stages import acting
@@ -129,6 +130,16 @@ def version(
     tags |= {key: repr(value) for key, value in metrics.items()}
     tags |= {f"data/{name}": stream["content"] for name, stream in data.items()}
     return {"name": sequence.track.register, "tags": tags}
+
+
+def add_results(events: Events, step: int, metrics: dict[str, float], files: list[str], **key: str) -> None:
+    """Record for the tracker what was found from what is done, unless it is what was recorded last.
+
+    `files`: names in the folder of the events. `key`: that of a run of MLflow that is no sequence's.
+    """
+    known = events.find("results")
+    if known is None or known["metrics"] != metrics:
+        events.add("results", **key, step=step, metrics=metrics, files=files)
 
 
 def ended(status: Status, open_stages: set[int], folder: RunFolder) -> dict[str, Any]:

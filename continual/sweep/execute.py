@@ -2,15 +2,15 @@
 
 from dataclasses import replace
 
+from continual.config.load import Loaded
 from continual.errors import ContinualError, as_one_sentence, redacted
 from continual.run.events import Status
 from continual.run.guard import Guard
 from continual.run.resume import catch_up, claim, tracking_uri
 from continual.show.terminal import Terminal
 from continual.store.places import remove
-from continual.sweep.outputs import COMPARISON, Results
+from continual.sweep.outputs import COMPARISON, Results, Written
 from continual.sweep.parent_run import Parent, close_run
-from continual.sweep.results import PointResult, best_of
 from continual.sweep.state import State, lock_sweep
 from continual.sweep.sweep import Sweep, plan_text
 from continual.sweep.trials import refuse_changed
@@ -29,7 +29,8 @@ def run_sweep(sweep: Sweep, fresh: bool, results: Results = COMPARISON) -> None:
             for each in sweep.outcomes():
                 if each.state == "done":
                     catch_up(each.trial.loaded, each.summary)
-            print(redacted(results.write(sweep.folder, sweep.source, sweep.outcomes())[0]))
+            written = results.write(sweep.folder, sweep.source, sweep.outcomes())
+            print(redacted(written.text + _add(sweep, results, written)))
             return
         log = sweep.folder / "log.txt"
         tracked = next(iter(sweep.trials.made.values())).loaded
@@ -79,19 +80,39 @@ def _run(sweep: Sweep, results: Results, terminal: Terminal, guard: Guard) -> No
         raise
     finally:
         outcomes = sweep.outcomes()
-        done, points = sum(each.state == "done" for each in outcomes), list[PointResult]()
+        done, written = sum(each.state == "done" for each in outcomes), Written("")
         try:
-            text, points = results.write(sweep.folder, sweep.source, outcomes)
+            written = results.write(sweep.folder, sweep.source, outcomes)
             if done:
-                terminal.line(f"\n{text}\n\n  all files: {sweep.folder}")
+                terminal.line(f"\n{written.text}\n\n  all files: {sweep.folder}")
         except BaseException:
             status = "FAILED"
             raise
         finally:
-            unsent = parent.end(status, best_of(points), done, results.files)
+            unsent = parent.end(status, written, done, results.files)
             sweep.state.close(status == "FINISHED" and not unsent)
             if unsent:
-                terminal.line(f"  {unsent} records wait for {tracking_uri(example)}; the next start sends them")
+                terminal.line(_waiting(unsent, example))
+
+
+def _add(sweep: Sweep, results: Results, written: Written) -> str:
+    """Let the tracker have what was found of finished trials; return a line about what waits for it, "" if all is sent.
+
+    Earlier versions did not record it, and other options may find something else.
+    """
+    if not written.metrics:
+        return ""
+    example = next(iter(sweep.trials.made.values())).loaded
+    done = sum(each.state == "done" for each in sweep.outcomes())
+    unsent = Parent(sweep.folder, sweep.source, example).add(written, done, results.files)
+    if not unsent:
+        return ""
+    sweep.state.close(False)
+    return f"\n{_waiting(unsent, example)}"
+
+
+def _waiting(unsent: int, example: Loaded) -> str:
+    return f"  {unsent} records wait for {tracking_uri(example)}; the next start sends them"
 
 
 def _close_stopped(sweep: Sweep) -> None:

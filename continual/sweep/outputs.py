@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +25,23 @@ LINE = 0.2
 
 
 @dataclass(frozen=True)
+class Written:
+    """What was found: `text` is printed, `points` were compared, `metrics` are numbers for the tracker."""
+
+    text: str
+    points: list[PointResult] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Results:
-    """What a sweep leaves: `write` writes it all, and returns what is printed, and the points that were compared.
+    """What a sweep leaves: `write` writes it all. `files` are the names of the files that the tracker keeps."""
 
-    `files` are the names of the files that the tracker keeps.
-    """
-
-    write: Callable[[Path, LoadedAblation, list[Outcome]], tuple[str, list[PointResult]]]
+    write: Callable[[Path, LoadedAblation, list[Outcome]], Written]
     files: tuple[str, ...]
 
 
-def write_results(folder: Path, source: LoadedAblation, outcomes: list[Outcome]) -> tuple[str, list[PointResult]]:
+def write_results(folder: Path, source: LoadedAblation, outcomes: list[Outcome]) -> Written:
     """Write all files that the outcomes allow; return the table as text, and the points."""
     ablation = source.ablation
     points = point_results(outcomes, ablation.metric, ablation.trade_off)
@@ -45,7 +51,7 @@ def write_results(folder: Path, source: LoadedAblation, outcomes: list[Outcome])
     pareto_figure(points, folder / "pareto.png")
     if best := best_of(points):
         write_atomic(folder / "best.yaml", best_yaml(source, best, outcomes))
-    return text, points
+    return Written(text, points)
 
 
 COMPARISON = Results(write_results, ("sweep.json", "table.md", "pareto.png", "best.yaml"))

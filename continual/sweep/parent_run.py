@@ -6,10 +6,11 @@ from pathlib import Path
 from continual.config.load import Loaded
 from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Events, Ledger
-from continual.run.events import NOTE, Status, ended
+from continual.run.events import NOTE, Status, add_results, ended
 from continual.run.resume import FLUSH_SECONDS, tracker_of, tracking_uri
 from continual.show.tracking import Tracker, flatten
-from continual.sweep.results import PointResult
+from continual.sweep.outputs import Written
+from continual.sweep.results import best_of
 from continual.sweep.spec import LoadedAblation
 from continual.sweep.state import Stopped
 from continual.sweep.trials import Trial
@@ -39,19 +40,32 @@ class Parent:
         self.events.add("started", key=SWEEP, name=ablation.name, tags=tags, params=params, files=[])
         return self.tracker.wait_for(SWEEP, WAIT_SECONDS)
 
-    def end(self, status: Status, best: PointResult | None, done: int, files: Sequence[str]) -> int:
-        """Record the best point's means so far (at the number of `done` trials), the files and the status.
-
-        Of `files` those that are there.
+    def end(self, status: Status, written: Written, done: int, files: Sequence[str]) -> int:
+        """Record what was found so far (at the number of `done` trials), those of the files that are there, the status.
 
         Returns how many records still wait for the tracker.
         """
-        if best is not None:
+        if (best := best_of(written.points)) is not None:
             means = {f"best/{metric}": best.values[metric][0] for metric in self.source.ablation.metric}
             self.events.add("best", key=SWEEP, done=done, metrics=means)
-        there = [name for name in files if (self.folder / name).is_file()]
-        self.events.add("ended", key=SWEEP, status=status, open=[], matrix=None, files=there)
+        self._found(written, done, [])  # the files come with the end
+        self.events.add("ended", key=SWEEP, status=status, open=[], matrix=None, files=self._there(files))
         return self.tracker.close(FLUSH_SECONDS)
+
+    def add(self, written: Written, done: int, files: Sequence[str]) -> int:
+        """Record what another analysis of trials that are all done has found, if anything, with the files.
+
+        Returns how many records wait for the tracker.
+        """
+        self._found(written, done, self._there(files))
+        return self.tracker.close(FLUSH_SECONDS)
+
+    def _found(self, written: Written, done: int, files: list[str]) -> None:
+        if written.metrics:
+            add_results(self.events, done, written.metrics, files, key=SWEEP)
+
+    def _there(self, files: Sequence[str]) -> list[str]:
+        return [name for name in files if (self.folder / name).is_file()]
 
 
 def close_run(trial: Trial, why: Stopped | None) -> None:

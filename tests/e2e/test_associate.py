@@ -13,6 +13,7 @@ import yaml
 
 from tests.conftest import ROOT
 from tests.e2e import command
+from tests.kits.page import Read
 
 pytestmark = pytest.mark.soak
 HERE = ROOT / "tests" / "e2e"
@@ -34,6 +35,14 @@ def losses(storage: Path, run: str, stage: int) -> list[float]:
     return [json.loads(line)["nats_per_token"] for line in records.read_text().splitlines()]
 
 
+def tracked(storage: Path, which: str) -> list[Any]:
+    """The runs in MLflow that a filter chooses."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
+    return list(client.search_runs([each.experiment_id for each in client.search_experiments()], which))
+
+
 def test_the_matrix_the_forecast_and_the_replay_of_it(tmp_path: Path) -> None:
     storage = f"storage={tmp_path}"
     first = call("associate", str(HERE / "associations.yaml"), storage)
@@ -52,6 +61,9 @@ def test_the_matrix_the_forecast_and_the_replay_of_it(tmp_path: Path) -> None:
     assert numbers["r_squared"]["1"] == pytest.approx(1 - left.sum() / np.sum((change - change.mean()) ** 2))
     assert {each["model"] for each in numbers["forecasts"]} >= {"additive", "factors", "mean"}
     assert (folder / "associations.png").stat().st_size > 1000
+    assert "associations.json#/r_squared/1" in {key for _, key in Read(folder / "report.html").numbers}
+    [swept] = tracked(tmp_path, "tags.kind = 'sweep'")
+    assert swept.data.metrics["r_squared/1"] == pytest.approx(numbers["r_squared"]["1"])
 
     # Again: nothing runs, and the page is the same.
     again = call("associate", str(HERE / "associations.yaml"), storage)
@@ -73,6 +85,11 @@ def test_the_matrix_the_forecast_and_the_replay_of_it(tmp_path: Path) -> None:
     assert measured.sum() == PROBES
     found = np.subtract(losses(tmp_path, made.name, 1), losses(tmp_path, made.name, 0))
     np.testing.assert_allclose(forecast.column("forecast").to_numpy()[measured], found, atol=1e-12)
+
+    assert "forecast.json#/mean" in {key for _, key in Read(made / "report.html").numbers}
+    [run] = tracked(tmp_path, f"tags.sequence = '{made.name}' AND tags.kind = 'sequence'")
+    assert run.data.metrics["forecast/measured_mean"] == pytest.approx(found.mean())
+    assert (Path(run.info.artifact_uri.removeprefix("file://")) / "forecast.parquet").is_file()
 
     # And replayed: only documents that were not measured.
     replay = {"type": "predicted_replay", "data": base["evaluate"]["texts"][0]["data"], "documents": 32}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from continual.show.plots import DPI, FONT, WIDTH, figure
 
@@ -16,13 +16,17 @@ POINTS = 400
 
 @dataclass(frozen=True)
 class Plot:
-    """A finished figure. `name` is its PNG's; `alt` describes it to readers who cannot see it; `width` in pixels."""
+    """A finished figure. `name` is its PNG's; `alt` describes it to readers who cannot see it; `width` in pixels.
+
+    `image` is what the page shows: an SVG, or a PNG that was drawn before.
+    """
 
     name: str
     title: str
     alt: str
-    svg: bytes
+    image: bytes
     width: int
+    kind: Literal["svg+xml", "png"] = "svg+xml"
 
 
 def save(

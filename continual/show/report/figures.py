@@ -57,7 +57,7 @@ class Figures:
 
     def over_stages(self) -> list[Plot]:
         """Draw the score of every task over the stages, with standard errors."""
-        longest = max((run.matrix for run in self.runs), key=len)
+        longest = max((run.matrix for run in self.runs), key=len, default=[])
 
         def prepare(axes: Any) -> None:
             axes.set_xticks([row.stage for row in longest], [row.title for row in longest], rotation=30, ha="right")
@@ -139,7 +139,7 @@ class Figures:
             pairs = list(zip(self.labels, by_run, strict=True))
             figures = [(f"{word}: {n}", n, [(label, streams.get(n, [])) for label, streams in pairs]) for n in names]
         else:
-            figures = [(f"{word} by stream", "", list(by_run[0].items()))]
+            figures = [(f"{word} by stream", "", list(streams.items())) for streams in by_run]
         plots = [
             self._lines(self.name(group, name), title, f"{title} in {unit} over the optimizer steps", unit, lines,
                         HEIGHT, self._steps, _stream_line)

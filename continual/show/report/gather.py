@@ -16,6 +16,7 @@ from continual.ledger.places import placed, placed_model
 from continual.ledger.progress import is_summary
 from continual.ledger.records import read_records
 from continual.show.report.answers import Answers, Evaluations, gather_answers
+from continual.show.report.found import Completion, gather_completions, gather_forecast
 from continual.store import Artefact
 from continual.store.json_files import has, known_json, read_json
 from continual.store.notices import say
@@ -55,6 +56,7 @@ class RunData:
     """A run, read from its folder.
 
     `summary` is summary.json; of an unfinished run, what is known so far. `facts` is versions.json, {} without it.
+    `forecast` is forecast.json, if `continual.forecast` has made one.
     """
 
     folder: Path
@@ -66,6 +68,8 @@ class RunData:
     sample_sets: list[SampleSet]
     facts: dict[str, Any]
     answers: list[Answers] = field(default_factory=list)
+    forecast: dict[str, Any] | None = None
+    completions: list[Completion] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -107,7 +111,7 @@ def gather(folder: Path, known: Evaluations | None = None) -> RunData:
         raise ConfigurationError(
             "",
             "this is not a run's folder: it has no config.yaml or no ledger.jsonl",
-            "name a run's folder, <storage>/<name>",
+            "name a run's folder, <storage>/<name>, or that of associations that are measured",
             str(folder),
         )
     ledger, config = read_ledger(folder), read_yaml(files.config, str(files.config))
@@ -127,6 +131,8 @@ def gather(folder: Path, known: Evaluations | None = None) -> RunData:
         sample_sets=_sample_sets(folder, ledger, config),
         facts=known_json(files.versions),
         answers=gather_answers(ledger, _store(folder, config), known),
+        forecast=gather_forecast(files),
+        completions=gather_completions(ledger, [stage["name"] for stage in config["stages"]], _store(folder, config)),
     )
 
 

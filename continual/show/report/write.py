@@ -9,6 +9,7 @@ from continual.errors import describe
 from continual.ledger.folder import RunFolder
 from continual.show.report.answers import Evaluations
 from continual.show.report.figures import Figures
+from continual.show.report.found import gather_associations, holds_associations
 from continual.show.report.gather import RunData, SampleSet, gather
 from continual.show.report.page import render
 from continual.show.report.samples import Make, make_shown, read_shown
@@ -24,15 +25,16 @@ DRIFTS = "drift-against-loss.json"
 def write_report(folders: Sequence[Path], output: Path | None = None, make: Make = make_shown) -> Path:
     """Write the page, and its figures as PNG into a folder of its name next to it; return the page's path.
 
-    A folder that is no run's but holds runs, a storage, stands for all of them, in the order of their names. Default
-    `output`: report.html in the run's folder, or in the current folder for several runs. `make` scores samples
-    that no report has shown yet. Raises ConfigurationError if a folder is not a run's.
+    A folder is a run's or that of associations; one that is neither but holds such, a storage, stands for all of them,
+    in the order of their names. Default `output`: report.html in the folder, or in the current folder for several.
+    `make` scores samples that no report has shown yet. Raises ConfigurationError for any other folder.
     """
-    known = Evaluations()
-    runs = [gather(run, known) for folder in folders for run in _runs_in(Path(folder))]
-    output = output or RunFolder(runs[0].folder if len(runs) == 1 else Path()).report
+    known, stands_for = Evaluations(), [each for folder in folders for each in _stands_for(Path(folder))]
+    associations = [gather_associations(each) for each in stands_for if _is_of_associations(each)]
+    runs = [gather(each, known) for each in stands_for if not _is_of_associations(each)]
+    output = output or RunFolder(stands_for[0] if len(stands_for) == 1 else Path()).report
     pictures = output.with_suffix("") if output.suffix else output.with_name(f"{output.name}-figures")
-    pictures.mkdir(parents=True, exist_ok=True)
+    (pictures if runs else output.parent).mkdir(parents=True, exist_ok=True)
     labels = names(runs)
     figures, points = Figures(runs, labels, pictures), trade_offs(runs) if len(runs) > 1 else {}
     if drifts := watched(runs):
@@ -40,6 +42,7 @@ def write_report(folders: Sequence[Path], output: Path | None = None, make: Make
     page = render(
         runs,
         labels,
+        associations,
         matrices=[plot for number in range(len(runs)) if (plot := figures.matrix(number))],
         over_stages=figures.over_stages(),
         over_steps=figures.over_steps(),
@@ -61,10 +64,16 @@ def write_report(folders: Sequence[Path], output: Path | None = None, make: Make
     return output
 
 
-def _runs_in(folder: Path) -> list[Path]:
-    """Return the run folders that a folder stands for: those in a storage, else itself."""
-    inner = sorted(path.parent for path in folder.glob("*/ledger.jsonl") if RunFolder(path.parent).config.is_file())
-    return [folder] if RunFolder(folder).ledger.is_file() or not inner else inner
+def _stands_for(folder: Path) -> list[Path]:
+    """Return the folders of runs and associations that a folder stands for: those in a storage, else itself."""
+    runs = (path.parent for path in folder.glob("*/ledger.jsonl") if RunFolder(path.parent).config.is_file())
+    inner = sorted({*runs, *filter(holds_associations, folder.glob("*/"))})
+    itself = RunFolder(folder).ledger.is_file() or holds_associations(folder)
+    return [folder] if itself or not inner else inner
+
+
+def _is_of_associations(folder: Path) -> bool:
+    return holds_associations(folder) and not RunFolder(folder).ledger.is_file()
 
 
 def _shown(run: RunData, sample_set: SampleSet, make: Make) -> tuple[list[dict[str, Any]], str]:

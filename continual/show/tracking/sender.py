@@ -25,7 +25,7 @@ _saved = has(uri=str, experiment=str, ledger_id=str, runs=dict, events=int, step
 """What a saved state has; a damaged one is begun again: MLflow tells what it has by the runs' keys."""
 log = logging.getLogger(__name__)
 
-SENT = ("started", "prepared", "scored", "inside", "stage_done", "best", "stopped", "ended")
+SENT = ("started", "prepared", "scored", "inside", "stage_done", "best", "results", "stopped", "ended")
 """The events that MLflow hears of."""
 
 
@@ -135,6 +135,9 @@ class Sender:
             self._send_once(key, Numbers(event["stage"], time, event.get("metrics", {})))
         elif kind == "best":
             self._send_once(key, Numbers(event["done"], time, event["metrics"]))
+        elif kind == "results":
+            self._client.metrics(key, [Numbers(event["step"], time, event["metrics"])])
+            self._send_files(key, event["files"])
         elif kind == "stopped":
             self._client.tags(key, {"stopped": event["why"]})
         elif kind == "ended":

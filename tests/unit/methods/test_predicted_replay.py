@@ -1,5 +1,6 @@
 """Which documents predicted replay draws, and which it never does."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +171,25 @@ def test_probes_are_measured_the_row_is_completed_and_the_rest_is_drawn(
     chosen = draw(row[free], 9, 0.05, ctx.view.seed)
     assert replayed == sorted(numbers[place] for place in free[chosen])
     assert (stream.name, stream.ratio) == ("predicted_replay", 0.25)
-    mitigation.part(ctx, CUT, trained)
-    assert asked[2:] == asked[:2], "a resume asks for the same"
+    expected = row.copy()
+    expected[places] = values
+    for _ in range(2):
+        [manifest] = (Path(ctx.store.root) / "completions").glob("*/manifest.json")
+        kept = json.loads(manifest.read_text())
+        completion = kept["completion"]
+        assert (completion["probes"], completion["documents"]) == (6, KNOWN)
+        assert completion["mean"] == pytest.approx(expected.sum() / KNOWN, abs=1e-5)
+        assert completion["measured_mean"] == pytest.approx(sum(values) / 6, abs=1e-5)
+        worst = completion["at_risk"][0]
+        assert worst["change"] == pytest.approx(expected.max(), abs=1e-5)
+        assert worst["document"] == str(numbers[int(np.argmax(expected))])
+        assert [each["document"] for each in completion["at_risk"] if each["measured"]] == [
+            str(numbers[place]) for place in np.argsort(-expected) if place in places
+        ][: sum(each["measured"] for each in completion["at_risk"])]
+        assert kept["inputs"]["models"] == [ctx.stage_start.hash, trained.hash]
+        assert kept["inputs"]["replay"] == stream.rows.hash
+        mitigation.part(ctx, CUT, trained)
+    assert asked[2:4] == asked[:2], "a resume asks for the same"
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ def test_every_trial_that_is_not_done_says_why(project: Path) -> None:
     assert [each.state for each in outcomes] == ["done", "done", "done", "failed", "stopped", "waiting"]
     folder = project / "out"
     folder.mkdir()
-    text, points = write_results(folder, source, outcomes)
+    written = write_results(folder, source, outcomes)
+    text, points = written.text, written.points
     assert "- temperature=1.3 seed=0: stopped after stage 1: mean score 0.02, below 0.61" in text
     assert "- temperature=1.0 seed=1: failed: no memory" in text
     assert "1 sample set" in text
