@@ -14,11 +14,13 @@ from continual.contract.requests import SampleRequest, least_samples, most_fille
 from continual.contract.source import Document, Source, SourceItem
 from continual.contract.stream import Stream
 from continual.contract.view import StageView
+from continual.contract.walk import Tried, Walk
 from continual.data.chosen import chosen_from
 from continual.data.documents import losses_by_document
 from continual.data.packing import Arrays
 from continual.data.rows import ROW_COLUMNS, RowReader, column, fixed_column, row_facts, rows_table
 from continual.errors import ConfigurationError, ContinualError
+from continual.forgetting import ScoreLoss, as_limits, limits_by_name
 from continual.forgetting.completion.complete import MODELS as COMPLETIONS
 from continual.forgetting.completion.complete import probes as draw_probes
 from continual.models import copy_settings, load_model, load_tokenizer, model_hash
@@ -31,9 +33,9 @@ from continual.store.artefact import Writer
 __all__ = [
     "COMPLETIONS", "LOSSES", "ROW_COLUMNS", "SOURCES", "Arrays", "Artefact", "Candidate", "ConfigurationError",
     "Context", "ContinualError", "Document", "Loss", "LossInputs", "LossName", "Mitigation", "ModelFacts", "ModelRef",
-    "Penalty", "Replay", "RowReader", "SampleRequest", "Source", "SourceItem", "StageRecord", "StageView", "Step",
-    "Store", "Stream", "Strict", "TeacherReplay", "Version", "Writer", "chat_template", "chosen_from", "column",
-    "copy_settings", "digest", "draw_probes", "fixed_column", "least_samples", "load_model", "load_tokenizer",
-    "losses_by_document", "model_hash", "most_filled", "row_facts", "rows_table", "sample_seed", "template_start",
-    "versions", "write_atomic",
+    "Penalty", "Replay", "RowReader", "SampleRequest", "ScoreLoss", "Source", "SourceItem", "StageRecord", "StageView",
+    "Step", "Store", "Stream", "Strict", "TeacherReplay", "Tried", "Version", "Walk", "Writer", "as_limits",
+    "chat_template", "chosen_from", "column", "copy_settings", "digest", "draw_probes", "fixed_column",
+    "least_samples", "limits_by_name", "load_model", "load_tokenizer", "losses_by_document", "model_hash",
+    "most_filled", "row_facts", "rows_table", "sample_seed", "template_start", "versions", "write_atomic",
 ]  # fmt: skip

@@ -8,10 +8,6 @@ from typing import Any
 from continual.config.schema import EvaluationTask, Sequence
 from continual.forgetting import FIGURES, Matrix, figures
 
-MEAN_LOSSES = ("forgetting", "forgetting_old")
-"""The figures that are a mean loss."""
-DEFAULT = "default"
-"""The key of `evaluate.max_forgetting` that is the limit of MEAN_LOSSES."""
 LEAST_GAIN = 0.5
 """The part of the largest gain below which a run, or a point of a sweep, has learned little."""
 

@@ -9,6 +9,7 @@ from continual.contract.base import Strict, Version
 from continual.contract.mitigation import Mitigation
 from continual.contract.registry import ENGINES, MITIGATIONS, SCHEDULES
 from continual.contract.source import SourceItem
+from continual.forgetting import as_limits
 
 NAME = r"^[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9_-])?$"
 LONGEST_NAME = 128
@@ -279,7 +280,7 @@ class Evaluate(Strict):
     @field_validator("max_forgetting", mode="before")
     @classmethod
     def _one_limit(cls, given: Any) -> Any:
-        return {"default": given} if isinstance(given, int | float) and not isinstance(given, bool) else given
+        return as_limits(given)
 
     @model_validator(mode="after")
     def _check(self) -> "Evaluate":

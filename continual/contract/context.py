@@ -9,6 +9,7 @@ from continual.contract.models import ModelRef
 from continual.contract.requests import SampleRequest
 from continual.contract.source import Source
 from continual.contract.view import StageView
+from continual.forgetting import ScoreLoss
 
 if TYPE_CHECKING:
     from continual.store import Artefact, Store
@@ -112,6 +113,16 @@ class Context(ABC):
 
         Returns:
             A columns artefact, shard by shard as the rows are, or an artefact with `fisher.safetensors`.
+        """
+
+    @abstractmethod
+    def losses(self, model: ModelRef, title: str = "evaluate") -> dict[str, ScoreLoss]:
+        """Return what would have been lost after this stage if it left `model`: `forgetting` and `forgetting_old`, and
+        the loss of each task and text, by name, as far as they are known: before the first stage is learned, nothing
+        but old abilities can be lost.
+
+        For `after_training`. The model is evaluated as the one that continues is; if it is that one, it is not
+        evaluated again. Scores of earlier stages that still come are waited for.
         """
 
     @abstractmethod

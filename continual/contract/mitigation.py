@@ -17,6 +17,7 @@ from continual.contract.models import ModelRef
 from continual.contract.source import Source
 from continual.contract.stream import Stream
 from continual.contract.view import StageView
+from continual.contract.walk import Walk
 
 if TYPE_CHECKING:
     from continual.store import Artefact
@@ -41,10 +42,14 @@ class Penalty:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model proposed after a stage. The first of all continues the sequence, the others are only scored."""
+    """A model proposed after a stage. The first of all continues the sequence, the others are only scored.
+
+    `walk`: what was tried to find it. That of the one which continues goes into the ledger, the report and MLflow.
+    """
 
     name: str
     model: ModelRef
+    walk: Walk | None = None
 
 
 def label_of(kind: str, name: str | None) -> str:
@@ -116,6 +121,12 @@ class Mitigation(Strict):
     def held_out_rows(self, view: StageView) -> int:
         """Return the rows of its streams that are kept from training, at most."""
         return 0
+
+    def loss_limits(self, view: StageView) -> Mapping[str, float]:
+        """Return the limits that its option `max_forgetting` has, written as those of `evaluate.max_forgetting`, so
+        that their names and units are checked before a start. `Context.losses` measures what they limit.
+        """
+        return {}
 
     def scores_samples(self, view: StageView) -> bool:
         """Return whether a frozen model scores its samples while the stage trains (`while_training` of
@@ -194,7 +205,10 @@ class Mitigation(Strict):
         return []
 
     def after_training(self, ctx: Context, trained: ModelRef) -> list[Candidate]:
-        """Return models to continue with instead of the trained one (the first) or to score as well (the others)."""
+        """Return models to continue with instead of the trained one (the first) or to score as well (the others).
+
+        Every start calls it again until the stage is done: it must find what it made, and choose the same.
+        """
         return []
 
     # In the workers -------------------------------------------------------------------------------------------------

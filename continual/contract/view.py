@@ -51,9 +51,13 @@ class StageView:
             return None
         return f"strategy `{self.strategy}` keeps gradients to itself; write `train.strategy: ddp` or `fsdp`"
 
+    def first(self, stage: int | None) -> int:
+        """Return the stage in which a method begins: `stage`; None: 2 after random weights, else 1."""
+        return stage or (2 if self.random_start else 1)
+
     def has_reached(self, first: int | None) -> bool:
-        """Return whether this is stage `first` or a later one; None: 2 after random weights, else 1."""
-        return self.number >= (first or (2 if self.random_start else 1))
+        """Return whether this is the stage in which a method begins (see `first`) or a later one."""
+        return self.number >= self.first(first)
 
     def replay_rows(self, ratio: float) -> int:
         """Return the rows that replay at `ratio` reads in the whole stage."""

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from continual.contract.walk import is_walk
 from continual.forgetting import are_scores
 from continual.store.json_files import has
 from continual.store.places import is_inner, is_name, is_path
@@ -22,6 +23,7 @@ FIELDS: dict[str, dict[str, Kind]] = {
     "part": {"stage": int, "step": int, "model": str, "inputs": dict},
     "reused": {"stage": int, "maker": str},
     "candidate": {"stage": int, "name": str, "model": str, "scores": dict},
+    "walked": {"stage": int, "name": str, "candidate": str, "walk": dict},
     "stage_done": {"stage": int, "name": str, "model": str, "hash": str, "rows": str},
     "best": {"done": int, "metrics": dict},
     "results": {"step": int, "metrics": dict, "files": list},
@@ -58,6 +60,8 @@ def is_event(value: Any) -> bool:
     if not all(_is(count, int) for count in value.get("sampled", {}).values()) or not _leads_nowhere_else(value):
         return False
     if value.get("version") is not None and not has(name=str, tags=dict)(value["version"]):
+        return False
+    if value["event"] == "walked" and not is_walk(value["walk"]):
         return False
     return "scores" not in needed or are_scores(value["scores"])
 

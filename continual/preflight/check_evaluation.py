@@ -3,13 +3,14 @@
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 
-from continual.config.measured import DEFAULT, MEAN_LOSSES, Measured, evaluation_tasks, measured_keys
+from continual.config.measured import Measured, evaluation_tasks, measured_keys
 from continual.config.paths import offline
 from continual.config.schema import EvaluationTask, Sequence
 from continual.config.task_files import TaskFiles, some
 from continual.errors import ConfigurationError
 from continual.errors.suggest import nearest
 from continual.evaluation.names import TEXT_UNIT, Choice, choose, directions, unit
+from continual.forgetting import DEFAULT, MEAN_LOSSES, limits_by_name
 from continual.preflight.check_data import check_source
 from continual.preflight.stages import entries
 from continual.preflight.tokenizer_facts import TokenizerFacts
@@ -56,22 +57,34 @@ def check_limits(sequence: Sequence, default: float | None = None) -> None:
 
     `default`: that of the command line.
     """
-    written, measured = sequence.evaluate.max_forgetting or {}, Measured.of(sequence)
+    _check_limits("evaluate.max_forgetting", sequence.evaluate.max_forgetting or {}, default, Measured.of(sequence))
+
+
+def check_own_limits(key: str, written: Mapping[str, float], sequence: Sequence) -> None:
+    """Raise ConfigurationError for limits of a mitigation at `key`, also where nothing that they name can be lost."""
+    measured, key = Measured.of(sequence), f"{key}.max_forgetting"
+    _check_limits(key, written, None, measured)
+    can_be_lost = {"forgetting": measured.earlier, "forgetting_old": measured.old}
+    if written and not any(can_be_lost.get(name, [name]) for name in limits_by_name(written)):
+        problem = "nothing is measured that could be lost"
+        raise ConfigurationError(key, problem, "name tasks of the stages, or `evaluate.old_tasks` or `evaluate.texts`")
+
+
+def _check_limits(key: str, written: Mapping[str, float], default: float | None, measured: Measured) -> None:
     known = {DEFAULT, *MEAN_LOSSES, *measured.names}
     for name in written:
         if name not in known:
             near = nearest(name, known)
             fix = f"did you mean `{near}`?" if near else f"name one of {some(sorted(known))}"
-            raise ConfigurationError(f"evaluate.max_forgetting.{name}", "nothing of this name is measured", fix)
+            raise ConfigurationError(f"{key}.{name}", "nothing of this name is measured", fix)
     one_limit = (default is not None or DEFAULT in written) and not set(MEAN_LOSSES) & written.keys()
     texts = set(measured.texts)
     if one_limit and measured.earlier and measured.old:
         learned, old = (set(names) <= texts for names in (measured.earlier, measured.old))
         if learned != old:
-            key = "--max-forgetting" if default is not None else "evaluate.max_forgetting"
             problem = f"`forgetting` and `forgetting_old` have two units, one of them {TEXT_UNIT}"
-            fix = "give each its own limit, `evaluate.max_forgetting: {forgetting: 0.05, forgetting_old: 0.1}`"
-            raise ConfigurationError(key, problem, fix)
+            fix = f"give each its own limit, `{key}: {{forgetting: 0.05, forgetting_old: 0.1}}`"
+            raise ConfigurationError(key if default is None else "--max-forgetting", problem, fix)
 
 
 def check_metrics(sequence: Sequence) -> list[str]:

@@ -10,6 +10,7 @@ from continual.contract.source import Source
 from continual.contract.view import StageView
 from continual.errors import ConfigurationError
 from continual.preflight.check_data import check_source
+from continual.preflight.check_evaluation import check_own_limits
 from continual.preflight.stages import acting, entries, stage_view
 from continual.preflight.tokenizer_facts import TokenizerFacts
 
@@ -30,6 +31,7 @@ def check_methods(sequence: Sequence, tokenizer: TokenizerFacts | None) -> list[
         for key, mitigation in acting(sequence, stage):
             others = [other for _, other in entries(sequence, stage) if other is not mitigation]
             _check_own(key, mitigation, view, others)
+            check_own_limits(key, mitigation.loss_limits(view), sequence)
             _check_ratio(key, mitigation.replay_ratio(), view.batch_rows)
             _check_start(key, mitigation, tokenizer)
             for name, source in mitigation.data_sources().items():

@@ -3,12 +3,11 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from continual.config.measured import DEFAULT, MEAN_LOSSES, Measured
+from continual.config.measured import Measured
 from continual.config.schema import Sequence
 from continual.errors import ForgotTooMuch
+from continual.forgetting import MEAN_LOSSES, limits_by_name, loss_of
 
-ROUNDING = 1e-9
-"""A loss may be above its limit by so much: 0.8 - 0.75 is more than 0.05 in floating point."""
 NOT_CERTAIN = " (not significant among all tasks)"
 SHOWN = 3
 """Tasks that are named as those that lost most."""
@@ -16,31 +15,25 @@ SHOWN = 3
 
 def limits_of(sequence: Sequence, default: float | None) -> dict[str, float]:
     """Return the largest loss that is allowed, by figure, task or text; `default` replaces the YAML's for the means."""
-    written = dict(sequence.evaluate.max_forgetting or {})
-    of_means = default if default is not None else written.get(DEFAULT)
-    own = {name: limit for name, limit in written.items() if name != DEFAULT}
-    return (dict.fromkeys(MEAN_LOSSES, of_means) if of_means is not None else {}) | own
+    return limits_by_name(sequence.evaluate.max_forgetting, default)
 
 
 def gate(summary: Mapping[str, Any], limits: Mapping[str, float], sequence: Sequence) -> list[str]:
     """Return a line for every loss that is above its limit by chance, perhaps.
 
-    A loss is too large if all of its 95 % interval is above the limit; where its error is unknown, if it is itself.
-    Raises ForgotTooMuch, which names the tasks that are in what is too large.
+    `ScoreLoss.exceeds` says which loss is too large. Raises ForgotTooMuch, which names the tasks that are in it.
     """
     exceeded, notes, names = [], _two_units(summary, limits), set[str]()
     for name, limit in limits.items():
-        value, interval = _found(summary, name), _found(summary.get("interval") or {}, name)
-        least = value if interval is None else interval[0]
-        if value is None:
+        if (loss := loss_of(summary, name)) is None:
             continue
-        shown = f"{_title(name)} {value:.4f}"
-        if least > limit + ROUNDING:
+        shown = f"{_title(name)} {loss.value:.4f}"
+        if loss.exceeds(limit):
             names |= _members(name, sequence)
-            ends = "" if interval is None else f"95 % interval {interval[0]:.4f} to {interval[1]:.4f}"
+            ends = "" if loss.interval is None else f"95 % interval {loss.interval[0]:.4f} to {loss.interval[1]:.4f}"
             beyond = ends or "its error is unknown"
             exceeded.append(f"{shown} is more than {limit:g} ({beyond})")
-        elif value > limit + ROUNDING:
+        elif loss.is_above(limit):
             notes.append(f"{shown} is above {limit:g} by less than its error, and passes")
     if exceeded:
         raise ForgotTooMuch(f"forgot more than is allowed: {'; '.join(exceeded)}{_worst(summary, names)}")
@@ -75,10 +68,6 @@ def _members(name: str, sequence: Sequence) -> set[str]:
     """Return the tasks whose losses a figure is the mean of; a task's or text's own name stands for itself."""
     measured = Measured.of(sequence)
     return set({"forgetting": measured.earlier, "forgetting_old": measured.old}.get(name, [name]))
-
-
-def _found(values: Mapping[str, Any], name: str) -> Any:
-    return values.get(name) if name in MEAN_LOSSES else (values.get("forgetting_by_task") or {}).get(name)
 
 
 def _title(name: str) -> str:

@@ -30,6 +30,7 @@ from continual.preflight.attention import checked_attention, loaded_attention
 from continual.preflight.delivery import Delivery
 from continual.preflight.estimate import epoch_steps
 from continual.preflight.stages import stage_view
+from continual.run.candidates import candidates_of, record_walk
 from continual.run.events import drift_numbers, stage_numbers, stage_tags, started, streams, version
 from continual.run.feed import Feeds
 from continual.run.found import (
@@ -40,6 +41,7 @@ from continual.run.found import (
     refuse_other_measures,
     same_start,
 )
+from continual.run.losses import StageLosses
 from continual.run.read import Data
 from continual.run.reuse import DROPOUT, resumed_inputs, trained_once
 from continual.run.scoring import Scoring, ScoringTask
@@ -122,7 +124,7 @@ def run_sequence(run: Run) -> dict[str, Any]:
         for stage in range(1, len(sequence.stages) + 1):
             known = ledger.find("stage_done", stage=stage)
             if known:
-                rows, current = _stage_before(run, stage, known, start, current)
+                rows, current = _stage_before(run, scorer, stage, known, start, current)
             else:
                 rows, current = _stage(run, scorer, scoring, stage, start, current, data.stages[stage])
             declared = sequence.stages[stage - 1]
@@ -134,13 +136,16 @@ def run_sequence(run: Run) -> dict[str, Any]:
 
 
 def _stage_before(
-    run: Run, stage: int, known: dict[str, Any], start: ModelRef, stage_start: ModelRef
+    run: Run, scorer: Scorer, stage: int, known: dict[str, Any], start: ModelRef, stage_start: ModelRef
 ) -> tuple[Artefact, ModelRef]:
     """Return rows and model of a stage that an earlier start has finished; what is lost of the model comes back."""
     rows = Artefact("rows", known["rows"], str(run.store.root))
     model = ModelRef(placed_model(known["model"], run.folder.path), known["hash"])
     view = stage_view(run.sequence, stage, known.get("steps"))
-    ctx = StageContext(run.sequence, view, run.store, run.terminal, start, stage_start, list(run.earlier), rows)
+    losses = StageLosses(scorer, run.ledger, stage, view.name, lambda: None)
+    ctx = StageContext(
+        run.sequence, view, run.store, run.terminal, start, stage_start, list(run.earlier), rows, measured_losses=losses
+    )  # fmt: skip
     files = run.folder.stage(stage, view.name)
     if note := check_finished(run.store, stage, model, again=partial(made_again, ctx, files.model)):
         run.terminal.line(f"note: {note}")
@@ -202,7 +207,11 @@ def _stage(
     files.fed.unlink(missing_ok=True)
     parts = part_steps(sequence, view)
     streamed = files if run.delivery == "stream" and not parts else None
-    ctx = StageContext(sequence, view, run.store, run.terminal, start, stage_start, list(run.earlier), rows, streamed)
+    losses = StageLosses(scorer, run.ledger, stage, declared.name, scoring.finish)
+    ctx = StageContext(
+        sequence, view, run.store, run.terminal, start, stage_start, list(run.earlier), rows, streamed,
+        measured_losses=losses,
+    )  # fmt: skip
     with ctx.feeds:
         with run.phase("mitigate", stage):
             job = build_job(ctx, files.path, run.threads)
@@ -230,7 +239,8 @@ def _stage(
             data, _ = _prepared(run, job, ctx, inputs, said)
     trained = ModelRef(str(job.export), model_hash(job.export))
     # The first candidate, or else the trained model, goes into the next stage; the other candidates are only scored.
-    candidates = [candidate for mitigation in job.mitigations for candidate in mitigation.after_training(ctx, trained)]
+    candidates = candidates_of(ctx, job.mitigations, trained)
+    record_walk(run.ledger, ctx, candidates)
     chosen = candidates[0].model if candidates else trained
     done = {"rows": rows.hash, "steps": steps}
     scoring.start(_to_score(run, scorer, stage, chosen, candidates[1:], data, done), last=stage == len(sequence.stages))

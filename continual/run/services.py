@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +14,12 @@ from continual.contract.source import Source
 from continual.contract.view import StageView
 from continual.data.prepare import prepare_rows
 from continual.errors import ConfigurationError
+from continual.forgetting import ScoreLoss
 from continual.ledger.folder import StageFolder
 from continual.models import load_tokenizer, start_model
 from continual.preflight.resources import scoring
 from continual.run.feed import Feeds, SampleFeed, ScoreFeed
+from continual.run.losses import Losses, unmeasured
 from continual.sampling.pace import Pace
 from continual.sampling.sample import Progress, sample_rows, sample_set, sampled_artefacts, sampler_identity
 from continual.sampling.settings import SampleSettings
@@ -33,7 +36,7 @@ class StageContext(Context):
     """The contract's Context for one stage. `used` collects the sample sets, and how many samples of each are used.
 
     `streamed`: the folder of the stage whose training reads rows while `feeds` fill them; None: rows are complete when
-    they are returned. `finish` waits for the feeds.
+    they are returned. `finish` waits for the feeds. `measured_losses` evaluates a model as the one that continues is.
     """
 
     sequence: Sequence
@@ -47,6 +50,7 @@ class StageContext(Context):
     streamed: StageFolder | None = None
     feeds: Feeds = field(default_factory=Feeds)
     used: dict[Artefact, int] = field(default_factory=dict)
+    measured_losses: Losses = unmeasured
 
     @property
     def task_rows(self) -> Artefact:
@@ -147,6 +151,9 @@ class StageContext(Context):
                 return columns
             self.feeds.wait_for_rows(rows, step)
             return score_rows(self.store, *made_of, generate, top_k, step.update)
+
+    def losses(self, model: ModelRef, title: str = "evaluate") -> dict[str, ScoreLoss]:
+        return self.measured_losses(model, partial(self.step, title, "scoring"))
 
     def read(self, source: Source) -> Artefact:
         return prepare_rows(self.store, source, self.start.path, self.view.row_tokens)

@@ -14,6 +14,7 @@ from continual.models import model_hash
 from continual.models.files import tokenizer_files
 from continual.preflight.attention import loaded_attention
 from continual.preflight.stages import acting
+from continual.run.candidates import candidates_of
 from continual.run.services import StageContext
 from continual.store import Artefact, folder_damage
 from continual.training.job import TASK, TrainJob
@@ -96,7 +97,7 @@ def made_again(ctx: StageContext, trained: Path, lost: ModelRef) -> bool:
         return False
     after = ModelRef(str(trained), model_hash(trained))
     makers = [m for _, m in acting(ctx.sequence, ctx.view.number) if m.overrides("after_training")]
-    candidates = [candidate for mitigation in makers for candidate in mitigation.after_training(ctx, after)]
+    candidates = candidates_of(ctx, makers, after)
     return bool(candidates) and candidates[0].model == lost
 
 

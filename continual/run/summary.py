@@ -12,6 +12,7 @@ from continual.ledger.folder import RunFolder
 from continual.ledger.ledger import Events, Ledger
 from continual.ledger.places import placed_model
 from continual.ledger.records import read_records
+from continual.ledger.walks import walks_of
 from continual.store import Artefact, write_atomic
 
 BY_STAGE = ("stage", "name", "forgetting_by_task", "corrected", "interval", "forgotten", "gained")
@@ -93,6 +94,7 @@ def summarise(
         "passes": list({event["stage"]: _passes(event) for event in ledger.all("prepared")}.values()),
         "documents": list({event["key"]: _documents(event) for event in ledger.all("read")}.values()),
         "candidates": [{key: event[key] for key in ("stage", "name", "scores")} for event in ledger.all("candidate")],
+        "walks": walks_of(ledger),
     }
     write_atomic(folder.summary, json.dumps(summary, indent=1))
     return summary

@@ -87,6 +87,9 @@ class _Rehearsal(Context):
     def score(self, model: ModelRef, rows: Artefact, **settings: Any) -> Artefact:
         return _artefact(digest([model.hash, rows.hash, settings]))
 
+    def losses(self, model: ModelRef, title: str = "evaluate") -> Any:
+        raise _NeedsRun
+
     def read(self, source: Source) -> Artefact:
         return _artefact(digest([source.model_dump(mode="json"), self.view.row_tokens]))
 

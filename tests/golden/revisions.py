@@ -20,7 +20,8 @@ SOURCES: dict[str, tuple[str, ...]] = {
                 "baselines/easy_samples.py", *MODEL, *ROWS),
     "fisher": ("continual/scoring/fisher.py", "continual/models/forward.py", "baselines/ewc.py",
                "continual/contract/requests.py", *MODEL, *ROWS),
-    "models": ("continual/models/start.py", "continual/models/save.py", "baselines/weight_average.py", *MODEL),
+    "models": ("continual/models/start.py", "continual/models/save.py", "baselines/weight_average.py",
+               "baselines/merge.py", *MODEL),
     "pairs": ("baselines/instruction_synthesis.py", "baselines/instructions", *SAMPLES, *MODEL),
     "replies": ("baselines/instructions/endpoint.py", "baselines/instructions/generators.py",
                 "continual/contract/requests.py", "continual/sampling/settings.py", "continual/models/template.py",
@@ -42,7 +43,7 @@ SOURCE_TYPES = tuple(
 ENTRIES: dict[str, tuple[str, ...]] = {
     "columns": ("continual/scoring/score.py", "continual/scoring/columns.py", "baselines/easy_samples.py"),
     "fisher": ("continual/scoring/fisher.py", "baselines/ewc.py"),
-    "models": ("continual/models/start.py", "baselines/weight_average.py"),
+    "models": ("continual/models/start.py", "baselines/weight_average.py", "baselines/merge.py"),
     "pairs": ("baselines/instruction_synthesis.py",),
     "replies": ("baselines/instructions/endpoint.py",),
     "rows": ("continual/data/prepare.py", "continual/sampling/sample.py", "baselines/task_replay.py",

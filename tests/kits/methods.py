@@ -46,6 +46,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "options": {"type": "repair", "drift_budget": 0.001, "samples": 8, "alphas": (0.5,)},
         "zero": {"alphas": (1.0,), "drift_budget": 1e9},
     },
+    **{
+        f"repair-{toward}": {
+            "options": {"type": "repair", "drift_budget": 1e9, "samples": 8, "alphas": (0.5,), "toward": toward},
+            "zero": {"alphas": (1.0,)},
+        }
+        for toward in ("ties", "dare_ties")
+    },
     # It has no zero: with nothing of the adapter nothing is trained. What it starts from is compared.
     "lora": {"options": {"type": "lora", "rank": 4, "alpha": 64.0}},
     "predicted_replay": {

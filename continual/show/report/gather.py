@@ -15,6 +15,7 @@ from continual.ledger.ledger import Events, read_ledger
 from continual.ledger.places import placed, placed_model
 from continual.ledger.progress import is_summary
 from continual.ledger.records import read_records
+from continual.ledger.walks import walks_of
 from continual.show.report.answers import Answers, Evaluations, gather_answers
 from continual.show.report.found import Completion, gather_completions, gather_forecast
 from continual.store import Artefact
@@ -158,6 +159,7 @@ def _so_far(ledger: Events, config: dict[str, Any]) -> dict[str, Any]:
         "matrix": matrix_as_json(matrix),
         "seconds": ledger.seconds(),
         "unit": units_of(matrix),
+        "walks": walks_of(ledger),
     }
 
 

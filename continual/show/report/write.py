@@ -12,6 +12,7 @@ from continual.show.report.figures import Figures
 from continual.show.report.found import gather_associations, holds_associations
 from continual.show.report.gather import RunData, SampleSet, gather
 from continual.show.report.page import render
+from continual.show.report.repaired import tried_rows, walk_plots
 from continual.show.report.samples import Make, make_shown, read_shown
 from continual.show.report.series import names
 from continual.show.report.trade_off import trade_offs
@@ -52,6 +53,8 @@ def write_report(folders: Sequence[Path], output: Path | None = None, make: Make
         drift=figures.streams("drift", "nats per token"),
         drifts=drifts,
         watched=figures.watched(drifts),
+        walks=walk_plots(figures),
+        tried=tried_rows(labels, runs),
         weights=figures.streams("weight", "weight", lambda name: name != "task"),
         seconds=figures.seconds(),
         samples=[

@@ -114,6 +114,33 @@ def sequence_metrics(figures: Mapping[str, Any], scores: Mapping[str, Score]) ->
     return metrics | _numbers({"stderr/drift": {task: score.drift_stderr for task, score in scores.items()}})
 
 
+def walk_metrics(walk: Mapping[str, Any]) -> list[tuple[int, dict[str, float]]]:
+    """Return the metrics of a stage's run for a walk back: the step is the share of the trained weights in percent.
+
+    `walk` is an entry of summary.json's `walks`. `walk/drift` in nats per token, `stderr/walk/drift`, and
+    `walk/loss/<name>` are of each model that was tried; what was not measured is left out.
+    """
+    return [
+        (
+            round(100 * one["alpha"]),
+            _numbers({"walk/drift": one.get("drift"), "stderr/walk/drift": one.get("stderr")})
+            | _numbers({"walk/loss": {name: loss["value"] for name, loss in one.get("losses", {}).items()}}),
+        )
+        for one in walk["tried"]
+    ]
+
+
+def walk_end(walk: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics of the whole run for a walk back after a stage: the share that continues, and what it may.
+
+    `walk/undone` is 1 where nothing held, so that there is no share.
+    """
+    undone = walk["alpha"] is None
+    return _numbers(
+        {"walk/alpha": walk["alpha"], "walk/undone": int(undone), "walk/drift_budget": walk["drift_budget"]}
+    )
+
+
 def _numbers(values: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     """Return the numbers in a nested mapping, by the path to them, without `_by_task` in the names."""
     numbers: dict[str, float] = {}

@@ -16,7 +16,7 @@ from continual.ledger.places import placed, placed_model
 from continual.show.tables import matrix_columns
 from continual.show.tracking.client import METRICS_PER_REQUEST, Client, Numbers
 from continual.show.tracking.moved import sqlite_in
-from continual.show.tracking.names import EXPERIMENT, SEQUENCE, stage_key, stage_metrics
+from continual.show.tracking.names import EXPERIMENT, SEQUENCE, stage_key, stage_metrics, walk_end, walk_metrics
 from continual.store.files import write_atomic
 from continual.store.json_files import has, known_json
 from continual.store.places import lies_in
@@ -25,7 +25,7 @@ _saved = has(uri=str, experiment=str, ledger_id=str, runs=dict, events=int, step
 """What a saved state has; a damaged one is begun again: MLflow tells what it has by the runs' keys."""
 log = logging.getLogger(__name__)
 
-SENT = ("started", "prepared", "scored", "inside", "stage_done", "best", "results", "stopped", "ended")
+SENT = ("started", "prepared", "scored", "inside", "walked", "stage_done", "best", "results", "stopped", "ended")
 """The events that MLflow hears of."""
 
 
@@ -166,6 +166,9 @@ class Sender:
             values = {f"score/{task}": value["score"] for task, value in scores}
             values |= {f"drift/{text}": value["drift"] for text, value in scores if "drift" in value}
             self._client.metrics(key, [Numbers(event["step"], time, values)])
+        elif event["event"] == "walked":
+            self._client.metrics(key, [Numbers(step, time, of) for step, of in walk_metrics(event["walk"])])
+            self._client.metrics(SEQUENCE, [Numbers(event["stage"], time, walk_end(event["walk"]))])
         else:
             self._send_steps(key)
             model = Path(placed_model(event["model"], self.folder.path))

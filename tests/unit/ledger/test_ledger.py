@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+from continual.contract.walk import Tried, Walk
 from continual.errors import ContinualError
+from continual.forgetting import ScoreLoss
 from continual.ledger.events import is_event
 from continual.ledger.ledger import Ledger, read_events, read_ledger
 from continual.ledger.records import read_records
+from continual.ledger.walks import walks_of
 
 DONE = {"name": "one", "model": "m", "hash": "a", "rows": "r"}
 
@@ -81,6 +84,8 @@ def test_the_events_of_a_stage_are_those_that_a_search_finds(tmp_path: Path) -> 
         assert [line["n"] for line in again.of_stage("one", 0)] == [0, 99]
 
 
+TRIED = (Tried(1.0, 0.3), Tried(0.5, 0.1, 0.01, {"a": ScoreLoss(0.1), "b": ScoreLoss(0.1, (0.0, 0.2))}))
+WALK = Walk("ties", TRIED, 0.5, 0.2, {"a": 0.1}, "c").as_json()
 WHOLE: list[dict[str, Any]] = [
     {"event": "stage_done", "stage": 1, **DONE},
     {"event": "scored", "stage": 0, "name": "start", "scores": {"a": {"score": 1.0, "stderr": None, "n": 3}}},
@@ -89,6 +94,7 @@ WHOLE: list[dict[str, Any]] = [
     {"event": "start_model", "path": "/models/of the user", "hash": "h"},
     {"event": "stage_done", "stage": 1, **DONE, "model": "/old/run/stages/1-a/model"},
     {"event": "ended", "status": "FINISHED", "open": [1], "files": ["report.html", "report"]},
+    {"event": "walked", "stage": 1, "name": "a", "candidate": "repair 0.5", "walk": WALK},
 ]
 WRONG: list[Any] = [
     [], 3, None, "x", {}, {"event": 1}, {"event": "stage_done"}, {**WHOLE[0], "stage": "1"},
@@ -111,6 +117,11 @@ WRONG: list[Any] = [
     {"event": "started", "name": "x", "tags": {}, "params": {}, "files": ["../../id_rsa"]},
     {"event": "started", "name": "x", "tags": {}, "params": {}, "files": ["/etc/passwd"]},
     {"event": "ended", "status": "FINISHED", "open": [], "files": [3]},
+    {**WHOLE[-1], "walk": {}}, {**WHOLE[-1], "walk": {**WALK, "alpha": "1"}},
+    {**WHOLE[-1], "walk": {**WALK, "tried": 3}}, {**WHOLE[-1], "walk": {**WALK, "tried": [{}]}},
+    {**WHOLE[-1], "walk": {**WALK, "limits": {"a": None}}},
+    {**WHOLE[-1], "walk": {**WALK, "tried": [{"alpha": 1, "losses": {"a": {"value": 1, "interval": [1]}}}]}},
+    {**WHOLE[-1], "walk": {**WALK, "tried": [{"alpha": 1, "drift": float("inf")}]}}, {**WHOLE[-1], "candidate": 1},
 ]  # fmt: skip
 
 
@@ -142,3 +153,13 @@ def test_a_lost_first_line_is_not_another_version(tmp_path: Path) -> None:
         assert ledger.find_first("run") is None
         run_id = ledger.run_id()
     assert read_ledger(tmp_path).events[-1]["id"] == run_id
+
+
+def test_of_a_stage_the_newest_walk_counts(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        for stage, alpha in ((2, 0.1), (1, 0.2), (2, None)):
+            ledger.add("walked", stage=stage, name="s", candidate="c", walk={**WALK, "alpha": alpha})
+    walks = walks_of(read_ledger(tmp_path))
+    assert [(walk["stage"], walk["alpha"]) for walk in walks] == [(1, 0.2), (2, None)]
+    assert walks[0] == {"stage": 1, "name": "s", "candidate": "c", **WALK, "alpha": 0.2}
+    assert WALK["tried"][0] == {"alpha": 1.0, "drift": 0.3, "stderr": None}, "an unknown error is null"

@@ -3,10 +3,13 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from continual.config.schema import Sequence
 from continual.errors import ConfigurationError, ForgotTooMuch
-from continual.preflight.check_evaluation import check_limits
+from continual.forgetting import losses_of
+from continual.preflight.check_evaluation import check_limits, check_own_limits
 from continual.run.gate import gate, limits_of
 
 DATA = {"type": "jsonl", "path": "x.jsonl", "text": "text"}
@@ -101,9 +104,43 @@ def test_a_limit_of_something_that_is_not_measured_is_refused() -> None:
 
 def test_one_limit_for_two_units_is_refused() -> None:
     texts: dict[str, Any] = {"texts": [{"name": "story", "data": DATA}]}
-    for given, default, key in ((0.1, None, "evaluate.max_forgetting"), (None, 0.1, "--max-forgetting")):
+    for limit, default, key in ((0.1, None, "evaluate.max_forgetting"), (None, 0.1, "--max-forgetting")):
         with pytest.raises(ConfigurationError, match="two units") as raised:
-            check_limits(sequence(**texts, max_forgetting=given), default)
+            check_limits(sequence(**texts, max_forgetting=limit), default)
         assert str(raised.value).startswith(key)
     check_limits(sequence(**texts, max_forgetting={"forgetting": 0.1, "forgetting_old": 0.3}), 0.2)
     check_limits(sequence(**texts, old_tasks=["old"], max_forgetting=0.1))
+
+
+@given(
+    loss=st.none() | st.floats(-1, 1), error=st.none() | st.floats(0, 0.2), a=st.floats(-1, 1), limit=st.floats(-1, 1)
+)
+def test_a_run_passes_where_no_loss_exceeds_its_limit(
+    loss: float | None, error: float | None, a: float, limit: float
+) -> None:
+    found, limits = summary(loss, error, a=a), {"forgetting": limit, "a": limit}
+    losses = losses_of(found)
+    assert losses.keys() == {"a"} | ({"forgetting"} if loss is not None else set())
+    least = {"a": a - 0.02, "forgetting": -9.0 if loss is None else loss - 1.96 * (error or 0.0)}
+    assert any(each > limit + 1e-9 for each in least.values()) == any(
+        losses[name].exceeds(limits[name]) for name in losses
+    )
+    if any(each.exceeds(limit) for each in losses.values()):
+        with pytest.raises(ForgotTooMuch):
+            gate(found, limits, RUN)
+    else:
+        gate(found, limits, RUN)
+
+
+def test_limits_of_a_method_are_checked_by_its_key() -> None:
+    key = "mitigation.0"
+    check_own_limits(key, {}, sequence())
+    check_own_limits(key, {"default": 0.1, "a": 0.2}, sequence())
+    with pytest.raises(ConfigurationError, match=r"mitigation\.0\.max_forgetting\.aa: nothing of this name .* `a`"):
+        check_own_limits(key, {"aa": 0.1}, sequence("az"))
+    with pytest.raises(ConfigurationError, match=r"mitigation\.0\.max_forgetting: nothing is measured that could be"):
+        check_own_limits(key, {"default": 0.1}, sequence("a"))
+    check_own_limits(key, {"forgetting_old": 0.1}, sequence("a", old_tasks=["old"]))
+    texts: dict[str, Any] = {"texts": [{"name": "story", "data": DATA}]}
+    with pytest.raises(ConfigurationError, match=r"two units.*`mitigation\.0\.max_forgetting: \{forgetting: 0\.05"):
+        check_own_limits(key, {"default": 0.1}, sequence(**texts))

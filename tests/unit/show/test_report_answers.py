@@ -55,7 +55,7 @@ def test_answers_of_the_last_model_are_shown_right_and_wrong(storage: Path, tmp_
 def render_page(run: RunData) -> str:
     """A page of a run alone, without pictures."""
     lists = ("matrices", "over_stages", "over_steps", "trade_offs", "losses", "drift", "drifts", "watched", "weights")
-    empty: dict[str, Any] = {name: [] for name in (*lists, "samples")}
+    empty: dict[str, Any] = {name: [] for name in (*lists, "samples", "walks", "tried")}
     return render([run], [run.name], points={}, seconds=None, **empty)
 
 
