@@ -236,7 +236,7 @@ class Text(Strict):
     drift: bool = Field(
         False,
         exclude_if=lambda given: not given,
-        description="also measure on it how far the model has drifted: the KL from the start model",
+        description="also measure the drift on it: the KL from the start model and from the one the stage began with",
     )
 
 

@@ -1,5 +1,6 @@
-"""From the losses of tokens in packed rows to those of documents."""
+"""From the losses of tokens in packed rows to those of documents, and to a mean with its error."""
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -22,6 +23,26 @@ def losses_by_document(rows: Artefact, losses: Iterable[np.ndarray]) -> tuple[np
         scored = column(table, "weights") > 0
         found.append(nats[scored])
         numbers.append(column(table, "documents")[scored])
-    whose, origins = np.concatenate(numbers), read_origins(rows)
-    documents, index = np.unique(whose if origins is None else origins[whose], return_inverse=True)
+    documents, index = np.unique(of_source(rows, np.concatenate(numbers)), return_inverse=True)
     return documents, np.bincount(index, np.concatenate(found)), np.bincount(index)
+
+
+def of_source(rows: Artefact, documents: np.ndarray) -> np.ndarray:
+    """Return the source's document of each of the rows' documents: the pieces of a long one are one.
+
+    Rows that still grow are of samples, which are whole.
+    """
+    origins = read_origins(rows) if rows.complete else None
+    return documents if origins is None else origins[documents]
+
+
+def mean_per_token(nats: np.ndarray, tokens: np.ndarray) -> tuple[float, float | None]:
+    """Return the sum of nats [D] by the sum of tokens [D], of which there are some, and its standard error.
+
+    It is that of a ratio whose units are documents, because tokens of one document are not independent:
+    sqrt(D / (D - 1) x sum_d (nats_d - ratio x tokens_d)^2) / tokens; None for a single document.
+    """
+    count, units = int(tokens.sum()), len(nats)
+    ratio = math.fsum(nats) / count
+    squares = math.fsum((nats - ratio * tokens) ** 2)
+    return ratio, math.sqrt(units / (units - 1) * squares) / count if units > 1 else None

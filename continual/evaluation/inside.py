@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from continual.contract.models import ModelRef
 from continual.errors import ContinualError
 from continual.evaluation.service import Scorer, failed, read_scores
 from continual.forgetting import Scores
@@ -31,10 +32,12 @@ class InsideStage:
         report: Callable[[int, Scores], None],
         most: int | None,
         tell: Callable[[str], None],
+        stage_start: ModelRef | None = None,
     ):
         self.scorer, self.folder, self.known, self.report, self.most, self.tell = (
             scorer, folder, known, report, most, tell,
         )  # fmt: skip
+        self.texts = scorer.texts_since(stage_start)
         self._asked: set[int] = set()
         self._running: dict[Any, Any] = {}
         self._failed: Exception | None = None
@@ -141,7 +144,7 @@ class InsideStage:
                 self.scorer.evaluators.keep()
             self._asked.add(step)
             output = self.folder.score_file(step).with_suffix("")
-            self._running[actor.evaluate.remote(str(export), str(output), self.scorer.texts)] = actor
+            self._running[actor.evaluate.remote(str(export), str(output), self.texts)] = actor
 
     def _collect(self) -> None:
         """Take back the actors whose calls have ended."""

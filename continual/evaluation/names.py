@@ -7,13 +7,13 @@ Of several filters: the one asked for, else `none`, else the first that lm-eval 
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
 from continual.config.task_files import some
 from continual.errors import ConfigurationError, ContinualError
-from continual.forgetting import Score
+from continual.forgetting import Score, Scores
 from continual.store import Artefact
 
 PREFERRED = ("acc", "exact_match", "em", "acc_norm", "pass@1", "prompt_level_strict_acc", "f1", "mcc", "bleu", "rougeL")
@@ -28,10 +28,38 @@ TEXT_UNIT = "nats/token"
 
 @dataclass(frozen=True)
 class MeasuredText:
-    """The rows of a text, and the folder of the start model if the drift from it is measured there, else None."""
+    """The rows of a text, and the folder of the model from which the drift is measured there, else None.
+
+    `of`: the name of the text that this is once more, with the drift from the stage's start; "" for a text itself.
+    """
 
     rows: Artefact
     start: str | None = None
+    of: str = ""
+
+
+Texts = Mapping[str, MeasuredText]
+"""What is measured on texts, by their names; those that are there once more come behind all others."""
+
+
+def since_stage(texts: Texts, folder: str) -> dict[str, MeasuredText]:
+    """Return the texts whose drift is measured once more, from the model in `folder`, with which a stage began."""
+    again = {name: text for name, text in texts.items() if text.start}
+    return {f"{name} from the stage's start": replace(text, start=folder, of=name) for name, text in again.items()}
+
+
+def joined(scores: Mapping[str, Score], texts: Texts) -> Scores:
+    """Return the scores of tasks and texts, each text with its drift from the stage's start.
+
+    What was measured once more without the text itself is a score of that text like any other.
+    """
+    found: Scores = {}
+    for key, score in scores.items():
+        of = texts[key].of if key in texts else ""
+        if of in found:
+            score = replace(found[of], drift_stage=score.drift, drift_stage_stderr=score.drift_stderr)
+        found[of or key] = score
+    return found
 
 
 @dataclass(frozen=True)

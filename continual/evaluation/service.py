@@ -15,7 +15,7 @@ from continual.contract.models import ModelRef
 from continual.errors import ConfigurationError, ContinualError, describe, unwrap
 from continual.evaluation.actors import Evaluators
 from continual.evaluation.identity import task_identity
-from continual.evaluation.names import MeasuredText
+from continual.evaluation.names import MeasuredText, joined, since_stage
 from continual.forgetting import Scores, are_scores, scores_from_json
 from continual.store import Artefact, Store
 from continual.store.artefact import versions
@@ -49,7 +49,7 @@ class Scorer:
         start: ModelRef | None = None,
     ):
         """`texts`: the rows of texts by their names; `start`: the model that the drift on them is measured from."""
-        self.store, self.sequence, self.evaluators = store, sequence, evaluators
+        self.store, self.sequence, self.evaluators, self.start = store, sequence, evaluators, start
         drifting = {text.name for text in sequence.evaluate.texts if text.drift}
         since = {name: start if name in drifting else None for name in texts}
         self.texts = {
@@ -73,13 +73,28 @@ class Scorer:
         """Everything that decides scores beside the model."""
         return {"measured": list(self.measured.items()), **self.settings}
 
-    def score(self, model: ModelRef, beside: Iterable[ModelRef] = (), tell: Tell = lambda *progress: None) -> Scores:
+    def texts_since(self, stage_start: ModelRef | None) -> dict[str, MeasuredText]:
+        """Return all texts, and behind them once more those on which drift is measured, from a stage's start."""
+        if stage_start is None:
+            return self.texts
+        # The first stage begins with the start model, wherever that lies: what is equal is measured once.
+        model = self.start if self.start and self.start.hash == stage_start.hash else stage_start
+        return self.texts | since_stage(self.texts, model.path)
+
+    def score(
+        self,
+        model: ModelRef,
+        beside: Iterable[ModelRef] = (),
+        tell: Tell = lambda *progress: None,
+        stage_start: ModelRef | None = None,
+    ) -> Scores:
         """Return the scores of a model; {} if there is nothing to evaluate.
 
         Args:
             model: The model.
             beside: Models whose scores are wanted next: with several replicas they are scored at the same time.
             tell: Is called about once a second with the progress on `model`.
+            stage_start: What the stage of all these models began with; None before the first one.
 
         Raises:
             ContinualError: An evaluation fails.
@@ -88,8 +103,8 @@ class Scorer:
         others = {other.hash: other for other in beside if other.hash != model.hash} if replicas > 1 else {}
         parts = max(1, replicas // (1 + len(others)))
         try:
-            calls = [partial(self._scored, one, parts) for one in others.values()]
-            scores: list[Scores] = at_once([partial(self._scored, model, parts, tell), *calls])
+            calls = [partial(self._scored, one, parts, stage_start) for one in others.values()]
+            scores: list[Scores] = at_once([partial(self._scored, model, parts, stage_start, tell), *calls])
         except BaseException as error:
             self.evaluators.close(error)
             raise
@@ -106,11 +121,25 @@ class Scorer:
             for name, own in self.measured.items()
         }
 
-    def _scored(self, model: ModelRef, parts: int, tell: Tell = lambda *progress: None) -> Scores:
+    def _since(self, model: ModelRef, stage_start: ModelRef | None) -> dict[str, dict[str, Any]]:
+        """Return what decides each drift of a model from a stage's start, {} where that is the start model.
+
+        It is what decides a score with the drift from a start model: who begins with that model finds the same.
+        """
+        if stage_start is None or self.start is None or stage_start.hash == self.start.hash:
+            return {}
+        return {
+            key: {"model": model.hash, "text": text.rows.hash, "drift_from": stage_start.hash, **self.text_settings}
+            for key, text in since_stage(self.texts, stage_start.path).items()
+        }
+
+    def _scored(
+        self, model: ModelRef, parts: int, stage_start: ModelRef | None, tell: Tell = lambda *progress: None
+    ) -> Scores:
         """Return the scores of a model, whose tasks and texts at most `parts` evaluators share."""
-        places: dict[str, Artefact] = {}
+        places, texts = dict[str, Artefact](), self.texts_since(stage_start)
         with ExitStack() as held:
-            inputs = self._inputs(model)
+            inputs = self._inputs(model) | self._since(model, stage_start)
             places = {name: self.store.artefact("scores", given) for name, given in inputs.items()}
             locks = {name: held.enter_context(ExitStack()) for name in places}
             # Locks are taken in the order of the addresses, so that two runs never wait for each other.
@@ -119,7 +148,7 @@ class Scorer:
                 for name in sorted(places, key=lambda name: places[name].hash)
             }
             # Texts come first, as they need less than tasks do.
-            writers = {name: writer for name in (*self.texts, *places) if (writer := taken[name])}
+            writers = {name: writer for name in (*texts, *places) if (writer := taken.get(name))}
             unfinished = {name: held.enter_context(ExitStack()) for name in writers}
             outputs = {
                 name: str(unfinished[name].enter_context(writer.files()) / "scores") for name, writer in writers.items()
@@ -130,11 +159,22 @@ class Scorer:
                 writers[name].finish()
                 locks[name].close()
 
-            self._evaluate(model, shares(outputs, parts), publish, tell)
-        return {name: read_scores(place.file(SCORES), name)[name] for name, place in places.items()}
+            self._evaluate(model, shares(outputs, parts), texts, publish, tell)
+        scores: Scores = {}
+        for key in {**self.measured, **texts}:
+            name = texts[key].of or key if key in texts else key
+            # In the first stage its start is the start model: the drift from both is in one place.
+            place = places.get(key) or places[name]
+            scores[key] = read_scores(place.file(SCORES), name)[name]
+        return joined(scores, texts)
 
     def _evaluate(
-        self, model: ModelRef, outputs: list[dict[str, str]], publish: Callable[[str], None], tell: Tell
+        self,
+        model: ModelRef,
+        outputs: list[dict[str, str]],
+        texts: dict[str, MeasuredText],
+        publish: Callable[[str], None],
+        tell: Tell,
     ) -> None:
         """Evaluate all outputs, each of the mappings by one actor; publish each when it is there."""
         import ray
@@ -151,7 +191,7 @@ class Scorer:
             while waiting or running:
                 while waiting and (actor := self.evaluators.take(wait=not running)):
                     given = waiting.popleft()
-                    running[actor.evaluate_each.remote(model.path, given, self.texts)] = actor, given
+                    running[actor.evaluate_each.remote(model.path, given, texts)] = actor, given
                 tell(*progress(outputs, written, len(outputs) - len(waiting)))
                 ended = ray.wait(list(running), num_returns=1, timeout=LOOK_SECONDS)[0]
                 given = {name: output for _, each in running.values() for name, output in each.items()}

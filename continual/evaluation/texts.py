@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from continual.data.documents import losses_by_document
+from continual.data.documents import losses_by_document, mean_per_token
 from continual.data.rows import ROW_COLUMNS, column
 from continual.errors import ContinualError
 from continual.evaluation.names import TEXT_UNIT
@@ -24,9 +24,8 @@ def score_text(model: Any, name: str, rows: Artefact, start: Any = None) -> tupl
 
     Score = -(sum of nats / number of tokens) over tokens with weight > 0, `n` = documents that have any. With the model
     `start` the score has the drift from it, too: KL(start || model), summed over the predictions of the same tokens and
-    divided by their number. Standard errors are those of a ratio whose units are documents, because tokens of one
-    document are not independent: sqrt(D / (D - 1) x sum_d (nats_d - ratio x tokens_d)^2) / tokens; None for a single
-    document. Documents are the source's: the pieces of one that is longer than a row are not independent either.
+    divided by their number. Standard errors are those of `mean_per_token`, None for a single document. Documents are
+    the source's: the pieces of one that is longer than a row are not independent.
     Raises ContinualError if there is nothing to score, or the loss or the drift is not finite.
     """
     found: dict[str, list[np.ndarray]] = {LOSS: [], DRIFT: []}
@@ -55,12 +54,10 @@ def _ratio(
 ) -> tuple[float, float | None, Mapping[int, tuple[float, int]]]:
     """Return nats per token, the standard error, and nats and tokens by document."""
     documents, nats, tokens = losses_by_document(rows, values)
-    total, count, n = math.fsum(nats), int(tokens.sum()), len(documents)
+    total, count = math.fsum(nats), int(tokens.sum())
     if not count or not math.isfinite(total):
         problem = "has no token to score" if not count else f"has a {kind} of {total} nats"
         raise ContinualError(f"the text `{name}` {problem}")
-    ratio = total / count
-    squares = math.fsum((nats - ratio * tokens) ** 2)
-    error = math.sqrt(n / (n - 1) * squares) / count if n > 1 else None
+    ratio, error = mean_per_token(nats, tokens)
     by_document = zip(documents.tolist(), zip(nats.tolist(), tokens.tolist(), strict=True), strict=True)
     return ratio, error, dict(by_document)

@@ -12,7 +12,8 @@ class Score:
     `stderr`: the standard error, None if unknown. `n`: the number of documents. `unit`: only scores of one unit have a
     mean; "" where summary.json's matrix, which has no units, was read. `metric`, `filter`: lm-eval's names of the
     number. `tokens`: scored tokens, of a text. `drift`, `drift_stderr`: the forward KL from the start model in nats per
-    token of a text on which it is measured, and its standard error, None if unknown.
+    token of a text on which it is measured, and its standard error, None if unknown; `drift_stage`,
+    `drift_stage_stderr`: the same from the model that the stage began with.
     """
 
     score: float
@@ -24,13 +25,15 @@ class Score:
     tokens: int | None = None
     drift: float | None = None
     drift_stderr: float | None = None
+    drift_stage: float | None = None
+    drift_stage_stderr: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the entry of a ledger or a score file; what only texts have is there only for them."""
         return {key: value for key, value in asdict(self).items() if key not in OF_TEXTS or value is not None}
 
 
-OF_TEXTS = ("tokens", "drift", "drift_stderr")
+OF_TEXTS = ("tokens", "drift", "drift_stderr", "drift_stage", "drift_stage_stderr")
 Scores = dict[str, Score]
 """Scores of one model by task or text."""
 
@@ -47,7 +50,8 @@ def are_scores(entries: Any) -> bool:
 
 def _is_score(entry: dict[str, Any]) -> bool:
     kinds = {"score": float | int, "stderr": float | int | None, "n": int | None, "tokens": int | None}
-    kinds |= {"drift": float | int, "drift_stderr": float | int | None}
+    for drift in ("drift", "drift_stage"):
+        kinds |= {drift: float | int, f"{drift}_stderr": float | int | None}
     known = {field.name for field in fields(Score)}
     return (
         "score" in entry and entry.keys() <= known

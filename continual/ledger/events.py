@@ -39,7 +39,7 @@ OPTIONAL: dict[str, Kind] = {
 """Fields that earlier versions did not write, or that not all readers need."""
 RECORD: dict[str, Kind] = {
     "time": NUMBER, "seconds": NUMBER, "data_wait": NUMBER, "evaluation_wait": NUMBER, "tokens": int,
-    "task_tokens": int, "loss": dict, "weight": dict, "drift": dict,
+    "task_tokens": int, "loss": dict, "weight": dict, "drift": dict, "drift_stderr": dict,
 }  # fmt: skip
 
 

@@ -30,6 +30,8 @@ SECTIONS = ("model", "mitigation", "train", "generate")
 """The parts of a configuration that are parameters of a run."""
 USUAL = {"model": {"source", "build"}, "train": {"learning_rate", "batch_tokens", "row_tokens", "workers", "precision"}}
 """Options that are parameters also where they were not written."""
+DRIFT = ("drift", "drift_stderr")
+"""What the record of a step says of the drift."""
 
 
 def labels(sequence: Sequence, stage: int | None = None) -> str:
@@ -117,7 +119,7 @@ def drift_numbers(files: StageFolder, model: ModelRef) -> dict[str, float]:
     {} if `model` is not the trained one: an average or a repaired model has drifted otherwise.
     """
     records = read_last_lines(files.metrics, good=is_record) if Path(model.path) == files.model else []
-    return stage_metrics({"drift": records[-1].get("drift", {})}) if records else {}
+    return stage_metrics({key: value for key, value in records[-1].items() if key in DRIFT}) if records else {}
 
 
 def version(

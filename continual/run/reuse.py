@@ -34,7 +34,10 @@ KIND = "stages"
 DROPOUT = {key: f"train.{key} (the model has dropout)" for key in ("micro_rows", "workers")}
 """How inputs of stages that draw dropout are called, by the key of `train`."""
 ROOMS = Path(__file__).parents[1]
-CODE = ("training", "models", "methods", "contract/loss.py", "contract/stream.py", "data/rows.py", "data/packing.py")
+CODE = (
+    "training", "models", "methods", "contract/loss.py", "contract/stream.py", "data/documents.py", "data/rows.py",
+    "data/packing.py",
+)  # fmt: skip
 """Rooms and files whose code decides what training leaves; a mitigation may use other files of its room."""
 
 

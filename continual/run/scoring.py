@@ -16,9 +16,9 @@ from continual.show.terminal import Terminal
 
 LOOK_SECONDS = 0.2
 
-Score = Callable[[ModelRef, Sequence[ModelRef], Callable[[int, int, str], object]], Scores]
+Score = Callable[[ModelRef, Sequence[ModelRef], Callable[[int, int, str], object], ModelRef | None], Scores]
 """Returns the scores of a model; those after it will be asked for next. Tells how many of how many are there, and what
-is being scored."""
+is being scored. The last argument is the model that the stage began with, None before the first one."""
 
 
 class Scored(NamedTuple):
@@ -40,6 +40,7 @@ class ScoringTask:
     record: Callable[[int, Scores], object]
     close: Callable[[], object] = lambda: None
     then: Callable[[], object] = lambda: None
+    stage_start: ModelRef | None = None
     scored: list[Scored] = field(default_factory=list)
     error: BaseException | None = None
     told: bool = False
@@ -125,7 +126,7 @@ class Scoring(AbstractContextManager["Scoring"]):
         try:
             for number, model in enumerate(task.models):
                 begun = time.monotonic()
-                scores = self._score(model, task.models[number + 1 :], task.tell)
+                scores = self._score(model, task.models[number + 1 :], task.tell, task.stage_start)
                 task.scored.append(Scored(scores, round(time.monotonic() - begun, 3)))
         except BaseException as error:
             task.error = error

@@ -243,7 +243,8 @@ def _stage(
     record_walk(run.ledger, ctx, candidates)
     chosen = candidates[0].model if candidates else trained
     done = {"rows": rows.hash, "steps": steps}
-    scoring.start(_to_score(run, scorer, stage, chosen, candidates[1:], data, done), last=stage == len(sequence.stages))
+    task = _to_score(run, scorer, stage, stage_start, chosen, candidates[1:], data, done)
+    scoring.start(task, last=stage == len(sequence.stages))
     return rows, chosen
 
 
@@ -273,8 +274,8 @@ def _part(
 
 
 def _to_score(
-    run: Run, scorer: Scorer, stage: int, chosen: ModelRef, others: list[Candidate], data: dict[str, Any],
-    done: dict[str, Any],
+    run: Run, scorer: Scorer, stage: int, stage_start: ModelRef, chosen: ModelRef, others: list[Candidate],
+    data: dict[str, Any], done: dict[str, Any],
 ) -> ScoringTask:  # fmt: skip
     """Return the models of a stage whose scores the ledger lacks, and what is written when they are there.
 
@@ -304,6 +305,7 @@ def _to_score(
         lambda number, scores: missing[number][1](scores),
         close,
         lambda: _end_stage(run, stage),
+        stage_start,
     )
 
 
@@ -340,7 +342,7 @@ def _inside(run: Run, scorer: Scorer, stage: int, job: TrainJob) -> InsideStage:
     def tell(sentence: str) -> None:
         run.terminal.line(f"stage {stage} {run.sequence.stages[stage - 1].name}: {sentence}")
 
-    return InsideStage(scorer, job.files, known, report, job.most_exports, tell)
+    return InsideStage(scorer, job.files, known, report, job.most_exports, tell, job.model)
 
 
 @contextmanager

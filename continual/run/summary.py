@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from continual.config.measured import evaluation_tasks, figure_units, figures_of
 from continual.config.schema import Sequence
@@ -54,13 +54,17 @@ def _passes(event: dict[str, Any]) -> dict[str, Any]:
     return {"stage": event["stage"], "name": event.get("name", ""), "streams": event.get("passes", {})}
 
 
-def drifts(matrix: Matrix) -> dict[str, list[dict[str, Any]]]:
-    """Return how far the model of every stage had drifted from the start model, by the texts where that is measured."""
+def drifts(matrix: Matrix, since: Literal["drift", "drift_stage"]) -> dict[str, list[dict[str, Any]]]:
+    """Return how far the model of every stage had drifted, by the texts where that is measured.
+
+    `since`: from the start model, or from the model that the stage began with.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
     for row in matrix:
         for text, score in row.scores.items():
-            if score.drift is not None:
-                drifted = {"stage": row.stage, "name": row.name, "drift": score.drift, "stderr": score.drift_stderr}
+            drift, error = getattr(score, since), getattr(score, f"{since}_stderr")
+            if drift is not None:
+                drifted = {"stage": row.stage, "name": row.name, "drift": drift, "stderr": error}
                 found.setdefault(text, []).append(drifted)
     return found
 
@@ -90,7 +94,8 @@ def summarise(
         "samples": sorted({name for event in ledger.all("prepared") for name in event["samples"]}),
         "unit": units_of(matrix),
         "figure_unit": figure_units(sequence.model_dump(include={"stages", "evaluate"}), units_of(matrix)),
-        "drift": drifts(matrix),
+        "drift": drifts(matrix, "drift"),
+        "drift_stage": drifts(matrix, "drift_stage"),
         "passes": list({event["stage"]: _passes(event) for event in ledger.all("prepared")}.values()),
         "documents": list({event["key"]: _documents(event) for event in ledger.all("read")}.values()),
         "candidates": [{key: event[key] for key in ("stage", "name", "scores")} for event in ledger.all("candidate")],

@@ -111,12 +111,19 @@ def _corrected(value: float | None, corrected: float | None) -> str:
 
 
 def drift_lines(summary: dict[str, Any]) -> list[str]:
-    """Return how far the last model has drifted from the start model, a line per text on which that is measured."""
-    last = {text: each[-1] for text, each in (summary.get("drift") or {}).items() if each}
-    return [
-        f"  {'drift':<18} {_number(of['drift'], of['stderr'])} nats/token from the start model, on {text}"
-        for text, of in last.items()
-    ]
+    """Return how far the last model has drifted, a line per text on which that is measured.
+
+    It has from the start model and, after the first stage, from the model that its own stage began with.
+    """
+    lines = []
+    for key, since in (("drift", "the start model"), ("drift_stage", "the last stage's start")):
+        last = {text: each[-1] for text, each in (summary.get(key) or {}).items() if each}
+        lines += [
+            f"  {'drift':<18} {_number(of['drift'], of['stderr'])} nats/token from {since}, on {text}"
+            for text, of in last.items()
+            if key == "drift" or of["stage"] > 1
+        ]
+    return lines
 
 
 def unpaired(summary: dict[str, Any]) -> str:

@@ -100,7 +100,7 @@ class InProcessConformance(MethodUnderTest):
         assert killed.inputs == job.inputs, "prepared again, the stage has other inputs"
         assert loop.worker_of(killed).step == KILLED // CHECKPOINT * CHECKPOINT
         records, resumed = loop.run(killed)
-        keys = ("step", "rows", "loss", "weight", "drift", "gradient_norm")
+        keys = ("step", "rows", "loss", "weight", "drift", "drift_stderr", "gradient_norm")
         for record, expected in zip(records, whole, strict=True):
             for key in keys:
                 assert record.get(key) == expected.get(key), f"`{key}` of step {expected['step']} after a resume"

@@ -11,6 +11,8 @@ from continual.contract.stream import Stream
 
 INPUTS = ("ids", "positions", "weights")
 """Columns of the rows that every loss reads."""
+DOCUMENTS = "documents"
+"""The column that tells tokens of one document from those of others."""
 
 Rows = dict[str, torch.Tensor]
 Batch = dict[str, Rows]

@@ -5,7 +5,7 @@ ranks silently train apart) and the hooks of ZeRO-3 fire for the head too. Logit
 positions at a time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -48,12 +48,17 @@ class LossModule(nn.Module):
         loss: Loss,
         teacher: Any = None,
         columns: Mapping[str, Tensor] | None = None,
+        documents: Tensor | None = None,
+        count: int = 0,
     ) -> Tensor:
         """Return the sum over positions of weight x loss, a float32 scalar in nats; the caller divides it.
 
         ids, positions, weights [B, T]; columns, by name, [B, T, k]. `weights[b, t]` and a column's [b, t] belong to
         predicting token t from the tokens before it, so `weights[:, 0]` is ignored. `teacher` is a frozen causal
         language model in eval mode with the same vocabulary, for a loss that needs one.
+
+        With `documents` [B, T], the number of each token's document, from 0 to `count` - 1, the result is a float64
+        [1 + count] without a gradient: that sum, the same bit by bit, and behind it its parts by document.
 
         With no weight anywhere the result is a zero that still reaches every parameter: DDP waits for all gradients.
         Under ZeRO-3 all ranks must call this the same number of times.
@@ -78,6 +83,8 @@ class LossModule(nn.Module):
                     tensors.append(hidden_states(teacher, ids, positions).index_select(0, predicting))
             tensors += [columns[name].flatten(0, 1)[token] for name in loss.columns]
             parts = list(zip(*(tensor.tensor_split(chunks) for tensor in tensors), strict=True))
+            if documents is not None:
+                return self._by_document(loss, teacher, parts, documents.reshape(-1)[token].tensor_split(chunks), count)
             compute = partial(self._chunk, loss, teacher)
             if chunks == 1 or not torch.is_grad_enabled():
                 return torch.stack([compute(*part) for part in parts]).sum()
@@ -101,13 +108,40 @@ class LossModule(nn.Module):
         kept = torch.cat([flat[predicting], flat.new_zeros(filled)])
         return torch.cat([predicting, predicting.new_zeros(filled)]), kept, chunks
 
-    def _chunk(
-        self, loss: Loss, teacher: Any, hidden: Tensor, weights: Tensor, targets: Tensor, *further: Tensor
+    def _chunk(self, loss: Loss, teacher: Any, *part: Tensor) -> Tensor:
+        """Return the weighted sum of one chunk."""
+        return loss.sum(self._inputs(loss, teacher, *part))
+
+    @torch.no_grad()
+    def _by_document(
+        self, loss: Loss, teacher: Any, parts: list[tuple[Tensor, ...]], documents: Sequence[Tensor], count: int
     ) -> Tensor:
-        """Return the weighted sum of one chunk. `further`: the teacher's hidden states if needed, then the columns."""
+        """Return the weighted sum of all chunks, and behind it that of each document [1 + count]."""
+        totals, sums = [], torch.zeros(count, dtype=torch.float64, device=documents[0].device)
+        for part, numbers in zip(parts, documents, strict=True):
+            inputs = self._inputs(loss, teacher, *part)
+            totals.append(loss.sum(inputs))
+            # Positions of a document lie side by side, so each run of them is a view of the logits.
+            run, lengths = torch.unique_consecutive(numbers, return_counts=True)
+            ends = lengths.cumsum(0).tolist()
+            for number, first, end in zip(run.tolist(), [0, *ends], ends, strict=False):
+                sums[number] += loss.sum(_positions_of(inputs, slice(first, end)))
+        return torch.cat([torch.stack(totals).sum().double()[None], sums])
+
+    def _inputs(
+        self, loss: Loss, teacher: Any, hidden: Tensor, weights: Tensor, targets: Tensor, *further: Tensor
+    ) -> LossInputs:
+        """Return what the loss sees of one chunk. `further`: the teacher's hidden states if needed, then columns."""
         logits, teacher_logits = logits_of(self.model, hidden), None
         if loss.teacher:
             with torch.no_grad():
                 teacher_logits = logits_of(teacher, further[0])
         columns = dict(zip(loss.columns, further[int(loss.teacher) :], strict=True))
-        return loss.sum(LossInputs(logits, weights, targets, teacher_logits, columns))
+        return LossInputs(logits, weights, targets, teacher_logits, columns)
+
+
+def _positions_of(inputs: LossInputs, part: slice) -> LossInputs:
+    """Return what a loss sees of some of the positions."""
+    of_teacher = None if inputs.teacher_logits is None else inputs.teacher_logits[part]
+    columns = {name: values[part] for name, values in inputs.columns.items()}
+    return LossInputs(inputs.logits[part], inputs.weights[part], inputs.targets[part], of_teacher, columns)

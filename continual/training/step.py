@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from continual.contract.stream import Stream
 from continual.errors import ContinualError
-from continual.training.batch import INPUTS, Batch, Rows, on_device
+from continual.training.batch import DOCUMENTS, INPUTS, Batch, Rows, on_device
 from continual.training.job import TASK, TrainJob
 from continual.training.penalties import LoadedPenalty
 from continual.training.schedule import learning_rate
@@ -101,8 +101,12 @@ class Stepper:
         """Return values of all streams by their names."""
         return {stream.name: value for stream, value in zip(self.job.streams, values, strict=True)}
 
-    def loss_sum(self, stream: Stream, rows: Rows, part: slice) -> torch.Tensor:
-        """Return the weighted sum of a stream's losses over some of its rows, in nats."""
+    def loss_sum(self, stream: Stream, rows: Rows, part: slice, documents: int | None = None) -> torch.Tensor:
+        """Return the weighted sum of a stream's losses over some of its rows, in nats.
+
+        With the number of `documents`, `rows` tell each token's, and the sums by document come behind the whole one,
+        see `LossModule.forward`.
+        """
         # Of rows that teach nothing, such as padding that a rank passes so that all make equally many passes, two
         # tokens do: their loss is a zero of all parameters. Compiled layers would be compiled again for them.
         teaches = self.job.train.compile or bool(rows["weights"][part][:, 1:].any())
@@ -110,7 +114,8 @@ class Stepper:
         tensors = {name: on_device(tensor[part, width], self.device) for name, tensor in rows.items()}
         inputs = [tensors.pop(name) for name in INPUTS]
         teacher = self.teachers[stream.teacher.hash] if stream.teacher else None
-        return self.strategy(*inputs, loss=stream.loss, teacher=teacher, columns=tensors)
+        by = {} if documents is None else {"documents": tensors.pop(DOCUMENTS), "count": documents}
+        return self.strategy(*inputs, loss=stream.loss, teacher=teacher, columns=tensors, **by)
 
     def summed(self, values: torch.Tensor) -> torch.Tensor:
         """Return the sum of `values` over all ranks."""

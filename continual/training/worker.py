@@ -9,12 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
 from continual.contract.mitigation import Mitigation
-from continual.data.rows import RowReader
 from continual.errors import ContinualError, describe, one_line, redacted, remember
 from continual.ledger.records import Records
 from continual.models import load_model, load_tokenizer
@@ -28,14 +26,14 @@ from continual.models.trainable import freeze_unreached
 from continual.store import empty_folder, folder_damage, publish_folder, write_atomic
 from continual.training import checkpoints
 from continual.training.backlog import wait_for_scores
-from continual.training.batch import Batch, rows_hash, to_batch, to_tensors
+from continual.training.batch import Batch, rows_hash, to_batch
 from continual.training.compiled import compile_layers
+from continual.training.drift import Drift, drift_record, measured_drift
 from continual.training.frozen import load_teachers
 from continual.training.ingest import begun, ordered_batches
 from continual.training.isolation import check_isolation
 from continual.training.job import TrainJob
 from continual.training.module import LossModule
-from continual.training.order import held_out_rows
 from continual.training.penalties import load_penalties
 from continual.training.precision import all_bits, round_products
 from continual.training.random_state import random_state, seed_generators, set_random_state
@@ -99,37 +97,9 @@ class Worker:
         self.step += 1
         return record, stopping
 
-    @torch.no_grad()
-    @all_bits()
-    def drift(self) -> dict[str, float]:
-        """Return KL(teacher || model) in nats per token on each stream's held-out rows of all ranks, in eval mode."""
-        measured = {}
-        self.strategy.eval()
-        for stream in self.job.streams:
-            if not stream.loss.measures_drift or stream.held_out == 0:
-                continue
-            reader = RowReader(stream.rows)
-            # The number of all rows is not known, and not needed, while they are still made.
-            held_out = held_out_rows(stream, len(reader) if stream.shuffle else stream.held_out)
-            own = held_out[self.rank :: self.world_size]
-            # A rank that has no rows reads one row of padding.
-            numbers = own if len(own) else np.array([-1])
-            rows = reader.take(numbers)
-            if stream.columns is not None:
-                rows |= RowReader(stream.columns).take(numbers, stream.loss.columns)
-            total = torch.zeros(2, dtype=torch.float64, device=self.device)
-            # Every rank makes the same number of forward passes: ZeRO-3 gathers weights in each.
-            for index in range(-(-len(held_out) // self.world_size)):
-                row = min(index, len(numbers) - 1)
-                tensors = to_tensors(stream, {name: values[row][None] for name, values in rows.items()})
-                loss = self.stepper.loss_sum(stream, tensors, slice(None))
-                if index < len(own):
-                    count = (tensors["weights"][:, 1:] > 0).sum()
-                    total += torch.stack([loss.double().cpu(), count.double()]).to(self.device)
-            total = self.stepper.summed(total)
-            measured[stream.name] = float(total[0] / total[1].clamp(min=1))
-        self.strategy.train()
-        return measured
+    def drift(self) -> dict[str, Drift]:
+        """Return how far the model is from the teacher of each stream that has one, see `measured_drift`."""
+        return measured_drift(self.stepper)
 
     def adjust(self, drift: dict[str, float]) -> None:
         """Let every controlling mitigation set the streams' coefficients from the drift; equal on all ranks."""
@@ -295,7 +265,7 @@ def run_steps(worker: Worker, batches: Any, records: Records | None, stop_file: 
         if held_up:
             record["evaluation_wait"] = held_up
         if job.evaluates_after(worker.step) or worker.controlled() or worker.step == job.steps:
-            record["drift"] = worker.drift()
+            record |= drift_record(worker.drift())
             worker.adjust(record["drift"])
         record["seconds"] = time.perf_counter() - started
         if records:

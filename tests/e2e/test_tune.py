@@ -81,6 +81,11 @@ def check_results(storage: Path, content: dict[str, Any]) -> None:
             assert drifted[0]["drift"] == 0.0, "the start model has not moved"
             assert all(of["drift"] > of["stderr"] > 0.0 for of in drifted[1:])
             assert not run["drift"], "nobody asked for that of the other text"
+            [first, *later] = run["drift_stage"].pop("reversing")
+            assert first == drifted[1], "the first stage begins with the start model"
+            assert [of["stage"] for of in later] == [of["stage"] for of in drifted[2:]]
+            assert all(of["drift"] > of["stderr"] > 0.0 for of in later)
+            assert not run["drift_stage"]
         finals = [run["matrix"][-1]["scores"] for run in runs]
         old = sum(final["reversing"]["score"] for final in finals) / 2
         new = sum(final["sorting"]["score"] for final in finals) / 2

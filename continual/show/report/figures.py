@@ -17,7 +17,7 @@ from continual.show.report.watched import SINCE, Watched
 Scored = tuple[Sequence[float], Sequence[float], Sequence[float] | None]
 """x, y, and standard errors of y."""
 Parts = Sequence[Any]
-"""The parts of a line, which are drawn with a gap between them: x and y, and of scores the standard errors of y."""
+"""The parts of a line, which are drawn with a gap between them: x, y, and the standard errors of y or None."""
 DrawLine = Callable[[Any, int, str, Parts], None]
 """Draws on axes line `number` of a figure, with its label."""
 HEIGHT = 2.5
@@ -232,7 +232,10 @@ def _score_line(axes: Any, number: int, label: str, parts: Parts) -> None:
 
 
 def _stream_line(axes: Any, number: int, label: str, parts: Parts) -> None:
-    for part, (steps, values) in enumerate(parts):
+    for part, (steps, values, errors) in enumerate(parts):
         x, y = thin(steps, values)
         few = marker(number) if len(x) < 12 else None
         axes.plot(x, y, marker=few, label=None if part else label, **style(number))
+        if errors is not None:
+            below, above = ([a + sign * b for a, b in zip(y, thin(steps, errors)[1], strict=True)] for sign in (-1, 1))
+            axes.fill_between(x, below, above, alpha=0.2, linewidth=0, color=style(number)["color"])

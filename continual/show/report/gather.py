@@ -202,15 +202,20 @@ def _sample_sets(folder: Path, ledger: Events, config: dict[str, Any]) -> list[S
     ]
 
 
-def by_stream(run: RunData, group: str) -> dict[str, list[tuple[list[int], list[float]]]]:
-    """Return the numbers of `group` (loss, weight, drift) by stream: a pair (steps of the run, values) per stage."""
-    lines: dict[str, list[tuple[list[int], list[float]]]] = {}
+def by_stream(run: RunData, group: str) -> dict[str, list[tuple[list[int], list[float], list[float] | None]]]:
+    """Return the numbers of `group` (loss, weight, drift) by stream: steps of the run and values per stage.
+
+    With them come standard errors, None where not all are known.
+    """
+    lines: dict[str, list[tuple[list[int], list[float], list[float] | None]]] = {}
     for stage in run.stages:
         names = dict.fromkeys(name for record in stage.records for name in record.get(group, {}))
         for name in names:
             records = [record for record in stage.records if name in record.get(group, {})]
             steps = [stage.first + record["step"] for record in records]
-            lines.setdefault(name, []).append((steps, [record[group][name] for record in records]))
+            found = [error for record in records if (error := record.get(f"{group}_stderr", {}).get(name)) is not None]
+            errors = found if len(found) == len(records) else None
+            lines.setdefault(name, []).append((steps, [record[group][name] for record in records], errors))
     return lines
 
 

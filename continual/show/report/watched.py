@@ -13,6 +13,8 @@ from continual.show.report.trade_off import EARLIER, OLD, mean_score
 
 SINCE = {"stage_start": "the stage's start", "start": "the start model"}
 """The models from which drift is measured, by the option `model` of the methods that name one."""
+ON_TEXTS = {"start": "drift", "stage_start": "drift_stage"}
+"""What summary.json calls the drift on texts from each of them."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,9 @@ def _drifts(run: RunData, stage: StageLog) -> Iterator[tuple[str, str, float]]:
     for stream, drift in _at_end(stage).items():
         if (since := _since(run, stage.number, stream)) is not None:
             yield stream, since, drift
-    for text, stages in (run.summary.get("drift") or {}).items():
-        yield from ((text, "start", of["drift"]) for of in stages if of["stage"] == stage.number)
+    for since, key in ON_TEXTS.items():
+        for text, stages in (run.summary.get(key) or {}).items():
+            yield from ((text, since, of["drift"]) for of in stages if of["stage"] == stage.number)
 
 
 def _at_end(stage: StageLog) -> Mapping[str, float]:

@@ -77,14 +77,15 @@ def run_tags(kind: Literal["sequence", "stage"], sequence: "Sequence", mitigatio
 def stage_metrics(record: Mapping[str, Any]) -> dict[str, float]:
     """Return the metrics of a stage's run at step `record["step"]`, from a line of its metrics.jsonl.
 
-    Losses and drift are in nats per token, `learning_rate` and `gradient_norm` as trained with, and
-    `tokens_per_second` counts the tokens of all streams and workers.
+    Losses and drift are in nats per token, the standard error of drift is `stderr/drift/<stream>`, `learning_rate` and
+    `gradient_norm` are as trained with, and `tokens_per_second` counts the tokens of all streams and workers.
     """
     metrics = {
         f"{group}/{stream}": value
         for group in ("loss", "weight", "drift")
         for stream, value in record.get(group, {}).items()
     }
+    metrics |= {f"stderr/drift/{stream}": value for stream, value in record.get("drift_stderr", {}).items()}
     metrics |= {name: record.get(name) for name in ("learning_rate", "gradient_norm")}
     if seconds := record.get("seconds"):
         metrics["tokens_per_second"] = record["tokens"] / seconds
@@ -103,15 +104,22 @@ def sequence_metrics(figures: Mapping[str, Any], scores: Mapping[str, Score]) ->
 
     `figures` is the stage's entry of the history, e.g. {"forgetting": 0.1, "forgetting_by_task": {"sort": 0.1},
     "stderr": {"forgetting": 0.02}}, and gives `forgetting`, `forgetting/sort` and `stderr/forgetting`. `scores` is its
-    row of the matrix, {task: score}, and gives `score/<task>`, `stderr/score/<task>` and, of texts on which it is
-    measured, `drift/<text>` from the start model with `stderr/drift/<text>`. What is None is undefined at this stage
-    and left out.
+    row of the matrix, {task: score}, and gives `score/<task>`, `stderr/score/<task>` and what `drift_metrics` gives.
+    What is None is undefined at this stage and left out.
     """
     metrics = _numbers({_LATE.get(name, name): value for name, value in figures.items() if name != "stage"})
     metrics |= _numbers({"score": {task: score.score for task, score in scores.items()}})
-    metrics |= _numbers({"drift": {task: score.drift for task, score in scores.items()}})
     metrics |= _numbers({"stderr/score": {task: score.stderr for task, score in scores.items()}})
-    return metrics | _numbers({"stderr/drift": {task: score.drift_stderr for task, score in scores.items()}})
+    return metrics | drift_metrics(scores)
+
+
+def drift_metrics(scores: Mapping[str, Score]) -> dict[str, float]:
+    """Return the drift on texts on which it is measured: `drift/<text>` from the start model, `drift_stage/<text>` from
+    the model that the stage began with, and with `stderr/` before these names their standard errors.
+    """
+    kinds = [f"{drift}{error}" for drift in ("drift", "drift_stage") for error in ("", "_stderr")]
+    paths = {kind: f"stderr/{kind.removesuffix('_stderr')}" if kind.endswith("_stderr") else kind for kind in kinds}
+    return _numbers({paths[kind]: {task: getattr(of, kind) for task, of in scores.items()} for kind in kinds})
 
 
 def walk_metrics(walk: Mapping[str, Any]) -> list[tuple[int, dict[str, float]]]:

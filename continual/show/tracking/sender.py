@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.errors import fingerprinted
-from continual.forgetting import read_matrix
+from continual.forgetting import read_matrix, scores_from_json
 from continual.ledger.events import is_event, is_record
 from continual.ledger.folder import RunFolder
 from continual.ledger.lines import Tail, read_lines
@@ -16,7 +16,15 @@ from continual.ledger.places import placed, placed_model
 from continual.show.tables import matrix_columns
 from continual.show.tracking.client import METRICS_PER_REQUEST, Client, Numbers
 from continual.show.tracking.moved import sqlite_in
-from continual.show.tracking.names import EXPERIMENT, SEQUENCE, stage_key, stage_metrics, walk_end, walk_metrics
+from continual.show.tracking.names import (
+    EXPERIMENT,
+    SEQUENCE,
+    drift_metrics,
+    stage_key,
+    stage_metrics,
+    walk_end,
+    walk_metrics,
+)
 from continual.store.files import write_atomic
 from continual.store.json_files import has, known_json
 from continual.store.places import lies_in
@@ -162,9 +170,8 @@ class Sender:
                 name = own if stream == "task" else stream
                 self._client.dataset(SEQUENCE, name, data["content"][:16], path, context, data["counts"])
         elif event["event"] == "inside":
-            scores = event["scores"].items()
-            values = {f"score/{task}": value["score"] for task, value in scores}
-            values |= {f"drift/{text}": value["drift"] for text, value in scores if "drift" in value}
+            scores = scores_from_json(event["scores"])
+            values = {f"score/{task}": value.score for task, value in scores.items()} | drift_metrics(scores)
             self._client.metrics(key, [Numbers(event["step"], time, values)])
         elif event["event"] == "walked":
             self._client.metrics(key, [Numbers(step, time, of) for step, of in walk_metrics(event["walk"])])

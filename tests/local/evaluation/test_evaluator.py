@@ -1,12 +1,15 @@
-"""The files of an evaluator, and what it leaves in memory. Needs no Ray."""
+"""The files of an evaluator, and what it leaves in memory and holds there. Needs no Ray."""
 
 import gc
 import json
 
+import pytest
+import torch
 from transformers import LlamaForCausalLM
 
+from continual.evaluation import texts as scoring
 from continual.evaluation.evaluator import Evaluator
-from continual.evaluation.names import MeasuredText
+from continual.evaluation.names import MeasuredText, since_stage
 from continual.evaluation.texts import score_text
 from tests.kits.sorting import SORT, settings
 
@@ -56,3 +59,65 @@ def test_an_evaluator_measures_drift_and_keeps_no_start_model(folder, start, mod
     assert found["near"] == expected.as_json()
     assert found["near"]["drift"] > 0
     assert "drift" not in found["text"]
+
+
+@pytest.fixture
+def stage_start(start, tokenizer, tmp_path):
+    """The folder of another model near the trained one."""
+    other = LlamaForCausalLM.from_pretrained(start)
+    torch.manual_seed(2)
+    other.load_state_dict({name: w + 0.02 * torch.randn_like(w) for name, w in other.state_dict().items()})
+    other.save_pretrained(tmp_path / "stage-start")
+    tokenizer.save_pretrained(tmp_path / "stage-start")
+    return tmp_path / "stage-start"
+
+
+def test_an_evaluator_measures_drift_from_the_stages_start_with_two_models_at_a_time(
+    folder, start, stage_start, model, text, tmp_path, monkeypatch
+):
+    evaluator = Evaluator(settings(), [], threads=1, dtype="float32")
+    before, most = models_alive(), []
+    measured = scoring.score_text
+
+    def counting(*arguments):
+        most.append(models_alive() - before)
+        return measured(*arguments)
+
+    monkeypatch.setattr(scoring, "score_text", counting)
+    texts = {name: MeasuredText(text[1], str(start)) for name in ("near", "far")} | {"text": MeasuredText(text[1])}
+    both = texts | since_stage(texts, str(stage_start))
+    found = evaluator.evaluate(str(folder), str(tmp_path / "scores"), both)
+    assert most == [2, 2, 2, 2, 2]
+    assert models_alive() == before
+    alone, expected = (
+        measured(model, "near", text[1], LlamaForCausalLM.from_pretrained(of).eval())[0] for of in (start, stage_start)
+    )
+    assert list(found["scores"]) == ["near", "far", "text"]
+    for name in ("near", "far"):
+        drifted = {"drift_stage": expected.drift, "drift_stage_stderr": expected.drift_stderr}
+        assert found["scores"][name] == alone.as_json() | drifted
+    assert expected.drift != alone.drift
+    assert found["settings"]["texts"] == dict.fromkeys(("near", "far", "text"), text[1].hash)
+    lines = (tmp_path / "scores.samples.jsonl").read_text().splitlines()
+    assert len(lines) == 3 * 59, "a document is there once for each text"
+    [key] = [key for key, of in both.items() if of.of == "near"]
+    evaluator.evaluate_each(str(folder), {key: str(tmp_path / "near")}, both)
+    assert json.loads((tmp_path / "near.json").read_text())["scores"] == {"near": expected.as_json()}
+    assert len((tmp_path / "near.samples.jsonl").read_text().splitlines()) == 59
+
+
+def test_in_the_first_stage_an_evaluator_computes_the_drift_once(folder, start, text, tmp_path, monkeypatch):
+    evaluator = Evaluator(settings(), [], threads=1, dtype="float32")
+    asked, measured = [], scoring.score_text
+
+    def counting(*arguments):
+        asked.append(arguments[1])
+        return measured(*arguments)
+
+    monkeypatch.setattr(scoring, "score_text", counting)
+    texts = {"near": MeasuredText(text[1], str(start))}
+    both = texts | since_stage(texts, str(start))
+    found = evaluator.evaluate(str(folder), str(tmp_path / "scores"), both)["scores"]["near"]
+    assert asked == ["near"]
+    assert found["drift"] == found["drift_stage"] > 0
+    assert found["drift_stderr"] == found["drift_stage_stderr"] > 0

@@ -126,6 +126,19 @@ def test_one_rank_and_four_train_as_one_alone(
     two_ranks.assert_equal({"ddp": expected[method], f"{name} of others": others[method][name]})
 
 
+@pytest.mark.parametrize(("method", "name"), [case for case in CASES if case[0] in ("live kl", "cached kl")])
+def test_two_ranks_measure_the_drift_of_one_alone_and_its_error(
+    folder: Path, two: Found, expected: dict[str, Losses], method: str, name: str
+) -> None:
+    found, alone = (loop.read_lines(job(folder, method, *of).files.metrics) for of in ((name, 2), ("ddp", 1, "alone")))
+    measured = [record for record in alone if "drift" in record]
+    assert measured
+    for record, other in zip(measured, [record for record in found if "drift" in record], strict=True):
+        for key in ("drift", "drift_stderr"):
+            assert record[key]["context_free"] > 0
+            assert other[key] == pytest.approx(record[key], rel=1e-3, abs=1e-6), key
+
+
 @pytest.mark.parametrize(("method", "name"), RESUMED)
 def test_what_two_ranks_saved_goes_on_with_others(
     two: Found, others: Found, expected: dict[str, Losses], method: str, name: str

@@ -64,7 +64,7 @@ def export(files: StageFolder, step: int) -> Path:
 
 def inside(files: StageFolder, actor: Actor, known: set[int], replicas: int = 1) -> tuple[InsideStage, list[int]]:
     reported = list[int]()
-    scorer: Any = SimpleNamespace(evaluators=Evaluators(lambda: actor, replicas), texts={})
+    scorer: Any = SimpleNamespace(evaluators=Evaluators(lambda: actor, replicas), texts_since=lambda stage_start: {})
     report = lambda step, scores: reported.append(step)  # noqa: E731
     return InsideStage(scorer, files, known, report, None, lambda sentence: None), reported
 

@@ -14,6 +14,7 @@ from continual.config.schema import Evaluate, Sequence
 from continual.contract.models import ModelRef
 from continual.errors import ContinualError
 from continual.evaluation import service
+from continual.evaluation.names import MeasuredText
 from continual.evaluation.service import Scorer, evaluators_of, read_scores
 from continual.store import Artefact, Store
 from continual.store.artefact import versions
@@ -30,7 +31,7 @@ class Actor:
         self.asked: list[list[str]] = []
         self.evaluate_each = SimpleNamespace(remote=self._each)
 
-    def _each(self, model: str, outputs: dict[str, str], texts: dict[str, Artefact]) -> int:
+    def _each(self, model: str, outputs: dict[str, str], texts: dict[str, MeasuredText]) -> int:
         self.asked.append(list(outputs))
         for name, output in outputs.items():
             Path(output).parent.mkdir(parents=True, exist_ok=True)
@@ -206,7 +207,7 @@ def test_an_evaluation_that_fails_ends_those_beside_it(scorer: Any, monkeypatch:
     built, actor = scorer(["one"], replicas=2)
     started = threading.Event()
 
-    def each(model: str, outputs: dict[str, str], texts: dict[str, Artefact]) -> int:
+    def each(model: str, outputs: dict[str, str], texts: dict[str, MeasuredText]) -> int:
         if model == "good":
             started.set()
             return Actor._each(actor, model, outputs, texts)

@@ -129,14 +129,14 @@ def test_a_cached_teacher_of_the_whole_vocabulary_is_the_live_one_and_fewer_toke
     # its rounding error, which Adam would turn into a step of full size.
     ctx = kit.context(tmp_path, [{"type": "context_free"}], epsilon=1e-4)
     live, worker = kit.train(kit.job_of(ctx))
-    drift = worker.drift()["context_free"]
+    drift = worker.drift()["context_free"].value
     assert drift > 0.001
     for k, equal in ((kit.VOCABULARY, True), (3, False)):
         ctx = kit.context(tmp_path, [{"type": "context_free", "teacher": "cached", "teacher_top_k": k}], epsilon=1e-4)
         job = kit.job_of(ctx)
         assert job.streams[1].teacher is None
         cached, trained = kit.train(job)
-        measured = trained.drift()["context_free"]
+        measured = trained.drift()["context_free"].value
         if equal:
             assert not trained.stepper.teachers
             found = [[r["loss"][name] for name in ("task", "context_free")] for r in (live[-1], cached[-1])]
@@ -145,7 +145,7 @@ def test_a_cached_teacher_of_the_whole_vocabulary_is_the_live_one_and_fewer_toke
         else:
             # The same weights measured with both teachers.
             trained.strategy.module.load_state_dict(worker.strategy.module.state_dict())
-            assert 0 < trained.drift()["context_free"] < drift
+            assert 0 < trained.drift()["context_free"].value < drift
 
 
 def test_a_rank_without_a_replay_row_reads_padding(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ class Slow:
         self.go = threading.Event()
         self.asked: list[str] = []
 
-    def __call__(self, model: ModelRef, following: Sequence[ModelRef], tell: Any) -> Scores:
+    def __call__(self, model: ModelRef, following: Sequence[ModelRef], tell: Any, stage_start: Any) -> Scores:
         self.asked.append(model.hash)
         assert any(self.go.wait(0.1) or tell(1, 3, "task") for _ in range(200))
         return {"task": Score(len(model.hash) / 10, 0.0, 8, "accuracy")}
@@ -135,7 +135,7 @@ def test_an_interruption_writes_what_is_known(tmp_path: Path, known: bool) -> No
 
 
 def test_a_failure_is_told_at_once_and_raised_at_the_end(tmp_path: Path) -> None:
-    def fail(model: ModelRef, following: Sequence[ModelRef], tell: Any) -> Scores:
+    def fail(model: ModelRef, following: Sequence[ModelRef], tell: Any, stage_start: Any) -> Scores:
         raise ContinualError(f"the evaluation of {model.path} failed")
 
     stream = io.StringIO()

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from continual.forgetting import Score, StageScores, matrix_as_json
-from continual.show.tables import closing, figures_lines, matrix_text
+from continual.show.tables import closing, drift_lines, figures_lines, matrix_text
 
 MATRIX = [
     StageScores(0, "start", {"a": Score(0.0, 0.001), "b": Score(-1.3, 0.0)}),
@@ -56,3 +56,18 @@ def test_the_end_of_a_run_says_what_to_type_next(tmp_path: Path) -> None:
     assert "mlflow ui --backend-store-uri http://host" in closing(SUMMARY, folder)
     (folder / "config.yaml").write_text("track: {enabled: false, uri: null}")
     assert "mlflow" not in closing(SUMMARY, folder)
+
+
+def test_the_drift_of_the_last_model_from_both_models_and_of_a_first_stage_from_one() -> None:
+    def of(stage: int, drift: float, error: float | None) -> dict[str, Any]:
+        return {"stage": stage, "name": "", "drift": drift, "stderr": error}
+
+    start, own = {"c4": [of(0, 0.0, 0.0), of(1, 0.25, 0.01)]}, {"c4": [of(1, 0.25, 0.01)]}
+    first = ["  drift              0.250 ±0.010 nats/token from the start model, on c4"]
+    assert drift_lines({"drift": start}) == drift_lines({"drift": start, "drift_stage": own}) == first
+    start["c4"].append(of(2, 0.5, None))
+    own["c4"].append(of(2, 0.125, 0.02))
+    assert drift_lines({"drift": start, "drift_stage": own}) == [
+        "  drift              0.500 nats/token from the start model, on c4",
+        "  drift              0.125 ±0.020 nats/token from the last stage's start, on c4",
+    ]

@@ -29,6 +29,7 @@ MATRIX = [
     StageScores(0, "start", {"a": Score(0.0, 0.0, 9), "t": Score(-1.5, None, 9)}),
     StageScores(1, "one", {"a": Score(0.75, 0.1, 9)}),
 ]
+DRIFTED = {"drift": 0.25, "drift_stderr": 0.1, "drift_stage": 0.125}
 
 
 @dataclass
@@ -110,7 +111,7 @@ def test_a_whole_sequence_arrives_in_order(uri: str, tmp_path: Path) -> None:
     for step in (1, 2):
         run.step(step, {"task": 1.0 / step}, drift={"x": float("nan")})
     run.step(3, {"task": 1 / 3, **{f"many {i}": i for i in range(1500)}})
-    run.events.add("inside", stage=1, step=2, scores={"acc,none": {"score": 0.5}})
+    run.events.add("inside", stage=1, step=2, scores={"acc,none": {"score": 0.5, **DRIFTED}})
     run.score(1, **sequence_metrics({"forgetting": None}, MATRIX[1].scores))
     run.done()
     (run.files.figures / "deep").mkdir(parents=True)
@@ -130,6 +131,8 @@ def test_a_whole_sequence_arrives_in_order(uri: str, tmp_path: Path) -> None:
     assert child.data.params == {"steps": "3", "mitigation": "none"}
     assert history(uri, child, "loss/task") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     assert history(uri, child, "score/acc:none") == [(2, 0.5)]
+    drift = {"drift": 0.25, "stderr/drift": 0.1, "drift_stage": 0.125}
+    assert [history(uri, child, f"{name}/acc:none") for name in drift] == [[(2, value)] for value in drift.values()]
     assert child.data.metrics["loss/many 1499"] == 1499
     assert history(uri, child, "passes/rows") == [(0, 0.75)]
     assert parent.data.metrics == {"score/a": 0.75, "stderr/score/a": 0.1}

@@ -14,6 +14,7 @@ from continual.show.tracking import (
     sequence_metrics,
     stage_metrics,
 )  # fmt: skip
+from continual.show.tracking.names import drift_metrics
 
 NAMES = st.text(max_size=300) | st.text("./, :a", max_size=9)
 
@@ -49,11 +50,12 @@ def test_a_line_of_metrics_becomes_named_numbers() -> None:
     record = {
         "step": 3, "loss": {"task": 1.5, "context_free": 0.5}, "weight": {"task": 1}, "tokens": 100, "task_tokens": 80,
         "seconds": 0.5, "data_wait": 0.1, "learning_rate": 1e-3, "gradient_norm": None, "rows": {"task": "abc"},
-        "drift": {"context_free": 0.01},
+        "drift": {"context_free": 0.01}, "drift_stderr": {"context_free": 0.002},
     }  # fmt: skip
     assert stage_metrics(record) == {
         "loss/task": 1.5, "loss/context_free": 0.5, "weight/task": 1.0, "drift/context_free": 0.01,
-        "learning_rate": 1e-3, "tokens_per_second": 200.0, "data_wait_fraction": 0.2,
+        "stderr/drift/context_free": 0.002, "learning_rate": 1e-3, "tokens_per_second": 200.0,
+        "data_wait_fraction": 0.2,
     }  # fmt: skip
     assert stage_metrics({**record, "evaluation_wait": 0.3})["evaluation_wait_fraction"] == 0.6
 
@@ -63,9 +65,18 @@ def test_figures_and_scores_become_named_numbers() -> None:
         "stage": 1, "name": "one", "forgetting": 0.1, "forgetting_old": None,
         "forgetting_by_task": {"a": 0.1, "b": None}, "stderr": {"forgetting": 0.02, "forgetting_by_task": {"a": 0.03}},
     }  # fmt: skip
-    assert sequence_metrics(figures, {"a": Score(0.9, 0.01, 5), "b": Score(1, drift=0.2, drift_stderr=0.05)}) == {
+    drifted = Score(1, drift=0.2, drift_stderr=0.05, drift_stage=0.1)
+    assert sequence_metrics(figures, {"a": Score(0.9, 0.01, 5), "b": drifted}) == {
         "forgetting": 0.1, "forgetting/a": 0.1, "stderr/forgetting": 0.02, "stderr/forgetting/a": 0.03,
         "score/a": 0.9, "stderr/score/a": 0.01, "score/b": 1.0, "drift/b": 0.2, "stderr/drift/b": 0.05,
+        "drift_stage/b": 0.1,
+    }  # fmt: skip
+
+
+def test_a_drift_has_a_name_by_the_model_that_it_is_measured_from() -> None:
+    both = Score(-2, drift=0.2, drift_stderr=0.05, drift_stage=0.1, drift_stage_stderr=0.02)
+    assert drift_metrics({"b": both, "a": Score(0.5, 0.1)}) == {
+        "drift/b": 0.2, "stderr/drift/b": 0.05, "drift_stage/b": 0.1, "stderr/drift_stage/b": 0.02,
     }  # fmt: skip
 
 

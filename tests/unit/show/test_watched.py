@@ -13,7 +13,8 @@ from continual.ledger.folder import RunFolder
 from continual.run.events import drift_numbers
 from continual.show.report import write_report
 from continual.show.report.correlation import correlation
-from continual.show.report.gather import gather
+from continual.show.report.figures import _stream_line
+from continual.show.report.gather import by_stream, gather
 from continual.show.report.trade_off import EARLIER
 from continual.show.report.watched import watched
 from tests.kits.page import Read
@@ -67,15 +68,23 @@ def test_from_the_start_model_only_old_abilities_count(tmp_path: Path) -> None:
     assert (group.since, group.kind) == ("start", "old abilities")
     assert [point.lost for point in group.points] == [0.375 + number / 16 for number in range(6)]
     for number, run in enumerate(runs):
-        measured = [{"stage": stage, "name": "", "drift": stage + number / 8, "stderr": 0.1} for stage in range(3)]
+        drifts = [(stage, stage + number / 8) for stage in range(3)]
+        measured = [{"stage": stage, "name": "", "drift": drift, "stderr": 0.1} for stage, drift in drifts]
         run.summary["drift"] = {"c4": measured}
-    [text, held_out] = watched(runs)
+        run.summary["drift_stage"] = {"c4": [{"stage": s, "drift": 3 * drift} for s, drift in drifts[1:]]}
+    [text, since_stage, held_out] = watched(runs)
     assert held_out == group
     assert (text.stream, text.since, text.kind) == ("c4", "start", "old abilities")
     assert [(point.run, point.stage, point.drift, point.lost) for point in text.points] == [
         (number, stage, stage + number / 8, lost)
         for number in range(6)
         for stage, lost in ((1, 0.125), (2, 0.375 + number / 16))
+    ]
+    assert (since_stage.stream, since_stage.since, since_stage.kind) == ("c4", "stage_start", "old abilities")
+    assert [(point.run, point.stage, point.drift, point.lost) for point in since_stage.points] == [
+        (number, stage, 3 * (stage + number / 8), lost)
+        for number in range(6)
+        for stage, lost in ((1, 0.125), (2, 0.25 + number / 16))
     ]
 
 
@@ -159,5 +168,46 @@ def test_mlflow_gets_the_drift_beside_the_scores_of_the_same_model(tmp_path: Pat
     _, folder = make_run(tmp_path, "kept", KEPT)
     files = RunFolder(folder).stage(2, "sort")
     assert drift_numbers(files, ModelRef(str(files.model), "m2")) == {"drift/context_free": 0.048}
+    lines = [json.loads(line) for line in files.metrics.read_text().splitlines()]
+    lines[-1]["drift_stderr"] = {"context_free": 0.003}
+    files.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert drift_numbers(files, ModelRef(str(files.model), "m2")) == {
+        "drift/context_free": 0.048, "stderr/drift/context_free": 0.003,
+    }  # fmt: skip
     assert drift_numbers(files, ModelRef(str(tmp_path / "average"), "a")) == {}
     assert drift_numbers(RunFolder(folder).stage(1, "reversal"), ModelRef(str(files.model), "m1")) == {}
+
+
+def test_the_errors_of_a_drift_are_drawn_where_all_are_known(tmp_path: Path) -> None:
+    _, folder = make_run(tmp_path, "kept", KEPT)
+    files = RunFolder(folder).stage(2, "sort")
+    lines = [json.loads(line) for line in files.metrics.read_text().splitlines()]
+    measured = [line for line in lines if "drift" in line]
+
+    def written(stage: int) -> tuple[list[float] | None, int]:
+        files.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        run = gather(folder)
+        found = dict(by_stream(run, "drift"))["context_free"][stage][2]
+        bands: list[Any] = []
+
+        class Axes:
+            def plot(self, *_: Any, **__: Any) -> None: ...
+
+            def fill_between(self, *places: Any, **_: Any) -> None:
+                bands.append(places)
+
+        _stream_line(Axes(), 0, "context_free", dict(by_stream(run, "drift"))["context_free"])
+        if found is not None:
+            [(_, below, above)] = bands
+            middles = [line["drift"]["context_free"] for line in measured]
+            assert below == pytest.approx([m - e for m, e in zip(middles, found, strict=True)])
+            assert above == pytest.approx([m + e for m, e in zip(middles, found, strict=True)])
+        return found, len(bands)
+
+    assert written(-1) == (None, 0)
+    errors = [0.001 * number for number in range(1, len(measured) + 1)]
+    for line, error in zip(measured, errors, strict=True):
+        line["drift_stderr"] = {"context_free": error}
+    assert written(-1) == (errors, 1)
+    del measured[-1]["drift_stderr"]
+    assert written(-1) == (None, 0)

@@ -100,7 +100,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         evaluators = Evaluators(lambda: self.scorer, 1, runs=self.runs)
-        given: Any = SimpleNamespace(evaluators=evaluators, texts={})
+        given: Any = SimpleNamespace(evaluators=evaluators, texts_since=lambda stage_start: {})
         self.inside = InsideStage(
             given, self.job.files, set(), lambda step, scores: self.reported.append(step), self.job.most_exports,
             self.told.append,

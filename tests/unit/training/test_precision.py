@@ -9,6 +9,7 @@ import torch
 
 from continual.testing import loop
 from continual.testing.toys import context, without_ray
+from continual.training.drift import Drift
 from continual.training.precision import all_bits, round_products
 from continual.training.step import Stepper
 
@@ -43,6 +44,6 @@ def test_drift_is_measured_with_all_bits(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Stepper, "loss_sum", watched)
     round_products(torch.device("cuda"))
-    assert worker.drift() == {"context_free": 0.0}, "the teacher is the model"
+    assert worker.drift() == {"context_free": Drift(0.0, 0.0)}, "the teacher is the model"
     assert set(seen) == {"highest"}
     assert torch.get_float32_matmul_precision() == "high"
