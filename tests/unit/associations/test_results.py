@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from continual.associations.likeness import Likeness
 from continual.associations.matrix import Associations, Kind
 from continual.associations.results import analyzed, page
 
@@ -19,13 +20,13 @@ def text_of(change: np.ndarray, kind: Kind = "lost", probes: int = 4, **facts: A
     evaluate = SimpleNamespace(texts=[])
     base = SimpleNamespace(sequence=SimpleNamespace(seed=0, evaluate=evaluate, stages=[]))
     loaded: Any = SimpleNamespace(base=base, associate=SimpleNamespace(probes=probes, draws=2, upstream="old"))
-    return "\n".join(page(matrix, analyzed(matrix, loaded)))
+    return "\n".join(page(matrix, analyzed(Likeness(matrix, loaded))))
 
 
 def test_nothing_that_is_lost_is_a_result() -> None:
     text = text_of(np.zeros((3, 6)))
     assert "all changes are equal: there is nothing to explain" in text
-    assert "no text" in text
+    assert text.count("not computed, as the documents of a task of lm-eval are no text") == 2
 
 
 def test_what_is_left_out_is_counted() -> None:
