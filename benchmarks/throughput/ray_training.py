@@ -128,12 +128,15 @@ def looped(case: Any, rows: Any, side: str) -> sides.Numbers:
     for number in range(WARM_UP + case.steps):
         arrays = reader.read(number)
         batches.append(to_tensors(stream, {key.partition("/")[2]: value for key, value in arrays.items()}))
-    plain, ours = steps.bare_step, steps.our_step
-    step = plain(case.model(), case.train) if side == BARE else ours(case.model(), case.train, [stream])
+    plain = steps.bare_step(case.model(), case.train)
+    ours = steps.our_step(case.model(), case.train, [stream])
     for number, batch in enumerate(batches):
         if number == WARM_UP:
             begin = time.perf_counter()
-        step(batch if side == BARE else {stream.name: batch})
+        if side == BARE:
+            plain(batch)
+        else:
+            ours({stream.name: batch})
     seconds = time.perf_counter() - begin
     return {"seconds": seconds / case.steps, "rate": case.tokens * case.steps / seconds}
 

@@ -111,26 +111,82 @@ def similarity(
     Raises:
         ConfigurationError: texts are missing, or there is no word in them.
     """
+    return _correlations(_cosines_of_words(associations, task_texts, document_texts), associations.change)
+
+
+def similarity_of_representations(
+    associations: Associations, task_vectors: Mapping[str, np.ndarray], document_vectors: np.ndarray
+) -> dict[str, float | None]:
+    """Return how the changes correlate with the similarity of the tasks' and the upstream documents' representations.
+
+    Returns:
+        `pearson` and `spearman` as of `similarity`, with `cosines_of_representations`.
+
+    Raises:
+        ConfigurationError: representations are missing, or are not finite.
+    """
+    return _correlations(cosines_of_representations(associations, task_vectors, document_vectors), associations.change)
+
+
+def cosines_of_representations(
+    associations: Associations, task_vectors: Mapping[str, np.ndarray], document_vectors: np.ndarray
+) -> np.ndarray:
+    """Return the cosines of the tasks' and the upstream documents' representations [M, N].
+
+    That of a task is the mean of its documents', each scaled to length 1, as in Jin & Ren's code. As there, the mean of
+    all representations is not taken away: it makes all cosines large, but a correlation is about their differences.
+
+    Args:
+        associations: M tasks and N documents.
+        task_vectors: representations of the documents of every task [documents, H].
+        document_vectors: representations of the upstream documents [N, H].
+
+    Raises:
+        ConfigurationError: representations are missing, or are not finite.
+    """
+    _check_complete(associations, {task: len(vectors) for task, vectors in task_vectors.items()}, len(document_vectors))
+    vectors = [np.asarray(task_vectors[task], np.float64) for task in associations.tasks]
+    documents = np.asarray(document_vectors, np.float64)
+    if not all(np.isfinite(each).all() for each in (*vectors, documents)):
+        problem = "the start model's hidden states are not finite on all texts"
+        raise ConfigurationError("", problem, "use a model, or a dtype, in which they are")
+    means = np.stack([_scaled(each).mean(0) for each in vectors])
+    return np.asarray(_scaled(means) @ _scaled(documents).T)
+
+
+def _scaled(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors [rows, H] scaled to length 1; zeros stay."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0.0)
+
+
+def _correlations(near: np.ndarray, change: np.ndarray) -> dict[str, float | None]:
+    """Return both correlations of all cells; None where either is the same in all."""
     from scipy.stats import pearsonr, spearmanr
 
-    near, change = _cosines(associations, task_texts, document_texts).ravel(), associations.change.ravel()
+    near, change = near.ravel(), change.ravel()
     if np.ptp(near) == 0.0 or np.ptp(change) == 0.0:
         return {"pearson": None, "spearman": None}
     return {"pearson": float(pearsonr(near, change)[0]), "spearman": float(spearmanr(near, change)[0])}
 
 
-def _cosines(
+def _check_complete(associations: Associations, of_tasks: Mapping[str, int], documents: int) -> None:
+    """Raise ConfigurationError unless every task has texts, by their numbers, and every upstream document has one."""
+    for task in associations.tasks:
+        if not of_tasks.get(task):
+            raise ConfigurationError("", f"the task `{task}` has no text to compare", "give texts of every task")
+    if documents != len(associations.documents):
+        problem = f"there are {documents} texts of {len(associations.documents)} upstream documents"
+        raise ConfigurationError("", problem, "give one text per document")
+
+
+def _cosines_of_words(
     associations: Associations, task_texts: Mapping[str, Sequence[str]], document_texts: Sequence[str]
 ) -> np.ndarray:
     """Return the cosines of tasks and upstream documents [M, N]."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    for task in associations.tasks:
-        if not task_texts.get(task):
-            raise ConfigurationError("", f"the task `{task}` has no text to compare", "give texts of every task")
-    if len(document_texts) != len(associations.documents):
-        problem = f"there are {len(document_texts)} texts of {len(associations.documents)} upstream documents"
-        raise ConfigurationError("", problem, "give one text per document")
+    _check_complete(associations, {task: len(texts) for task, texts in task_texts.items()}, len(document_texts))
     # A digit or a letter alone is a word, too: there are tasks of nothing else.
     vectorizer = TfidfVectorizer(token_pattern=r"\w+")
     texts = [text for task in associations.tasks for text in task_texts[task]]
@@ -139,6 +195,4 @@ def _cosines(
     except ValueError as error:  # an empty vocabulary
         raise ConfigurationError("", "there is no word in any text", "give texts with words") from error
     means = np.stack([np.asarray(vectorizer.transform(task_texts[task]).mean(0))[0] for task in associations.tasks])
-    lengths = np.linalg.norm(means, axis=1, keepdims=True)
-    means = np.divide(means, lengths, out=np.zeros_like(means), where=lengths > 0.0)
-    return np.asarray((vectorizer.transform(document_texts) @ means.T).T)
+    return np.asarray((vectorizer.transform(document_texts) @ _scaled(means).T).T)

@@ -1,23 +1,22 @@
 """What associations leave: the matrix as Parquet, its analysis as JSON and as a page, and a picture."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from continual.associations import analysis
 from continual.associations.collect import collect
 from continual.associations.forecast import FEWEST, ForecastError, evaluate
+from continual.associations.likeness import MOST_WORDS, Found, Likeness
 from continual.associations.matrix import Associations, write
 from continual.associations.picture import draw
 from continual.associations.spec import LoadedAssociate
-from continual.config.schema import Sequence
-from continual.data.chosen import numbered, words_of
-from continual.errors import ConfigurationError
 from continual.ledger.folder import AssociationsFolder
 from continual.show.associations import SCORES, UNITS
 from continual.show.report import write_report
+from continual.show.terminal import Terminal
 from continual.store.files import write_atomic
 from continual.sweep.outputs import Results, Written
 from continual.sweep.results import Outcome
@@ -26,29 +25,51 @@ from continual.sweep.spec import LoadedAblation
 RANKS = (1, 2, 3, 4, 5)
 MOST_LISTED = 10
 """Documents and tasks that are listed."""
-MOST_WORDS = 200
-"""Documents of a task that stand for it where texts are compared."""
 
 
 def results_of(loaded: LoadedAssociate) -> Results:
     """Return what the sweep behind associations leaves."""
+    work = Work(loaded)
+    left = AssociationsFolder(Path())
+    names = tuple(map(str, (left.matrix, left.numbers, left.page, left.picture, left.report)))
+    return Results(work.write, names, work.lacks, work.measure)
 
-    def write_all(folder: Path, source: LoadedAblation, outcomes: list[Outcome]) -> Written:
+
+class Work:
+    """What is done with the runs of all tasks: their matrix is read once, when all are done."""
+
+    def __init__(self, loaded: LoadedAssociate):
+        self._loaded = loaded
+        self._likeness: Likeness | None = None
+
+    def lacks(self, outcomes: list[Outcome]) -> bool:
+        """Return whether all tasks are done, and the start model is still to be asked how alike the texts are."""
+        return all(each.state == "done" for each in outcomes) and self._of(outcomes).lacks()
+
+    def measure(self, outcomes: list[Outcome], resources: Mapping[str, float], terminal: Terminal) -> None:
+        """Ask the start model, in a cluster with these resources."""
+        self._of(outcomes).measure(resources, terminal)
+
+    def write(self, folder: Path, source: LoadedAblation, outcomes: list[Outcome]) -> Written:
+        """Write all files if all tasks are done; return what is printed, and the numbers for the tracker."""
         missing = [each for each in outcomes if each.state != "done"]
         if missing:
             lines = [f"- {each.trial.loaded.sequence.stages[0].name}: {each.why or each.state}" for each in missing]
             done = len(outcomes) - len(missing)
             return Written("\n".join([f"{done} of {len(outcomes)} tasks are done; the matrix needs all", *lines]))
-        return write_results(AssociationsFolder(folder), loaded, collect(loaded.associate.upstream, outcomes))
+        return write_results(AssociationsFolder(folder), self._of(outcomes))
 
-    left = AssociationsFolder(Path())
-    return Results(write_all, tuple(map(str, (left.matrix, left.numbers, left.page, left.picture, left.report))))
+    def _of(self, outcomes: list[Outcome]) -> Likeness:
+        if self._likeness is None:
+            self._likeness = Likeness(collect(self._loaded.associate.upstream, outcomes), self._loaded)
+        return self._likeness
 
 
-def write_results(files: AssociationsFolder, loaded: LoadedAssociate, matrix: Associations) -> Written:
+def write_results(files: AssociationsFolder, likeness: Likeness) -> Written:
     """Write all files; return the page as text, and the numbers for the tracker."""
+    matrix, loaded = likeness.matrix, likeness.loaded
     write(matrix, files.matrix)
-    numbers = analyzed(matrix, loaded)
+    numbers = analyzed(likeness)
     write_atomic(files.numbers, json.dumps(numbers, indent=1))
     draw(matrix, files.picture)
     text = "\n".join(page(matrix, numbers))
@@ -66,8 +87,9 @@ def metrics(numbers: dict[str, Any]) -> dict[str, float]:
     return found | {f"forecast_error/{model}/{score}": of["mean"] for model, score, of in errors if of is not None}
 
 
-def analyzed(matrix: Associations, loaded: LoadedAssociate) -> dict[str, Any]:
+def analyzed(likeness: Likeness) -> dict[str, Any]:
     """Return everything that is said of a matrix, as JSON values."""
+    matrix, loaded = likeness.matrix, likeness.loaded
     associate, sequence = loaded.associate, loaded.base.sequence
     ranks = [rank for rank in RANKS if rank <= min(matrix.change.shape)]
     varies = bool(matrix.change.max() > matrix.change.min())
@@ -92,23 +114,10 @@ def analyzed(matrix: Associations, loaded: LoadedAssociate) -> dict[str, Any]:
         "probes_asked_for": associate.probes,
         "draws": associate.draws,
         "forecasts": [asdict(each) for each in forecasts],
-        "similarity": _similarity(matrix, associate.upstream, sequence),
+        "similarity": likeness.of_words(),
+        "similarity_of_representations": likeness.of_representations(),
+        "represented": likeness.represented(),
     }
-
-
-def _similarity(matrix: Associations, upstream: str, sequence: Sequence) -> dict[str, float | None] | str:
-    """Return the correlation with the likeness of texts, or why there is none."""
-    texts = {text.name: text.data for text in sequence.evaluate.texts}
-    if upstream not in texts:
-        return "not computed, as the documents of a task of lm-eval are no text"
-    words = {str(number): words_of(example) for number, example in numbered(texts[upstream])}
-    of_task = {}
-    for stage in sequence.stages:
-        of_task[stage.name] = [words_of(example) for _, example in islice(numbered(stage.data), MOST_WORDS)]
-    try:
-        return analysis.similarity(matrix, of_task, [words[document] for document in matrix.documents])
-    except ConfigurationError as error:
-        return f"not computed: {error.problem}"
 
 
 def page(matrix: Associations, numbers: dict[str, Any]) -> list[str]:
@@ -126,16 +135,32 @@ def page(matrix: Associations, numbers: dict[str, Any]) -> list[str]:
         lines += ["", f"R² by rank: {ranks}", f"explained by task and document alone: {parts}"]
     else:
         lines += ["", "all changes are equal: there is nothing to explain"]
-    similar = numbers["similarity"]
-    if not isinstance(similar, str):
-        of_words = ", ".join(f"{name} {value:+.3f}" for name, value in similar.items() if value is not None)
-        similar = of_words or "none, as all are equally alike"
-    lines.append(f"correlation with the likeness of texts (TF-IDF, first {MOST_WORDS} documents of a task): {similar}")
+    lines += _likeness_lines(numbers)
     lines += ["", f"| task | forgotten, {unit} | ± |", "|---|---:|---:|"]
     lines += [_row(each) for each in numbers["destructive"]]
     lines += ["", f"| most fragile document | forgotten, {unit} | ± |", "|---|---:|---:|"]
     lines += [_row(each) for each in numbers["fragile"]]
     return lines + forecast_table(numbers)
+
+
+def _likeness_lines(numbers: dict[str, Any]) -> list[str]:
+    """Return the lines about the likeness of texts, by their words and by the start model's representations."""
+    first = f"first {MOST_WORDS} documents of a task"
+    made = numbers["represented"]
+    cut = f"; {made['cut']:,} of {made['texts']:,} texts cut to {made['tokens']:,} tokens" if made else ""
+    by_model = f"representations: means of the start model's last hidden states, {first}{cut}"
+    return [
+        f"correlation with the likeness of texts (TF-IDF, {first}): {_correlation(numbers['similarity'])}",
+        f"correlation with the likeness of texts ({by_model}): "
+        f"{_correlation(numbers['similarity_of_representations'])}",
+    ]
+
+
+def _correlation(found: Found) -> str:
+    if isinstance(found, str):
+        return found
+    numbers = ", ".join(f"{name} {value:+.3f}" for name, value in found.items() if value is not None)
+    return numbers or "none, as all are equally alike"
 
 
 def _row(each: dict[str, Any]) -> str:

@@ -107,13 +107,13 @@ def _near(length: int, window: int, device: torch.device) -> Tensor | None:
     return (distance >= 0) & (distance < window)
 
 
-def no_mask(*given: Any, attention_mask: Tensor | None = None, **options: Any) -> Tensor | None:
+def no_mask(attention_mask: Tensor | None = None, **options: Any) -> Tensor | None:
     """Return the mask that transformers asks for: none for rows of whole documents, else that of `sdpa`."""
     if attention_mask is None and options["q_length"] == options["kv_length"]:
         return None
     from transformers.masking_utils import sdpa_mask
 
-    return sdpa_mask(*given, attention_mask=attention_mask, **options)
+    return sdpa_mask(attention_mask=attention_mask, **options)
 
 
 def register(name: str) -> None:

@@ -9,6 +9,7 @@ REVISIONS = {
     "models": 1,
     "pairs": 3,
     "replies": 1,
+    "representations": 1,
     "rows": 3,
     "samples": 2,
     "scores": 4,

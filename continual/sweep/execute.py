@@ -25,7 +25,7 @@ def run_sweep(sweep: Sweep, fresh: bool, results: Results = COMPARISON) -> None:
         if fresh:
             _forget(sweep)
         refuse_changed(sweep.listed())
-        if sweep.finished() and sweep.state.closed:
+        if sweep.finished() and sweep.state.closed and not results.lacks(sweep.outcomes()):
             for each in sweep.outcomes():
                 if each.state == "done":
                     catch_up(each.trial.loaded, each.summary)
@@ -68,10 +68,7 @@ def _run(sweep: Sweep, results: Results, terminal: Terminal, guard: Guard) -> No
             run_id = parent.begin()
             step.note("the trials are below the sweep's run" if run_id else "no answer, or off")
         try:
-            if not sweep.finished():
-                from continual.sweep.runner import run_trials
-
-                run_trials(sweep, terminal, run_id, guard)
+            _run_what_is_missing(sweep, results, terminal, run_id, guard)
         finally:
             _close_stopped(sweep)
         status = "FAILED" if sweep.failed else "FINISHED"
@@ -113,6 +110,21 @@ def _add(sweep: Sweep, results: Results, written: Written) -> str:
 
 def _waiting(unsent: int, example: Loaded) -> str:
     return f"  {unsent} records wait for {tracking_uri(example)}; the next start sends them"
+
+
+def _run_what_is_missing(sweep: Sweep, results: Results, terminal: Terminal, run_id: str | None, guard: Guard) -> None:
+    """Run the remaining trials, and measure what the results lack beside them, in one cluster; none for nothing."""
+    if sweep.finished() and not results.lacks(sweep.outcomes()):
+        return
+    from continual.run.cluster import connected
+
+    with connected(guard) as resources:
+        if not sweep.finished():
+            from continual.sweep.runner import run_trials
+
+            run_trials(sweep, terminal, run_id, resources)
+        if results.lacks(outcomes := sweep.outcomes()):
+            results.measure(outcomes, resources, terminal)
 
 
 def _close_stopped(sweep: Sweep) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from continual.config.measured import LEAST_GAIN
 from continual.config.schema import Track
 from continual.config.yaml_text import yaml_text
 from continual.show import plots
+from continual.show.terminal import Terminal
 from continual.store.files import write_atomic
 from continual.sweep.points import Point, described, label, short_keys
 from continual.sweep.results import FLATTERING, Outcome, PointResult, best_of, point_results
@@ -35,10 +36,16 @@ class Written:
 
 @dataclass(frozen=True)
 class Results:
-    """What a sweep leaves: `write` writes it all. `files` are the names of the files that the tracker keeps."""
+    """What a sweep leaves: `write` writes it all. `files` are the names of the files that the tracker keeps.
+
+    While `lacks` says that something is to be measured beside the runs, `measure` does that in the cluster, whose
+    resources it gets, before `write`.
+    """
 
     write: Callable[[Path, LoadedAblation, list[Outcome]], Written]
     files: tuple[str, ...]
+    lacks: Callable[[list[Outcome]], bool] = lambda outcomes: False
+    measure: Callable[[list[Outcome], Mapping[str, float], Terminal], None] = lambda *given: None
 
 
 def write_results(folder: Path, source: LoadedAblation, outcomes: list[Outcome]) -> Written:

@@ -6,7 +6,7 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,7 @@ from ray.tune.schedulers import FIFOScheduler
 from continual.errors import ContinualError, describe
 from continual.preflight.delivery import check_placement
 from continual.preflight.nodes import Node
-from continual.run.cluster import connected, nodes
-from continual.run.guard import Guard
+from continual.run.cluster import nodes
 from continual.show.terminal import Terminal
 from continual.sweep.halving import Halving, judge
 from continual.sweep.results import judged_values
@@ -100,48 +99,48 @@ class Watch(NotPickled, tune.Callback, tune.Stopper):
         self.terminal.line(f"{self.sweep.trials.made[name].title}: {end} (trial {self.ends} of this start)")
 
 
-def run_trials(sweep: Sweep, terminal: Terminal, run_id: str | None, guard: Guard) -> None:
-    """Run the remaining trials to their end; their runs in the tracker are below `run_id`.
+def run_trials(sweep: Sweep, terminal: Terminal, run_id: str | None, resources: Mapping[str, float]) -> None:
+    """Run the remaining trials to their end in a connected cluster with `resources`; their runs in the tracker are
+    below `run_id`.
 
     On KeyboardInterrupt the running trials stop in order, then it is raised again. With `fail_fast` the first failure
     stops the others in the same way and raises ContinualError.
     """
     ablation = sweep.source.ablation
-    with connected(guard) as resources:
-        cpus, gpus, there = resources.get("CPU", 0.0), resources.get("GPU", 0.0), nodes()
-        sequences = [trial.loaded.sequence for trial in sweep.trials.made.values()]
-        for sequence in sequences:
-            check_placement(sequence, cpus, gpus)
-        check_concurrency(sequences, ablation.concurrency, cpus, gpus)
-        watch = Watch(sweep, terminal, _halving(sweep))
-        tuner = _tuner(sweep, watch, lambda trial: _config(sweep, trial, cpus, there, run_id))
-        errors: list[BaseException] = []
-        ended = threading.Event()
+    cpus, gpus, there = resources.get("CPU", 0.0), resources.get("GPU", 0.0), nodes()
+    sequences = [trial.loaded.sequence for trial in sweep.trials.made.values()]
+    for sequence in sequences:
+        check_placement(sequence, cpus, gpus)
+    check_concurrency(sequences, ablation.concurrency, cpus, gpus)
+    watch = Watch(sweep, terminal, _halving(sweep))
+    tuner = _tuner(sweep, watch, lambda trial: _config(sweep, trial, cpus, there, run_id))
+    errors: list[BaseException] = []
+    ended = threading.Event()
 
-        def fit() -> None:
-            try:
-                tuner.fit()
-            except BaseException as error:
-                errors.append(error)
-            finally:
-                ended.set()
-
-        # In a thread of its own: in the main thread Tune installs a SIGINT handler that kills the trials.
-        threading.Thread(target=fit, daemon=True).start()
+    def fit() -> None:
         try:
-            while not ended.wait(POLL_SECONDS) and not (ablation.fail_fast and sweep.failed):
-                pass
-        except KeyboardInterrupt:
-            with contextlib.suppress(KeyboardInterrupt):
-                _stop(watch, ended, "interrupted")
-            raise
-        if ablation.fail_fast and sweep.failed:
-            _stop(watch, ended, "a trial failed")
-            name, why = next(iter(sweep.failed.items()))
-            raise ContinualError(f"the trial {name} failed: {why}")
-        if errors:
-            raise errors[0]
-        shutil.rmtree(sweep.folder / "tune", ignore_errors=True)
+            tuner.fit()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            ended.set()
+
+    # In a thread of its own: in the main thread Tune installs a SIGINT handler that kills the trials.
+    threading.Thread(target=fit, daemon=True).start()
+    try:
+        while not ended.wait(POLL_SECONDS) and not (ablation.fail_fast and sweep.failed):
+            pass
+    except KeyboardInterrupt:
+        with contextlib.suppress(KeyboardInterrupt):
+            _stop(watch, ended, "interrupted")
+        raise
+    if ablation.fail_fast and sweep.failed:
+        _stop(watch, ended, "a trial failed")
+        name, why = next(iter(sweep.failed.items()))
+        raise ContinualError(f"the trial {name} failed: {why}")
+    if errors:
+        raise errors[0]
+    shutil.rmtree(sweep.folder / "tune", ignore_errors=True)
 
 
 def _stop(watch: Watch, ended: threading.Event, why: str) -> None:

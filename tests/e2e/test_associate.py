@@ -1,6 +1,7 @@
 """`continual.associate`, `continual.forecast` and `predicted_replay` through the command line, on real parts."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -64,11 +65,20 @@ def test_the_matrix_the_forecast_and_the_replay_of_it(tmp_path: Path) -> None:
     assert "associations.json#/r_squared/1" in {key for _, key in Read(folder / "report.html").numbers}
     [swept] = tracked(tmp_path, "tags.kind = 'sweep'")
     assert swept.data.metrics["r_squared/1"] == pytest.approx(numbers["r_squared"]["1"])
+    assert set(numbers["similarity_of_representations"]) == {"pearson", "spearman"}
+    assert numbers["represented"] == {"texts": DOCUMENTS + 3 * 200, "cut": 0, "tokens": 56}
 
     # Again: nothing runs, and the page is the same.
     again = call("associate", str(HERE / "associations.yaml"), storage)
     assert "3 tasks, 96 documents of `sums`" in again.stdout
     assert "tracker:" not in again.stdout
+
+    # What the start model says of the texts is lost, or was never asked: it alone is asked again.
+    shutil.rmtree(tmp_path / "store" / "representations")
+    third = call("associate", str(HERE / "associations.yaml"), storage)
+    assert "likeness of texts" in third.stdout
+    assert "stage 1" not in third.stdout
+    assert json.loads((folder / "associations.json").read_text()) == numbers
 
     # A task that the matrix does not know: only the probes are scored.
     base = yaml.safe_load((HERE / "associations_base.yaml").read_text())

@@ -13,6 +13,9 @@ FILE = Path(__file__).with_name("revisions.json")
 MODEL = ("continual/models/load.py", "continual/models/architecture.py", "continual/models/dtypes.py",
          "continual/models/files.py")  # fmt: skip
 ROWS = ("continual/data/rows.py", "continual/data/packing.py")
+READ = tuple(f"continual/contract/{name}.py" for name in (
+    "source", "example", "columns", "conversation", "reading", "selection",
+))  # fmt: skip
 SAMPLES = ("continual/sampling", "continual/contract/requests.py", "continual/models/ends.py",
            "continual/models/template.py")  # fmt: skip
 SOURCES: dict[str, tuple[str, ...]] = {
@@ -26,9 +29,9 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "replies": ("baselines/instructions/endpoint.py", "baselines/instructions/generators.py",
                 "continual/contract/requests.py", "continual/sampling/settings.py", "continual/models/template.py",
                 *MODEL),
-    "rows": ("continual/data", "continual/contract/source.py", "continual/contract/example.py",
-             "continual/contract/columns.py", "continual/contract/conversation.py", "continual/contract/reading.py",
-             "continual/contract/selection.py", "baselines/task_replay.py", "baselines/chosen.py",
+    "representations": ("continual/scoring/representations.py", "continual/scoring/hidden.py",
+                        "continual/models/forward.py", "continual/models/template.py", "continual/data", *READ, *MODEL),
+    "rows": ("continual/data", *READ, "baselines/task_replay.py", "baselines/chosen.py",
              "baselines/pretraining_subset.py", *SAMPLES, *MODEL),
     "samples": (*SAMPLES, *MODEL, *ROWS, "continual/data/remote.py"),
     "scores": ("continual/evaluation", "continual/data/documents.py", "continual/sampling/vllm_start.py",
@@ -46,6 +49,7 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "models": ("continual/models/start.py", "baselines/weight_average.py", "baselines/merge.py"),
     "pairs": ("baselines/instruction_synthesis.py",),
     "replies": ("baselines/instructions/endpoint.py",),
+    "representations": ("continual/scoring/representations.py",),
     "rows": ("continual/data/prepare.py", "continual/sampling/sample.py", "baselines/task_replay.py",
              "baselines/pretraining_subset.py", *SOURCE_TYPES),
     "samples": ("continual/sampling/sample.py", "continual/sampling/start.py", "continual/sampling/engine_vllm.py",

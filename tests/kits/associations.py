@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from continual.associations.likeness import Likeness
 from continual.associations.matrix import Associations, Kind
 from continual.associations.predicted import chosen_error, write_forecast
 from continual.associations.results import write_results
@@ -35,7 +36,7 @@ def loaded_of(name: str, probes: int = PROBES) -> Any:
 def write_associations(folder: Path, matrix: Associations | None = None) -> Written:
     """Write what `continual.associate` leaves."""
     folder.mkdir(parents=True, exist_ok=True)
-    return write_results(AssociationsFolder(folder), loaded_of(folder.name), matrix or matrix_of())
+    return write_results(AssociationsFolder(folder), Likeness(matrix or matrix_of(), loaded_of(folder.name)))
 
 
 def write_forecast_of(folder: Path, seed: int = 0) -> str:

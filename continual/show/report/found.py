@@ -14,8 +14,8 @@ from continual.store.json_files import has, known_json, read_json
 from continual.store.manifest import is_manifest
 from continual.store.notices import say
 
-LIKENESS = {"similarity": "words (TF-IDF)"}
-"""Correlations of the changes in associations.json: with what likeness of texts."""
+LIKENESS = {"similarity": "words (TF-IDF)", "similarity_of_representations": "representations by the start model"}
+"""Correlations of the changes in associations.json, with what likeness of texts; earlier versions had the first one."""
 NUMBER = (int, float)
 MAYBE = (int, float, type(None))
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -128,14 +128,16 @@ def _are_associations(value: Any) -> bool:
     lists = {"destructive": list, "fragile": list, "forecasts": list}
     counts = dict.fromkeys(("tasks", "documents", "probes", "draws"), int)
     shares = {"r_squared": dict, "variance_explained": dict}
-    likeness = dict.fromkeys(LIKENESS, (dict, str))
-    if not has(kind=str, mean=NUMBER, **likeness, **lists, **counts, **shares)(value):
+    if not has(kind=str, mean=NUMBER, **lists, **counts, **shares)(value):
         return False
     if value["kind"] not in UNITS or not isinstance(value.get("upstream", ""), str):
         return False
     if not all(isinstance(value.get(name, 0), int) for name in ("wrong_before", "probes_asked_for")):
         return False
-    alike = [each for name in LIKENESS if isinstance(value[name], dict) for each in value[name].values()]
+    likeness = [value.get(name, "") for name in LIKENESS]
+    if "similarity" not in value or not all(isinstance(each, dict | str) for each in likeness):
+        return False
+    alike = [each for found in likeness if isinstance(found, dict) for each in found.values()]
     shares_are = all(isinstance(share, NUMBER) for name in shares for share in value[name].values())
     means = map(has(name=str, mean=NUMBER, stderr=MAYBE), [*value["destructive"], *value["fragile"]])
     if not all(map(_is_error, value["forecasts"])):

@@ -6,14 +6,18 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import rankdata
 
 from continual.associations.analysis import (
+    cosines_of_representations,
     destructive,
     fragile,
     order_by_factor,
     r_squared,
     similarity,
+    similarity_of_representations,
     variance_explained,
 )
 from continual.errors import ConfigurationError
@@ -163,3 +167,79 @@ def test_without_variance_there_is_no_correlation():
 def test_missing_texts_are_refused(problem, tasks, documents):
     with pytest.raises(ConfigurationError, match=problem):
         similarity(associations_of(np.arange(10).reshape(2, 5)), tasks, documents)
+
+
+def vectors(seed, tasks=3, documents=7, width=5):
+    """Representations with a large common part, as those of language models."""
+    random = np.random.default_rng(seed)
+    common = 4 * random.standard_normal(width)
+    of_tasks = {f"task{n}": common + random.standard_normal((2 + n, width)) for n in range(tasks)}
+    return of_tasks, common + random.standard_normal((documents, width))
+
+
+def naive_cosines(of_tasks, upstream):
+    """cos(h_j, mean over the task's documents of h / |h|), one number after another."""
+    rows = []
+    for of_task in of_tasks.values():
+        parts = [[x / math.sqrt(sum(y * y for y in h)) for x in h] for h in of_task]
+        task = [sum(part[k] for part in parts) / len(parts) for k in range(len(parts[0]))]
+        lengths = [math.sqrt(sum(x * x for x in h)) * math.sqrt(sum(x * x for x in task)) for h in upstream]
+        dots = [sum(x * y for x, y in zip(task, h, strict=True)) for h in upstream]
+        rows.append([dot / length for dot, length in zip(dots, lengths, strict=True)])
+    return np.array(rows)
+
+
+def test_similarity_of_representations_is_that_of_cosines():
+    of_tasks, upstream = vectors(5)
+    change = np.random.default_rng(6).normal(0, 1, (3, 7))
+    near = naive_cosines(of_tasks, upstream)
+    associations = associations_of(change)
+    np.testing.assert_allclose(cosines_of_representations(associations, of_tasks, upstream), near, atol=1e-12)
+    found = similarity_of_representations(associations, of_tasks, upstream)
+    assert found["pearson"] == pytest.approx(np.corrcoef(near.ravel(), change.ravel())[0, 1])
+    assert found["spearman"] == pytest.approx(np.corrcoef(rankdata(near), rankdata(change))[0, 1])
+    assert similarity_of_representations(associations_of(2 * near + 1), of_tasks, upstream) == pytest.approx(
+        {"pearson": 1.0, "spearman": 1.0}
+    )
+
+
+@given(st.integers(0, 1000), st.randoms())
+def test_neither_the_order_of_documents_nor_their_lengths_matter(seed, random):
+    of_tasks, upstream = vectors(seed)
+    change = np.random.default_rng(seed).normal(0, 1, (3, 7))
+    expected = similarity_of_representations(associations_of(change), of_tasks, upstream)
+    order = random.sample(range(7), 7)
+    mixed = {task: each[random.sample(range(len(each)), len(each))] * 3 for task, each in of_tasks.items()}
+    found = similarity_of_representations(associations_of(change[:, order]), mixed, upstream[order] / 2)
+    assert found == pytest.approx(expected, abs=1e-9)
+
+
+@given(st.integers(0, 1000))
+def test_no_task_is_nearer_to_the_upstream_documents_than_they_themselves(seed):
+    of_tasks, upstream = vectors(seed)
+    of_tasks["task1"] = upstream
+    near = cosines_of_representations(associations_of(np.zeros((3, 7))), of_tasks, upstream).mean(1)
+    assert near[1] == max(near)
+
+
+def test_representations_that_are_not_finite_are_refused():
+    of_tasks, upstream = vectors(7)
+    of_tasks["task2"][1, 3] = np.nan
+    with pytest.raises(ConfigurationError, match="hidden states are not finite"):
+        similarity_of_representations(associations_of(np.zeros((3, 7))), of_tasks, upstream)
+
+
+def test_missing_representations_are_refused():
+    of_tasks, upstream = vectors(8)
+    with pytest.raises(ConfigurationError, match="there are 6 texts of 7 upstream documents"):
+        similarity_of_representations(associations_of(np.zeros((3, 7))), of_tasks, upstream[:6])
+    with pytest.raises(ConfigurationError, match="the task `task2` has no text"):
+        similarity_of_representations(associations_of(np.zeros((3, 7))), {**of_tasks, "task2": upstream[:0]}, upstream)
+
+
+def test_a_text_without_tokens_is_like_nothing():
+    of_tasks, upstream = vectors(9)
+    upstream[4] = 0.0
+    near = cosines_of_representations(associations_of(np.zeros((3, 7))), of_tasks, upstream)
+    assert (near[:, 4] == 0).all()
+    assert np.isfinite(near).all()

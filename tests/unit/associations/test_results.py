@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from continual.associations.likeness import Likeness
 from continual.associations.matrix import Associations, Kind
 from continual.associations.results import analyzed, metrics, page, results_of
 from continual.associations.spec import load_associate, prepare_sweep
@@ -30,13 +31,13 @@ def text_of(change: np.ndarray, kind: Kind = "lost", probes: int = 4, **facts: A
     evaluate = SimpleNamespace(texts=[])
     base = SimpleNamespace(sequence=SimpleNamespace(seed=0, evaluate=evaluate, stages=[]))
     loaded: Any = SimpleNamespace(base=base, associate=SimpleNamespace(probes=probes, draws=2, upstream="old"))
-    return "\n".join(page(matrix, analyzed(matrix, loaded)))
+    return "\n".join(page(matrix, analyzed(Likeness(matrix, loaded))))
 
 
 def test_nothing_that_is_lost_is_a_result() -> None:
     text = text_of(np.zeros((3, 6)))
     assert "all changes are equal: there is nothing to explain" in text
-    assert "no text" in text
+    assert text.count("not computed, as the documents of a task of lm-eval are no text") == 2
 
 
 def test_what_is_left_out_is_counted() -> None:
@@ -51,7 +52,7 @@ def test_fewer_tasks_or_documents_than_asked_for_are_told(tasks: int, words: str
 def test_numbers_for_the_tracker_have_the_names_of_tasks_and_models() -> None:
     change = np.random.default_rng(0).normal(size=(3, 6))
     matrix = replace(matrix_of(), tasks=("a", "b", "c"), documents=tuple("123456"), before=np.ones(6), change=change)
-    found = metrics(analyzed(matrix, loaded_of("z", probes=4)))
+    found = metrics(analyzed(Likeness(matrix, loaded_of("z", probes=4))))
     names = {"r_squared/1", "r_squared/2", "r_squared/3", "explained/additive", "explained/multiplicative"}
     names |= {f"forgotten/{task}" for task in "abc"}
     names |= {f"forecast_error/{model}/rmse" for model in ("additive", "factors", "neighbours", "mean", "random")}
