@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
 from continual.errors import redacted
 from continual.show.tracking.sender import Sender
@@ -22,14 +23,19 @@ class Tracker:
     """Sends a file of events and the records of the stages next to it to MLflow, from a background thread.
 
     The first event is `run`. How far the files were sent is kept in `mlflow/state.json` next to them: while a tracker
-    is down they wait, and the next Tracker continues. Not for two processes at once (the run's lock).
+    is down they wait, and the next Tracker continues; one in the same process when the last attempts of the one before
+    are over. Not for two processes at once (the run's lock).
     """
+
+    _newest: ClassVar[dict[Path, "Tracker"]] = {}
 
     def __init__(self, events: Path, uri: str, experiment: str | None = None, enabled: bool = True):
         self.enabled, self.uri, self.events = enabled, uri, events
         if not enabled:
             return
-        self._sender = Sender(events, uri, experiment)
+        self._experiment, self._sender = experiment, Sender(events, uri, experiment)
+        self._before = self._newest.get(events)
+        self._newest[events] = self
         self._condition = threading.Condition()
         self._urgent = self._closing = False
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
@@ -67,6 +73,7 @@ class Tracker:
         return waiting
 
     def _work(self) -> None:
+        self._wait_for_the_one_before()
         failures = last_attempts = 0
         while True:
             closing = self._closing  # what was written before close() is sent by an attempt that begins after it
@@ -79,6 +86,13 @@ class Tracker:
             else:
                 last_attempts += 1
                 time.sleep(0.5)
+
+    def _wait_for_the_one_before(self) -> None:
+        """Begin where a tracker ends that was closed and still works on a request; two would send everything twice."""
+        before, self._before = self._before, None
+        if before is not None and before._closing and before._thread.is_alive():
+            before._thread.join()
+            self._sender = Sender(self.events, self.uri, self._experiment)
 
     def _pause(self, failures: int) -> None:
         """Wait for the next attempt; `close` cuts it short, and `wait_for` while nothing fails."""

@@ -7,6 +7,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from continual.show.tracking import (
     sequence_metrics,
 )  # fmt: skip
 from continual.show.tracking.names import PARAM_CHARACTERS, shorten
+from continual.show.tracking.sender import Sender
 from tests.kits.tracking import Written, client_of, history, resumed, runs_of
 
 MATRIX = [
@@ -280,3 +282,29 @@ def test_records_follow_when_the_server_is_back(outage: Outage) -> None:
     assert runs["outage"].data.params == {"seed": "1"}
     assert len(history(outage.uri, runs["outage/1-one"], "loss/task")) == 60
     assert [path.read_text() for path in (outage.folder / "artifacts").rglob("config.yaml")] == ["seed: 1"]
+
+
+def test_a_tracker_begins_when_the_one_before_has_ended(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a forecast is recorded while the end of its run still waits for a server."""
+    send, held, at_work, together = Sender.send, threading.Event(), set[int](), list[int]()
+
+    def slow(sender: Sender) -> None:
+        at_work.add(id(sender))
+        together.append(len(at_work))
+        held.wait(30)
+        send(sender)
+        at_work.discard(id(sender))
+
+    run = Written(tmp_path / "run")
+    run.start("two")
+    monkeypatch.setattr(Sender, "send", slow)
+    assert run.track(uri, "two").close(0.5) == 1
+    run.score(1, a=0.5)
+    second = run.track(uri, "two")
+    time.sleep(1.5)
+    held.set()
+    assert second.close(30) == 0
+    assert set(together) == {1}
+    assert history(uri, runs_of(uri, "two")["two"], "a") == [(1, 0.5)]

@@ -1,7 +1,6 @@
 """What associations and forecasts have found is in MLflow, each once, also after a tracker that was down."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from continual.forgetting.completion.complete import probes
 from continual.ledger.events import is_event
 from continual.ledger.folder import AssociationsFolder, RunFolder
 from continual.ledger.ledger import read_events
+from continual.show.tracking.client import Client
 from continual.sweep.outputs import Written
 from continual.sweep.parent_run import Parent
 from tests.kits.associations import matrix_of, write_associations, write_forecast_of
@@ -52,23 +52,24 @@ def test_a_forecast_is_in_the_report_and_in_the_run_of_mlflow_once(uri: str, tmp
     assert artifacts(uri, run) >= {"forecast.json", "forecast.parquet", "report.html"}
 
 
-def test_a_forecast_waits_for_a_tracker_that_is_down(uri: str, database: Path, tmp_path: Path) -> None:
+def test_a_forecast_waits_for_a_tracker_that_is_down(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next start sends it, and nothing twice, as after a kill before it was sent."""
-    later = tmp_path / "later.db"
-    loaded, folder = make_run(tmp_path / "runs", "told", KEPT, f"track.uri=sqlite:///{later}")
+
+    def refuse(client: Client, runs: dict[str, str]) -> bool:
+        raise ConnectionError("down")
+
+    loaded, folder = make_run(tmp_path / "runs", "told", KEPT, f"track.uri={uri}", "track.experiment=down")
     write_forecast_of(folder)
-    later.mkdir()  # no database can be opened there
-    [line] = record(loaded)
+    with monkeypatch.context() as down:
+        down.setattr(Client, "connect", refuse)
+        [line] = record(loaded)
     assert "records wait for the tracker" in line
-    later.rmdir()
-    shutil.copy(database, later)
     for _ in range(2):
         assert record(loaded) == []
     assert len(read_events(folder, "results")) == 1
-    address = f"sqlite:///{later}"
-    run = runs_of(address, "continual")["told"]
-    assert len(history(address, run, "forecast/mean")) == 1
-    assert "forecast.parquet" in artifacts(address, run)
+    run = runs_of(uri, "down")["told"]
+    assert len(history(uri, run, "forecast/mean")) == 1
+    assert "forecast.parquet" in artifacts(uri, run)
 
 
 def test_a_forecast_is_recorded_without_a_tracker(tmp_path: Path) -> None:
