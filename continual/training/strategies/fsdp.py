@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from continual.config.schema import Train
@@ -39,6 +40,13 @@ class Fsdp(OwnOptimizer):
     def micro(self, last: bool) -> AbstractContextManager[Any]:
         # Gradients are summed over ranks after every micro-batch: to keep them would take the memory of a whole model.
         return nullcontext()
+
+    def train(self) -> None:
+        """Turn dropout on, and give back what forward passes without a backward one have gathered."""
+        super().train()
+        for module in self.module.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
     def part(self, name: str, whole: Tensor | None, shape: Sequence[int], device: torch.device) -> Tensor:
         parameter = self.module.model.get_parameter(name)
