@@ -87,7 +87,7 @@ def poll(folder: Path, steps: int) -> dict[str, float]:
     for step in range(SCORED_EVERY, steps + 1, SCORED_EVERY):
         files.score_file(step).write_text(json.dumps({"scores": {"task": {"score": 0.5, "stderr": 0.1, "n": 64}}}))
 
-    scorer: Any = SimpleNamespace()
+    scorer: Any = SimpleNamespace(texts_since=lambda stage_start: {})
     inside = InsideStage(scorer, files, set(files.score_files()), lambda step, scores: None, 2, print)
     tail = Tail(files.metrics)
 

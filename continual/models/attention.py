@@ -21,6 +21,8 @@ PACKAGES = {"flash_attention_3": "flash-attn-3", "flash_attention_2": "flash-att
 """Flash attention by the name of its package, the newest first."""
 KERNELS = (*PACKAGES, FLEX)
 """What `auto` tries on a GPU, in this order."""
+HIDING = ("attention_chunk_size", "index_topk")
+"""Options of models whose own masks hide tokens: all but those of a block, all but the likeliest."""
 UNMASKED = (*KERNELS, BY_DOCUMENT)
 """What makes no mask of tokens x tokens."""
 LEAST_HEAD = 16
@@ -131,9 +133,9 @@ def _lacks(name: str, kind: Any, config: Any) -> tuple[str, str] | None:
 
 
 def _takes_documents(kind: Any, config: Any) -> bool:
-    """Return whether a class hands options on to its attention, as flash attention needs, and knows no other blocks."""
+    """Return whether a class hands options on to its attention, as flash attention needs, and hides nothing else."""
     of_class = kind._supports_sdpa and kind._supports_flash_attn and kind._supports_attention_backend
-    return bool(of_class) and getattr(config.get_text_config(), "attention_chunk_size", None) is None
+    return bool(of_class) and all(getattr(config.get_text_config(), key, None) is None for key in HIDING)
 
 
 def _dropout(text: Any) -> str | None:

@@ -69,15 +69,16 @@ def attend(
     dropout: float = 0.0,
     scaling: float | None = None,
     documents: Documents | None = None,
+    position_ids: Tensor | None = None,
     sliding_window: int | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
     """Return what transformers' attention functions return: the mean of values [B, T, heads, D], and no scores.
 
-    `query` is [B, heads, T, D]; `key` and `value` may have fewer heads, and `value` another D. Without `documents` a
-    row is one.
+    `query` is [B, heads, T, D]; `key` and `value` may have fewer heads, and `value` another D. Without `documents` they
+    are those of `position_ids`, which most classes hand on, and without both a row is one.
     """
-    if attention_mask is not None:  # rows that are filled up, or read from a cache
+    if attention_mask is not None or key.shape[2] != query.shape[2]:  # rows are filled up, or a cache is read
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
         return sdpa_attention_forward(
@@ -85,7 +86,9 @@ def attend(
         )
     rows, heads, width, _ = query.shape
     if documents is None:
-        documents = documents_of(torch.arange(width, device=query.device).expand(rows, width))
+        known = position_ids if position_ids is not None and position_ids.ndim == 2 else None
+        places = torch.arange(width, device=query.device) if known is None else known
+        documents = documents_of(places.expand(rows, width))
     flat = [each.transpose(1, 2).flatten(0, 1) for each in (query, key, value)]
     found = []
     for batch in documents.batches:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from continual.config.schema import Sequence, Train
 from continual.errors import ConfigurationError
-from continual.models.attention import UNMASKED
+from continual.models.attention import AUTO, BY_DOCUMENT, UNMASKED
 from continual.preflight.attention import training_attention
 from continual.preflight.gpus import read_gpus
 from continual.preflight.memory import Memory, Sizes, memory
@@ -58,12 +58,16 @@ def _stage(sequence: Sequence, train: Train, number: int, folder: Path, sizes: S
         live=live,
         adapter=trained_parameters(methods, shapes),
         penalty_copies=sum(method.penalty_copies(view) for method in methods),
-        masked=_attention(sequence, train, folder) not in UNMASKED,
+        masked=_masked(sequence, train, folder),
     )
 
 
-def _attention(sequence: Sequence, train: Train, folder: Path) -> str:
-    return training_attention(sequence.model_copy(update={"train": train}), folder).name
+def _masked(sequence: Sequence, train: Train, folder: Path) -> bool:
+    """Return whether attention makes masks of tokens x tokens."""
+    wanted = sequence.model.attention
+    if not train.gpus_per_worker:  # a plan imports no transformers, which alone knows the few classes that need a mask
+        return train.compile or wanted not in (AUTO, BY_DOCUMENT)
+    return training_attention(sequence.model_copy(update={"train": train}), folder).name not in UNMASKED
 
 
 def check_memory(sequence: Sequence) -> list[str]:

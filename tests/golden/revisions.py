@@ -79,6 +79,7 @@ CANNOT = {
     "continual/models/numbers.py": "refuses models, and changes none",
     "continual/models/check.py": "refuses models, and changes none",
     "continual/models/attention.py": "chooses what stages are trained with, and their addresses have it",
+    "continual/models/by_document.py": "what stages are trained with; scores and columns are not computed with it",
     "continual/models/dropout.py": "says whether training draws",
     "continual/models/imports.py": "waits for another thread's import",
     "continual/models/quiet.py": "keeps transformers off the terminal",

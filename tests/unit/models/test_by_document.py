@@ -86,9 +86,22 @@ def test_rows_that_are_filled_up_and_caches_are_what_they_are_under_sdpa(name: s
         with torch.no_grad():
             logits = model(input_ids=ids, attention_mask=mask).logits[mask.bool()]
             first = model(input_ids=ids[1:, :3], use_cache=True)
-            rest = model(input_ids=ids[1:, 3:], past_key_values=first.past_key_values, use_cache=True).logits
-        found.append(torch.cat([logits, rest[0]]))
+            rest = model(input_ids=ids[1:, 3:5], past_key_values=first.past_key_values, use_cache=True).logits
+            last = model(input_ids=ids[1:, 5:], past_key_values=first.past_key_values, use_cache=True).logits
+        found.append(torch.cat([logits, rest[0], last[0]]))
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-5)
+
+
+def test_documents_are_those_of_the_position_ids_where_nobody_names_them() -> None:
+    """As where a method runs the model that is trained."""
+    model: Any = family("Llama", **SIZES)
+    positions = packed([[9, 20], [17, 12]])
+    ids = torch.arange(positions.numel()).remainder(40).view(2, -1)
+    with torch.no_grad():
+        expected = model(input_ids=ids, position_ids=positions, use_cache=False).logits
+        use_attention(model, BY_DOCUMENT)
+        found = model(input_ids=ids, position_ids=positions, use_cache=False).logits
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", TRAINED)

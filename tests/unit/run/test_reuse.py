@@ -86,7 +86,10 @@ def test_rows_at_a_time_decide_where_dropout_is_drawn(tmp_path: Path, monkeypatc
 
 def test_a_stage_is_trained_on_with_the_attention_that_began_it(tmp_path: Path) -> None:
     job, scorer, _ = made(tmp_path, [])
-    assert "attention" not in stage_inputs(job, scorer), "what CPUs train is known as before"
+    assert stage_inputs(job, scorer)["attention"] == "by_document"
+    masked = TrainJob(**{**vars(job), "attention": ""})
+    assert "attention" not in stage_inputs(masked, scorer), "transformers' own choice is known as before"
+    assert resumed_inputs(masked) == {k: v for k, v in resumed_inputs(job).items() if k != "model.attention"}
     assert "compile" not in stage_inputs(job, scorer)["train"]
     other = TrainJob(**{**vars(job), "attention": "flash_attention_2"})
     assert resumed_inputs(other) == {**resumed_inputs(job), "model.attention": ["flash_attention_2"]}
