@@ -43,7 +43,8 @@ def job(folder: Path, name: str, kind: str, **train: Any) -> TrainJob:
     if not model.is_dir():
         saved(model, MODELS[name]())
     reference = ModelRef(str(model), model_hash(model))
-    return replace(made, model=reference, tokenizer=str(model), evaluate_every=HALF)
+    attention = "" if name == "indexed" else made.attention  # that family has an attention of its own
+    return replace(made, model=reference, tokenizer=str(model), evaluate_every=HALF, attention=attention)
 
 
 @pytest.fixture(scope="module")

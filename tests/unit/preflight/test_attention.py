@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from continual.config.load import load_sequence
 from continual.errors import ConfigurationError
 from continual.models import attention
+from continual.models.by_document import Documents, documents_of
 from continual.models.forward import check_head
 from continual.preflight.attention import attention_in_words, loaded_attention
 from continual.preflight.check import check
@@ -98,7 +100,11 @@ def test_documents_that_see_each_other_are_found_before_anything_starts(
 ) -> None:
     """As of a class that does not hand the documents on to its attention."""
     change_config(project / "model", initializer_range=0.022)
-    monkeypatch.setattr("continual.models.forward.documents_of", lambda positions: None)
+
+    def whole_rows(positions: torch.Tensor) -> Documents:
+        return documents_of(torch.arange(positions.shape[1]).expand(positions.shape))
+
+    monkeypatch.setattr("continual.models.forward.documents_of", whole_rows)
     with pytest.raises(ConfigurationError, match=r"apart with `by_document`; write `model\.attention: sdpa`"):
         check(load_sequence("seq.yaml", asked))
     check(load_sequence("seq.yaml", ["model.attention=sdpa"]))
