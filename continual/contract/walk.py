@@ -52,11 +52,10 @@ class Walk:
     curve: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the walk as a ledger, summary.json and the report have it: an error that is unknown is null."""
+        """Return the walk as a ledger, summary.json and the report have it: what is unknown or not finite is null."""
         tried = [one.as_json() for one in self.tried]
         for one in tried:
-            if one.get("stderr") == math.inf:
-                one["stderr"] = None
+            one |= {key: None for key in ("drift", "stderr") if not math.isfinite(one.get(key, 0.0))}
         return {
             "toward": self.toward, "alpha": self.alpha, "drift_budget": self.drift_budget,
             "limits": dict(self.limits), "curve": self.curve, "tried": tried,

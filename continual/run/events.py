@@ -77,9 +77,10 @@ def note(sequence: Sequence, summary: dict[str, Any] | None = None) -> str:
         return text
     units = {name: f" {unit}" for name, unit in summary["figure_unit"].items()}
     known = {name: summary[name] for name in FIGURES if summary[name] is not None}
-    return "\n".join(
-        [text, "", *(f"- {name.replace('_', ' ')}: {value:.4f}{units.get(name, '')}" for name, value in known.items())]
-    )
+    lines = [f"- {name.replace('_', ' ')}: {value:.4f}{units.get(name, '')}" for name, value in known.items()]
+    if fell := (summary.get("fell") or [[]])[-1]:
+        lines.append(f"- fell significantly, after Holm's correction: {', '.join(f'`{task}`' for task in fell)}")
+    return "\n".join([text, "", *lines])
 
 
 def _user() -> str:
