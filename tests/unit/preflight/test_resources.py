@@ -55,7 +55,7 @@ def test_a_sequence_without_mitigations_does_not_sample() -> None:
 def test_workers_leave_a_cpu_free(workers: int, cpus: int) -> None:
     share = worker_cpus(Train(workers=workers), cpus)
     assert share > 0
-    assert share * workers <= cpus - 1 + 0.005 * workers or share == 0.05
+    assert share * workers <= cpus - 1 + 0.005 * workers + 1e-9 or share == 0.05  # rounded to hundredths
 
 
 def test_gpus_are_counted_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
