@@ -1,7 +1,7 @@
 """Walk back from the weights after a stage until the model has not drifted too far, or lost too much."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -11,7 +11,6 @@ from pydantic import Field, field_validator, model_validator
 from baselines.merge import merged
 from baselines.weight_average import also_chooses, averaged
 from continual.api import (
-    ROW_COLUMNS,
     Artefact,
     Candidate,
     Context,
@@ -25,6 +24,8 @@ from continual.api import (
     column,
     digest,
     limits_by_name,
+    losses_by_document,
+    mean_per_token,
 )
 
 STEPS = tuple(step / 10 for step in range(10, 0, -1))
@@ -171,7 +172,7 @@ class Repair(Mitigation):
         return merged(ctx, since, self.toward, self.density, self._seed(ctx, "merge"))
 
     def _seed(self, ctx: Context, *of: Any) -> int:
-        """Return a seed of its own: drift on samples that were replayed, and so trained on, would be too small."""
+        """Return a seed that no replay has: drift on samples that the stage has trained on would be too small."""
         return int(digest(["repair", *of, ctx.view.seed if self.seed is None else self.seed]), 16) % (1 << 31)
 
     def _rows(self, ctx: Context) -> Artefact:
@@ -228,25 +229,15 @@ def _shown(one: Tried, name: str) -> str:
 def drift(rows: Artefact, before: Artefact, after: Artefact) -> tuple[float, float]:
     """Return the mean of nats after minus before per token, and its standard error with documents as units.
 
+    The error is infinite for a single document.
+
     Args:
         rows: Samples of the model before.
         before: Their column `nll` under that model.
         after: The same under another one.
     """
-    documents, tokens, nats = _by_document(zip(rows.tables(), before.tables(), after.tables(), strict=True))
-    mean = float(nats.sum() / tokens.sum())
-    count = len(documents)
-    squares = float(np.sum((nats - mean * tokens) ** 2))
-    return mean, math.sqrt(count / (count - 1) * squares) / float(tokens.sum()) if count > 1 else math.inf
-
-
-def _by_document(shards: Iterable[tuple[object, object, object]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return documents [D], their tokens [D], and the sum of nats after minus before [D]."""
-    numbers, losses = [], []
-    for table, before, after in shards:
-        arrays = {name: column(table, name) for name in ROW_COLUMNS}
-        scored = arrays["weights"] > 0
-        numbers.append(arrays["documents"][scored])
-        losses.append(column(after, "nll")[scored].astype(np.float64) - column(before, "nll")[scored])
-    documents, place = np.unique(np.concatenate(numbers), return_inverse=True)
-    return documents, np.bincount(place).astype(np.float64), np.bincount(place, weights=np.concatenate(losses))
+    shards = zip(before.tables(), after.tables(), strict=True)
+    rises = (column(later, "nll").astype(np.float64) - column(earlier, "nll") for earlier, later in shards)
+    _, nats, tokens = losses_by_document(rows, rises)
+    mean, stderr = mean_per_token(nats, tokens)
+    return mean, math.inf if stderr is None else stderr

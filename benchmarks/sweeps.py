@@ -97,7 +97,7 @@ def finish(
 ) -> None:  # fmt: skip
     """Print the table and write `<name>.json`, `.md` and `.png`; exit with `code` instead of writing if it is not 0.
 
-    Without `plot` there is no picture.
+    Draw no picture if `plot` is None.
     """
     print(text)
     if code:

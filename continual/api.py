@@ -16,7 +16,7 @@ from continual.contract.stream import Stream
 from continual.contract.view import StageView
 from continual.contract.walk import Tried, Walk
 from continual.data.chosen import chosen_from
-from continual.data.documents import losses_by_document
+from continual.data.documents import losses_by_document, mean_per_token
 from continual.data.packing import Arrays
 from continual.data.rows import ROW_COLUMNS, RowReader, column, fixed_column, row_facts, rows_table
 from continual.errors import ConfigurationError, ContinualError
@@ -36,6 +36,6 @@ __all__ = [
     "Penalty", "Replay", "RowReader", "SampleRequest", "ScoreLoss", "Source", "SourceItem", "StageRecord", "StageView",
     "Step", "Store", "Stream", "Strict", "TeacherReplay", "Tried", "Version", "Walk", "Writer", "as_limits",
     "chat_template", "chosen_from", "column", "copy_settings", "digest", "draw_probes", "fixed_column",
-    "least_samples", "limits_by_name", "load_model", "load_tokenizer", "losses_by_document", "model_hash",
-    "most_filled", "row_facts", "rows_table", "sample_seed", "template_start", "versions", "write_atomic",
+    "least_samples", "limits_by_name", "load_model", "load_tokenizer", "losses_by_document", "mean_per_token",
+    "model_hash", "most_filled", "row_facts", "rows_table", "sample_seed", "template_start", "versions", "write_atomic",
 ]  # fmt: skip

@@ -30,9 +30,8 @@ def table(results: dict[str, Any]) -> str:
     """Return the rates as a Markdown table."""
     head = ["learning rate", "new at the end", "texts", *TEXTS]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    before = 0.0
+    before = next(iter(results["rates"].values()))["new before"]
     for rate, row in results["rates"].items():
-        before = row["new before"]
         cells = [row["texts lost"], *(row["lost"][text] for text in TEXTS)]
         lost = [f"{-value:+.3f} ±{error:.3f}" for value, error in cells]
         lines.append("| " + " | ".join([rate, f"{row['new at the end']:.3f}", *lost]) + " |")

@@ -174,7 +174,7 @@ def _check_complete(associations: Associations, of_tasks: Mapping[str, int], doc
     """Raise ConfigurationError unless every task has texts, by their numbers, and every upstream document has one."""
     for task in associations.tasks:
         if not of_tasks.get(task):
-            raise ConfigurationError("", f"the task `{task}` has no text to compare", "give texts of every task")
+            raise ConfigurationError("", f"the task `{task}` has no text to compare", "give texts for every task")
     if documents != len(associations.documents):
         problem = f"there are {documents} texts of {len(associations.documents)} upstream documents"
         raise ConfigurationError("", problem, "give one text per document")

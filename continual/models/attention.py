@@ -2,8 +2,8 @@
 
 Under `sdpa` and `eager` transformers makes a mask of tokens x tokens for every packed row. The kernels for documents of
 any length make none: flash attention gets the documents' borders (see `continual.models.forward`), and flex attention a
-mask of blocks, which transformers makes of the position ids. On CPUs, for which there is no such kernel, documents are
-computed in batches of like lengths (`continual.models.by_document`).
+mask of blocks, which transformers makes of the position ids. No such kernel runs on CPUs: there `by_document` computes
+documents in batches of like lengths (`continual.models.by_document`).
 """
 
 from collections.abc import Iterator

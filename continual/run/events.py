@@ -138,7 +138,7 @@ def version(
 def add_results(events: Events, step: int, metrics: dict[str, float], files: list[str], **key: str) -> None:
     """Record for the tracker what was found from what is done, unless it is what was recorded last.
 
-    `files`: names in the folder of the events. `key`: that of a run of MLflow that is no sequence's.
+    `files`: names of files next to the events. `key`: names the run of MLflow if it is not the sequence's.
     """
     known = events.find("results")
     if known is None or known["metrics"] != metrics:

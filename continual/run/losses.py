@@ -1,4 +1,4 @@
-"""What each of several models would have lost if the sequence continued with it: the figures of a run that goes on."""
+"""Measure what the sequence would have lost if it continued with a model, with the figures of a run that goes on."""
 
 import time
 from collections.abc import Callable

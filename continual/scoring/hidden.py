@@ -32,6 +32,6 @@ def mean_hidden_states(
             whose = torch.from_numpy(block["documents"].reshape(-1)[counted].astype(np.int64))
             places = torch.from_numpy(np.flatnonzero(counted))
             sums.index_add_(0, whose.to(model.device), hidden[places.to(model.device)].double())
-    assert sums is not None, "there are no documents"
+    assert sums is not None, "give at least one document"
     counts = np.array([max(1, np.count_nonzero(weight > 0)) for weight in weights])
     return np.asarray(sums.cpu().numpy() / counts[:, None], np.float32)

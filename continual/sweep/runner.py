@@ -125,7 +125,7 @@ def run_trials(sweep: Sweep, terminal: Terminal, run_id: str | None, resources: 
         finally:
             ended.set()
 
-    # In a thread of its own: in the main thread Tune installs a SIGINT handler that kills the trials.
+    # Fit in a thread: in the main thread Tune would install a SIGINT handler that kills the trials.
     threading.Thread(target=fit, daemon=True).start()
     try:
         while not ended.wait(POLL_SECONDS) and not (ablation.fail_fast and sweep.failed):

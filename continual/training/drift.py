@@ -58,14 +58,14 @@ def _of_stream(stepper: Stepper, stream: Stream) -> Drift:
     if stream.columns is not None:
         rows |= RowReader(stream.columns).take(numbers, stream.loss.columns)
     rows[DOCUMENTS] = documents[rank::world_size] if len(own) else np.zeros_like(rows[DOCUMENTS], np.int64)
-    device, count_of = stepper.device, max(1, len(tokens))  # rows may have no token with a loss
-    total, nats = (torch.zeros(size, dtype=torch.float64, device=device) for size in (2, count_of))
+    device, units = stepper.device, max(1, len(tokens))  # rows may have no token with a loss
+    total, nats = (torch.zeros(size, dtype=torch.float64, device=device) for size in (2, units))
     # Every rank makes the same number of forward passes: ZeRO-3 gathers weights in each.
     for index in range(-(-len(held_out) // world_size)):
         row = min(index, len(numbers) - 1)
         tensors = to_tensors(stream, {name: values[row][None] for name, values in rows.items()})
         tensors[DOCUMENTS] = torch.from_numpy(rows[DOCUMENTS][row][None])
-        sums = stepper.loss_sum(stream, tensors, slice(None), count_of).to(device)
+        sums = stepper.loss_sum(stream, tensors, slice(None), units).to(device)
         if index < len(own):
             count = (tensors["weights"][:, 1:] > 0).sum()
             total += torch.stack([sums[0], count.to(sums)])

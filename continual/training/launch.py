@@ -52,12 +52,11 @@ class Workers(AbstractContextManager["Workers"]):
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """End the workers that wait; after an error the end of the cluster takes them along."""
-        if kind is None:
-            self.finish()
-            if self._group is not None:
-                # Ray ends a process of which one thread still uses it while another closes the connection.
-                self._group.ended.wait(END_SECONDS)
         self._rest()
+        if kind is None and self._group is not None:
+            self.finish()
+            # Ray ends a process of which one thread still uses it while another closes the connection.
+            self._group.ended.wait(END_SECONDS)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def begin(self, train: Train) -> None:

@@ -117,9 +117,12 @@ def drift_metrics(scores: Mapping[str, Score]) -> dict[str, float]:
     """Return the drift on texts on which it is measured: `drift/<text>` from the start model, `drift_stage/<text>` from
     the model that the stage began with, and with `stderr/` before these names their standard errors.
     """
-    kinds = [f"{drift}{error}" for drift in ("drift", "drift_stage") for error in ("", "_stderr")]
-    paths = {kind: f"stderr/{kind.removesuffix('_stderr')}" if kind.endswith("_stderr") else kind for kind in kinds}
-    return _numbers({paths[kind]: {task: getattr(of, kind) for task, of in scores.items()} for kind in kinds})
+    numbers: dict[str, float] = {}
+    for drift in ("drift", "drift_stage"):
+        numbers |= _numbers({drift: {text: getattr(of, drift) for text, of in scores.items()}})
+        errors = {text: getattr(of, f"{drift}_stderr") for text, of in scores.items()}
+        numbers |= _numbers({f"stderr/{drift}": errors})
+    return numbers
 
 
 def walk_metrics(walk: Mapping[str, Any]) -> list[tuple[int, dict[str, float]]]:
@@ -141,7 +144,7 @@ def walk_metrics(walk: Mapping[str, Any]) -> list[tuple[int, dict[str, float]]]:
 def walk_end(walk: Mapping[str, Any]) -> dict[str, float]:
     """Return the metrics of the whole run for a walk back after a stage: the share that continues, and what it may.
 
-    `walk/undone` is 1 where nothing held, so that there is no share.
+    `walk/undone` is 1 if no model held; then there is no `walk/alpha`.
     """
     undone = walk["alpha"] is None
     return _numbers(

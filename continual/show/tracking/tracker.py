@@ -5,6 +5,7 @@ import threading
 import time
 from pathlib import Path
 from typing import ClassVar
+from weakref import WeakValueDictionary
 
 from continual.errors import redacted
 from continual.show.tracking.sender import Sender
@@ -27,7 +28,8 @@ class Tracker:
     are over. Not for two processes at once (the run's lock).
     """
 
-    _newest: ClassVar[dict[Path, "Tracker"]] = {}
+    _newest: ClassVar[WeakValueDictionary[Path, "Tracker"]] = WeakValueDictionary()
+    """By the file of events; one that works is held by its thread."""
 
     def __init__(self, events: Path, uri: str, experiment: str | None = None, enabled: bool = True):
         self.enabled, self.uri, self.events = enabled, uri, events
