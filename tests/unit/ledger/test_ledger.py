@@ -1,6 +1,7 @@
 """The ledger keeps every whole event, survives a torn line, and lets one driver in."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ def test_the_events_of_a_stage_are_those_that_a_search_finds(tmp_path: Path) -> 
 
 TRIED = (Tried(1.0, 0.3), Tried(0.5, 0.1, 0.01, {"a": ScoreLoss(0.1), "b": ScoreLoss(0.1, (0.0, 0.2))}))
 WALK = Walk("ties", TRIED, 0.5, 0.2, {"a": 0.1}, "c").as_json()
+DIVERGED = Walk("ties", (Tried(1.0, math.nan, math.nan), Tried(0.5, math.inf)), None, 0.2).as_json()
 WHOLE: list[dict[str, Any]] = [
     {"event": "stage_done", "stage": 1, **DONE},
     {"event": "scored", "stage": 0, "name": "start", "scores": {"a": {"score": 1.0, "stderr": None, "n": 3}}},
@@ -95,6 +97,7 @@ WHOLE: list[dict[str, Any]] = [
     {"event": "stage_done", "stage": 1, **DONE, "model": "/old/run/stages/1-a/model"},
     {"event": "ended", "status": "FINISHED", "open": [1], "files": ["report.html", "report"]},
     {"event": "walked", "stage": 1, "name": "a", "candidate": "repair 0.5", "walk": WALK},
+    {"event": "walked", "stage": 1, "name": "a", "candidate": "repair undone", "walk": DIVERGED},
 ]
 WRONG: list[Any] = [
     [], 3, None, "x", {}, {"event": 1}, {"event": "stage_done"}, {**WHOLE[0], "stage": "1"},

@@ -1,10 +1,11 @@
 """What MLflow is told of a run: options that tell runs apart, source, description, data."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from continual.run.events import NOTE, options
+from continual.run.events import NOTE, note, options
 from continual.run.resume import tracker_of
 from tests.kits.runs import KEPT, loaded, make_run, publish
 from tests.kits.tracking import client_of
@@ -44,6 +45,14 @@ def test_the_runs_of_a_storage_land_in_one_experiment_with_source_data_and_a_not
         assert "- forgetting: 0.1250" in tags[NOTE]
         assert each.inputs is not None
         assert {data.dataset.name for data in each.inputs.dataset_inputs} == {"reversal", "sort"}
+
+
+def test_the_description_names_what_fell_in_the_end(tmp_path: Path) -> None:
+    run, folder = make_run(tmp_path, "one", KEPT)
+    summary = json.loads((folder / "summary.json").read_text())
+    later = note(run.sequence, {**summary, "fell": [["sort"], ["reversal"]]}).splitlines()[-1]
+    assert later == "- fell significantly, after Holm's correction: `reversal`"
+    assert "fell" not in note(run.sequence, {**summary, "fell": [["sort"], []]})
 
 
 @pytest.mark.parametrize("asked", [None, "own"])
