@@ -291,11 +291,13 @@ def test_a_tracker_begins_when_the_one_before_has_ended(
     send, held, at_work, together = Sender.send, threading.Event(), set[int](), list[int]()
 
     def slow(sender: Sender) -> None:
+        if sender.events != run.files.ledger:  # of another test, whose tracker still tries
+            return send(sender)
         at_work.add(id(sender))
         together.append(len(at_work))
         held.wait(30)
         try:
-            send(sender)
+            return send(sender)
         finally:  # an attempt may fail, as where the database is busy
             at_work.discard(id(sender))
 
