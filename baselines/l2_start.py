@@ -9,8 +9,6 @@ from continual.api import Artefact, Context, Mitigation, Penalty, StageView
 
 def cannot_penalize(view: StageView, others: list[Mitigation]) -> str | None:
     """Return why a penalty on the weights cannot work in this stage, or None."""
-    if view.no_penalties:
-        return view.no_penalties
     for other in others:
         if other.overrides("adapt") and other.active(view):
             return f"`{other.label}` trains other parameters than the penalized weights; keep one of them"

@@ -217,8 +217,8 @@ class Mitigation(Strict):
         """Change the model in place; return how to undo that for the export (e.g. merge an adapter).
 
         Args:
-            model: The loaded transformers model. Under `fsdp` the first worker alone has weights; those of the others
-                are on the meta device, so that only their shapes can be read. Those of the first are spread.
+            model: The loaded transformers model. Under `fsdp` and ZeRO-3 the first worker alone has weights; those of
+                the others are on the meta device, so that only their shapes can be read. Those of the first are spread.
             seed: Of this stage and sequence, equal on all ranks and at every start; for whatever is drawn.
         """
         return None

@@ -44,13 +44,6 @@ class StageView:
     start_tokens: tuple[str, ...]
     facts: Callable[[str | None], ModelFacts]
 
-    @property
-    def no_penalties(self) -> str | None:
-        """Why a penalty cannot be added to the loss in this stage, as "problem; fix", or None."""
-        if self.strategy in ("ddp", "fsdp"):
-            return None
-        return f"strategy `{self.strategy}` keeps gradients to itself; write `train.strategy: ddp` or `fsdp`"
-
     def first(self, stage: int | None) -> int:
         """Return the stage in which a method begins: `stage`; None: 2 after random weights, else 1."""
         return stage or (2 if self.random_start else 1)

@@ -5,6 +5,8 @@ from typing import Any
 
 MARK = "***"
 """What stands in place of a secret; in what is compared, a hash follows."""
+HIDDEN = re.compile(r"\*{3}([0-9a-f]{16})?")
+"""Both of them. A secret may begin with three stars itself."""
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 """The words of `db_password`, `dbPassword`, `DB-PASSWORD`."""
 STRONG = re.compile(r"password|passwd|passphrase|passcode|secret")
@@ -69,6 +71,11 @@ def is_secret_name(name: str) -> bool:
     return last in ("key", "keys") and (header or bool(KEYS.fullmatch(before)))
 
 
+def is_hidden(text: str) -> bool:
+    """Return whether a text stands for a secret that was hidden before."""
+    return HIDDEN.fullmatch(text) is not None
+
+
 def is_login(name: str, value: Any) -> bool:
     """Return whether a key holds a name and a password: `auth: [user, password]`, `auth: user:password`."""
     words = _words(name)
@@ -79,7 +86,7 @@ def is_login(name: str, value: Any) -> bool:
 
 def is_pair(value: Any) -> bool:
     """Return whether a value is a name and a password with a colon between them, or stood for one and was hidden."""
-    return isinstance(value, str) and (":" in value or value.startswith(MARK))
+    return isinstance(value, str) and (":" in value or is_hidden(value))
 
 
 def is_option(text: Any) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TextIO
 
 from continual.errors.encoded import decoded, merged
-from continual.errors.secret_names import MARK, is_login, is_option, is_pair, is_secret_name
+from continual.errors.secret_names import MARK, is_hidden, is_login, is_option, is_pair, is_secret_name
 
 SHORTEST = 6
 """Characters of a secret that is also replaced where it stands alone; shorter ones occur by chance."""
@@ -120,12 +120,12 @@ def fingerprinted(value: Any) -> Any:
 
 def secrets_in(value: Any) -> list[str]:
     """Return the secrets that a configuration holds."""
-    return [secret for secret in _found(value) if not secret.startswith(MARK)]
+    return [secret for secret in _found(value) if not is_hidden(secret)]
 
 
 def left_out(value: Any) -> bool:
     """Return whether a secret of this value was replaced by `***` before, so that no client could use it."""
-    return any(secret.startswith(MARK) for secret in _found(value))
+    return any(is_hidden(secret) for secret in _found(value))
 
 
 def _found(value: Any) -> list[str]:
@@ -173,12 +173,12 @@ def _forms(secret: str) -> Iterator[str]:
 
 
 def _marked(secret: str) -> str:
-    return secret if secret.startswith(MARK) else MARK
+    return secret if is_hidden(secret) else MARK
 
 
 @functools.lru_cache(maxsize=256)
 def _fingerprint(secret: str) -> str:
-    if secret.startswith(MARK):
+    if is_hidden(secret):
         return secret
     data = secret.encode("utf-8", "surrogatepass")
     return MARK + hashlib.scrypt(data, salt=b"continual", n=4096, r=8, p=1).hex()[:16]
@@ -286,7 +286,7 @@ def _logins(text: str, hidden: Hidden, inside: bool) -> str:
 def _login(found: re.Match[str], hidden: Hidden) -> str:
     """Return a URL's user without the password; of http also without the name, which may be a token itself."""
     user, secret = found["user"], found["secret"]
-    if found["scheme"].lower() in ("http://", "https://") and not secret.startswith(MARK):
+    if found["scheme"].lower() in ("http://", "https://") and not is_hidden(secret):
         return f"{found['scheme']}{hidden(f'{user}:{secret}')}@"
     return f"{found['scheme']}{user}:{hidden(secret) if secret else ''}@"
 

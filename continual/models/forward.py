@@ -31,9 +31,9 @@ Places = tuple[np.ndarray, np.ndarray]
 """Row numbers and token numbers of some tokens of a packed batch."""
 
 
-def hidden_states(model: Any, ids: Tensor, positions: Tensor) -> Tensor:
-    """Return the last hidden states [B x T, H] of packed rows [B, T]."""
-    return model.get_decoder()(**_packed(model, ids, positions)).last_hidden_state.flatten(0, 1)
+def hidden_states(model: Any, ids: Tensor, positions: Tensor, borders: Mapping[str, Any] | None = None) -> Tensor:
+    """Return the last hidden states [B x T, H] of packed rows [B, T]. `borders`: their `document_borders`, if known."""
+    return model.get_decoder()(**_packed(model, ids, positions, borders)).last_hidden_state.flatten(0, 1)
 
 
 def logits_of(model: Any, hidden: Tensor) -> Tensor:
@@ -43,11 +43,16 @@ def logits_of(model: Any, hidden: Tensor) -> Tensor:
     return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
-def _packed(model: Any, ids: Tensor, positions: Tensor) -> dict[str, Any]:
+def _packed(model: Any, ids: Tensor, positions: Tensor, borders: Mapping[str, Any] | None = None) -> dict[str, Any]:
     inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": None, "use_cache": False}
-    if (attention := attention_of(model)) == BY_DOCUMENT:
+    if attention_of(model) == BY_DOCUMENT:
         return inputs | {"documents": documents_of(positions)}
-    return inputs | document_borders(positions) if attention in PACKAGES else inputs
+    return inputs | dict(borders or document_borders(positions)) if asks_for_borders(model) else inputs
+
+
+def asks_for_borders(model: Any) -> bool:
+    """Return whether a model's attention is told the `document_borders` of packed rows."""
+    return attention_of(model) in PACKAGES
 
 
 def document_borders(positions: Tensor) -> dict[str, Any]:

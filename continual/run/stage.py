@@ -40,9 +40,6 @@ def build_job(ctx: StageContext, folder: Path, threads: int) -> TrainJob:
         streams += mitigation.streams(ctx, made)
         penalties += mitigation.penalties(ctx, made)
         token_weights += [w for w in [mitigation.token_weights(ctx, made)] if w is not None]
-    if penalties and (reason := ctx.view.no_penalties):
-        problem, _, fix = reason.partition("; ")
-        raise ConfigurationError("train.strategy", f"penalty `{penalties[0].name}`: {problem}", fix)
     task = Stream(TASK, ctx.task_rows, Nll(), token_weights=tuple(token_weights), shuffle=True)
     return TrainJob(
         folder=folder,

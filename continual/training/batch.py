@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from continual.contract.stream import Stream
+from continual.training.order import first_ranks, in_order
 
 INPUTS = ("ids", "positions", "weights")
 """Columns of the rows that every loss reads."""
@@ -54,14 +55,11 @@ def rows_hash(
 ) -> dict[str, str]:
     """Return by stream a hash of the row numbers that all ranks read in a step, equal for any number of ranks."""
     hashes = {}
-    for name in (stream.name for stream in streams):
-        numbers = torch.from_numpy(np.array(arrays[f"{name}/row"][0]))
+    for name, first in first_ranks(streams, world_size).items():
+        numbers = torch.from_numpy(np.array(arrays[f"{name}/row"][0])).to(device)
+        shares = [torch.empty_like(numbers) for _ in range(world_size)] if world_size > 1 else [numbers]
         if world_size > 1:
-            numbers = numbers.to(device)
-            parts = [torch.empty_like(numbers) for _ in range(world_size)]
-            dist.all_gather(parts, numbers)
-            # Ranks take every world_size-th row: interleaving restores the global order.
-            numbers = torch.stack(parts, dim=1).reshape(-1).cpu()
-        read = numbers[numbers >= 0].numpy().astype(np.int64)
+            dist.all_gather(shares, numbers)
+        read = in_order([share.cpu().numpy() for share in shares], first).astype(np.int64)
         hashes[name] = hashlib.sha256(read.tobytes()).hexdigest()[:16]
     return hashes

@@ -30,11 +30,29 @@ def steps_found(folder: Path) -> list[int]:
 def newest_valid(folder: Path) -> tuple[int, Path | None]:
     """Return step and folder of the newest checkpoint that is whole, or (0, None).
 
-    The data set and the workers both ask this function where to begin, so they agree.
+    Every file of a checkpoint is hashed.
     """
     for step in steps_found(folder):
         path = step_folder(folder, step)
         if folder_damage(path) is None:
+            return step, path
+    return 0, None
+
+
+def newest_for_all(folder: Path, rank: int, world_size: int, device: Any) -> tuple[int, Path | None]:
+    """Return what `newest_valid` would, where every rank reads a part of the files; called by all ranks."""
+    import torch
+    import torch.distributed as dist
+
+    if world_size == 1:
+        return newest_valid(folder)
+    steps = [steps_found(folder)]
+    dist.broadcast_object_list(steps, 0, device=device)  # a file may appear between their looks
+    for step in steps[0]:
+        path = step_folder(folder, step)
+        damaged = torch.tensor(int(folder_damage(path, rank, world_size) is not None), device=device)
+        dist.all_reduce(damaged)
+        if not damaged:
             return step, path
     return 0, None
 

@@ -74,7 +74,7 @@ def _spread(job: TrainJob, path: str, rank: int, device: torch.device) -> nn.Mod
     """Shard the layers; embeddings, norm and head stay whole: the loss computes logits outside of the model."""
     model: nn.Module = load_model(path, "float32", "cpu" if rank == 0 else "meta", job.attention)
     model.requires_grad_(False)
-    if job.train.precision == "bfloat16":
+    if job.train.precision == "bfloat16" and job.train.strategy == "fsdp":  # under ZeRO autocast rounds them
         round_parameters(model)
     spread(model, device, MixedPrecisionPolicy(cast_forward_inputs=False))
     return model.eval()

@@ -18,7 +18,7 @@ from continual.data.context import set_context
 from continual.data.packing import Arrays
 from continual.data.rows import RowReader
 from continual.store import Artefact
-from continual.training.order import rank_share, shuffled, step_positions, trained_rows
+from continual.training.order import first_ranks, rank_share, shuffled, step_positions, trained_rows
 from continual.training.resources import READ_CPUS
 
 STEPS_PER_BLOCK = 8
@@ -49,8 +49,9 @@ class ReadSteps:
     def read(self, step: int) -> dict[str, np.ndarray]:
         """Return the rank's arrays `<stream>/<column>` [rows, width] of a step, and its row numbers `<stream>/row`."""
         out: dict[str, np.ndarray] = {}
+        firsts = first_ranks(self.streams, self.world_size)
         for stream in self.streams:
-            numbers = rank_share(self.row_numbers(stream, step), self.rank, self.world_size)
+            numbers = rank_share(self.row_numbers(stream, step), self.rank, self.world_size, firsts[stream.name])
             rows = _reader(stream.rows).take(numbers)
             for weights in stream.token_weights:
                 rows["weights"] = rows["weights"] * _reader(weights).take(numbers, ("weights",))["weights"]

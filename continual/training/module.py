@@ -14,8 +14,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from continual.contract.loss import Loss, LossInputs
-from continual.models.forward import hidden_states, logits_of
+from continual.models.forward import asks_for_borders, hidden_states, logits_of
 from continual.training.chunks import sum_again, sum_at_once
+from continual.training.layout import Layout, layout_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -50,12 +51,14 @@ class LossModule(nn.Module):
         columns: Mapping[str, Tensor] | None = None,
         documents: Tensor | None = None,
         count: int = 0,
+        layout: Layout | None = None,
     ) -> Tensor:
         """Return the sum over positions of weight x loss, a float32 scalar in nats; the caller divides it.
 
         ids, positions, weights [B, T]; columns, by name, [B, T, k]. `weights[b, t]` and a column's [b, t] belong to
         predicting token t from the tokens before it, so `weights[:, 0]` is ignored. `teacher` is a frozen causal
-        language model in eval mode with the same vocabulary, for a loss that needs one.
+        language model in eval mode with the same vocabulary, for a loss that needs one. `layout`: that of the rows, on
+        the device; without it a GPU is waited for.
 
         With `documents` [B, T], the number of each token's document, from 0 to `count` - 1, the result is a float64
         [1 + count] without a gradient: that sum, the same bit by bit, and behind it its parts by document.
@@ -69,18 +72,20 @@ class LossModule(nn.Module):
             raise ValueError(f"the loss `{loss.name}` needs {needs}")
         if teacher is not None and teacher.training:
             raise ValueError("the teacher is in training mode; call teacher.eval()")
-        predicting, kept, chunks = self._positions(weights)
+        layout = layout or layout_of(positions, weights, asks_for_borders(self.model))
+        predicting, kept, chunks = self._positions(layout)
         # The token that each position predicts; a row's last position predicts none and has no weight.
         token = torch.where(predicting % ids.shape[1] == ids.shape[1] - 1, predicting, predicting + 1)
         with torch.autocast(ids.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None):
             tensors = [
-                hidden_states(self.model, ids, positions).index_select(0, predicting),
+                hidden_states(self.model, ids, positions, layout.borders).index_select(0, predicting),
                 kept,
                 ids.reshape(-1)[token].long(),
             ]
             if loss.teacher:
                 with torch.no_grad():
-                    tensors.append(hidden_states(teacher, ids, positions).index_select(0, predicting))
+                    states = hidden_states(teacher, ids, positions, layout.borders)
+                    tensors.append(states.index_select(0, predicting))
             tensors += [columns[name].flatten(0, 1)[token] for name in loss.columns]
             parts = list(zip(*(tensor.tensor_split(chunks) for tensor in tensors), strict=True))
             if documents is not None:
@@ -92,20 +97,17 @@ class LossModule(nn.Module):
                 return sum_again(compute, parts)
             return sum_at_once(compute, parts, tensors[0])
 
-    def _positions(self, weights: Tensor) -> tuple[Tensor, Tensor, int]:
-        """Return flat positions [N] that predict a token of nonzero weight, its weight [N], the number of chunks."""
-        shifted = torch.zeros_like(weights, dtype=torch.float32)
-        shifted[:, :-1] = weights[:, 1:]
-        flat = shifted.reshape(-1)
-        predicting = flat.nonzero().squeeze(-1)
+    def _positions(self, layout: Layout) -> tuple[Tensor, Tensor, int]:
+        """Return the flat positions [N] that go through the head, their weights [N], and the number of chunks."""
+        predicting = layout.predicting
         chunks = max(1, -(-len(predicting) // self.chunk_tokens))
         if self.equal_chunks:
-            most = torch.tensor(chunks, device=weights.device)
+            most = torch.tensor(chunks, device=predicting.device)
             dist.all_reduce(most, dist.ReduceOp.MAX)
             chunks = int(most)
         # A chunk must not be empty: fill it with a position of weight 0, which uses the head and leaves no gradient.
         filled = max(0, chunks - len(predicting))
-        kept = torch.cat([flat[predicting], flat.new_zeros(filled)])
+        kept = torch.cat([layout.weights, layout.weights.new_zeros(filled)])
         return torch.cat([predicting, predicting.new_zeros(filled)]), kept, chunks
 
     def _chunk(self, loss: Loss, teacher: Any, *part: Tensor) -> Tensor:

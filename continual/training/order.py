@@ -1,5 +1,6 @@
 """The rows of each step: a pure function of (seed, step, world size, rank), never of timing."""
 
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -46,8 +47,30 @@ def step_positions(per_step: int, step: int) -> np.ndarray:
     return np.arange(step * per_step, (step + 1) * per_step)
 
 
-def rank_share(numbers: np.ndarray, rank: int, world_size: int) -> np.ndarray:
-    """Return a rank's part of a step's row numbers: every world_size-th, filled with -1 (padding) to equal counts."""
+def first_ranks(streams: Iterable[Stream], world_size: int) -> dict[str, int]:
+    """Return by stream the rank that takes a step's first row.
+
+    It is the one behind that which takes the last row of the stream before: no rank gets an odd row of every stream.
+    """
+    firsts, rows = {}, 0
+    for stream in streams:
+        firsts[stream.name] = rows % world_size
+        rows += stream.rows_per_step
+    return firsts
+
+
+def rank_share(numbers: np.ndarray, rank: int, world_size: int, first: int = 0) -> np.ndarray:
+    """Return a rank's part of a step's row numbers: every world_size-th, filled with -1 (padding) to equal counts.
+
+    `first` is the rank that takes the first row.
+    """
     count = -(-len(numbers) // world_size)
-    own = numbers[rank::world_size]
+    own = numbers[(rank - first) % world_size :: world_size]
     return np.concatenate([own, np.full(count - len(own), -1, np.int64)])
+
+
+def in_order(shares: Sequence[np.ndarray], first: int) -> np.ndarray:
+    """Return a step's row numbers, given the `rank_share` of every rank."""
+    size = len(shares)
+    numbers = np.stack([shares[(first + place) % size] for place in range(size)], axis=1).reshape(-1)
+    return numbers[numbers >= 0]

@@ -10,8 +10,11 @@ import torch.distributed as dist
 
 from continual.contract.stream import Stream
 from continual.errors import ContinualError
+from continual.models.forward import asks_for_borders
 from continual.training.batch import DOCUMENTS, INPUTS, Batch, Rows, on_device
 from continual.training.job import TASK, TrainJob
+from continual.training.layout import layout_of
+from continual.training.order import first_ranks
 from continual.training.penalties import LoadedPenalty
 from continual.training.schedule import learning_rate
 from continual.training.strategies import equal_passes
@@ -35,6 +38,7 @@ class Stepper:
     def __post_init__(self) -> None:
         self.coefficients = {stream.name: stream.coefficient for stream in self.job.streams}
         self.micro = micro_batches(self.job, self.rank, self.world_size)
+        self.borders = asks_for_borders(self.strategy.module.model)
 
     def run(self, step: int, batch: Batch, stop: bool) -> tuple[dict[str, Any], bool]:
         """Make optimizer step `step` (0-based); return its record, and whether all ranks should stop after it."""
@@ -111,11 +115,13 @@ class Stepper:
         # tokens do: their loss is a zero of all parameters. Compiled layers would be compiled again for them.
         teaches = self.job.train.compile or bool(rows["weights"][part][:, 1:].any())
         width = slice(None) if teaches else slice(2)
-        tensors = {name: on_device(tensor[part, width], self.device) for name, tensor in rows.items()}
+        rows = {name: tensor[part, width] for name, tensor in rows.items()}
+        layout = layout_of(rows["positions"], rows["weights"], self.borders).to(self.device)
+        tensors = {name: on_device(tensor, self.device) for name, tensor in rows.items()}
         inputs = [tensors.pop(name) for name in INPUTS]
         teacher = self.teachers[stream.teacher.hash] if stream.teacher else None
         by = {} if documents is None else {"documents": tensors.pop(DOCUMENTS), "count": documents}
-        return self.strategy(*inputs, loss=stream.loss, teacher=teacher, columns=tensors, **by)
+        return self.strategy(*inputs, loss=stream.loss, teacher=teacher, columns=tensors, layout=layout, **by)
 
     def summed(self, values: torch.Tensor) -> torch.Tensor:
         """Return the sum of `values` over all ranks."""
@@ -130,10 +136,11 @@ def micro_batches(job: TrainJob, rank: int, world_size: int) -> list[tuple[Strea
     A pass leaves out rows of padding. A rank makes a pass over one row of padding only where the strategy needs equally
     many passes on all ranks, or where it would make none at all.
     """
-    equal = equal_passes(job.train)
+    equal, firsts = equal_passes(job.train), first_ranks(job.streams, world_size)
     passes = []
     for stream in job.streams:
-        share, own = -(-stream.rows_per_step // world_size), len(range(rank, stream.rows_per_step, world_size))
+        share = -(-stream.rows_per_step // world_size)
+        own = len(range((rank - firsts[stream.name]) % world_size, stream.rows_per_step, world_size))
         size = job.train.micro_rows or share
         for first in range(0, share, size):
             rows = min(first + size, own) - first

@@ -196,7 +196,8 @@ def adapt(mitigation: Mitigation, model: Any, seed: int, weights: bool) -> None:
         if weights:
             raise
         problem = f"`{mitigation.label}` reads weights when it adapts the model, which only the first worker has"
-        raise ContinualError(f"{problem} under fsdp ({one_line(error)}); write `train.strategy: ddp`") from error
+        where = f"under fsdp and ZeRO-3 ({one_line(error)})"
+        raise ContinualError(f"{problem} {where}; write `train.strategy: ddp`") from error
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -225,7 +226,7 @@ def train_stage(job: TrainJob, rank: int, world_size: int, device: torch.device)
         raise ContinualError(failed.read_text(encoding="utf-8", errors="replace"))
     torch.set_num_threads(job.threads)
     try:
-        begin = checkpoints.newest_valid(job.checkpoints)
+        begin = checkpoints.newest_for_all(job.checkpoints, rank, world_size, device)
         left = range(begin[0], job.last)
         batches = ordered_batches(job.streams, job.seed, left, rank, world_size)
         with begun(batches) if left else nullcontext(()) as arrays:

@@ -14,7 +14,7 @@ __all__ = ["build_strategy", "equal_passes", "spreads_weights"]
 
 def spreads_weights(train: "Train") -> bool:
     """Return whether rank 0 loads a model and the strategy spreads it; else every rank loads all of it."""
-    return train.strategy == "fsdp"
+    return train.strategy == "fsdp" or (train.strategy == "deepspeed" and train.zero_stage == 3)
 
 
 def equal_passes(train: "Train") -> bool:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from continual.config.schema import Train
-from continual.errors import ContinualError
 from continual.training.module import LossModule
 from continual.training.penalties import LoadedPenalty
 from continual.training.states import load_states, save_states, written
@@ -57,12 +56,9 @@ class Strategy(ABC):
         assert whole is not None
         return whole.to(device, torch.float32)
 
+    @abstractmethod
     def add_penalties(self, penalties: Sequence[LoadedPenalty]) -> dict[str, float]:
-        """Add the penalties' gradients, between the last micro-batch and `step`; return their values in nats by name.
-
-        Raises ContinualError if the strategy cannot reach the gradients.
-        """
-        raise ContinualError(f"{type(self).__name__} keeps gradients to itself; write `strategy: ddp` or `fsdp`")
+        """Add the penalties' gradients, after the last micro-batch and before `step`; return their values in nats."""
 
     @abstractmethod
     def step(self, learning_rate: float, check: Check = lambda norm: None) -> float:

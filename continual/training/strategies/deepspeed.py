@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -16,14 +16,20 @@ from torch import Tensor
 from continual.config.schema import Train
 from continual.errors import ContinualError
 from continual.training.module import LossModule
+from continual.training.penalties import LoadedPenalty
 from continual.training.states import written
 from continual.training.strategies.base import Check, Strategy, adamw, writers
 from continual.training.strategies.deepspeed_json import merged, read_json
+from continual.training.strategies.zero_parts import ZeroParts
+from continual.training.strategies.zero_start import partition
 from continual.training.strategies.zero_states import ZeroStates
 
 
 class DeepSpeed(Strategy):
-    """A DeepSpeed engine over Ray Train's process group, with the same AdamW as ddp."""
+    """A DeepSpeed engine over Ray Train's process group, with the same AdamW as ddp.
+
+    Under ZeRO-3 rank 0 brings the weights; the model of the others may be on the meta device.
+    """
 
     def __init__(self, train: Train, module: LossModule, device: torch.device, micro_batches: int):
         if not dist.is_initialized():
@@ -39,14 +45,17 @@ class DeepSpeed(Strategy):
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         # deepspeed 0.19 calls collectives by names that torch 2.13 renamed; torch would say so at every call.
         warnings.filterwarnings("ignore", "`torch.distributed.* is deprecated", FutureWarning)
+        self.brings = dist.get_rank() == 0
+        config, zero3 = settings(train, micro_batches), train.zero_stage == 3
+        if zero3:
+            deepspeed.init_distributed()
+            partition(module.model, device, config)
         self.module = module.to(device)
-        self.zero3 = train.zero_stage == 3
-        module.equal_chunks = module.head_is_spread = self.zero3
-        self.engine, *_ = deepspeed.initialize(
-            model=module, optimizer=adamw(train, module, device), config=settings(train, micro_batches)
-        )
+        module.equal_chunks = module.head_is_spread = zero3
+        self.engine, *_ = deepspeed.initialize(model=module, optimizer=adamw(train, module, device), config=config)
         self._writers = writers()
         self.states = ZeroStates(self.engine, module.model, self._writers)
+        self.parts = ZeroParts(self.engine, module.model)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         return self.engine(*args, **kwargs)
@@ -58,6 +67,18 @@ class DeepSpeed(Strategy):
         self.engine.set_gradient_accumulation_boundary(last)
         # The loss is scaled already: not by the number of micro-batches ("gas") again.
         self.engine.backward(loss, scale_wrt_gas=False)
+
+    def part(self, name: str, whole: Tensor | None, shape: Sequence[int], device: torch.device) -> Tensor:
+        tensor = torch.empty(*shape, device=device) if whole is None else whole.to(device, torch.float32)
+        dist.broadcast(tensor, 0)
+        return self.parts.of(name, tensor)
+
+    def add_penalties(self, penalties: Sequence[LoadedPenalty]) -> dict[str, float]:
+        held, parts = self.parts.read()
+        values = torch.stack([penalty.add_gradients(parts) for penalty in penalties]).to(self.engine.device)
+        self.parts.write(held)
+        dist.all_reduce(values)
+        return {penalty.name: value for penalty, value in zip(penalties, values.tolist(), strict=True)}
 
     def step(self, learning_rate: float, check: Check = lambda norm: None) -> float:
         for group in self.engine.optimizer.param_groups:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from continual.config.schema import Train
 from continual.errors import ContinualError
 from continual.training.losses.kinds import Kl, Nll
 from continual.training.module import LossModule
-from continual.training.strategies import build_strategy
+from continual.training.penalties import LoadedPenalty
+from continual.training.spread import empty_tensors
+from continual.training.strategies import build_strategy, spreads_weights
 from continual.training.strategies.base import Strategy
 from tests.golden import losses_of, read_losses
 
@@ -73,8 +76,10 @@ def rows_of(step: int, loss: str) -> list[dict[str, Any]]:
     return rows
 
 
-def train_steps(strategy: Any, steps: range, rank: int, world: int) -> list[list[float]]:
-    """Per step: global mean nll, global mean KL against a teacher, gradient norm, and the KL measured after it."""
+def train_steps(
+    strategy: Any, steps: range, rank: int, world: int, penalties: Sequence[LoadedPenalty] = ()
+) -> list[list[float]]:
+    """Per step: global mean nll and KL against a teacher, gradient norm, the KL measured after it, the penalties."""
     teacher = tiny_model(seed=1).eval()
     share = slice(rank * ROWS // world, (rank + 1) * ROWS // world)
     record = []
@@ -89,6 +94,7 @@ def train_steps(strategy: Any, steps: range, rank: int, world: int) -> list[list
                 loss = strategy(**row, teacher=teacher if row["loss"].teacher else None)
                 strategy.backward(loss * (world / counts[row["loss"].name]), last)
             sums[row["loss"].name] += loss.detach().double() / counts[row["loss"].name]
+        added = strategy.add_penalties(penalties) if penalties else {}
         norm = strategy.step(3e-3 / (1 + step))
         sums["measured"] = torch.zeros((), dtype=torch.float64)
         strategy.eval()
@@ -99,15 +105,17 @@ def train_steps(strategy: Any, steps: range, rank: int, world: int) -> list[list
         if world > 1:
             for value in sums.values():
                 dist.all_reduce(value)
-        record.append([float(sums["nll"]), float(sums["kl"]), norm, float(sums["measured"])])
+        record.append([float(sums["nll"]), float(sums["kl"]), norm, float(sums["measured"]), *added.values()])
     return record
 
 
 def build(
     strategy: str | dict[str, Any], rank: int, world: int, tied: bool = False, clip: float | None = 0.5, seed: int = 0
 ) -> Any:
-    train = train_of(strategy, clip)
-    module = LossModule(tiny_model(seed, tied).train(), CHUNK, None)
+    train, model = train_of(strategy, clip), tiny_model(seed, tied)
+    if rank and spreads_weights(train):
+        empty_tensors(model, "meta")
+    module = LossModule(model.train(), CHUNK, None)
     return build_strategy(train, module, CPU, world, 2 * ROWS // world)
 
 

@@ -8,7 +8,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from continual.cli.run import main
 from continual.contract.models import ModelRef
 from continual.data.rows import RowReader
 from continual.errors import ConfigurationError
@@ -20,7 +19,6 @@ from continual.training.job import TrainJob
 from continual.training.order import shuffled, step_positions
 from tests.kits import baselines as kit
 from tests.kits import compositions as lists
-from tests.kits.project import sequence, write_project, write_yaml
 
 DRAWN = [lists.draw(number) for number in range(lists.LISTS)]
 
@@ -178,19 +176,3 @@ def equals_its_parts(ctx: StageContext, entries: list[lists.Entry], folder: Path
     error = sum(float((gradients[name] - total[name]).square().sum()) for name in total) ** 0.5
     assert size > 0
     assert error < 1e-5 * size
-
-
-@pytest.mark.parametrize("stage", [1, 2, 3])
-@pytest.mark.parametrize("kind", ["ewc", "l2_start"])
-def test_the_plan_says_that_weights_are_not_pulled_under_deepspeed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, stage: int
-) -> None:
-    write_project(tmp_path)
-    value = sequence(mitigation=[{"type": kind}])
-    value["train"] |= {"strategy": "deepspeed", "zero_stage": stage}
-    assert main([str(write_yaml(tmp_path, value)), "--plan"]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert f"{kind} in stage" in said.err
-    assert "strategy `deepspeed` keeps gradients to itself" in said.err
-    assert "write `train.strategy: ddp` or `fsdp`" in said.err

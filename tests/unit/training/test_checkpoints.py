@@ -57,6 +57,16 @@ def test_damage_sends_back_to_the_one_before(tmp_path: Path, damage: object) -> 
     assert newest_valid(tmp_path)[0] == 10
 
 
+@pytest.mark.parametrize("shares", [2, 3])
+@pytest.mark.parametrize("damage", [truncate, flip, lose, no_manifest, half_manifest])
+def test_those_who_share_the_files_find_together_what_one_finds(tmp_path: Path, damage: object, shares: int) -> None:
+    newest = put(tmp_path, 20)
+    assert [folder_damage(newest, share, shares) for share in range(shares)] == [None] * shares
+    damage(newest)  # type: ignore[operator]
+    found = [folder_damage(newest, share, shares) for share in range(shares)]
+    assert folder_damage(newest) in found
+
+
 def test_nothing_valid_means_from_the_beginning(tmp_path: Path) -> None:
     assert newest_valid(tmp_path / "none") == (0, None)
     truncate(put(tmp_path, 5))

@@ -19,7 +19,7 @@ from transformers import (
 
 from continual.contract.loss import Loss
 from continual.contract.registry import LOSSES
-from continual.models.forward import check_head
+from continual.models.forward import check_head, hidden_states
 from continual.training.losses.kinds import Kl, Nll, TopK
 from continual.training.module import LossModule
 from tests.kits.models import SIZES, tiny
@@ -100,6 +100,23 @@ def test_value_and_gradients_equal_the_formula(loss: Loss, tied: bool, spread: b
     expected.backward()
     assert value.dtype == torch.float32
     torch.testing.assert_close(value.double(), expected, rtol=1e-6, atol=1e-6)
+    assert_same(ours, gradients(model), 2e-5)
+
+
+def test_where_weights_are_zero_or_one_it_is_torchs_own_loss_in_chunks() -> None:
+    model, batch = tiny(), packed(DOCUMENTS)
+    batch["weights"] = (batch["weights"] > 0).float()
+    value = LossModule(model, 3, None)(**batch, loss=Nll())
+    value.backward()
+    ours = gradients(model)
+    hidden = hidden_states(model, batch["ids"].long(), batch["positions"].long()).unflatten(0, batch["ids"].shape)
+    target = torch.where(batch["weights"] > 0, batch["ids"].long(), -100)[:, 1:].flatten()
+    expected = nn.functional.linear_cross_entropy(
+        hidden[:, :-1].flatten(0, 1), model.get_output_embeddings().weight, target, reduction="sum",
+        options=nn.LinearCrossEntropyOptions(),
+    )  # fmt: skip
+    expected.backward()
+    torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-6)
     assert_same(ours, gradients(model), 2e-5)
 
 

@@ -1,10 +1,20 @@
 """The order of rows depends on seed, step, rank and world size alone."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from continual.training.order import permutation, rank_share, shuffled, step_positions
+from continual.training.order import (
+    first_ranks,
+    in_order,
+    permutation,
+    rank_share,
+    shuffled,
+    step_positions,
+)
 
 
 @settings(deadline=None)
@@ -17,13 +27,17 @@ def test_each_epoch_reads_every_row_once(rows: int, per_step: int, seed: int) ->
 
 
 @settings(deadline=None)
-@given(st.integers(0, 40), st.integers(1, 6))
-def test_ranks_share_a_step_without_loss_and_equally(rows: int, world_size: int) -> None:
-    numbers = np.arange(100, 100 + rows)
-    parts = [rank_share(numbers, rank, world_size) for rank in range(world_size)]
-    assert len({len(part) for part in parts}) == 1
-    merged = np.stack(parts, 1).reshape(-1)
-    np.testing.assert_array_equal(merged[merged >= 0], numbers)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=4), st.integers(1, 6))
+def test_ranks_share_a_step_without_loss_and_equally(rows: list[int], world_size: int) -> None:
+    streams: Any = [SimpleNamespace(name=str(place), rows_per_step=count) for place, count in enumerate(rows)]
+    firsts, own = first_ranks(streams, world_size), np.zeros(world_size, np.int64)
+    for stream in streams:
+        numbers = np.arange(100, 100 + stream.rows_per_step)
+        parts = [rank_share(numbers, rank, world_size, firsts[stream.name]) for rank in range(world_size)]
+        assert len({len(part) for part in parts}) == 1
+        np.testing.assert_array_equal(in_order(parts, firsts[stream.name]), numbers)
+        own += [np.count_nonzero(part >= 0) for part in parts]
+        assert own.max() - own.min() <= 1, "over all streams, too"
 
 
 def test_a_resumed_step_reads_the_same_rows() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from continual.config.schema import Train
 from continual.errors import ContinualError
-from continual.training.order import rank_share
+from continual.training.order import first_ranks, rank_share
 from continual.training.step import Stepper, micro_batches
 
 
@@ -67,10 +67,11 @@ def test_every_row_goes_through_once_and_padding_through_no_pass_but_those_that_
     streams = [SimpleNamespace(name=str(number), rows_per_step=count) for number, count in enumerate(rows)]
     job: Any = SimpleNamespace(train=train, streams=streams)
     passes = [micro_batches(job, rank, ranks) for rank in range(ranks)]
+    firsts = first_ranks(streams, ranks)
     for made in streams:
         read: list[int] = []
         for rank in range(ranks):
-            share = rank_share(np.arange(made.rows_per_step), rank, ranks)
+            share = rank_share(np.arange(made.rows_per_step), rank, ranks, firsts[made.name])
             for part in (share[part] for stream, part in passes[rank] if stream is made):
                 assert len(part) >= 1
                 assert size is None or len(part) <= size
@@ -93,6 +94,7 @@ def test_a_pass_over_padding_alone_is_short() -> None:
 
     made = stepper()
     made.job.train, made.strategy, made.teachers = Train(), strategy, {}  # type: ignore[assignment, misc]
+    made.borders = False
     shape = (2, 8)
     rows = {name: torch.zeros(shape) for name in ("ids", "positions", "weights")} | {"top_ids": torch.zeros(*shape, 3)}
     rows["weights"][0, 5] = 1.0
