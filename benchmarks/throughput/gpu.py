@@ -188,7 +188,8 @@ def _our_step(size: Size, train: Any, device: Any, replay: str, lora: int) -> Ca
             shape = (size.rows // 4, size.row_tokens, TOP_K)
             batch["replay"]["top_ids"] = torch.arange(TOP_K).expand(shape)
             batch["replay"]["top_logprobs"] = torch.full(shape, -5.0)
-        return stepper.run(number, batch, stop=False)
+        stepper.run(number, batch, stop=False)
+        return list(stepper.unread.read())
 
     return step
 

@@ -115,13 +115,16 @@ def _pass(case: Case, train: Any, module: Any, teacher: Any) -> None:
     """Make a forward and a backward pass over rows of two documents."""
     import torch
 
+    from continual.training.layout import Layout
     from continual.training.losses.kinds import Kl, Nll
 
     size = (case.rows, train.row_tokens)
-    half = torch.arange(train.row_tokens // 2)
+    half, count = torch.arange(train.row_tokens // 2), case.rows * train.row_tokens
     ids, positions = torch.zeros(size, dtype=torch.long), torch.cat([half, half]).expand(size)
     loss: Any = Kl() if teacher is not None else Nll()
-    module(ids, positions, torch.ones(size), loss, teacher).backward()
+    # Every position predicts: which do is a matter of content.
+    layout = Layout(torch.arange(count), torch.ones(count))
+    module(ids, positions, torch.ones(size), loss, teacher, layout=layout).backward()
 
 
 @contextmanager
@@ -145,17 +148,10 @@ def _module(model: Any, train: Any, mesh: Any) -> Any:
     from continual.training.resources import chunk_positions
     from continual.training.spread import policy_of, shard
 
-    class AllPositions(LossModule):
-        """Every position predicts: which do is a matter of content."""
-
-        def _positions(self, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
-            count = weights.numel()
-            return torch.arange(count), torch.ones(count), max(1, -(-count // self.chunk_tokens))
-
     if train.activation_checkpointing:
         recompute_layers(model, reentrant=False)
     low = torch.bfloat16 if train.precision == "bfloat16" and train.strategy != "fsdp" else None
-    module = AllPositions(model.train(), chunk_positions(train, model.config.vocab_size), low)
+    module = LossModule(model.train(), chunk_positions(train, model.config.vocab_size), low)
     if train.strategy == "fsdp":
         module.head_is_spread = True
         shard(model, mesh, policy_of(train.precision), root=module)

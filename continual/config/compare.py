@@ -9,6 +9,7 @@ NOT_COMPARED = {
     "train.cpus_per_worker": "resources change only the speed",
     "train.max_failures": "how many failures a stage survives; a resumed stage equals an undisturbed one",
     "train.checkpoint_every": "a resumed stage equals an undisturbed one, from whichever step it resumes",
+    "train.log_every": "decides when losses are written, not what they are",
     "train.keep_checkpoints": "old checkpoints are not read again",
     "train.micro_rows": "rows at a time: equal up to rounding; where training draws (dropout, noise), no other",
     "train.activation_checkpointing": "the same numbers computed again, and the fix when memory runs out",

@@ -140,7 +140,7 @@ class Train(Strict):
         "max_seq_len": "row_tokens", "max_length": "row_tokens", "seq_length": "row_tokens", "seq_len": "row_tokens",
         "block_size": "row_tokens", "cutoff_len": "row_tokens", "sequence_len": "row_tokens", "bf16": "precision",
         "fp16": "precision", "mixed_precision": "precision", "dtype": "precision", "num_workers": "workers",
-        "world_size": "workers", "num_gpus": "workers", "save_steps": "checkpoint_every",
+        "world_size": "workers", "num_gpus": "workers", "save_steps": "checkpoint_every", "logging_steps": "log_every",
         "save_total_limit": "keep_checkpoints", "zero": "zero_stage",
         "gradient_checkpointing": "activation_checkpointing", "torch_compile": "compile",
     }  # fmt: skip
@@ -178,6 +178,9 @@ class Train(Strict):
         None,
         ge=1,
         description="positions whose logits exist at one time; null: so many that these take 256 MiB, at least 512",
+    )
+    log_every: int = Field(
+        1, ge=1, description="steps between two looks at the losses of all of them: for each a worker waits for its GPU"
     )
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints inside a stage")
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept inside a stage")

@@ -24,8 +24,8 @@ def mean_hidden_states(
     with torch.inference_mode():
         for first in range(0, len(rows["ids"]), size):
             block = {name: values[first : first + size] for name, values in rows.items()}
-            inputs = (torch.from_numpy(block[name].astype(np.int64)).to(model.device) for name in ("ids", "positions"))
-            hidden = hidden_states(model, *inputs)
+            at = {name: torch.from_numpy(block[name].astype(np.int64)) for name in ("ids", "positions")}
+            hidden = hidden_states(model, at["ids"].to(model.device), at["positions"].to(model.device))
             if sums is None:
                 sums = hidden.new_zeros((len(ids), hidden.shape[-1]), dtype=torch.float64)
             counted = block["weights"].reshape(-1) > 0

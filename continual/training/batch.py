@@ -51,15 +51,21 @@ def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def rows_hash(
-    arrays: Mapping[str, np.ndarray], streams: Iterable[Stream], world_size: int, device: torch.device
+    arrays: Mapping[str, np.ndarray],
+    streams: Iterable[Stream],
+    world_size: int,
+    group: dist.ProcessGroup | None = None,
 ) -> dict[str, str]:
-    """Return by stream a hash of the row numbers that all ranks read in a step, equal for any number of ranks."""
+    """Return by stream a hash of the row numbers that all ranks read in a step, equal for any number of ranks.
+
+    `group`: one in which CPUs talk; None: that of all ranks.
+    """
     hashes = {}
     for name, first in first_ranks(streams, world_size).items():
-        numbers = torch.from_numpy(np.array(arrays[f"{name}/row"][0])).to(device)
+        numbers = torch.from_numpy(np.array(arrays[f"{name}/row"][0]))
         shares = [torch.empty_like(numbers) for _ in range(world_size)] if world_size > 1 else [numbers]
         if world_size > 1:
-            dist.all_gather(shares, numbers)
-        read = in_order([share.cpu().numpy() for share in shares], first).astype(np.int64)
+            dist.all_gather(shares, numbers, group=group)
+        read = in_order([share.numpy() for share in shares], first).astype(np.int64)
         hashes[name] = hashlib.sha256(read.tobytes()).hexdigest()[:16]
     return hashes

@@ -28,18 +28,19 @@ class LoadedPenalty:
     curvature: dict[str, Tensor] | None
 
     @torch.no_grad()
-    def add_gradients(self, parts: Iterable[tuple[str, Tensor, Tensor]]) -> Tensor:
+    def add_gradients(self, parts: Iterable[tuple[str, Tensor, Tensor]], device: torch.device) -> Tensor:
         """Add 2 x coefficient x curvature x (theta - centre) to gradients; return the penalty of the parts, in nats.
 
         Args:
             parts: Name, weights and gradient of each trained parameter, as far as this rank holds them. The gradients
                 are the mean over all ranks.
+            device: Where they are; the penalty, float64, is there, too.
         """
-        total = torch.zeros((), dtype=torch.float64)
+        total = torch.zeros((), dtype=torch.float64, device=device)
         for name, weights, gradient in parts:
             distance = weights.float() - self.centre[name]
             slope = distance if self.curvature is None else distance * self.curvature[name]
-            total += (slope * distance).sum(dtype=torch.float64).cpu()
+            total += (slope * distance).sum(dtype=torch.float64)
             gradient.add_((2.0 * self.coefficient * slope).to(gradient.dtype))
         return self.coefficient * total
 

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -19,6 +18,7 @@ from continual.training.penalties import LoadedPenalty
 from continual.training.schedule import learning_rate
 from continual.training.strategies import equal_passes
 from continual.training.strategies.base import Strategy
+from continual.training.unread import Unread
 
 
 @dataclass
@@ -32,50 +32,55 @@ class Stepper:
     rank: int
     world_size: int
     device: torch.device
+    talk: dist.ProcessGroup | None = None
+    """In which ranks tell each other what is on their CPUs; None: in the group of all."""
     coefficients: dict[str, float] = field(init=False)
     """By stream; mitigations that control change them."""
 
     def __post_init__(self) -> None:
         self.coefficients = {stream.name: stream.coefficient for stream in self.job.streams}
         self.micro = micro_batches(self.job, self.rank, self.world_size)
+        self.unread = Unread(self.job.train.learning_rate)
         self.borders = asks_for_borders(self.strategy.module.model)
 
     def run(self, step: int, batch: Batch, stop: bool) -> tuple[dict[str, Any], bool]:
-        """Make optimizer step `step` (0-based); return its record, and whether all ranks should stop after it."""
+        """Make optimizer step `step` (0-based); return its record, and whether all ranks should stop after it.
+
+        `unread` completes the record. A step whose values are not finite changes no weights (under deepspeed it may).
+        """
         train = self.job.train
         counts, tokens, stopping = self.counts(batch, stop)
         self.check(step, counts)
         means = self.forward_backward(batch, counts)
         added = self.strategy.add_penalties(self.penalties) if self.penalties else {}
-        losses: dict[str, float] = {}
-
-        def read(norm: torch.Tensor) -> None:
-            """Wait for the device once, and raise ContinualError if a loss or the norm is not finite."""
-            *values, size = torch.cat([means, norm.to(means).reshape(1)]).tolist()
-            losses.update(self.named(values) | {f"anchor/{name}": value for name, value in added.items()})
-            if not all(np.isfinite([*losses.values(), size])):
-                raise ContinualError(
-                    f"the loss is not finite at step {step + 1} ({losses}); "
-                    f"lower `train.learning_rate` ({train.learning_rate})"
-                )
-
+        names = [*counts, *(f"anchor/{name}" for name in added)]
         rate = learning_rate(step, self.job.steps, train.learning_rate, train.schedule, train.warmup_steps)
-        norm = self.strategy.step(rate, read)
         record = {
             "step": step + 1,
-            "loss": losses,
+            "loss": {},
             "weight": dict(self.coefficients),
             "tokens": int(tokens),
             "task_tokens": int(counts[TASK]),
             "learning_rate": rate,
-            "gradient_norm": norm,
+            "gradient_norm": 0.0,
         }
+
+        def keep(norm: torch.Tensor) -> torch.Tensor:
+            values = torch.stack([*means, *(value.to(means) for value in added.values()), norm.to(means)])
+            self.unread.add(record, names, values)
+            return values.isfinite().all().logical_not()
+
+        if bool(self.strategy.step(rate, keep)):
+            list(self.unread.read())  # raises
         return record, stopping
 
     def counts(self, batch: Batch, stop: bool) -> tuple[dict[str, float], float, bool]:
         """Return global positions with weight > 0 by stream, their sum, and whether any rank wants to stop."""
         local = [float((batch[stream.name]["weights"][:, 1:] > 0).sum()) for stream in self.job.streams]
-        *counts, stops = self.summed(torch.tensor([*local, float(stop)], dtype=torch.float64)).tolist()
+        values = torch.tensor([*local, float(stop)], dtype=torch.float64)
+        if self.world_size > 1:
+            dist.all_reduce(values, group=self.talk)
+        *counts, stops = values.tolist()
         return self.named(counts), sum(counts), stops > 0
 
     def check(self, step: int, counts: dict[str, float]) -> None:
@@ -98,8 +103,8 @@ class Stepper:
                 loss = self.loss_sum(stream, batch[name], part)
                 self.strategy.backward(loss * scale, last)
             sums[name] += loss.detach()
-        tokens = torch.tensor([max(counts[name], 1.0) for name in sums], dtype=torch.float64)
-        return self.summed(torch.stack(list(sums.values()))) / tokens.to(self.device)
+        totals = self.summed(torch.stack(list(sums.values())))
+        return torch.stack([total / max(counts[name], 1.0) for name, total in zip(sums, totals, strict=True)])
 
     def named(self, values: Iterable[float]) -> dict[str, float]:
         """Return values of all streams by their names."""

@@ -3,6 +3,7 @@
 import gc
 import time
 from collections import deque
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
@@ -40,6 +41,7 @@ from continual.training.random_state import random_state, seed_generators, set_r
 from continual.training.resources import chunk_positions
 from continual.training.step import Stepper, micro_batches
 from continual.training.strategies import build_strategy, spreads_weights
+from continual.training.strategies.base import writers
 
 
 class Worker:
@@ -71,6 +73,7 @@ class Worker:
             recompute_layers(model, reentrant=job.train.strategy == "deepspeed" and job.train.zero_stage == 3)
         autocast = torch.bfloat16 if job.train.precision == "bfloat16" else None
         module = LossModule(model.train(), chunk_positions(job.train, vocabulary_size(model)), autocast)
+        trained = {n: tuple(p.shape) for n, p in module.model.named_parameters() if p.requires_grad}
         passes = len(micro_batches(job, rank, world_size))
         self.strategy = build_strategy(job.train, module, device, world_size, passes)
         if job.attention or device.type != "cpu":
@@ -80,10 +83,11 @@ class Worker:
         teachers = load_teachers(job, module.model, rank, device)
         if job.train.compile:
             compile_layers([module.model, *(each for each in teachers.values() if isinstance(each, torch.nn.Module))])
-        trained = {n: tuple(p.shape) for n, p in module.model.named_parameters() if p.requires_grad}
         part = partial(self.strategy.part, device=device)
         penalties = load_penalties(job.penalties, trained, self.strategy.brings, part)
-        self.stepper = Stepper(job, self.strategy, teachers, penalties, rank, world_size, device)
+        # On a GPU the group of all ranks is NCCL's, in which no CPU can talk.
+        self.talk = writers() if world_size > 1 and device.type != "cpu" else None
+        self.stepper = Stepper(job, self.strategy, teachers, penalties, rank, world_size, device, self.talk)
         self.control: dict[str, dict[str, Any]] = {}
         self._publisher = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._publishing: Future[None] | None = None
@@ -92,10 +96,26 @@ class Worker:
             self._resume(checkpoint)
 
     def train_step(self, batch: Batch, stop: bool) -> tuple[dict[str, Any], bool]:
-        """Make one optimizer step; return its record, and whether all ranks should stop after it."""
+        """Make one optimizer step; return its record, and whether all ranks should stop after it.
+
+        `read` completes the record.
+        """
         record, stopping = self.stepper.run(self.step, batch, stop)
         self.step += 1
         return record, stopping
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """Wait for the device; return the whole records of the steps since the last call.
+
+        The iterator raises ContinualError at the first step whose loss or gradient is not finite.
+        """
+        return self.stepper.unread.read()
+
+    def reads_after(self, stopping: bool) -> bool:
+        """Return whether the records are due: every `log_every` steps, and before the weights leave this process."""
+        job = self.job
+        leaves = stopping or self.step % job.train.checkpoint_every == 0 or self.step == job.last
+        return leaves or self.step % job.train.log_every == 0 or job.exports_after(self.step)
 
     def drift(self) -> dict[str, Drift]:
         """Return how far the model is from the teacher of each stream that has one, see `measured_drift`."""
@@ -173,8 +193,8 @@ class Worker:
         """Return rank 0's value, so that ranks agree even if a file appears between their checks."""
         if self.world_size == 1:
             return value
-        flag = torch.tensor([int(value)], device=self.device)
-        dist.broadcast(flag, 0)
+        flag = torch.tensor([int(value)])
+        dist.broadcast(flag, 0, group=self.talk)
         return bool(flag.item())
 
     def close(self) -> None:
@@ -182,6 +202,8 @@ class Worker:
         self.settle()
         self._publisher.shutdown()
         self.strategy.close()
+        if self.talk is not None:
+            dist.destroy_process_group(self.talk)
 
     def barrier(self) -> None:
         if self.world_size > 1:
@@ -252,7 +274,7 @@ def train_stage(job: TrainJob, rank: int, world_size: int, device: torch.device)
 
 def run_steps(worker: Worker, batches: Any, records: Records | None, stop_file: Path) -> None:
     """Make optimizer steps until the last of the stage or of its part, or until `stop_file` exists."""
-    job = worker.job
+    job, made, spent = worker.job, list[dict[str, Any]](), 0.0
     while worker.step < job.last:
         started = time.perf_counter()
         held_up = wait_for_scores(job, worker.step + 1, worker.agreed)
@@ -262,15 +284,19 @@ def run_steps(worker: Worker, batches: Any, records: Records | None, stop_file: 
         if int(arrays["step"][0]) != worker.step:
             raise ContinualError(f"the data delivered step {int(arrays['step'][0])} where {worker.step} was due")
         record, stopping = worker.train_step(to_batch(job.streams, arrays), stop_file.exists())
-        record |= {"rows": rows_hash(arrays, job.streams, worker.world_size, worker.device), "data_wait": waited}
+        record |= {"rows": rows_hash(arrays, job.streams, worker.world_size, worker.talk), "data_wait": waited}
         if held_up:
             record["evaluation_wait"] = held_up
         if job.evaluates_after(worker.step) or worker.controlled() or worker.step == job.steps:
             record |= drift_record(worker.drift())
             worker.adjust(record["drift"])
-        record["seconds"] = time.perf_counter() - started
-        if records:
-            records.append(record)
+        made.append(record)
+        due = worker.reads_after(stopping)
+        read = worker.read() if due else iter(())
+        spent += time.perf_counter() - started
+        if due:
+            write(read, made, spent, records)
+            made, spent = [], 0.0
         if job.exports_after(worker.step):
             export = job.files.export(worker.step)
             # After a resume the step may have been scored, or the evaluation may be reading it. The weights are equal.
@@ -281,3 +307,17 @@ def run_steps(worker: Worker, batches: Any, records: Records | None, stop_file: 
             worker.checkpoint()
         if stopping:
             return
+
+
+def write(
+    read: Iterator[dict[str, Any]], made: Sequence[dict[str, Any]], spent: float, records: Records | None
+) -> None:
+    """Write the records of the steps `made`, which are whole as they are `read`.
+
+    Each gets its part of the seconds `spent` on all: what the device computes for one falls into the time of others.
+    """
+    for record in made:
+        record["seconds"] = spent / len(made)
+    for record in read:
+        if records:
+            records.append(record)

@@ -30,4 +30,6 @@ __all__ = [
 def train(job: TrainJob, steps: int = STEPS) -> tuple[list[dict[str, Any]], Worker]:
     """Records of the first steps, and the worker behind them; without measurements, checkpoints and records on disk."""
     worker = worker_of(job)
-    return [worker.train_step(batch_of(job, step), stop=False)[0] for step in range(steps)], worker
+    for step in range(steps):
+        worker.train_step(batch_of(job, step), stop=False)
+    return list(worker.read()), worker

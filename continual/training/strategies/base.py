@@ -17,7 +17,12 @@ from continual.training.module import LossModule
 from continual.training.penalties import LoadedPenalty
 from continual.training.states import load_states, save_states, written
 
-Check = Callable[[Tensor], None]
+Check = Callable[[Tensor], Tensor]
+
+
+def not_finite(norm: Tensor) -> Tensor:
+    """Return whether a norm is not finite, on its device."""
+    return norm.isfinite().logical_not()
 
 
 class Strategy(ABC):
@@ -29,7 +34,7 @@ class Strategy(ABC):
         with strategy.micro(last):
             total = strategy(ids, positions, weights, loss)
             strategy.backward(total * world_size / count, last)
-        norm = strategy.step(rate, check)
+        strategy.step(rate, check)
     """
 
     module: LossModule
@@ -57,15 +62,19 @@ class Strategy(ABC):
         return whole.to(device, torch.float32)
 
     @abstractmethod
-    def add_penalties(self, penalties: Sequence[LoadedPenalty]) -> dict[str, float]:
-        """Add the penalties' gradients, after the last micro-batch and before `step`; return their values in nats."""
+    def add_penalties(self, penalties: Sequence[LoadedPenalty]) -> dict[str, Tensor]:
+        """Add the penalties' gradients, after the last micro-batch and before `step`; return their values in nats.
+
+        They are float64 scalars on the device, the same on all ranks.
+        """
 
     @abstractmethod
-    def step(self, learning_rate: float, check: Check = lambda norm: None) -> float:
-        """Clip, update the weights, clear the gradients; return the global gradient norm before clipping.
+    def step(self, learning_rate: float, check: Check = not_finite) -> bool:
+        """Clip, update the weights, clear the gradients; return whether the update is known to have been left out.
 
-        `check` gets that norm, a scalar on the device, before the update (deepspeed: after it), which it may forbid by
-        an exception.
+        `check` gets the global gradient norm before clipping, a scalar on the device, and returns there whether the
+        update must be left out. Where the device leaves it out by itself that is not waited for, and the result is
+        False. Under deepspeed `check` comes after the update.
         """
 
     @abstractmethod
@@ -121,7 +130,7 @@ class OwnOptimizer(Strategy):
 
     def __init__(self, train: Train, module: LossModule, device: torch.device):
         """`module` is as it will be trained, spread over the ranks or whole; called by all ranks."""
-        self.module = module
+        self.module, self.device = module, device
         self.max_grad_norm = train.max_grad_norm
         self.optimizer = adamw(train, module, device)
         # A single worker has a process group, too, and on a GPU it is NCCL's, in which no CPU can talk.
@@ -130,19 +139,24 @@ class OwnOptimizer(Strategy):
     def backward(self, loss: Tensor, last: bool) -> None:
         loss.backward()
 
-    def step(self, learning_rate: float, check: Check = lambda norm: None) -> float:
+    def step(self, learning_rate: float, check: Check = not_finite) -> bool:
         parameters = [parameter for parameter in self.module.parameters() if parameter.grad is not None]
         norm: Any = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if isinstance(norm, DTensor):
             norm = norm.full_tensor()
         if self.max_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(parameters, self.max_grad_norm, norm)
-        check(norm)
+        leave_out, itself = check(norm), self.optimizer.defaults["fused"]
+        if itself:
+            self.optimizer.found_inf = leave_out.float()  # type: ignore[attr-defined]
+        if left_out := not itself and bool(leave_out):
+            self.optimizer.zero_grad()
+            return left_out
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return float(norm)
+        return False
 
     def trained(self) -> list[tuple[str, nn.Parameter, Tensor]]:
         """Return name, parameter and gradient of all that is trained; what has no gradient yet gets zeros."""

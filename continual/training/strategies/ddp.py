@@ -63,9 +63,9 @@ class Ddp(OwnOptimizer):
             return self.wrapped.no_sync()
         return nullcontext()
 
-    def add_penalties(self, penalties: Sequence[LoadedPenalty]) -> dict[str, float]:
+    def add_penalties(self, penalties: Sequence[LoadedPenalty]) -> dict[str, Tensor]:
         trained = self.trained()
-        return {penalty.name: float(penalty.add_gradients(trained)) for penalty in penalties}
+        return {penalty.name: penalty.add_gradients(trained, self.device) for penalty in penalties}
 
     def close(self) -> None:
         self.wrapped = self.module

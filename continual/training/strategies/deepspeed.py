@@ -18,7 +18,7 @@ from continual.errors import ContinualError
 from continual.training.module import LossModule
 from continual.training.penalties import LoadedPenalty
 from continual.training.states import written
-from continual.training.strategies.base import Check, Strategy, adamw, writers
+from continual.training.strategies.base import Check, Strategy, adamw, not_finite, writers
 from continual.training.strategies.deepspeed_json import merged, read_json
 from continual.training.strategies.zero_parts import ZeroParts
 from continual.training.strategies.zero_start import partition
@@ -73,20 +73,19 @@ class DeepSpeed(Strategy):
         dist.broadcast(tensor, 0)
         return self.parts.of(name, tensor)
 
-    def add_penalties(self, penalties: Sequence[LoadedPenalty]) -> dict[str, float]:
+    def add_penalties(self, penalties: Sequence[LoadedPenalty]) -> dict[str, Tensor]:
         held, parts = self.parts.read()
-        values = torch.stack([penalty.add_gradients(parts) for penalty in penalties]).to(self.engine.device)
+        values = torch.stack([penalty.add_gradients(parts, self.engine.device) for penalty in penalties])
         self.parts.write(held)
         dist.all_reduce(values)
-        return {penalty.name: value for penalty, value in zip(penalties, values.tolist(), strict=True)}
+        return {penalty.name: value for penalty, value in zip(penalties, values, strict=True)}
 
-    def step(self, learning_rate: float, check: Check = lambda norm: None) -> float:
+    def step(self, learning_rate: float, check: Check = not_finite) -> bool:
         for group in self.engine.optimizer.param_groups:
             group["lr"] = learning_rate
         self.engine.step()
         norm = float(self.engine.get_global_grad_norm())
-        check(torch.tensor(norm, dtype=torch.float64))
-        return norm
+        return bool(check(torch.tensor(norm, dtype=torch.float64, device=self.engine.device)))
 
     def save(self, folder: Path) -> Callable[[], object]:
         return partial(written, self.states.save(folder))

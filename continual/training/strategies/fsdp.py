@@ -54,11 +54,11 @@ class Fsdp(OwnOptimizer):
         tensor = torch.empty(*shape, device=device) if whole is None else whole.to(device, torch.float32)
         return distribute_tensor(tensor, parameter.device_mesh, parameter.placements).to_local()
 
-    def add_penalties(self, penalties: Sequence[LoadedPenalty]) -> dict[str, float]:
+    def add_penalties(self, penalties: Sequence[LoadedPenalty]) -> dict[str, Tensor]:
         parts = [(name, _own(parameter), _own(gradient)) for name, parameter, gradient in self.trained()]
-        values = torch.stack([penalty.add_gradients(parts) for penalty in penalties]).to(parts[0][1].device)
+        values = torch.stack([penalty.add_gradients(parts, self.device) for penalty in penalties])
         dist.all_reduce(values)
-        return {penalty.name: value for penalty, value in zip(penalties, values.tolist(), strict=True)}
+        return {penalty.name: value for penalty, value in zip(penalties, values, strict=True)}
 
     def whole_tensors(self) -> Iterator[tuple[str, Tensor]]:
         for name, tensor in self.module.model.state_dict().items():

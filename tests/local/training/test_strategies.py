@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from continual.training.module import LossModule
 from continual.training.penalties import LoadedPenalty
 from continual.training.spread import empty_tensors
 from continual.training.strategies import build_strategy, spreads_weights
-from continual.training.strategies.base import Strategy
+from continual.training.strategies.base import Strategy, not_finite
 from tests.golden import losses_of, read_losses
 
 STEPS, ROWS, TOKENS, VOCABULARY, CHUNK = 20, 4, 24, 50, 8
@@ -95,7 +96,8 @@ def train_steps(
                 strategy.backward(loss * (world / counts[row["loss"].name]), last)
             sums[row["loss"].name] += loss.detach().double() / counts[row["loss"].name]
         added = strategy.add_penalties(penalties) if penalties else {}
-        norm = strategy.step(3e-3 / (1 + step))
+        norms: list[float] = []
+        assert not strategy.step(3e-3 / (1 + step), partial(kept_norm, norms))
         sums["measured"] = torch.zeros((), dtype=torch.float64)
         strategy.eval()
         with torch.no_grad():
@@ -105,8 +107,14 @@ def train_steps(
         if world > 1:
             for value in sums.values():
                 dist.all_reduce(value)
-        record.append([float(sums["nll"]), float(sums["kl"]), norm, float(sums["measured"]), *added.values()])
+        values = [sums["nll"], sums["kl"], *norms, sums["measured"], *added.values()]
+        record.append([float(value) for value in values])
     return record
+
+
+def kept_norm(norms: list[float], norm: torch.Tensor) -> torch.Tensor:
+    norms.append(float(norm))
+    return not_finite(norm)
 
 
 def build(

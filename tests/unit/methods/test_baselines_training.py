@@ -79,7 +79,7 @@ def test_gradients_of_all_components_and_anchors_are_exact(tmp_path: Path) -> No
             wide.copy_(own)
     counts = worker.stepper.counts(batch, stop=False)[0]
     found = worker.stepper.named(worker.stepper.forward_backward(batch, counts).tolist())
-    found |= worker.strategy.add_penalties(worker.stepper.penalties)
+    found |= {k: float(v) for k, v in worker.strategy.add_penalties(worker.stepper.penalties).items()}
 
     expected = expected_losses(job, batch, model, {"context_free": frozen, "cached": start})
     centre = dict(start.named_parameters())

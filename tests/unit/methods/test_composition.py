@@ -147,7 +147,7 @@ def first_step(
     means = worker.stepper.forward_backward(batch, worker.stepper.counts(batch, stop=False)[0])
     losses = worker.stepper.named(means.tolist())
     penalties = worker.strategy.add_penalties(worker.stepper.penalties)
-    losses |= {f"anchor/{name}": value for name, value in penalties.items()}
+    losses |= {f"anchor/{name}": float(value) for name, value in penalties.items()}
     return losses, {name: p.grad.double() for name, p in model.named_parameters() if p.grad is not None}
 
 

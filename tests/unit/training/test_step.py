@@ -64,7 +64,7 @@ def test_every_row_goes_through_once_and_padding_through_no_pass_but_those_that_
     rows: list[int], ranks: int, size: int | None, strategy: str
 ) -> None:
     train = Train.model_validate({"strategy": strategy, "micro_rows": size})
-    streams = [SimpleNamespace(name=str(number), rows_per_step=count) for number, count in enumerate(rows)]
+    streams: list[Any] = [SimpleNamespace(name=str(number), rows_per_step=count) for number, count in enumerate(rows)]
     job: Any = SimpleNamespace(train=train, streams=streams)
     passes = [micro_batches(job, rank, ranks) for rank in range(ranks)]
     firsts = first_ranks(streams, ranks)
