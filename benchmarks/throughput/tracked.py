@@ -1,12 +1,14 @@
 """The memory of one training step as torch's own trackers see it, with tensors that have sizes and no content.
 
 No GPU is needed, and no memory: `FakeTensorMode` runs the real modules, losses, optimizer and FSDP2 on one of many
-ranks that exist in name only, and `MemTracker` adds up what is there.
+ranks that exist in name only, and `MemTracker` adds up what is there. DeepSpeed does not run on such tensors: what it
+trains here has content, and is small.
 """
 
 import argparse
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from types import SimpleNamespace
@@ -47,6 +49,8 @@ def tracked(case: Case) -> Tracked:
 
     from continual.training.strategies.base import adamw
 
+    if case.train.get("strategy") == "deepspeed":
+        return _tracked_zero(case)
     with _models(case) as (train, module, teacher):
         optimizer = adamw(train, module, torch.device("cpu"))
         for parameter in module.parameters():
@@ -60,9 +64,62 @@ def tracked(case: Case) -> Tracked:
             _pass(case, train, module, teacher)
             optimizer.step()
             optimizer.zero_grad()
-        [peak] = tracker.get_tracker_snapshot("peak").values()
+        return _peak(tracker)
+
+
+def _peak(tracker: Any) -> Tracked:
+    [peak] = tracker.get_tracker_snapshot("peak").values()
     parts = {str(getattr(key, "value", key)): float(size) for key, size in peak.items() if size}
     return Tracked(parts.pop("Total"), parts)
+
+
+def _tracked_zero(case: Case) -> Tracked:
+    """Return the peak of a step of DeepSpeed's engine. Its ranks' messages are empty, so that its weights mean nothing.
+
+    A process does this once: DeepSpeed keeps its first process group.
+    """
+    import torch
+    from torch.distributed.device_mesh import init_device_mesh
+
+    from continual.config.schema import Train
+    from continual.training.spread import empty_tensors
+    from continual.training.strategies.deepspeed import start_engine
+
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": str(case.workers)}
+    train, cpu = Train.model_validate(case.train), torch.device("cpu")
+    with _ranks(case.workers):
+        model, other = _llama(case, case.lora), _llama(case, 0)
+        for made in (model, other):
+            empty_tensors(made, "cpu")
+            for tensor in (*made.parameters(), *made.buffers()):
+                tensor.data.zero_()  # DeepSpeed makes no step where a gradient is not finite
+        mesh = init_device_mesh("cpu", (case.workers,))
+        module = _module(model, train, mesh)
+        engine = start_engine(train, module, cpu, 1)
+        teacher = _teacher(case, train, mesh, model, other)
+
+        def step() -> None:
+            engine.set_gradient_accumulation_boundary(True)
+            _pass(case, train, engine, teacher, lambda loss: engine.backward(loss, scale_wrt_gas=False))
+            engine.step()
+
+        step()
+        tracker = _tracker()
+        tracker.track_external(module, engine.optimizer.optimizer, *_kept(engine), *_tensors(teacher))
+        with tracker:
+            step()
+        return _peak(tracker)
+
+
+def _kept(engine: Any) -> list[Any]:
+    """Return what DeepSpeed keeps beside a module's parameters: flat float32 weights, parts of what is spread."""
+    zero = engine.optimizer
+    flat = [parameter for group in zero.optimizer.param_groups for parameter in group["params"]]
+    flat += getattr(zero, "fp32_partitioned_groups_flat", [])
+    own = {parameter.untyped_storage().data_ptr() for parameter in engine.module.parameters()}
+    spread = [p.ds_tensor for p in engine.module.parameters() if hasattr(p, "ds_tensor")]
+    found = {each.untyped_storage().data_ptr(): each.detach() for each in [*flat, *spread]}
+    return [each for place, each in found.items() if place not in own]
 
 
 def counted(case: Case) -> int:
@@ -111,7 +168,9 @@ def _models(case: Case) -> Iterator[tuple[Any, Any, Any]]:
             yield train, module, _teacher(case, train, mesh, *models)
 
 
-def _pass(case: Case, train: Any, module: Any, teacher: Any) -> None:
+def _pass(
+    case: Case, train: Any, module: Any, teacher: Any, backward: Callable[[Any], object] = lambda loss: loss.backward()
+) -> None:
     """Make a forward and a backward pass over rows of two documents."""
     import torch
 
@@ -124,7 +183,7 @@ def _pass(case: Case, train: Any, module: Any, teacher: Any) -> None:
     loss: Any = Kl() if teacher is not None else Nll()
     # Every position predicts: which do is a matter of content.
     layout = Layout(torch.arange(count), torch.ones(count))
-    module(ids, positions, torch.ones(size), loss, teacher, layout=layout).backward()
+    backward(module(ids, positions, torch.ones(size), loss, teacher, layout=layout))
 
 
 @contextmanager
@@ -149,7 +208,7 @@ def _module(model: Any, train: Any, mesh: Any) -> Any:
     from continual.training.spread import policy_of, shard
 
     if train.activation_checkpointing:
-        recompute_layers(model, reentrant=False)
+        recompute_layers(model, reentrant=train.strategy == "deepspeed" and train.zero_stage == 3)
     low = torch.bfloat16 if train.precision == "bfloat16" and train.strategy != "fsdp" else None
     module = LossModule(model.train(), chunk_positions(train, model.config.vocab_size), low)
     if train.strategy == "fsdp":
@@ -165,14 +224,15 @@ def _teacher(case: Case, train: Any, mesh: Any, model: Any, other: Any) -> Any:
     from baselines.lora import Lora
     from continual.training.frozen import Unadapted
     from continual.training.spread import round_parameters, shard
+    from continual.training.strategies import spreads_weights
 
     if not case.teacher:
         return None
     if case.lora:
         return Unadapted(model, Lora(type="lora", rank=case.lora).unadapted)
     teacher = other.requires_grad_(False)
-    if train.strategy == "fsdp":
-        if train.precision == "bfloat16":
+    if spreads_weights(train):
+        if train.precision == "bfloat16" and train.strategy == "fsdp":
             round_parameters(teacher)
         shard(teacher, mesh, MixedPrecisionPolicy(cast_forward_inputs=False))
     return teacher.eval()

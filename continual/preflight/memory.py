@@ -1,15 +1,17 @@
 """How much memory of a GPU a worker's training takes: a cost model of a decoder, from its sizes alone.
 
-The largest of four moments counts: the start of the backward pass, when all activations are there; its end, when all
-gradients of layers are; the sum over ranks of the gradients of embeddings and head; and with DeepSpeed, which spreads
-a model that is on the GPU, the start.
+The largest of some moments counts: the start of the backward pass, when all activations are there; its end, when all
+gradients of layers are; the sum over ranks of the gradients of embeddings and head; and with DeepSpeed what
+`preflight.memory_zero` adds.
 `python -m benchmarks.throughput.memory` compares it with torch's own trackers.
 """
 
 from dataclasses import dataclass, fields, replace
 
 from continual.config.schema import Train
+from continual.preflight.memory_zero import Zero, zero_of
 from continual.training.resources import PART_LOGITS, chunk_positions
+from continual.training.strategies import spreads_weights
 
 ACTIVATIONS = {"float32": (40, 16, 4), "bfloat16": (24, 8, 2), "autocast": (34, 8, 2)}
 """Bytes that a layer keeps per token for the backward pass, per unit of its width, of its inner width, and per token of
@@ -103,10 +105,11 @@ def memory(
     logits = min(chunk, tokens) * sizes.vocabulary
     # The gradient of the head that the first chunks have is there with the logits of the next (`training/chunks.py`).
     head = sizes.vocabulary * sizes.hidden if chunk < tokens and sharded["weights"] == 1 and adapter is None else 0
+    zero, whole = zero_of(train), 4 * (sizes.parameters + (adapter or 0))
     states = Memory(
-        weights=4 * (sizes.parameters + (adapter or 0)) * sharded["weights"],
-        optimizer=8 * trained * sharded["optimizer"],
-        gathered=low * (sizes.rest + 2 * sizes.layer) if train.strategy == "fsdp" else 0.0,
+        weights=whole * sharded["weights"] * zero.weights + 4 * trained * sharded["optimizer"] * zero.copies,
+        optimizer=8 * trained * sharded["optimizer"] * zero.optimizer,
+        gathered=_gathered(sizes, train, low, zero),
         teacher=teachers * _teacher(sizes, train, low),
         penalties=4 * penalty_copies * trained * sharded["weights"],
     )
@@ -122,7 +125,7 @@ def memory(
         gradients=4 * (head + (trained if train.strategy == "ddp" and train.workers > 1 else 0)),
     )
     spreads = sharded["gradients"] < 1 and adapter is None
-    gradients = 4 * trained * sharded["gradients"]
+    gradients = 4 * trained * sharded["gradients"] * zero.optimizer + zero.buckets
     layers = replace(
         states,
         activations=tokens * (per_layer + around),
@@ -135,9 +138,22 @@ def memory(
         gathered=0.0,
         gradients=gradients + (sizes.rest * (4 + low) if spreads else 0),
     )
-    start = Memory(weights=4 * (sizes.parameters + (adapter or 0)))
-    moments = (begin, layers, rest, *([start] if train.strategy == "deepspeed" else ()))
-    return max(moments, key=lambda moment: moment.total)
+    # The first gradients go into DeepSpeed's bucket while nearly all activations are there, and logits no more.
+    first = replace(begin, logits=0.0, gradients=begin.gradients + zero.buckets)
+    start = Memory(weights=0 if spreads_weights(train) else whole)
+    return max((begin, first, layers, rest, start), key=lambda moment: moment.total)
+
+
+def _gathered(sizes: Sizes, train: Train, low: int, zero: Zero) -> float:
+    """Return the bytes of weights that are there in addition, from other ranks."""
+    if train.strategy == "fsdp":
+        return low * (sizes.rest + 2 * sizes.layer)
+    if spreads_weights(train):
+        # What is used again soon is kept until then: all but the embedding, unless it is the head, too.
+        embedding = sizes.vocabulary * sizes.hidden
+        again = sizes.parameters - (embedding if sizes.rest > 2 * embedding else 0)
+        return float(4 * min(again, zero.live))
+    return 0.0
 
 
 def _sharded(train: Train) -> dict[str, float]:
@@ -148,7 +164,9 @@ def _sharded(train: Train) -> dict[str, float]:
 
 
 def _teacher(sizes: Sizes, train: Train, low: int) -> float:
-    if train.strategy != "fsdp":
+    if not spreads_weights(train):
         return 4 * sizes.parameters
+    if train.strategy == "deepspeed":
+        low = 4  # autocast rounds what it uses
     # Its layers are gathered before the trained model's logits are there.
     return low * ((sizes.parameters - sizes.rest) / train.workers + sizes.rest)

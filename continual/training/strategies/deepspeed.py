@@ -32,27 +32,8 @@ class DeepSpeed(Strategy):
     """
 
     def __init__(self, train: Train, module: LossModule, device: torch.device, micro_batches: int):
-        if not dist.is_initialized():
-            raise ContinualError("strategy `deepspeed` needs a process group, which Ray Train starts")
-        if device.type == "cpu":
-            os.environ["DS_ACCELERATOR"] = "cpu"  # before the first import, which decides it
-            os.environ.setdefault("LOCAL_SIZE", "1")  # else ZeRO-3 forks `numactl` at every gradient bucket
-        import deepspeed
-
-        if device.type == "cpu":
-            # Else every first run compiles, for a minute, a shared-memory collective that only inference uses.
-            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-        # deepspeed 0.19 calls collectives by names that torch 2.13 renamed; torch would say so at every call.
-        warnings.filterwarnings("ignore", "`torch.distributed.* is deprecated", FutureWarning)
-        self.brings = dist.get_rank() == 0
-        config, zero3 = settings(train, micro_batches), train.zero_stage == 3
-        if zero3:
-            deepspeed.init_distributed()
-            partition(module.model, device, config)
-        self.module = module.to(device)
-        module.equal_chunks = module.head_is_spread = zero3
-        self.engine, *_ = deepspeed.initialize(model=module, optimizer=adamw(train, module, device), config=config)
+        self.module, self.brings = module, dist.is_initialized() and dist.get_rank() == 0
+        self.engine = start_engine(train, module, device, micro_batches)
         self._writers = writers()
         self.states = ZeroStates(self.engine, module.model, self._writers)
         self.parts = ZeroParts(self.engine, module.model)
@@ -105,6 +86,31 @@ class DeepSpeed(Strategy):
         for name, tensor in self.module.model.state_dict(keep_vars=True).items():
             with deepspeed.zero.GatheredParameters([tensor] if hasattr(tensor, "ds_id") else []):
                 yield name, tensor.detach()
+
+
+def start_engine(train: Train, module: LossModule, device: torch.device, micro_batches: int) -> Any:
+    """Return DeepSpeed's engine around `module`; called by all ranks. Raises ContinualError without a process group."""
+    if not dist.is_initialized():
+        raise ContinualError("strategy `deepspeed` needs a process group, which Ray Train starts")
+    if device.type == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"  # before the first import, which decides it
+        os.environ.setdefault("LOCAL_SIZE", "1")  # else ZeRO-3 forks `numactl` at every gradient bucket
+    import deepspeed
+
+    if device.type == "cpu":
+        # Else every first run compiles, for a minute, a shared-memory collective that only inference uses.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # deepspeed 0.19 calls collectives by names that torch 2.13 renamed; torch would say so at every call.
+    warnings.filterwarnings("ignore", "`torch.distributed.* is deprecated", FutureWarning)
+    config, zero3 = settings(train, micro_batches), train.zero_stage == 3
+    if zero3:
+        deepspeed.init_distributed()
+        partition(module.model, device, config)
+    module.equal_chunks = module.head_is_spread = zero3
+    optimizer = adamw(train, module.to(device), device)
+    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
+    return engine
 
 
 def settings(train: Train, micro_batches: int) -> dict[str, Any]:

@@ -219,6 +219,7 @@ def test_what_is_not_compared_may_change(project: Path) -> None:
     values = {
         "name": "other", "storage": "/x", "track": "{enabled: false}", "train.cpus_per_worker": 0.5,
         "train.max_failures": 7, "train.checkpoint_every": 3, "train.keep_checkpoints": 5, "train.micro_rows": 2,
+        "train.log_every": 2,
         "train.loss_chunk_tokens": 3, "generate.replicas": 2, "generate.gpus_per_replica": 1,
         "generate.cpus_per_replica": 2, "generate.batch_size": 3, "generate.max_failed": 0.5,
         "generate.still_seconds": 60,

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from baselines.lora import Lora
-from benchmarks.throughput.memory import planned, sizes_of
+from benchmarks.throughput.memory import measure, planned, sizes_of
 from benchmarks.throughput.tracked import Case, tracked
 from continual.config.schema import Sequence, Train
 from continual.errors import ConfigurationError
@@ -43,6 +43,25 @@ def test_the_plan_is_within_a_tenth_of_the_trackers(shape: str, strategy: str) -
     options = STRATEGIES[strategy]
     case = Case(shape, SHAPES[shape], ROWS | options["train"], rows=2, teacher=options.get("teacher", False))
     assert planned(case) == pytest.approx(tracked(case).total, rel=0.1)
+
+
+SMALL_BUCKETS = {"zero_optimization": {"reduce_bucket_size": 2_000_000}}
+ZERO: list[tuple[str, int, dict[str, Any] | None]] = [
+    *((shape, stage, SMALL_BUCKETS) for shape in SHAPES for stage in (2, 3)),
+    ("large vocabulary", 1, None),
+    ("large vocabulary", 3, None),
+]
+"""Shape, stage, and DeepSpeed's options; by its own defaults, buckets for gradients need more than all else."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("shape", "stage", "options"), ZERO)
+def test_the_plan_is_within_a_tenth_of_the_trackers_under_zero(
+    shape: str, stage: int, options: dict[str, Any] | None
+) -> None:
+    train = ROWS | {"strategy": "deepspeed", "zero_stage": stage, "workers": 4, "deepspeed": options}
+    case = Case(shape, SHAPES[shape], train, rows=2)
+    assert planned(case) == pytest.approx(1024**3 * measure(case)["tracked"], rel=0.1)
 
 
 @pytest.mark.parametrize("chunk", [256, 512])
@@ -83,11 +102,20 @@ def test_a_kernel_makes_no_mask_and_penalties_keep_what_they_pull_to() -> None:
     assert drawn.penalties == 4 * 1000
 
 
-def test_deepspeed_spreads_a_model_that_is_whole_on_the_gpu() -> None:
+def test_deepspeed_holds_whole_models_where_it_does_not_spread_them_and_its_buckets() -> None:
     sizes = sizes_of(SHAPES["large vocabulary"])
-    options = {"strategy": "deepspeed", "zero_stage": 3, "workers": 64, "row_tokens": 32, "batch_tokens": 64 * 32}
-    assert memory(sizes, Train(**options), 1).total >= 4 * sizes.parameters
-    assert memory(sizes, Train(**options | {"strategy": "fsdp"}), 1).weights < 4 * sizes.parameters / 32
+    rows: dict[str, Any] = {"strategy": "deepspeed", "workers": 64, "row_tokens": 32, "batch_tokens": 64 * 32}
+    needs = {stage: memory(sizes, Train(**rows, zero_stage=stage), 1, teachers=1, live=True) for stage in (2, 3)}
+    assert needs[2].weights >= 4 * sizes.parameters
+    assert needs[2].teacher == 4 * sizes.parameters
+    assert needs[3].weights < 4 * sizes.parameters / 16
+    assert needs[3].teacher < needs[2].teacher, "its layers are spread"
+    assert all(need.gradients >= 4 * 500_000_000 for need in needs.values())
+    rows["deepspeed"] = {"zero_optimization": {"reduce_bucket_size": 1000, "overlap_comm": True}}
+    assert memory(sizes, Train(**rows, zero_stage=3), 1).gradients < 4 * 500_000_000
+    rows["deepspeed"]["zero_optimization"] |= {key: {"device": "cpu"} for key in ("offload_optimizer", "offload_param")}
+    offloaded = memory(sizes, Train(**rows, zero_stage=3, gpus_per_worker=1), 1)
+    assert offloaded.weights == offloaded.optimizer == 0
 
 
 def test_a_method_says_what_its_penalties_keep(project: Path) -> None:

@@ -1,0 +1,51 @@
+"""What DeepSpeed takes of a GPU beside weights, gradients and optimizer: by its options, or by its own defaults."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from continual.config.schema import Train
+from continual.errors import ConfigurationError
+from continual.training.strategies.deepspeed_json import read_json
+
+BUCKET = 500_000_000
+"""Gradients that DeepSpeed sums over ranks at a time (deepspeed 0.19: `reduce_bucket_size`)."""
+LIVE = 1_000_000_000
+"""Weights that ZeRO-3 keeps gathered since they are used again soon (`stage3_max_live_parameters`)."""
+
+
+@dataclass(frozen=True)
+class Zero:
+    """What DeepSpeed changes; as they are by default, these values change nothing.
+
+    `weights`, `optimizer`: 0 where they are offloaded to the CPU, and with the optimizer its gradients, else 1;
+    `copies`: 1 if weights that are trained have a float32 copy there; `buckets`: bytes of the buckets for gradients;
+    `live`: how many weights ZeRO-3 may keep gathered.
+    """
+
+    weights: int = 1
+    optimizer: int = 1
+    copies: int = 0
+    buckets: float = 0.0
+    live: float = 0.0
+
+
+def zero_of(train: Train) -> Zero:
+    """Return what `train.deepspeed` asks for; the defaults where it cannot be read, which other checks tell."""
+    if train.strategy != "deepspeed":
+        return Zero()
+    try:
+        options: dict[str, Any] = read_json(train.deepspeed).get("zero_optimization", {})
+    except ConfigurationError:
+        options = {}
+    gpu = train.gpus_per_worker > 0  # else what is offloaded stays in the same memory
+    blocks = ("offload_param", "offload_optimizer")
+    weights, optimizer = (int(not (gpu and _offloaded(options, block))) for block in blocks)
+    count = 2 if options.get("overlap_comm") and train.zero_stage < 3 else 1
+    contiguous = options.get("contiguous_gradients", True)
+    buckets = 4.0 * count * float(options.get("reduce_bucket_size", BUCKET)) if contiguous else 0.0
+    return Zero(weights, optimizer, optimizer, buckets, float(options.get("stage3_max_live_parameters", LIVE)))
+
+
+def _offloaded(options: dict[str, Any], name: str) -> bool:
+    block = options.get(name) or {}
+    return isinstance(block, dict) and block.get("device", "none") != "none"
