@@ -32,6 +32,7 @@ LLAMA_70B = {
 }  # fmt: skip
 ROW: dict[str, Any] = {"row_tokens": 4096, "batch_tokens": 64 * 4096, "precision": "bfloat16"}
 FSDP = {**ROW, "strategy": "fsdp", "activation_checkpointing": True}
+ZERO = {**FSDP, "strategy": "deepspeed", "workers": 8}
 
 CASES = (
     Case("1B, one GPU, ddp", LLAMA_1B, {**ROW, "activation_checkpointing": True}),
@@ -39,6 +40,9 @@ CASES = (
     Case("8B, 8 GPUs, fsdp", LLAMA_8B, {**FSDP, "workers": 8}),
     Case("8B, 8 GPUs, fsdp, live teacher", LLAMA_8B, {**FSDP, "workers": 8}, teacher=True, goal=30),
     Case("8B, 8 GPUs, fsdp, LoRA, its base as teacher", LLAMA_8B, {**FSDP, "workers": 8}, 1, True, lora=64, goal=25),
+    Case("8B, 8 GPUs, ZeRO-2", LLAMA_8B, {**ZERO, "zero_stage": 2}),
+    Case("8B, 8 GPUs, ZeRO-3", LLAMA_8B, {**ZERO, "zero_stage": 3}),
+    Case("8B, 8 GPUs, ZeRO-3, live teacher", LLAMA_8B, {**ZERO, "zero_stage": 3}, teacher=True),
     Case("70B, 64 GPUs, fsdp, live teacher", LLAMA_70B, {**FSDP, "workers": 64}, teacher=True),
 )
 

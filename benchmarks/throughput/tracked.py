@@ -1,11 +1,12 @@
 """The memory of one training step as torch's own trackers see it, with tensors that have sizes and no content.
 
 No GPU is needed, and no memory: `FakeTensorMode` runs the real modules, losses, optimizer and FSDP2 on one of many
-ranks that exist in name only, and `MemTracker` adds up what is there. DeepSpeed does not run on such tensors: what it
-trains here has content, and is small.
+ranks that exist in name only, and `MemTracker` adds up what is there. DeepSpeed's engine runs so, too, as far as it is
+told what numbers it would read.
 """
 
 import argparse
+import gc
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from types import SimpleNamespace
 from typing import Any, ClassVar
+from unittest.mock import patch
 
 GIB = 2**30
 
@@ -74,52 +76,66 @@ def _peak(tracker: Any) -> Tracked:
 
 
 def _tracked_zero(case: Case) -> Tracked:
-    """Return the peak of a step of DeepSpeed's engine. Its ranks' messages are empty, so that its weights mean nothing.
+    """Return the peak of a step of DeepSpeed's engine, which has made some before.
 
     A process does this once: DeepSpeed keeps its first process group.
     """
     import torch
-    from torch.distributed.device_mesh import init_device_mesh
 
-    from continual.config.schema import Train
-    from continual.training.spread import empty_tensors
     from continual.training.strategies.deepspeed import start_engine
 
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": str(case.workers)}
-    train, cpu = Train.model_validate(case.train), torch.device("cpu")
-    with _ranks(case.workers):
-        model, other = _llama(case, case.lora), _llama(case, 0)
-        for made in (model, other):
-            empty_tensors(made, "cpu")
-            for tensor in (*made.parameters(), *made.buffers()):
-                tensor.data.zero_()  # DeepSpeed makes no step where a gradient is not finite
-        mesh = init_device_mesh("cpu", (case.workers,))
-        module = _module(model, train, mesh)
-        engine = start_engine(train, module, cpu, 1)
-        teacher = _teacher(case, train, mesh, model, other)
+    with _models(case) as (train, module, teacher), _numbers_told():
+        passes = min(2, -(-train.batch_rows // (train.workers * case.rows)))
+        module.to = lambda device: module  # it is there, and torch cannot move tensors without content
+        engine = start_engine(train, module, torch.device("cpu"), passes)
+        for group in engine.optimizer.optimizer.param_groups:
+            group["fused"] = True  # as on a GPU, where AdamW needs no memory of its own
 
-        def step() -> None:
-            engine.set_gradient_accumulation_boundary(True)
-            _pass(case, train, engine, teacher, lambda loss: engine.backward(loss, scale_wrt_gas=False))
+        def step(tracker: Any = None) -> None:
+            for number in range(passes):
+                if tracker is not None:
+                    tracker.reset_mod_stats()  # it knows one pass only
+                engine.set_gradient_accumulation_boundary(number == passes - 1)
+                _pass(case, train, engine, teacher, lambda loss: engine.backward(loss, scale_wrt_gas=False))
             engine.step()
 
-        step()
+        for _ in range(3 - passes):
+            step()  # ZeRO-3 looks at two passes before it fetches ahead
         tracker = _tracker()
-        tracker.track_external(module, engine.optimizer.optimizer, *_kept(engine), *_tensors(teacher))
+        tracker.track_external(module, *_all_tensors())
         with tracker:
-            step()
+            step(tracker)
         return _peak(tracker)
 
 
-def _kept(engine: Any) -> list[Any]:
-    """Return what DeepSpeed keeps beside a module's parameters: flat float32 weights, parts of what is spread."""
-    zero = engine.optimizer
-    flat = [parameter for group in zero.optimizer.param_groups for parameter in group["params"]]
-    flat += getattr(zero, "fp32_partitioned_groups_flat", [])
-    own = {parameter.untyped_storage().data_ptr() for parameter in engine.module.parameters()}
-    spread = [p.ds_tensor for p in engine.module.parameters() if hasattr(p, "ds_tensor")]
-    found = {each.untyped_storage().data_ptr(): each.detach() for each in [*flat, *spread]}
-    return [each for place, each in found.items() if place not in own]
+@contextmanager
+def _numbers_told() -> Iterator[None]:
+    """Answer what DeepSpeed asks of tensors without content: numbers are one, and other ranks have the same ones."""
+    import torch
+    from torch._subclasses.fake_impls import op_implementations_dict
+
+    os.environ["DS_ACCELERATOR"] = "cpu"  # before the import, which decides it
+    from deepspeed.runtime.zero import partitioned_param_coordinator as coordinator
+
+    def number(mode: Any, function: Any, tensor: Any) -> float | bool:
+        return False if tensor.dtype == torch.bool else 1.0 if tensor.is_floating_point() else 1
+
+    known = {torch.ops.aten._local_scalar_dense.default: number}
+    with (
+        patch.dict(op_implementations_dict, known),
+        patch.object(coordinator, "assert_ints_same_as_other_ranks", lambda values: None),
+    ):
+        yield
+
+
+def _all_tensors() -> list[Any]:
+    """Return a tensor of every piece of memory that is in use: DeepSpeed keeps some in places of its own."""
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    gc.collect()
+    found = [each for each in gc.get_objects() if type(each) is FakeTensor and each.device.type == "cpu"]
+    return list({each.untyped_storage()._cdata: each.detach() for each in found}.values())
 
 
 def counted(case: Case) -> int:
@@ -158,14 +174,14 @@ def _models(case: Case) -> Iterator[tuple[Any, Any, Any]]:
 
     sums.CACHED_LOGITS = PART_LOGITS  # as on a GPU
     train = Train.model_validate(case.train)
-    models = [_llama(case, case.lora), _llama(case, 0)]
+    models = [_llama(case, case.lora), *([_llama(case, 0)] if case.teacher and not case.lora else [])]
     with _ranks(case.workers):
         mesh = init_device_mesh("cpu", (case.workers,))
         with FakeTensorMode():
             for made in models:
                 empty_tensors(made, "cpu")
             module = _module(models[0], train, mesh)
-            yield train, module, _teacher(case, train, mesh, *models)
+            yield train, module, _teacher(case, train, mesh, models[0], models[-1])
 
 
 def _pass(

@@ -105,27 +105,29 @@ def memory(
     logits = min(chunk, tokens) * sizes.vocabulary
     # The gradient of the head that the first chunks have is there with the logits of the next (`training/chunks.py`).
     head = sizes.vocabulary * sizes.hidden if chunk < tokens and sharded["weights"] == 1 and adapter is None else 0
-    zero, whole = zero_of(train), 4 * (sizes.parameters + (adapter or 0))
+    zero = zero_of(train)
     states = Memory(
-        weights=whole * sharded["weights"] * zero.weights + 4 * trained * sharded["optimizer"] * zero.copies,
+        weights=4 * (sizes.parameters + (adapter or 0)) * sharded["weights"] * zero.weights
+        + 4 * trained * sharded["optimizer"] * zero.copies,
         optimizer=8 * trained * sharded["optimizer"] * zero.optimizer,
         gathered=_gathered(sizes, train, low, zero),
         teacher=teachers * _teacher(sizes, train, low),
         penalties=4 * penalty_copies * trained * sharded["weights"],
     )
     kept = INPUTS[computes] * sizes.hidden if train.activation_checkpointing else per_layer
+    spreads = sharded["gradients"] < 1 and adapter is None
+    gradients = 4 * trained * sharded["gradients"] * zero.optimizer + zero.buckets
     begin = replace(
         states,
-        # Autocast's copies of the weights go as the backward pass does.
-        gathered=states.gathered + (2 * sizes.parameters if computes == "autocast" else 0),
+        # Autocast's copies of the weights go as the backward pass does; of what ZeRO-3 gathers there are none.
+        gathered=states.gathered + (2 * sizes.parameters if computes == "autocast" and not zero.spread else 0),
         activations=tokens * (kept * sizes.layers + around),
         logits=logits * (BOTH_LOGITS if live else LOGITS)[computes]
         + min(logits, PART_LOGITS) * (BOTH_PART if live else PART)[computes],
-        # DDP keeps the buckets of its gradients from one step to the next.
-        gradients=4 * (head + (trained if train.strategy == "ddp" and train.workers > 1 else 0)),
+        # DDP keeps the buckets of its gradients from one step to the next, and ZeRO-3 all that it has for them.
+        gradients=4 * (head + (trained if train.strategy == "ddp" and train.workers > 1 else 0))
+        + (gradients if zero.spread else 0),
     )
-    spreads = sharded["gradients"] < 1 and adapter is None
-    gradients = 4 * trained * sharded["gradients"] * zero.optimizer + zero.buckets
     layers = replace(
         states,
         activations=tokens * (per_layer + around),
@@ -139,9 +141,19 @@ def memory(
         gradients=gradients + (sizes.rest * (4 + low) if spreads else 0),
     )
     # The first gradients go into DeepSpeed's bucket while nearly all activations are there, and logits no more.
-    first = replace(begin, logits=0.0, gradients=begin.gradients + zero.buckets)
-    start = Memory(weights=0 if spreads_weights(train) else whole)
-    return max((begin, first, layers, rest, start), key=lambda moment: moment.total)
+    first = replace(begin, logits=0.0, gradients=begin.gradients + (0 if zero.spread else zero.buckets))
+    further = _zero3(begin, sizes, zero, chunk < tokens and adapter is None) if zero.spread else []
+    return max((begin, first, layers, rest, *further), key=lambda moment: moment.total)
+
+
+def _zero3(begin: Memory, sizes: Sizes, zero: Zero, in_chunks: bool) -> list[Memory]:
+    """Return two more moments of ZeRO-3: the end of the forward pass, and the gradient of a head that is trained."""
+    # What is fetched ahead of its use arrives in one piece, of which its weights are copies.
+    ahead = min(begin.gathered, 4 * (zero.ahead + sizes.hidden * sizes.inner))
+    fetched = replace(begin, logits=0.0, gathered=begin.gathered + ahead)
+    # Its sum over chunks, that of a chunk, and what that is computed from.
+    head = 3 * 4 * sizes.vocabulary * sizes.hidden
+    return [fetched, *([replace(begin, logits=0.0, gradients=begin.gradients + head)] if in_chunks else [])]
 
 
 def _gathered(sizes: Sizes, train: Train, low: int, zero: Zero) -> float:

@@ -1,6 +1,6 @@
 """What DeepSpeed takes of a GPU beside weights, gradients and optimizer: by its options, or by its own defaults."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from continual.config.schema import Train
@@ -11,6 +11,8 @@ BUCKET = 500_000_000
 """Gradients that DeepSpeed sums over ranks at a time (deepspeed 0.19: `reduce_bucket_size`)."""
 LIVE = 1_000_000_000
 """Weights that ZeRO-3 keeps gathered since they are used again soon (`stage3_max_live_parameters`)."""
+AHEAD = 50_000_000
+"""Weights that ZeRO-3 gathers before they are used (`stage3_prefetch_bucket_size`)."""
 
 
 @dataclass(frozen=True)
@@ -19,14 +21,16 @@ class Zero:
 
     `weights`, `optimizer`: 0 where they are offloaded to the CPU, and with the optimizer its gradients, else 1;
     `copies`: 1 if weights that are trained have a float32 copy there; `buckets`: bytes of the buckets for gradients;
-    `live`: how many weights ZeRO-3 may keep gathered.
+    `spread`: whether weights are spread, and gathered as they are used, by ZeRO-3; `live`, `ahead`: how many weights ZeRO-3 may keep gathered, and gather ahead of their use.
     """
 
     weights: int = 1
     optimizer: int = 1
     copies: int = 0
     buckets: float = 0.0
+    spread: bool = False
     live: float = 0.0
+    ahead: float = 0.0
 
 
 def zero_of(train: Train) -> Zero:
@@ -43,7 +47,11 @@ def zero_of(train: Train) -> Zero:
     count = 2 if options.get("overlap_comm") and train.zero_stage < 3 else 1
     contiguous = options.get("contiguous_gradients", True)
     buckets = 4.0 * count * float(options.get("reduce_bucket_size", BUCKET)) if contiguous else 0.0
-    return Zero(weights, optimizer, optimizer, buckets, float(options.get("stage3_max_live_parameters", LIVE)))
+    found = Zero(weights, optimizer, optimizer, buckets)
+    if train.zero_stage < 3:
+        return found
+    live, ahead = options.get("stage3_max_live_parameters", LIVE), options.get("stage3_prefetch_bucket_size", AHEAD)
+    return replace(found, spread=True, live=float(live), ahead=float(ahead))
 
 
 def _offloaded(options: dict[str, Any], name: str) -> bool:
