@@ -125,7 +125,9 @@ def memory(
         gradients=4 * (head + (trained if train.strategy == "ddp" and train.workers > 1 else 0)),
     )
     spreads = sharded["gradients"] < 1 and adapter is None
-    gradients = 4 * trained * sharded["gradients"] * zero.optimizer + zero.buckets
+    # Without a GPU the system gives a bucket no memory but what gradients fill.
+    bucket = zero.buckets if train.gpus_per_worker else min(zero.buckets, 4 * trained)
+    gradients = 4 * trained * sharded["gradients"] * zero.optimizer + bucket
     layers = replace(
         states,
         activations=tokens * (per_layer + around),
@@ -139,7 +141,7 @@ def memory(
         gradients=gradients + (sizes.rest * (4 + low) if spreads else 0),
     )
     # The first gradients go into DeepSpeed's bucket while nearly all activations are there, and logits no more.
-    first = replace(begin, logits=0.0, gradients=begin.gradients + zero.buckets)
+    first = replace(begin, logits=0.0, gradients=begin.gradients + bucket)
     start = Memory(weights=0 if spreads_weights(train) else whole)
     return max((begin, first, layers, rest, start), key=lambda moment: moment.total)
 

@@ -42,8 +42,14 @@ def zero_of(train: Train) -> Zero:
     weights, optimizer = (int(not (gpu and _offloaded(options, block))) for block in blocks)
     count = 2 if options.get("overlap_comm") and train.zero_stage < 3 else 1
     contiguous = options.get("contiguous_gradients", True)
-    buckets = 4.0 * count * float(options.get("reduce_bucket_size", BUCKET)) if contiguous else 0.0
-    return Zero(weights, optimizer, optimizer, buckets, float(options.get("stage3_max_live_parameters", LIVE)))
+    buckets = 4.0 * count * _number(options, "reduce_bucket_size", BUCKET) if contiguous else 0.0
+    return Zero(weights, optimizer, optimizer, buckets, _number(options, "stage3_max_live_parameters", LIVE))
+
+
+def _number(options: dict[str, Any], name: str, usual: float) -> float:
+    """Return an option, or what is usual if it is no number, which DeepSpeed judges."""
+    value = options.get(name, usual)
+    return float(value) if isinstance(value, int | float) else float(usual)
 
 
 def _offloaded(options: dict[str, Any], name: str) -> bool:

@@ -59,7 +59,8 @@ ZERO: list[tuple[str, int, dict[str, Any] | None]] = [
 def test_the_plan_is_within_a_tenth_of_the_trackers_under_zero(
     shape: str, stage: int, options: dict[str, Any] | None
 ) -> None:
-    train = ROWS | {"strategy": "deepspeed", "zero_stage": stage, "workers": 4, "deepspeed": options}
+    train = ROWS | {"strategy": "deepspeed", "zero_stage": stage, "workers": 4, "gpus_per_worker": 1}
+    train["deepspeed"] = options
     case = Case(shape, SHAPES[shape], train, rows=2)
     assert planned(case) == pytest.approx(1024**3 * measure(case)["tracked"], rel=0.1)
 
@@ -104,7 +105,13 @@ def test_a_kernel_makes_no_mask_and_penalties_keep_what_they_pull_to() -> None:
 
 def test_deepspeed_holds_whole_models_where_it_does_not_spread_them_and_its_buckets() -> None:
     sizes = sizes_of(SHAPES["large vocabulary"])
-    rows: dict[str, Any] = {"strategy": "deepspeed", "workers": 64, "row_tokens": 32, "batch_tokens": 64 * 32}
+    rows: dict[str, Any] = {
+        "strategy": "deepspeed",
+        "workers": 64,
+        "gpus_per_worker": 1,
+        "row_tokens": 32,
+        "batch_tokens": 64 * 32,
+    }
     needs = {stage: memory(sizes, Train(**rows, zero_stage=stage), 1, teachers=1, live=True) for stage in (2, 3)}
     assert needs[2].weights >= 4 * sizes.parameters
     assert needs[2].teacher == 4 * sizes.parameters
@@ -114,8 +121,11 @@ def test_deepspeed_holds_whole_models_where_it_does_not_spread_them_and_its_buck
     rows["deepspeed"] = {"zero_optimization": {"reduce_bucket_size": 1000, "overlap_comm": True}}
     assert memory(sizes, Train(**rows, zero_stage=3), 1).gradients < 4 * 500_000_000
     rows["deepspeed"]["zero_optimization"] |= {key: {"device": "cpu"} for key in ("offload_optimizer", "offload_param")}
-    offloaded = memory(sizes, Train(**rows, zero_stage=3, gpus_per_worker=1), 1)
+    offloaded = memory(sizes, Train(**rows, zero_stage=3), 1)
     assert offloaded.weights == offloaded.optimizer == 0
+    on_cpus = memory(sizes, Train(**rows | {"gpus_per_worker": 0, "deepspeed": None}, zero_stage=2), 1)
+    assert on_cpus.weights >= 4 * sizes.parameters
+    assert on_cpus.gradients < 4 * 500_000_000, "what nothing fills takes nothing"
 
 
 def test_a_method_says_what_its_penalties_keep(project: Path) -> None:
