@@ -116,7 +116,10 @@ def memory(
     )
     kept = INPUTS[computes] * sizes.hidden if train.activation_checkpointing else per_layer
     spreads = sharded["gradients"] < 1 and adapter is None
-    gradients = 4 * trained * sharded["gradients"] * zero.optimizer + zero.buckets
+    # Without a GPU the system gives a bucket no memory but what gradients fill.
+    bucket = zero.buckets if train.gpus_per_worker else min(zero.buckets, 4 * trained)
+    gradients = 4 * trained * sharded["gradients"] * zero.optimizer + bucket
+    between = _between(train, rows, gradients, bucket)
     begin = replace(
         states,
         # Autocast's copies of the weights go as the backward pass does; of what ZeRO-3 gathers there are none.
@@ -124,9 +127,8 @@ def memory(
         activations=tokens * (kept * sizes.layers + around),
         logits=logits * (BOTH_LOGITS if live else LOGITS)[computes]
         + min(logits, PART_LOGITS) * (BOTH_PART if live else PART)[computes],
-        # DDP keeps the buckets of its gradients from one step to the next, and ZeRO-3 all that it has for them.
-        gradients=4 * (head + (trained if train.strategy == "ddp" and train.workers > 1 else 0))
-        + (gradients if zero.spread else 0),
+        # DDP keeps the buckets of its gradients from one step to the next.
+        gradients=4 * (head + (trained if train.strategy == "ddp" and train.workers > 1 else 0)) + between,
     )
     layers = replace(
         states,
@@ -141,9 +143,16 @@ def memory(
         gradients=gradients + (sizes.rest * (4 + low) if spreads else 0),
     )
     # The first gradients go into DeepSpeed's bucket while nearly all activations are there, and logits no more.
-    first = replace(begin, logits=0.0, gradients=begin.gradients + (0 if zero.spread else zero.buckets))
+    first = replace(begin, logits=0.0, gradients=begin.gradients + (bucket if between < gradients else 0))
     further = _zero3(begin, sizes, zero, chunk < tokens and adapter is None) if zero.spread else []
     return max((begin, first, layers, rest, *further), key=lambda moment: moment.total)
+
+
+def _between(train: Train, rows: int, gradients: float, bucket: float) -> float:
+    """Return what DeepSpeed keeps of gradients and bucket between passes: ZeRO-3 both, the others within a step."""
+    if train.strategy != "deepspeed" or (train.zero_stage < 3 and rows * train.workers >= train.batch_rows):
+        return 0.0
+    return gradients - bucket if train.zero_stage == 2 else gradients
 
 
 def _zero3(begin: Memory, sizes: Sizes, zero: Zero, in_chunks: bool) -> list[Memory]:
@@ -161,10 +170,8 @@ def _gathered(sizes: Sizes, train: Train, low: int, zero: Zero) -> float:
     if train.strategy == "fsdp":
         return low * (sizes.rest + 2 * sizes.layer)
     if spreads_weights(train):
-        # What is used again soon is kept until then: all but the embedding, unless it is the head, too.
-        embedding = sizes.vocabulary * sizes.hidden
-        again = sizes.parameters - (embedding if sizes.rest > 2 * embedding else 0)
-        return float(4 * min(again, zero.live))
+        # What is used again soon is kept until then.
+        return float(4 * min(sizes.parameters, zero.live))
     return 0.0
 
 

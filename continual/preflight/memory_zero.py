@@ -21,7 +21,8 @@ class Zero:
 
     `weights`, `optimizer`: 0 where they are offloaded to the CPU, and with the optimizer its gradients, else 1;
     `copies`: 1 if weights that are trained have a float32 copy there; `buckets`: bytes of the buckets for gradients;
-    `spread`: whether weights are spread, and gathered as they are used, by ZeRO-3; `live`, `ahead`: how many weights ZeRO-3 may keep gathered, and gather ahead of their use.
+    `spread`: whether weights are spread, and gathered as they are used, by ZeRO-3; `live`, `ahead`: how many of them it
+    may keep gathered, and gather ahead of their use.
     """
 
     weights: int = 1
@@ -46,12 +47,18 @@ def zero_of(train: Train) -> Zero:
     weights, optimizer = (int(not (gpu and _offloaded(options, block))) for block in blocks)
     count = 2 if options.get("overlap_comm") and train.zero_stage < 3 else 1
     contiguous = options.get("contiguous_gradients", True)
-    buckets = 4.0 * count * float(options.get("reduce_bucket_size", BUCKET)) if contiguous else 0.0
+    buckets = 4.0 * count * _number(options, "reduce_bucket_size", BUCKET) if contiguous else 0.0
     found = Zero(weights, optimizer, optimizer, buckets)
     if train.zero_stage < 3:
         return found
-    live, ahead = options.get("stage3_max_live_parameters", LIVE), options.get("stage3_prefetch_bucket_size", AHEAD)
-    return replace(found, spread=True, live=float(live), ahead=float(ahead))
+    live = _number(options, "stage3_max_live_parameters", LIVE)
+    return replace(found, spread=True, live=live, ahead=_number(options, "stage3_prefetch_bucket_size", AHEAD))
+
+
+def _number(options: dict[str, Any], name: str, usual: float) -> float:
+    """Return an option, or what is usual if it is no number, which DeepSpeed judges."""
+    value = options.get(name, usual)
+    return float(value) if isinstance(value, int | float) else float(usual)
 
 
 def _offloaded(options: dict[str, Any], name: str) -> bool:

@@ -36,6 +36,8 @@ class Stepper:
     """In which ranks tell each other what is on their CPUs; None: in the group of all."""
     coefficients: dict[str, float] = field(init=False)
     """By stream; mitigations that control change them."""
+    spoiled: bool = field(default=False, init=False)
+    """Whether a value of the last step is known not to be finite: `unread` has to be read, and raises."""
 
     def __post_init__(self) -> None:
         self.coefficients = {stream.name: stream.coefficient for stream in self.job.streams}
@@ -70,8 +72,7 @@ class Stepper:
             self.unread.add(record, names, values)
             return values.isfinite().all().logical_not()
 
-        if bool(self.strategy.step(rate, keep)):
-            list(self.unread.read())  # raises
+        self.spoiled = self.strategy.step(rate, keep)
         return record, stopping
 
     def counts(self, batch: Batch, stop: bool) -> tuple[dict[str, float], float, bool]:

@@ -115,7 +115,7 @@ class Worker:
         """Return whether the records are due: every `log_every` steps, and before the weights leave this process."""
         job = self.job
         leaves = stopping or self.step % job.train.checkpoint_every == 0 or self.step == job.last
-        return leaves or self.step % job.train.log_every == 0 or job.exports_after(self.step)
+        return self.stepper.spoiled or leaves or self.step % job.train.log_every == 0 or job.exports_after(self.step)
 
     def drift(self) -> dict[str, Drift]:
         """Return how far the model is from the teacher of each stream that has one, see `measured_drift`."""

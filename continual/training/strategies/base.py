@@ -70,7 +70,7 @@ class Strategy(ABC):
 
     @abstractmethod
     def step(self, learning_rate: float, check: Check = not_finite) -> bool:
-        """Clip, update the weights, clear the gradients; return whether the update is known to have been left out.
+        """Clip, update the weights, clear the gradients; return whether `check` is known to have forbidden the update.
 
         `check` gets the global gradient norm before clipping, a scalar on the device, and returns there whether the
         update must be left out. Where the device leaves it out by itself that is not waited for, and the result is

@@ -72,8 +72,8 @@ def test_zero_is_foreseen_where_states_need_more_than_activations(stage: int) ->
 
 @pytest.mark.slow
 def test_zero_3_is_foreseen_where_it_may_gather_little() -> None:
-    few = {"stage3_max_live_parameters": 3_000_000, "stage3_max_reuse_distance": 0, "stage3_prefetch_bucket_size": 10**6}
-    options = {"zero_optimization": SMALL_BUCKETS["zero_optimization"] | few}
+    few = {"stage3_max_live_parameters": 3_000_000, "stage3_prefetch_bucket_size": 1_000_000}
+    options = {"zero_optimization": SMALL_BUCKETS["zero_optimization"] | few | {"stage3_max_reuse_distance": 0}}
     assert_near("small vocabulary", ROWS | {"zero_stage": 3, "deepspeed": options}, rows=2)
 
 
@@ -87,7 +87,7 @@ def test_logits_in_chunks_in_bfloat16_are_tracked_under_zero(stage: int) -> None
 
 def assert_near(shape: str, train: dict[str, Any], rows: int) -> None:
     """Assert that the plan of four workers under DeepSpeed is within a tenth of the trackers."""
-    case = Case(shape, SHAPES[shape], train | {"strategy": "deepspeed", "workers": 4}, rows=rows)
+    case = Case(shape, SHAPES[shape], train | {"strategy": "deepspeed", "workers": 4, "gpus_per_worker": 1}, rows=rows)
     assert planned(case) == pytest.approx(1024**3 * measure(case)["tracked"], rel=0.1)
 
 
@@ -131,7 +131,13 @@ def test_a_kernel_makes_no_mask_and_penalties_keep_what_they_pull_to() -> None:
 
 def test_deepspeed_holds_whole_models_where_it_does_not_spread_them_and_its_buckets() -> None:
     sizes = sizes_of(SHAPES["large vocabulary"])
-    rows: dict[str, Any] = {"strategy": "deepspeed", "workers": 64, "row_tokens": 32, "batch_tokens": 64 * 32}
+    rows: dict[str, Any] = {
+        "strategy": "deepspeed",
+        "workers": 64,
+        "gpus_per_worker": 1,
+        "row_tokens": 32,
+        "batch_tokens": 64 * 32,
+    }
     needs = {stage: memory(sizes, Train(**rows, zero_stage=stage), 1, teachers=1, live=True) for stage in (2, 3)}
     assert needs[2].weights >= 4 * sizes.parameters
     assert needs[2].teacher == 4 * sizes.parameters
@@ -141,8 +147,11 @@ def test_deepspeed_holds_whole_models_where_it_does_not_spread_them_and_its_buck
     rows["deepspeed"] = {"zero_optimization": {"reduce_bucket_size": 1000, "overlap_comm": True}}
     assert memory(sizes, Train(**rows, zero_stage=3), 1).gradients < 4 * 500_000_000
     rows["deepspeed"]["zero_optimization"] |= {key: {"device": "cpu"} for key in ("offload_optimizer", "offload_param")}
-    offloaded = memory(sizes, Train(**rows, zero_stage=3, gpus_per_worker=1), 1)
+    offloaded = memory(sizes, Train(**rows, zero_stage=3), 1)
     assert offloaded.weights == offloaded.optimizer == 0
+    on_cpus = memory(sizes, Train(**rows | {"gpus_per_worker": 0, "deepspeed": None}, zero_stage=2), 1)
+    assert on_cpus.weights >= 4 * sizes.parameters
+    assert on_cpus.gradients < 4 * 500_000_000, "what nothing fills takes nothing"
 
 
 def test_a_method_says_what_its_penalties_keep(project: Path) -> None:

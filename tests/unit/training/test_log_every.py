@@ -76,14 +76,14 @@ def spoiled(job: TrainJob, step: int) -> Any:
 
 def test_a_loss_that_is_not_finite_ends_the_stage_before_it_is_learned(tmp_path: Path, fused: bool) -> None:
     expected = loop.worker_of(job_of(tmp_path / "expected", 3))
-    for step in range(3):
+    for step in range(4):
         expected.train_step(loop.batch_of(expected.job, step), stop=False)
     job = job_of(tmp_path / "spoiled", 3)
     worker = loop.worker_of(job)
-    with pytest.raises(ContinualError, match=r"the loss is not finite at step 4 .* lower `train\.learning_rate`"):
-        run_steps(worker, spoiled(job, 3), Records(job.files.metrics, 0), job.files.stop)
+    with pytest.raises(ContinualError, match=r"the loss is not finite at step 5 .* lower `train\.learning_rate`"):
+        run_steps(worker, spoiled(job, 4), Records(job.files.metrics, 0), job.files.stop)
     worker.settle()
-    assert [record["step"] for record in read_lines(job.files.metrics)] == [1, 2, 3]
+    assert [record["step"] for record in read_lines(job.files.metrics)] == [1, 2, 3, 4]
     assert steps_found(job.checkpoints) == []
     if not fused:
         assert equal(worker, expected)
