@@ -197,7 +197,8 @@ def test_flash_attention_needs_to_be_told_the_borders_of_several_rows(
     model = family("Llama", **SIZES)
     use_attention(model, FA2)
     check_head(model)
-    monkeypatch.setattr("continual.models.forward.document_borders", lambda positions: {})
+    for place in ("models.forward", "training.layout"):
+        monkeypatch.setattr(f"continual.{place}.document_borders", lambda positions: {})
     with pytest.raises(ConfigurationError, match=r"see each other \(attention `flash_attention_2`\)"):
         check_head(model)
     strategy = Ddp(Train(), LossModule(model.train(), 8, None), CPU, 1)
