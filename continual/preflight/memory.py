@@ -7,6 +7,7 @@ gradients of layers are; the sum over ranks of the gradients of embeddings and h
 """
 
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 from continual.config.schema import Train
 from continual.preflight.memory_zero import Zero, zero_of
@@ -93,76 +94,157 @@ def memory(
         penalty_copies: Values that penalties keep of every trained parameter.
         masked: Whether attention keeps the documents of a row apart by a mask of its tokens x tokens.
     """
-    sharded = _sharded(train)
-    computes = train.precision if train.precision == "float32" or train.strategy == "fsdp" else "autocast"
-    low = 4 if computes == "float32" else 2
-    trained = sizes.parameters if adapter is None else adapter
-    tokens = rows * train.row_tokens
-    widths = (sizes.hidden, sizes.inner, train.row_tokens if masked else 0)
-    per_layer = sum(bytes_ * width for bytes_, width in zip(ACTIVATIONS[computes], widths, strict=True))
-    around = 4 * low * sizes.hidden
-    chunk = chunk_positions(train, sizes.vocabulary)
-    logits = min(chunk, tokens) * sizes.vocabulary
-    # The gradient of the head that the first chunks have is there with the logits of the next (`training/chunks.py`).
-    head = sizes.vocabulary * sizes.hidden if chunk < tokens and sharded["weights"] == 1 and adapter is None else 0
-    zero = zero_of(train)
-    states = Memory(
-        weights=4 * (sizes.parameters + (adapter or 0)) * sharded["weights"] * zero.weights
-        + 4 * trained * sharded["optimizer"] * zero.copies,
-        optimizer=8 * trained * sharded["optimizer"] * zero.optimizer,
-        gathered=_gathered(sizes, train, low, zero),
-        teacher=teachers * _teacher(sizes, train, low),
-        penalties=4 * penalty_copies * trained * sharded["weights"],
-    )
-    kept = INPUTS[computes] * sizes.hidden if train.activation_checkpointing else per_layer
-    spreads = sharded["gradients"] < 1 and adapter is None
-    # Without a GPU the system gives a bucket no memory but what gradients fill.
-    bucket = zero.buckets if train.gpus_per_worker else min(zero.buckets, 4 * trained)
-    gradients = 4 * trained * sharded["gradients"] * zero.optimizer + bucket
-    between = _between(train, rows, gradients, bucket)
-    begin = replace(
-        states,
-        # Autocast's copies of the weights go as the backward pass does; of what ZeRO-3 gathers there are none.
-        gathered=states.gathered + (2 * sizes.parameters if computes == "autocast" and not zero.spread else 0),
-        activations=tokens * (kept * sizes.layers + around),
-        logits=logits * (BOTH_LOGITS if live else LOGITS)[computes]
-        + min(logits, PART_LOGITS) * (BOTH_PART if live else PART)[computes],
-        # DDP keeps the buckets of its gradients from one step to the next.
-        gradients=4 * (head + (trained if train.strategy == "ddp" and train.workers > 1 else 0)) + between,
-    )
-    layers = replace(
-        states,
-        activations=tokens * (per_layer + around),
-        gradients=gradients + (sizes.layer * (4 + low) if spreads else 0),
-    )
-    # Last comes what belongs to no layer, whose weights have been given back when its gradients are summed over ranks.
-    rest = replace(
-        states,
-        activations=tokens * around,
-        gathered=0.0,
-        gradients=gradients + (sizes.rest * (4 + low) if spreads else 0),
-    )
-    # The first gradients go into DeepSpeed's bucket while nearly all activations are there, and logits no more.
-    first = replace(begin, logits=0.0, gradients=begin.gradients + (bucket if between < gradients else 0))
-    further = _zero3(begin, sizes, zero, chunk < tokens and adapter is None) if zero.spread else []
-    return max((begin, first, layers, rest, *further), key=lambda moment: moment.total)
+    needs = _Needs(sizes, train, rows, teachers, live, adapter, penalty_copies, masked)
+    return max(needs.moments(), key=lambda moment: moment.total)
 
 
-def _between(train: Train, rows: int, gradients: float, bucket: float) -> float:
-    """Return what DeepSpeed keeps of gradients and bucket between passes: ZeRO-3 both, the others within a step."""
-    if train.strategy != "deepspeed" or (train.zero_stage < 3 and rows * train.workers >= train.batch_rows):
-        return 0.0
-    return gradients - bucket if train.zero_stage == 2 else gradients
+@dataclass(frozen=True)
+class _Needs:
+    """What a worker needs at different moments of a step; the fields are those of `memory`."""
 
+    sizes: Sizes
+    train: Train
+    rows: int
+    teachers: int
+    live: bool
+    adapter: int | None
+    penalty_copies: int
+    masked: bool
 
-def _zero3(begin: Memory, sizes: Sizes, zero: Zero, in_chunks: bool) -> list[Memory]:
-    """Return two more moments of ZeRO-3: the end of the forward pass, and the gradient of a head that is trained."""
-    # What is fetched ahead of its use arrives in one piece, of which its weights are copies.
-    ahead = min(begin.gathered, 4 * (zero.ahead + sizes.hidden * sizes.inner))
-    fetched = replace(begin, logits=0.0, gathered=begin.gathered + ahead)
-    # Its sum over chunks, that of a chunk, and what that is computed from.
-    head = 3 * 4 * sizes.vocabulary * sizes.hidden
-    return [fetched, *([replace(begin, logits=0.0, gradients=begin.gradients + head)] if in_chunks else [])]
+    def moments(self) -> list[Memory]:
+        """Return the moments of which one may need most."""
+        begin = self.begin()
+        # The first gradients go into DeepSpeed's bucket while nearly all activations are there, and logits no more.
+        bucket = self.bucket if self.between < self.gradients else 0
+        first = replace(begin, logits=0.0, gradients=begin.gradients + bucket)
+        return [begin, first, self.layers(), self.rest(), *(self.of_zero3(begin) if self.zero.spread else [])]
+
+    def states(self) -> Memory:
+        """What is there at all moments."""
+        sizes, train, share, zero = self.sizes, self.train, _sharded(self.train), self.zero
+        return Memory(
+            weights=4 * (sizes.parameters + (self.adapter or 0)) * share["weights"] * zero.weights
+            + 4 * self.trained * share["optimizer"] * zero.copies,
+            optimizer=8 * self.trained * share["optimizer"] * zero.optimizer,
+            gathered=_gathered(sizes, train, self.low, zero),
+            teacher=self.teachers * _teacher(sizes, train, self.low),
+            penalties=4 * self.penalty_copies * self.trained * share["weights"],
+        )
+
+    def begin(self) -> Memory:
+        """The start of the backward pass."""
+        states, sizes, train = self.states(), self.sizes, self.train
+        logits = min(self.chunk, self.tokens) * sizes.vocabulary
+        # The gradient of the head that the first chunks have is there with the logits of the next one, see
+        # `training/chunks.py`.
+        whole = _sharded(train)["weights"] == 1
+        head = sizes.vocabulary * sizes.hidden if self.head_in_chunks and whole else 0
+        kept = INPUTS[self.computes] * sizes.hidden if train.activation_checkpointing else self.per_layer
+        return replace(
+            states,
+            # Autocast's copies of the weights go as the backward pass does; of what ZeRO-3 gathers there are none.
+            gathered=states.gathered
+            + (2 * sizes.parameters if self.computes == "autocast" and not self.zero.spread else 0),
+            activations=self.tokens * (kept * sizes.layers + self.around),
+            logits=logits * (BOTH_LOGITS if self.live else LOGITS)[self.computes]
+            + min(logits, PART_LOGITS) * (BOTH_PART if self.live else PART)[self.computes],
+            # DDP keeps the buckets of its gradients from one step to the next.
+            gradients=4 * (head + (self.trained if train.strategy == "ddp" and train.workers > 1 else 0))
+            + self.between,
+        )
+
+    def layers(self) -> Memory:
+        """The end of the backward pass, when all gradients of layers are there."""
+        summed = self.sizes.layer * (4 + self.low) if self.sums_parts else 0
+        activations = self.tokens * (self.per_layer + self.around)
+        return replace(self.states(), activations=activations, gradients=self.gradients + summed)
+
+    def rest(self) -> Memory:
+        """The sum over ranks of what belongs to no layer, whose weights have been given back by then."""
+        summed = self.sizes.rest * (4 + self.low) if self.sums_parts else 0
+        activations = self.tokens * self.around
+        return replace(self.states(), activations=activations, gathered=0.0, gradients=self.gradients + summed)
+
+    def of_zero3(self, begin: Memory) -> list[Memory]:
+        """The end of the forward pass of ZeRO-3, and the gradient of a head that is trained."""
+        sizes = self.sizes
+        # What is fetched ahead of its use arrives in one piece, of which its weights are copies.
+        ahead = min(begin.gathered, 4 * (self.zero.ahead + sizes.hidden * sizes.inner))
+        moments = [replace(begin, logits=0.0, gathered=begin.gathered + ahead)]
+        if self.head_in_chunks:
+            # Its sum over chunks, that of a chunk, and what that is computed from.
+            head = 3 * 4 * sizes.vocabulary * sizes.hidden
+            moments.append(replace(begin, logits=0.0, gradients=begin.gradients + head))
+        return moments
+
+    @property
+    def computes(self) -> str:
+        """The key of what the constants above say of a precision."""
+        train = self.train
+        return train.precision if train.precision == "float32" or train.strategy == "fsdp" else "autocast"
+
+    @property
+    def low(self) -> int:
+        """Bytes of a number in computations."""
+        return 4 if self.computes == "float32" else 2
+
+    @property
+    def trained(self) -> int:
+        """How many parameters are trained."""
+        return self.sizes.parameters if self.adapter is None else self.adapter
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a forward pass."""
+        return self.rows * self.train.row_tokens
+
+    @property
+    def per_layer(self) -> int:
+        """Bytes that a layer keeps of a token."""
+        widths = (self.sizes.hidden, self.sizes.inner, self.train.row_tokens if self.masked else 0)
+        return sum(bytes_ * width for bytes_, width in zip(ACTIVATIONS[self.computes], widths, strict=True))
+
+    @property
+    def around(self) -> int:
+        """Bytes that are kept of a token outside of the layers."""
+        return 4 * self.low * self.sizes.hidden
+
+    @property
+    def chunk(self) -> int:
+        """Positions whose logits exist at one time."""
+        return chunk_positions(self.train, self.sizes.vocabulary)
+
+    @property
+    def head_in_chunks(self) -> bool:
+        """Whether a head that is trained computes logits in more than one chunk."""
+        return self.chunk < self.tokens and self.adapter is None
+
+    @property
+    def sums_parts(self) -> bool:
+        """Whether gradients are summed over ranks one by one, each into the parts that ranks keep."""
+        return _sharded(self.train)["gradients"] < 1 and self.adapter is None
+
+    @cached_property
+    def zero(self) -> Zero:
+        return zero_of(self.train)
+
+    @property
+    def bucket(self) -> float:
+        """Bytes of the bucket for gradients; without a GPU the system gives it no memory but what gradients fill."""
+        return self.zero.buckets if self.train.gpus_per_worker else min(self.zero.buckets, 4 * self.trained)
+
+    @property
+    def gradients(self) -> float:
+        """Bytes of the gradients of all layers, and of the bucket."""
+        return 4 * self.trained * _sharded(self.train)["gradients"] * self.zero.optimizer + self.bucket
+
+    @property
+    def between(self) -> float:
+        """What DeepSpeed keeps of gradients and bucket between passes: ZeRO-3 both, the others within a step."""
+        train = self.train
+        if train.strategy != "deepspeed" or (train.zero_stage < 3 and self.rows * train.workers >= train.batch_rows):
+            return 0.0
+        return self.gradients - self.bucket if train.zero_stage == 2 else self.gradients
 
 
 def _gathered(sizes: Sizes, train: Train, low: int, zero: Zero) -> float:
