@@ -5,7 +5,7 @@ from typing import Any
 
 from continual.config.schema import Train
 from continual.errors import ConfigurationError
-from continual.training.strategies.deepspeed_json import read_json
+from continual.training.strategies.deepspeed_json import settings
 
 BUCKET = 500_000_000
 """Gradients that DeepSpeed sums over ranks at a time (deepspeed 0.19: `reduce_bucket_size`)."""
@@ -39,7 +39,7 @@ def zero_of(train: Train) -> Zero:
     if train.strategy != "deepspeed":
         return Zero()
     try:
-        options: dict[str, Any] = read_json(train.deepspeed).get("zero_optimization", {})
+        options: dict[str, Any] = settings(train, 1)["zero_optimization"]
     except ConfigurationError:
         options = {}
     gpu = train.gpus_per_worker > 0  # else what is offloaded stays in the same memory

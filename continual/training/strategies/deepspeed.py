@@ -19,7 +19,7 @@ from continual.training.module import LossModule
 from continual.training.penalties import LoadedPenalty
 from continual.training.states import written
 from continual.training.strategies.base import Check, Strategy, adamw, not_finite, writers
-from continual.training.strategies.deepspeed_json import merged, read_json
+from continual.training.strategies.deepspeed_json import settings
 from continual.training.strategies.zero_parts import ZeroParts
 from continual.training.strategies.zero_start import partition
 from continual.training.strategies.zero_states import ZeroStates
@@ -111,20 +111,3 @@ def start_engine(train: Train, module: LossModule, device: torch.device, micro_b
     optimizer = adamw(train, module.to(device), device)
     engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config)
     return engine
-
-
-def settings(train: Train, micro_batches: int) -> dict[str, Any]:
-    """Return DeepSpeed's configuration for `train`, with the user's JSON merged in. Raises ConfigurationError."""
-    ours = {
-        "train_micro_batch_size_per_gpu": 1,  # only its own counters read it
-        "gradient_accumulation_steps": micro_batches,
-        "gradient_clipping": train.max_grad_norm or 0.0,
-        "zero_optimization": {"stage": train.zero_stage},
-        # Autocast is LossModule's; float32 weights need no half-precision engine.
-        "bf16": {"enabled": False},
-        "fp16": {"enabled": False},
-        # Offloading the optimizer keeps our AdamW instead of asking for DeepSpeed's compiled one.
-        "zero_force_ds_cpu_optimizer": False,
-        "steps_per_print": None,
-    }
-    return merged(ours, read_json(train.deepspeed))

@@ -1,10 +1,11 @@
-"""The user's DeepSpeed JSON: read, checked, merged. Imports neither torch nor deepspeed, as the checks use it."""
+"""DeepSpeed's settings, and the user's JSON in them: read, checked, merged. The checks use it, so no torch is imported."""
 
 import json
 import math
 from pathlib import Path
 from typing import Any
 
+from continual.config.schema import Train
 from continual.errors import ConfigurationError, one_line
 from continual.errors.json_text import load_json
 
@@ -99,6 +100,23 @@ def _check_values(values: dict[str, Any], place: str) -> None:
         elif key in BLOCKS and not isinstance(value, dict) and value != "auto":
             problem = f"`{where}: {json.dumps(value)}` is not a block of keys"
             raise ConfigurationError("train.deepspeed", problem, "write {...}, or leave it out")
+
+
+def settings(train: Train, micro_batches: int) -> dict[str, Any]:
+    """Return DeepSpeed's configuration for `train`, with the user's JSON merged in. Raises ConfigurationError."""
+    ours = {
+        "train_micro_batch_size_per_gpu": 1,  # only its own counters read it
+        "gradient_accumulation_steps": micro_batches,
+        "gradient_clipping": train.max_grad_norm or 0.0,
+        "zero_optimization": {"stage": train.zero_stage},
+        # Autocast is LossModule's; float32 weights need no half-precision engine.
+        "bf16": {"enabled": False},
+        "fp16": {"enabled": False},
+        # Offloading the optimizer keeps our AdamW instead of asking for DeepSpeed's compiled one.
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": None,
+    }
+    return merged(ours, read_json(train.deepspeed))
 
 
 def merged(ours: dict[str, Any], user: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from benchmarks.throughput.tracked import Case, tracked
 from continual.config.schema import Sequence, Train
 from continual.errors import ConfigurationError
 from continual.preflight import check_memory as room
+from continual.preflight import memory_zero
 from continual.preflight.memory import memory
 from continual.preflight.sizes import may_draw, read_shapes, read_sizes
 from tests.kits.project import sequence, write_model, write_project
@@ -83,6 +84,20 @@ def test_logits_in_chunks_in_bfloat16_are_tracked_under_zero(stage: int) -> None
     options = {"precision": "bfloat16", "activation_checkpointing": True, "loss_chunk_tokens": 256}
     train = ROWS | options | {"zero_stage": stage, "deepspeed": SMALL_BUCKETS}
     assert_near("large vocabulary", train, rows=2)
+
+
+@pytest.mark.slow
+def test_what_the_plan_takes_for_deepspeeds_defaults_are_its_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+
+    for stage in (1, 2, 3):
+        theirs = DeepSpeedZeroConfig(stage=stage)
+        assert theirs.reduce_bucket_size == memory_zero.BUCKET
+        assert theirs.max_live_parameters == memory_zero.LIVE
+        assert theirs.prefetch_bucket_size == memory_zero.AHEAD
+        assert theirs.contiguous_gradients
+        assert stage == 3 or not theirs.overlap_comm
 
 
 def assert_near(shape: str, train: dict[str, Any], rows: int) -> None:
