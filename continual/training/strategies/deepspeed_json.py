@@ -1,4 +1,4 @@
-"""DeepSpeed's settings, and the user's JSON in them: read, checked, merged. The checks use it, so no torch is imported."""
+"""DeepSpeed's settings, with the user's JSON in them. The checks before a start use it: it imports no torch."""
 
 import json
 import math
