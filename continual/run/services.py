@@ -85,8 +85,8 @@ class StageContext(Context):
         return rows
 
     def _pace(self, files: StageFolder, request: SampleRequest) -> Pace | None:
-        ahead = self.sequence.generate.ahead
-        return Pace(files.metrics, files.fed, request.step_rows, ahead) if ahead else None
+        ahead, every = self.sequence.generate.ahead, self.sequence.train.log_every
+        return Pace(files.metrics, files.fed, request.step_rows, ahead, every) if ahead else None
 
     def _filled(self, rows: Artefact, samples: Artefact) -> str:
         """Record what complete rows use of the samples; return it in words."""

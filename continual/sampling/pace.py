@@ -14,7 +14,8 @@ STEPS_READ_AHEAD = 32
 class Pace:
     """The training that reads rows in order: `step_rows` in every step of those that are recorded in `records`.
 
-    `ahead`: shards of rows that may be there beyond those that the training reads now. Nothing pauses before the file
+    `ahead`: shards of rows that may be there beyond those that the training reads now. `recorded_every`: the steps of
+    which records are written together; training may be so far beyond the last of them. Nothing pauses before the file
     `fed` exists: another stream may wait for this one's engine, and the training for both.
     """
 
@@ -22,6 +23,7 @@ class Pace:
     fed: Path
     step_rows: int
     ahead: int
+    recorded_every: int = 1
 
     def __post_init__(self) -> None:
         self._step, self._tail = 0, Tail(self.records, is_record)
@@ -34,6 +36,7 @@ class Pace:
             return None
         for record in self._tail.read():
             self._step = record["step"]
-        needed = held_out + (self._step + STEPS_READ_AHEAD) * self.step_rows
+        steps = self._step + self.recorded_every - 1 + STEPS_READ_AHEAD
+        needed = held_out + steps * self.step_rows
         reading = sum(start <= needed for start in starts)
         return reading + self.ahead

@@ -131,9 +131,10 @@ class Worker:
                 self.control[str(number)], changed = mitigation.control(state, measured)
                 known |= {name: value for name, value in changed.items() if name in known}
 
-    def controlled(self) -> bool:
-        """Return whether some mitigation wants a measurement after this step."""
-        return any(m.control_every and self.step % m.control_every == 0 for m in self.job.mitigations)
+    def measures(self) -> bool:
+        """Return whether drift is measured after this step: for a score, a mitigation, or at the end of the stage."""
+        wanted = self.job.evaluates_after(self.step) or self.step == self.job.steps
+        return wanted or any(m.control_every and self.step % m.control_every == 0 for m in self.job.mitigations)
 
     def checkpoint(self) -> None:
         """Begin to write a checkpoint of this step, whole or not at all; called by all ranks.
@@ -283,11 +284,15 @@ def run_steps(worker: Worker, batches: Any, records: Records | None, stop_file: 
         waited = time.perf_counter() - asked
         if int(arrays["step"][0]) != worker.step:
             raise ContinualError(f"the data delivered step {int(arrays['step'][0])} where {worker.step} was due")
-        record, stopping = worker.train_step(to_batch(job.streams, arrays), stop_file.exists())
+        try:
+            record, stopping = worker.train_step(to_batch(job.streams, arrays), stop_file.exists())
+        except ContinualError:
+            write(worker.read(), made, spent, records)
+            raise
         record |= {"rows": rows_hash(arrays, job.streams, worker.world_size, worker.talk), "data_wait": waited}
         if held_up:
             record["evaluation_wait"] = held_up
-        if job.evaluates_after(worker.step) or worker.controlled() or worker.step == job.steps:
+        if worker.measures() and not worker.stepper.spoiled:
             record |= drift_record(worker.drift())
             worker.adjust(record["drift"])
         made.append(record)

@@ -157,14 +157,14 @@ def test_nothing_pauses_before_all_streams_are_fed(tmp_path: Path, monkeypatch: 
     list(steps(Store(tmp_path), Wanted(ROW, rows=1500), Scripted(), monkeypatch, pace))
 
 
-@pytest.mark.parametrize("held_out", [0, 700])
+@pytest.mark.parametrize(("held_out", "recorded_every"), [(0, 1), (700, 1), (0, 150)])
 def test_a_training_that_stands_still_is_always_fed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_out: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_out: int, recorded_every: int
 ) -> None:
-    """Whatever the training may wait for is made although it makes no step."""
+    """Whatever the training may wait for is made although it records no step."""
     fed = tmp_path / "fed"
     fed.touch()
-    pace = Pace(tmp_path / "metrics.jsonl", fed, step_rows=6, ahead=1)
+    pace = Pace(tmp_path / "metrics.jsonl", fed, step_rows=6, ahead=1, recorded_every=recorded_every)
 
     class Paused(Exception):
         pass
@@ -173,9 +173,9 @@ def test_a_training_that_stands_still_is_always_fed(
         raise Paused
 
     monkeypatch.setattr("continual.sampling.fill.time.sleep", pause)
-    store, wanted = Store(tmp_path / "store"), Wanted(ROW, rows=1500, held_out=held_out)
+    store, wanted = Store(tmp_path / "store"), Wanted(ROW, rows=3000, held_out=held_out)
     rows = store.artefact("rows", wanted.inputs(store.artefact("samples", {"set": 1})))
     with pytest.raises(Paused):
         list(steps(store, wanted, Scripted(), monkeypatch, pace))
     there = sum(facts["rows"] for facts in rows.published().values())
-    assert there > held_out + STEPS_READ_AHEAD * 6
+    assert there > held_out + (recorded_every - 1 + STEPS_READ_AHEAD) * 6

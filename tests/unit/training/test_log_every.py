@@ -65,13 +65,21 @@ def test_a_killed_stage_resumes_without_a_gap(tmp_path: Path) -> None:
     assert without_times(resumed) == without_times(expected)
 
 
-def spoiled(job: TrainJob, step: int) -> Any:
+def spoiled(job: TrainJob, step: int, weight: float = np.inf) -> Any:
     """Yield the arrays of all steps, those of one with a weight that makes the loss infinite."""
     for number in range(job.steps):
         arrays = loop.arrays(job, number)
         if number == step:
-            arrays["task/weights"] = np.full_like(arrays["task/weights"], np.inf)
+            arrays["task/weights"] = np.full_like(arrays["task/weights"], weight)
         yield arrays
+
+
+def test_another_error_leaves_the_records_of_the_steps_before_it(tmp_path: Path) -> None:
+    job = job_of(tmp_path, 3)
+    worker = loop.worker_of(job)
+    with pytest.raises(ContinualError, match="no position to learn from in step 5"):
+        run_steps(worker, spoiled(job, 4, weight=0.0), Records(job.files.metrics, 0), job.files.stop)
+    assert [record["step"] for record in read_lines(job.files.metrics)] == [1, 2, 3, 4]
 
 
 def test_a_loss_that_is_not_finite_ends_the_stage_before_it_is_learned(tmp_path: Path, fused: bool) -> None:
