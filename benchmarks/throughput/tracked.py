@@ -91,7 +91,7 @@ def _tracked_zero(case: Case) -> Tracked:
         module.to = lambda device: module  # it is there, and torch cannot move tensors without content
         engine = start_engine(train, module, torch.device("cpu"), passes)
         for group in engine.optimizer.optimizer.param_groups:
-            group["fused"] = True  # as on a GPU, where AdamW needs no memory of its own
+            group["fused"] = True  # as on a GPU: the fused kernel allocates no temporary tensors
 
         def step(tracker: Any = None) -> None:
             for number in range(passes):
@@ -132,7 +132,7 @@ def _numbers_told() -> Iterator[None]:
 
 
 def _all_tensors() -> list[Any]:
-    """Return a tensor of every piece of memory that is in use: DeepSpeed keeps some in places of its own."""
+    """Return one tensor for each storage in use. The garbage collector finds those that only DeepSpeed refers to."""
     from torch._subclasses.fake_tensor import FakeTensor
 
     gc.collect()

@@ -56,7 +56,7 @@ def zero_of(train: Train) -> Zero:
 
 
 def _number(options: dict[str, Any], name: str, usual: float) -> float:
-    """Return an option, or what is usual if it is no number, which DeepSpeed judges."""
+    """Return an option; if it is not a number, return `usual` and let DeepSpeed report the error."""
     value = options.get(name, usual)
     return float(value) if isinstance(value, int | float) else float(usual)
 
