@@ -10,6 +10,7 @@ from collections.abc import Collection
 from continual.config.schema import Train
 from continual.preflight.memory import Sizes
 from continual.training.resources import chunk_positions
+from continual.training.strategies import spreads_weights
 
 
 def step_operations(
@@ -43,8 +44,7 @@ def step_operations(
 
 def _logits_again(sizes: Sizes, train: Train, rows: float) -> bool:
     """Return whether the backward pass makes logits again: where the head is spread, and there are chunks of them."""
-    spread = train.strategy == "fsdp" or (train.strategy == "deepspeed" and train.zero_stage == 3)
     share = -(-rows // train.workers)
-    return spread and min(train.micro_rows or share, share) * train.row_tokens > chunk_positions(
+    return spreads_weights(train) and min(train.micro_rows or share, share) * train.row_tokens > chunk_positions(
         train, sizes.vocabulary
     )
